@@ -1,0 +1,78 @@
+//! What `docker save` writes: configs, layers, and a list of images in manifest.json. An OCI manifest is made for each.
+
+use super::{ArchiveError, Loaded, Source, give_names};
+use crate::{
+    Store,
+    unpack::{
+        Compression, MAGIC_LENGTH,
+        ingest::{self, Expected, Staged},
+        plan,
+    },
+};
+use serde::Deserialize;
+use serde_json::json;
+use std::{collections::HashMap, io::Read};
+
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+
+/// An image in manifest.json.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+/// Loads every image of the list.
+pub(super) fn load(store: &Store, source: &Source) -> Result<Vec<Loaded>, ArchiveError> {
+    let bytes = source.document("manifest.json", "the archive")?;
+    let saved: Vec<Saved> = serde_json::from_slice(&bytes).map_err(|error| source.malformed("manifest.json", error.to_string()))?;
+    let mut loaded = Vec::new();
+    for image in &saved {
+        loaded.extend(load_one(store, source, image)?);
+    }
+    Ok(loaded)
+}
+
+fn load_one(store: &Store, source: &Source, image: &Saved) -> Result<Vec<Loaded>, ArchiveError> {
+    let config = source.document(&image.config, "manifest.json")?;
+    let (platform, diff_ids) =
+        plan::root(&config, image.layers.len()).map_err(|error| source.malformed(&image.config, error.to_string()))?;
+    let unpack = platform.as_ref().is_some_and(plan::runs_here);
+    let mut staged: HashMap<&str, (Staged, serde_json::Value)> = HashMap::new();
+    let mut layers = Vec::new();
+    for (member, diff_id) in image.layers.iter().zip(diff_ids) {
+        if !staged.contains_key(member.as_str()) {
+            let expected = Expected { digest: None, size: None, diff_id: Some(diff_id).filter(|_| unpack) };
+            staged.insert(member, layer(store, source, member, &expected)?);
+        }
+        layers.push(staged[member.as_str()].1.clone());
+    }
+    for (layer, _) in staged.into_values() {
+        layer.commit()?;
+    }
+    let digest = store.put_blob(&config, None)?;
+    let config = json!({ "mediaType": CONFIG_TYPE, "digest": digest, "size": config.len() });
+    let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": layers });
+    let bytes = manifest.to_string().into_bytes();
+    let digest = store.put_blob(&bytes, None)?;
+    let names = image.repo_tags.iter().flatten().map(String::as_str);
+    Ok(give_names(store, MANIFEST_TYPE, &bytes, &digest, names)?)
+}
+
+/// A layer, and its descriptor.
+fn layer(store: &Store, source: &Source, member: &str, expected: &Expected) -> Result<(Staged, serde_json::Value), ArchiveError> {
+    let failed =
+        |error| ArchiveError::Blob { archive: source.name.clone(), member: member.to_owned(), source: error };
+    let mut first = Vec::new();
+    let read = source.stream(member, "manifest.json")?.take(MAGIC_LENGTH as u64).read_to_end(&mut first);
+    let compression = read.and_then(|_| Compression::of(&first)).map_err(|error| failed(ingest::IngestError::Read(error)))?;
+    let mut stream = source.stream(member, "manifest.json")?;
+    let staged = ingest::stage(store, &mut stream, expected).map_err(failed)?;
+    let media_type = compression.layer_media_type();
+    let descriptor = json!({ "mediaType": media_type, "digest": staged.digest, "size": staged.size });
+    Ok((staged, descriptor))
+}

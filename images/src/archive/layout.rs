@@ -1,0 +1,125 @@
+//! OCI image layouts, as a directory or in a tar archive.
+
+use super::{ArchiveError, Loaded, Source, give_names};
+use crate::{
+    Digest, Store,
+    platform::{SelectError, is_index},
+    unpack::{
+        ingest::{self, Expected, Staged},
+        plan::{self, Layer},
+    },
+};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use std::collections::HashSet;
+
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Indexes within each other, the outermost counted.
+const MAX_DEPTH: usize = 4;
+
+/// Loads every entry of the index.
+pub(super) fn load(store: &Store, source: &Source) -> Result<Vec<Loaded>, ArchiveError> {
+    let bytes = source.document("index.json", "the layout")?;
+    let index: ImageIndex = serde_json::from_slice(&bytes).map_err(|error| source.malformed("index.json", error.to_string()))?;
+    let mut loaded = Vec::new();
+    for descriptor in index.manifests() {
+        let mut image = Collected::default();
+        image.add(store, source, descriptor, 1)?;
+        loaded.extend(image.commit(store, descriptor)?);
+    }
+    Ok(loaded)
+}
+
+/// What one entry of the index reaches.
+#[derive(Default)]
+struct Collected {
+    layers: Vec<Staged>,
+    /// What is referred to after what refers to it.
+    documents: Vec<(Digest, Vec<u8>)>,
+    seen: HashSet<String>,
+}
+
+impl Collected {
+    /// A manifest or an index with all in it that the archive has: that of a single platform keeps the whole index, and no more.
+    fn add(&mut self, store: &Store, source: &Source, descriptor: &Descriptor, depth: usize) -> Result<(), ArchiveError> {
+        let member = blob(descriptor);
+        if depth > MAX_DEPTH {
+            let error = SelectError::TooDeep { digest: descriptor.digest().to_string() };
+            return Err(ArchiveError::Select { archive: source.name.clone(), source: error });
+        }
+        if !self.seen.insert(member.clone()) {
+            return Ok(());
+        }
+        let bytes = self.document(source, descriptor, "index.json")?;
+        let malformed = |error: serde_json::Error| source.malformed(&member, error.to_string());
+        if !is_index(descriptor.media_type().as_ref()) {
+            let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(malformed)?;
+            return self.add_image(store, source, &manifest, &member);
+        }
+        let index: ImageIndex = serde_json::from_slice(&bytes).map_err(malformed)?;
+        for nested in index.manifests().iter().filter(|nested| source.has(&blob(nested))) {
+            self.add(store, source, nested, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn add_image(&mut self, store: &Store, source: &Source, manifest: &ImageManifest, member: &str) -> Result<(), ArchiveError> {
+        let config = self.document(source, manifest.config(), member)?;
+        let planned = plan::plan(manifest, &config).map_err(|error| ArchiveError::Plan {
+            archive: source.name.clone(),
+            member: member.to_owned(),
+            source: error,
+        })?;
+        let unpack = planned.platform.as_ref().is_some_and(plan::runs_here);
+        for layer in planned.layers {
+            self.add_layer(store, source, layer, unpack, member)?;
+        }
+        Ok(())
+    }
+
+    fn add_layer(&mut self, store: &Store, source: &Source, layer: Layer, unpack: bool, needed_by: &str) -> Result<(), ArchiveError> {
+        let member = blob(&layer.descriptor);
+        let digest = layer.descriptor.digest();
+        let diff_id = layer.diff_id.filter(|_| unpack);
+        let unpacked = diff_id.as_ref().is_none_or(|diff_id| store.layer_dir(diff_id).exists());
+        if !self.seen.insert(member.clone()) || (unpacked && store.blob_size(digest) == Some(layer.descriptor.size())) {
+            return Ok(());
+        }
+        let expected = Expected { digest: Some(digest.clone()), size: Some(layer.descriptor.size()), diff_id };
+        let mut stream = source.stream(&member, needed_by)?;
+        let staged = ingest::stage(store, &mut stream, &expected).map_err(|error| blob_error(source, &member, error))?;
+        self.layers.push(staged);
+        Ok(())
+    }
+
+    fn document(&mut self, source: &Source, descriptor: &Descriptor, needed_by: &str) -> Result<Vec<u8>, ArchiveError> {
+        let member = blob(descriptor);
+        let bytes = source.document(&member, needed_by)?;
+        ingest::check_bytes(&bytes, descriptor.digest()).map_err(|error| blob_error(source, &member, error))?;
+        self.documents.push((descriptor.digest().clone(), bytes.clone()));
+        Ok(bytes)
+    }
+
+    fn commit(self, store: &Store, top: &Descriptor) -> Result<Vec<Loaded>, ArchiveError> {
+        for layer in self.layers {
+            layer.commit()?;
+        }
+        for (digest, bytes) in self.documents.iter().rev() {
+            store.put_blob(bytes, Some(digest))?;
+        }
+        let annotations = top.annotations().as_ref();
+        let name = annotations.and_then(|all| all.get(CONTAINERD_NAME).or_else(|| all.get(REF_NAME)));
+        let bytes = &self.documents[0].1;
+        Ok(give_names(store, top.media_type().as_ref(), bytes, top.digest(), name.map(String::as_str).into_iter())?)
+    }
+}
+
+fn blob_error(source: &Source, member: &str, error: ingest::IngestError) -> ArchiveError {
+    ArchiveError::Blob { archive: source.name.clone(), member: member.to_owned(), source: error }
+}
+
+/// Where a layout has a blob.
+fn blob(descriptor: &Descriptor) -> String {
+    let digest = descriptor.digest();
+    format!("blobs/{}/{}", digest.algorithm(), digest.digest())
+}

@@ -1,0 +1,147 @@
+//! Archives of images: OCI layout directories, oci-archives and docker-archives (`amphora load`).
+//!
+//! An archive is read by name, not in its order: a tar file is indexed once by seeking over its content, and what
+//! cannot be sought through (standard input from a pipe, a compressed archive) is spooled into an unnamed file in the store first.
+//! Each image becomes visible as a whole, when all its digests were right.
+//!
+//! Sources: the OCI image-spec (image-layout.md), and docker's `docker save` format (manifest.json; moby, image/spec).
+
+mod docker;
+mod layout;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    Reference, Store,
+    platform::SelectError,
+    store::StoreError,
+    unpack::{IngestError, PlanError},
+};
+use source::Source;
+use std::{io, path::Path};
+
+pub(crate) use source::open_seekable;
+
+/// What in the archive was wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The archive itself cannot be read.
+    #[error("reading {archive}: {source}")]
+    Read {
+        /// As it was given.
+        archive: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Not an archive of images.
+    #[error(
+        "{archive} is no archive of images: it has neither index.json (OCI layout) nor manifest.json (docker save); the archive \
+         of a root file system is imported with `amphora import {archive} NAME`"
+    )]
+    Unknown {
+        /// As it was given.
+        archive: String,
+    },
+    /// Something that it should have.
+    #[error("{archive} has no `{member}`, which `{needed_by}` needs; it is incomplete: save the image again")]
+    Missing {
+        /// The archive.
+        archive: String,
+        /// A name in it.
+        member: String,
+        /// What refers to it.
+        needed_by: String,
+    },
+    /// A document in it.
+    #[error("`{member}` in {archive} does not make sense: {reason}")]
+    Malformed {
+        /// The archive.
+        archive: String,
+        /// A name in it.
+        member: String,
+        /// What was found, what was expected.
+        reason: String,
+    },
+    /// A blob in it.
+    #[error("`{member}` in {archive}: {source}")]
+    Blob {
+        /// The archive.
+        archive: String,
+        /// A name in it.
+        member: String,
+        /// What was wrong with it.
+        source: IngestError,
+    },
+    /// Layers that are refused by name, or do not fit the config.
+    #[error("image `{member}` in {archive}: {source}")]
+    Plan {
+        /// The archive.
+        archive: String,
+        /// The manifest.
+        member: String,
+        /// Why.
+        source: PlanError,
+    },
+    /// Indexes within each other that do not end.
+    #[error("{archive}: {source}")]
+    Select {
+        /// The archive.
+        archive: String,
+        /// Why.
+        source: SelectError,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// One image loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    /// Under this name.
+    Named(Reference),
+    /// Only its digest.
+    Unnamed(String),
+}
+
+/// Loads every image in `path`: a directory with an OCI layout, or a tar archive of one or of `docker save`, plain or
+/// compressed, from a file or from standard input (`-`). Entries may have a leading `./`.
+///
+/// The name is the annotation `io.containerd.image.name`, else `org.opencontainers.image.ref.name`, else docker's RepoTags; a
+/// short one is read as if typed. An image without a name, or with one that is no reference, is stored by its digest alone.
+///
+/// # Errors
+/// See [`ArchiveError`]. Images that came before the one at fault stay loaded.
+pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
+    let _writing = store.writing()?;
+    let source = Source::open(store, path)?;
+    if source.has("index.json") && (source.has("oci-layout") || !source.has("manifest.json")) {
+        layout::load(store, &source)
+    } else if source.has("manifest.json") {
+        docker::load(store, &source)
+    } else {
+        Err(ArchiveError::Unknown { archive: source.name })
+    }
+}
+
+/// Names what was stored, by each of the names that can be one.
+fn give_names<'a>(
+    store: &Store,
+    media_type: &str,
+    bytes: &[u8],
+    digest: &crate::Digest,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Vec<Loaded>, StoreError> {
+    let size = bytes.len() as u64;
+    let mut loaded = Vec::new();
+    for reference in names.filter_map(|name| name.parse::<Reference>().ok()) {
+        store.name(&reference, media_type, digest, size)?;
+        loaded.push(Loaded::Named(reference));
+    }
+    if loaded.is_empty() {
+        store.keep_unnamed(media_type, digest, size)?;
+        loaded.push(Loaded::Unnamed(digest.to_string()));
+    }
+    Ok(loaded)
+}

@@ -1,0 +1,305 @@
+//! Archives in every form, loaded.
+
+use super::*;
+use crate::{
+    Class, Selection,
+    import::{self, Changes},
+};
+use serde_json::{Value, json};
+use sha2::Digest as _;
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::Command,
+};
+
+/// Members of an archive, in their order.
+#[derive(Clone, Default)]
+struct Members(Vec<(String, Vec<u8>)>);
+
+impl Members {
+    fn add(&mut self, name: &str, bytes: &[u8]) {
+        self.0.push((name.to_owned(), bytes.to_vec()));
+    }
+
+    fn blob(&mut self, media_type: &str, bytes: &[u8]) -> Value {
+        let digest = hex(bytes);
+        self.add(&format!("blobs/sha256/{digest}"), bytes);
+        json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len() })
+    }
+
+    /// An image of one file; its descriptor.
+    fn image(&mut self, file: &str, architecture: &str) -> Value {
+        let tar = tar_of(&[(file, b"content")]);
+        let layer = self.blob("application/vnd.oci.image.layer.v1.tar+gzip", &gzip(&tar));
+        let config = self.blob("application/vnd.oci.image.config.v1+json", &config_of(&[&tar], architecture));
+        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer] });
+        let mut descriptor = self.blob(MANIFEST, manifest.to_string().as_bytes());
+        descriptor["platform"] = json!({ "os": "linux", "architecture": architecture });
+        descriptor
+    }
+
+    fn index(&mut self, entries: &[Value]) {
+        self.add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+        self.add("index.json", json!({ "schemaVersion": 2, "manifests": entries }).to_string().as_bytes());
+    }
+
+    fn tar(&self, prefix: &str) -> Vec<u8> {
+        let named: Vec<_> = self.0.iter().map(|(name, bytes)| (format!("{prefix}{name}"), bytes)).collect();
+        let mut archive = tar::Builder::new(Vec::new());
+        for (name, bytes) in &named {
+            let mut header = tar::Header::new_ustar();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            (header.set_size(bytes.len() as u64), header.set_mode(0o644));
+            header.set_cksum();
+            archive.append(&header, &bytes[..]).unwrap();
+        }
+        archive.into_inner().unwrap()
+    }
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+fn hex(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut members = Members::default();
+    files.iter().for_each(|(name, bytes)| members.add(name, bytes));
+    members.tar("")
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn config_of(tars: &[&[u8]], architecture: &str) -> Vec<u8> {
+    let diff_ids: Vec<_> = tars.iter().map(|tar| format!("sha256:{}", hex(tar))).collect();
+    let config = json!({ "architecture": architecture, "os": "linux", "config": { "Cmd": ["/x"] },
+        "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+    config.to_string().into_bytes()
+}
+
+fn host() -> String {
+    crate::platform::Platform::host().architecture
+}
+
+fn named(mut descriptor: Value, key: &str, name: &str) -> Value {
+    descriptor["annotations"] = json!({ key: name });
+    descriptor
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+    store: Store,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("root")).unwrap();
+        Self { folder, store }
+    }
+
+    fn file(&self, bytes: &[u8]) -> PathBuf {
+        let path = self.folder.path().join("archive");
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn load(&self, bytes: &[u8]) -> Result<Vec<Loaded>, ArchiveError> {
+        load(&self.store, &self.file(bytes))
+    }
+
+    /// The only file of an image that `load` named.
+    fn content(&self, name: &str, file: &str) -> Vec<u8> {
+        let image = self.store.resolve(name, &Selection::default()).unwrap().unwrap();
+        assert_eq!(image.classification.class, Class::Linux);
+        let layers = self.store.layers(&image).unwrap();
+        layers.iter().find_map(|layer| fs::read(layer.join(file)).ok()).unwrap()
+    }
+
+    fn is_clean(&self) -> bool {
+        self.store.check(false).unwrap().is_empty()
+    }
+}
+
+#[test]
+fn layouts_load_from_directories_and_archives_in_any_order() {
+    let mut members = Members::default();
+    let image = members.image("f", &host());
+    members.index(&[named(image, CONTAINERD, "demo:1")]);
+    let mut reversed = members.clone();
+    reversed.0.reverse();
+    let place = Place::new();
+    let directory = place.folder.path().join("layout");
+    for (name, bytes) in &members.0 {
+        let path = directory.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let reference: Reference = "demo:1".parse().unwrap();
+    assert_eq!(load(&place.store, &directory).unwrap(), [Loaded::Named(reference.clone())]);
+    for (name, bytes) in [
+        ("plain", members.tar("")),
+        ("leading ./", members.tar("./")),
+        ("index first", reversed.tar("./")),
+        ("gzip", gzip(&members.tar("./"))),
+        ("zstd", zstd::encode_all(&members.tar("")[..], 1).unwrap()),
+    ] {
+        let place = Place::new();
+        assert_eq!(place.load(&bytes).unwrap(), [Loaded::Named(reference.clone())], "{name}");
+        assert_eq!(place.content("demo:1", "f"), b"content", "{name}");
+        assert!(place.is_clean(), "{name}");
+    }
+}
+
+const CONTAINERD: &str = "io.containerd.image.name";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+#[test]
+fn names_come_from_annotations_and_short_ones_are_read_as_if_typed() {
+    let mut members = Members::default();
+    let (a, b, c, d) = (members.image("a", &host()), members.image("b", &host()), members.image("c", &host()), members.image("d", &host()));
+    let unnamed = d["digest"].as_str().unwrap().to_owned();
+    let mut both = named(b, REF_NAME, "1.0");
+    both["annotations"][CONTAINERD] = json!("ghcr.io/x/b:1.0");
+    members.index(&[named(a, REF_NAME, "short"), both, named(c, REF_NAME, "localhost:5000/c:2"), named(d, REF_NAME, "Not A Name")]);
+    let place = Place::new();
+    let loaded = place.load(&members.tar("./")).unwrap();
+    let expected = ["docker.io/library/short:latest", "ghcr.io/x/b:1.0", "localhost:5000/c:2"];
+    for (loaded, expected) in loaded.iter().zip(expected) {
+        assert_eq!(*loaded, Loaded::Named(expected.parse().unwrap()));
+    }
+    assert_eq!(loaded[3], Loaded::Unnamed(unnamed.clone()));
+    assert!(place.store.resolve(&unnamed[7..20], &Selection::default()).unwrap().is_some());
+    assert!(place.is_clean());
+}
+
+#[test]
+fn nested_indexes_load_with_what_the_archive_has_of_them() {
+    let mut members = Members::default();
+    let (here, other) = (members.image("here", &host()), members.image("other", "s390x"));
+    let missing = json!({ "mediaType": MANIFEST, "digest": format!("sha256:{}", hex(b"?")), "size": 1, "platform": { "os": "linux", "architecture": "riscv64" } });
+    let inner = members.blob(INDEX, json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [missing, other, here] }).to_string().as_bytes());
+    let outer = members.blob(INDEX, json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [inner] }).to_string().as_bytes());
+    let mut too_deep = members.clone();
+    members.index(&[named(outer.clone(), CONTAINERD, "multi")]);
+    let place = Place::new();
+    place.load(&members.tar("")).unwrap();
+    assert_eq!(place.content("multi", "here"), b"content");
+    let layers = fs::read_dir(place.store.root.join("layers")).unwrap().count();
+    assert_eq!((layers, place.is_clean()), (1, true), "only what runs here is unpacked");
+    let mut index = outer;
+    for _ in 0..3 {
+        index = too_deep.blob(INDEX, json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [index] }).to_string().as_bytes());
+    }
+    too_deep.index(&[index]);
+    let place = Place::new();
+    assert!(place.load(&too_deep.tar("")).unwrap_err().to_string().contains("deeper than 4"));
+    assert!(place.is_clean());
+}
+
+#[test]
+fn docker_archives_load_with_links_between_layers() {
+    let (base, top) = (tar_of(&[("base", b"content")]), tar_of(&[("top", b"content")]));
+    let mut members = Members::default();
+    members.add("c.json", &config_of(&[&base, &top], &host()));
+    members.add("d.json", &config_of(&[&base], &host()));
+    members.add("1/layer.tar", &base);
+    members.add("2/layer.tar", &gzip(&top));
+    members.add("manifest.json", json!([
+        { "Config": "c.json", "RepoTags": ["demo:1", "localhost:5000/demo:2"], "Layers": ["1/layer.tar", "2/layer.tar"] },
+        { "Config": "d.json", "RepoTags": null, "Layers": ["3/layer.tar"] },
+    ]).to_string().as_bytes());
+    let mut archive = tar::Builder::new(members.tar("./"));
+    // The builder appends behind the end-of-archive blocks, which are cut off here.
+    let inner = archive.get_mut();
+    inner.truncate(inner.len() - 1024);
+    let mut link = tar::Header::new_gnu();
+    link.set_entry_type(tar::EntryType::Symlink);
+    (link.set_size(0), link.set_mode(0o777));
+    archive.append_link(&mut link, "3/layer.tar", "../1/layer.tar").unwrap();
+    let place = Place::new();
+    let loaded = place.load(&archive.into_inner().unwrap()).unwrap();
+    let expected = ["demo:1", "localhost:5000/demo:2"].map(|name| Loaded::Named(name.parse().unwrap()));
+    assert_eq!(loaded[..2], expected);
+    assert!(matches!(&loaded[2], Loaded::Unnamed(digest) if digest.starts_with("sha256:")));
+    assert_eq!((place.content("demo:1", "base"), place.content("demo:1", "top")), (b"content".to_vec(), b"content".to_vec()));
+    assert!(place.is_clean());
+}
+
+#[test]
+fn damaged_archives_are_refused_and_leave_nothing() {
+    let mut good = Members::default();
+    let image = good.image("f", &host());
+    good.index(std::slice::from_ref(&image));
+    let without = |part: &str| {
+        let mut members = good.clone();
+        members.0.retain(|(name, _)| !name.contains(part));
+        members.tar("")
+    };
+    let layer = &good.0[0].0.clone();
+    let mut altered = good.clone();
+    altered.0[0].1[20] ^= 1;
+    let mut altered_config = good.clone();
+    altered_config.0[1].1[20] ^= 1;
+    let mut bad_index = good.clone();
+    bad_index.add("index.json", b"{");
+    let mut wrong_diff = Members::default();
+    wrong_diff.add("c.json", &config_of(&[b"?"], &host()));
+    wrong_diff.add("l.tar", &tar_of(&[("x", b"x")]));
+    wrong_diff.add("manifest.json", br#"[{"Config":"c.json","RepoTags":[],"Layers":["l.tar"]}]"#);
+    let mut outside = wrong_diff.clone();
+    outside.add("manifest.json", br#"[{"Config":"../../etc/passwd","RepoTags":[],"Layers":[]}]"#);
+    let whole = good.tar("");
+    for (name, bytes, expected) in [
+        ("no layer", without(layer), "needs"),
+        ("layer altered", altered.tar(""), "blobs/sha256"),
+        ("config altered", altered_config.tar(""), "digest"),
+        ("index is no JSON", bad_index.tar(""), "index.json"),
+        ("diff id", wrong_diff.tar(""), "diff id"),
+        ("path out of the archive", outside.tar(""), "passwd"),
+        ("cut short", whole[..900].to_vec(), "cut short"),
+        ("a root file system", tar_of(&[("bin/sh", b"#!")]), "amphora import"),
+        ("no tar", b"hello".to_vec(), "tar archive"),
+        ("cut gzip", gzip(&whole)[..300].to_vec(), ""),
+    ] {
+        let place = Place::new();
+        let error = place.load(&bytes).expect_err(name).to_string();
+        println!("{name}: {error}");
+        assert!(error.contains(expected), "{name}: {error}");
+        let blobs = fs::read_dir(place.store.root.join("image-layout/blobs/sha256")).unwrap().count();
+        assert_eq!((blobs, place.is_clean()), (0, true), "{name}");
+    }
+}
+
+#[test]
+fn archives_of_skopeo_load() {
+    let source = Place::new();
+    let name: Reference = "localhost:5000/made:1".parse().unwrap();
+    import::import_files(&source.store, &[("f", 0o644, b"content")], &name, &Changes::default()).unwrap();
+    let layout = source.store.root.join("image-layout");
+    for (kind, to, loaded) in [
+        ("oci-archive", "oci-archive:FILE:demo:2", "demo:2"),
+        ("docker-archive", "docker-archive:FILE:demo:2", "demo:2"),
+        ("oci directory", "oci:FILE:demo:2", "demo:2"),
+    ] {
+        let place = Place::new();
+        let file = place.folder.path().join("archive");
+        let to = to.replace("FILE", file.to_str().unwrap());
+        let from = format!("oci:{}:{name}", layout.display());
+        match Command::new("skopeo").args(["--insecure-policy", "copy", "--quiet", &from, &to]).output() {
+            Err(error) => return println!("skipped: skopeo: {error}"),
+            Ok(done) => assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr)),
+        }
+        assert_eq!(load(&place.store, &file).unwrap(), [Loaded::Named(loaded.parse().unwrap())], "{kind}");
+        assert_eq!(place.content(loaded, "f"), b"content", "{kind}");
+        assert!(place.is_clean(), "{kind}");
+    }
+}

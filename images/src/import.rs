@@ -1,0 +1,340 @@
+//! Import: an image is made of a root file system's tar archive, or of a `.wasm` or `.wat` file.
+//!
+//! What a file is comes from its bytes. A root file system becomes a Linux image of one layer, stored as it was given: plain, gzip or zstd. A
+//! Wasm binary becomes a CNCF Wasm OCI artifact, which is refused here rather than at its first run if it is broken.
+//!
+//! Sources: the OCI image-spec (config.md, manifest.md), the CNCF TAG-Runtime Wasm OCI artifact document.
+
+use crate::{
+    Digest, Image, Reference, Selection, Store,
+    archive::open_seekable,
+    classify::Form,
+    platform::Platform,
+    program::{self, ProgramError},
+    store::StoreError,
+    unpack::{
+        self, Bounds, Compression, IngestError, decompress,
+        ingest::{self, Expected, Staged},
+    },
+};
+use serde_json::{Map, Value, json};
+use std::{
+    fs::File,
+    io::{self, Cursor, Read, Seek},
+    path::Path,
+};
+
+#[path = "store/clock.rs"]
+mod clock;
+
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const IMAGE_CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+const WASM_CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
+const WASM_TYPE: &str = "application/wasm";
+/// The file name that a layer had (OCI image-spec, annotations.md; used so by ORAS).
+const TITLE: &str = "org.opencontainers.image.title";
+/// What the largest real programs have is a tenth of it.
+const WASM_BYTES: u64 = 1 << 30;
+/// Enough to tell what a file is.
+const HEAD_BYTES: u64 = 1024;
+
+/// What the file was, and what can be imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// It cannot be read.
+    #[error("reading {file}: {source}")]
+    Read {
+        /// As it was given.
+        file: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Something else.
+    #[error(
+        "{file} is {found}; a tar archive of a root file system (plain, gzip or zstd), a Wasm binary or WebAssembly text can be imported, and \
+         an archive of images is loaded with `amphora load -i {file}`"
+    )]
+    Unknown {
+        /// As it was given.
+        file: String,
+        /// What its bytes look like.
+        found: String,
+    },
+    /// Wasm that is too large.
+    #[error("{file} is a Wasm binary of more than {limit} bytes, the most that can be imported")]
+    TooLarge {
+        /// As it was given.
+        file: String,
+        /// The bound, bytes.
+        limit: u64,
+    },
+    /// Wasm that is broken.
+    #[error("{file}: {source}")]
+    Wasm {
+        /// As it was given.
+        file: String,
+        /// What is wrong, at which offset.
+        source: ProgramError,
+    },
+    /// WebAssembly text that is broken.
+    #[error("{file}: {source}")]
+    Text {
+        /// As it was given.
+        file: String,
+        /// What is wrong, at which line.
+        source: wat::Error,
+    },
+    /// A tar archive that is broken, or no layer.
+    #[error("{file}: {source}")]
+    Layer {
+        /// As it was given.
+        file: String,
+        /// What is wrong with it.
+        source: IngestError,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Settings of the new image: `--change` of docker import. A Wasm artifact has no place for them.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// CMD
+    pub cmd: Option<Vec<String>>,
+    /// ENTRYPOINT
+    pub entrypoint: Option<Vec<String>>,
+    /// ENV
+    pub env: Vec<String>,
+    /// WORKDIR
+    pub workdir: Option<String>,
+    /// USER
+    pub user: Option<String>,
+    /// LABEL
+    pub labels: Vec<(String, String)>,
+}
+
+impl Changes {
+    /// The `config` object of an image config; what is not set is left out.
+    fn config(&self) -> Value {
+        let mut config = Map::new();
+        let mut set = |key: &str, value: Option<Value>| value.map(|value| config.insert(key.to_owned(), value));
+        set("Cmd", self.cmd.as_ref().map(|cmd| json!(cmd)));
+        set("Entrypoint", self.entrypoint.as_ref().map(|entrypoint| json!(entrypoint)));
+        set("Env", Some(json!(self.env)).filter(|_| !self.env.is_empty()));
+        set("WorkingDir", self.workdir.as_ref().map(|workdir| json!(workdir)));
+        set("User", self.user.as_ref().map(|user| json!(user)));
+        let labels: Map<_, _> = self.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        set("Labels", Some(Value::Object(labels)).filter(|_| !self.labels.is_empty()));
+        Value::Object(config)
+    }
+}
+
+/// Imports `file` (or standard input, `-`) under a name.
+///
+/// # Errors
+/// See [`ImportError`]; the store is then as it was.
+pub fn import(store: &Store, file: &Path, name: &Reference, changes: &Changes) -> Result<Image, ImportError> {
+    let shown = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
+    let read = |source| ImportError::Read { file: shown.clone(), source };
+    let opened = open_seekable(store, file).map_err(read)?;
+    match look(&opened).map_err(read)? {
+        Found::Wasm => {
+            let bytes = whole(&opened, &shown)?;
+            store_wasm(store, &bytes, &shown, file.file_name().and_then(|name| name.to_str()), name)
+        }
+        Found::Text => {
+            let text = whole(&opened, &shown)?;
+            let bytes = wat::Parser::new().parse_bytes(Some(file), &text);
+            let bytes = bytes.map_err(|source| ImportError::Text { file: shown.clone(), source })?.into_owned();
+            store_wasm(store, &bytes, &shown, file.with_extension("wasm").file_name().and_then(|name| name.to_str()), name)
+        }
+        Found::Tar(compression) => import_tar(store, opened, compression, &shown, name, changes),
+        Found::Other(found) => Err(ImportError::Unknown { file: shown, found }),
+    }
+}
+
+/// The same from memory, for built-in images: (path, mode, bytes) make a one-layer Linux image, owned by root.
+///
+/// # Errors
+/// See [`ImportError`].
+pub fn import_files(
+    store: &Store,
+    files: &[(&str, u32, &[u8])],
+    name: &Reference,
+    changes: &Changes,
+) -> Result<Image, ImportError> {
+    let shown = "the files in memory";
+    let tar = archive_of(files).map_err(|source| ImportError::Read { file: shown.to_owned(), source })?;
+    let diff_id = ingest::digest_of(&tar).map_err(|source| layer_error(shown, source))?;
+    store_linux(store, &mut Cursor::new(tar), &diff_id, Compression::None, shown, name, changes)
+}
+
+/// The same from memory: a Wasm binary or WebAssembly text.
+///
+/// # Errors
+/// See [`ImportError`].
+pub fn import_wasm(store: &Store, bytes: &[u8], name: &Reference) -> Result<Image, ImportError> {
+    let shown = "the program in memory";
+    let binary = wat::parse_bytes(bytes).map_err(|source| ImportError::Text { file: shown.to_owned(), source })?;
+    store_wasm(store, &binary, shown, None, name)
+}
+
+/// What a file's beginning says.
+enum Found {
+    Wasm,
+    Text,
+    Tar(Compression),
+    Other(String),
+}
+
+fn look(mut file: &File) -> io::Result<Found> {
+    let mut first = Vec::new();
+    file.rewind()?;
+    file.take(HEAD_BYTES).read_to_end(&mut first)?;
+    file.rewind()?;
+    if first.starts_with(b"\0asm") {
+        return Ok(Found::Wasm);
+    }
+    let compression = Compression::of(&first)?;
+    let mut head = Vec::new();
+    if compression == Compression::None {
+        head = first;
+    } else {
+        decompress(Box::new(file.try_clone()?))?.take(HEAD_BYTES).read_to_end(&mut head)?;
+        file.rewind()?;
+    }
+    Ok(match compression {
+        _ if is_tar(&head) => Found::Tar(compression),
+        Compression::None if is_text(&head) => Found::Text,
+        Compression::None => Found::Other(program::describe(&head).to_owned()),
+        _ => Found::Other(format!("{} in compressed form", program::describe(&head))),
+    })
+}
+
+/// A header with the right checksum, or nothing but zeros: an archive without entries.
+fn is_tar(head: &[u8]) -> bool {
+    let Some(block) = head.get(..512) else { return false };
+    let sum: u32 = block.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { 32 } else { u32::from(byte) }).sum();
+    let stored = tar::Header::from_byte_slice(block).cksum().unwrap_or_default();
+    sum == stored || block.iter().all(|&byte| byte == 0)
+}
+
+/// WebAssembly text begins with a parenthesis or a comment.
+fn is_text(head: &[u8]) -> bool {
+    let start = head.trim_ascii_start();
+    start.starts_with(b"(") || start.starts_with(b";;")
+}
+
+fn whole(file: &File, shown: &str) -> Result<Vec<u8>, ImportError> {
+    let mut bytes = Vec::new();
+    let read = file.take(WASM_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|source| ImportError::Read { file: shown.to_owned(), source })?;
+    if bytes.len() as u64 > WASM_BYTES {
+        return Err(ImportError::TooLarge { file: shown.to_owned(), limit: WASM_BYTES });
+    }
+    Ok(bytes)
+}
+
+/// Read twice: the staging directory's name, the diff id, is known only at the end of the first time.
+fn import_tar(
+    store: &Store,
+    mut file: File,
+    compression: Compression,
+    shown: &str,
+    name: &Reference,
+    changes: &Changes,
+) -> Result<Image, ImportError> {
+    let read = |source| ImportError::Read { file: shown.to_owned(), source };
+    let mut stream = decompress(Box::new(file.try_clone().map_err(read)?)).map_err(read)?;
+    let found = unpack::diff_id(&mut stream, &Bounds::default());
+    let diff_id = found.map_err(|source| layer_error(shown, source.into()))?;
+    file.rewind().map_err(read)?;
+    store_linux(store, &mut file, &diff_id, compression, shown, name, changes)
+}
+
+fn store_linux(
+    store: &Store,
+    layer: &mut (dyn Read + Send),
+    diff_id: &Digest,
+    compression: Compression,
+    shown: &str,
+    name: &Reference,
+    changes: &Changes,
+) -> Result<Image, ImportError> {
+    let _writing = store.writing()?;
+    let expected = Expected { digest: None, size: None, diff_id: Some(diff_id.clone()) };
+    let staged = ingest::stage(store, layer, &expected).map_err(|source| layer_error(shown, source))?;
+    let (host, created) = (Platform::host(), clock::now());
+    let mut config = json!({
+        "created": created,
+        "architecture": host.architecture,
+        "os": host.os,
+        "config": changes.config(),
+        "rootfs": { "type": "layers", "diff_ids": [diff_id] },
+        "history": [{ "created": created, "created_by": format!("amphora import {shown}") }],
+    });
+    if let Some(variant) = host.variant {
+        config["variant"] = json!(variant);
+    }
+    let layer = json!({ "mediaType": compression.layer_media_type(), "digest": staged.digest, "size": staged.size });
+    finish(store, staged, (IMAGE_CONFIG_TYPE, &config), &layer, name)
+}
+
+fn store_wasm(store: &Store, bytes: &[u8], shown: &str, title: Option<&str>, name: &Reference) -> Result<Image, ImportError> {
+    let inspected = program::inspect(bytes);
+    let program = inspected.map_err(|source| ImportError::Wasm { file: shown.to_owned(), source })?;
+    let _writing = store.writing()?;
+    let expected = Expected { digest: None, size: None, diff_id: None };
+    let mut stream = bytes;
+    let staged = ingest::stage(store, &mut stream, &expected).map_err(|source| layer_error(shown, source))?;
+    let os = if program.form == Form::Module { "wasip1" } else { "wasip2" };
+    let mut config = json!({
+        "created": clock::now(), "architecture": "wasm", "os": os, "layerDigests": [staged.digest],
+    });
+    if program.form == Form::Component {
+        config["component"] = json!({ "exports": program.exports, "imports": program.imports, "target": null });
+    }
+    let mut layer = json!({ "mediaType": WASM_TYPE, "digest": staged.digest, "size": staged.size });
+    if let Some(title) = title {
+        layer["annotations"] = json!({ TITLE: title });
+    }
+    finish(store, staged, (WASM_CONFIG_TYPE, &config), &layer, name)
+}
+
+/// Makes the layer visible, stores config and manifest, gives the name.
+fn finish(store: &Store, staged: Staged, config: (&str, &Value), layer: &Value, name: &Reference) -> Result<Image, ImportError> {
+    staged.commit()?;
+    let (config_type, config) = (config.0, config.1.to_string().into_bytes());
+    let digest = store.put_blob(&config, None)?;
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": { "mediaType": config_type, "digest": digest, "size": config.len() },
+        "layers": [layer],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let digest = store.put_blob(&manifest, None)?;
+    store.name(name, MANIFEST_TYPE, &digest, manifest.len() as u64)?;
+    let resolved = store.resolve(&name.to_string(), &Selection::default())?;
+    resolved.ok_or_else(|| ImportError::Store(StoreError::NotFound { name: name.to_string() }))
+}
+
+/// A tar archive in memory.
+fn archive_of(files: &[(&str, u32, &[u8])]) -> io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for &(path, mode, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(mode);
+        archive.append_data(&mut header, path.trim_start_matches('/'), bytes)?;
+    }
+    archive.into_inner()
+}
+
+fn layer_error(file: &str, source: IngestError) -> ImportError {
+    ImportError::Layer { file: file.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,17 @@
+//! OCI images: references, registry client, classification, content store, unpacking, import.
+
+pub mod archive;
+pub mod classify;
+pub mod import;
+pub mod platform;
+pub mod program;
+pub mod reference;
+pub mod registry;
+pub mod store;
+pub mod unpack;
+
+pub use classify::{Class, Classification};
+pub use oci_spec::image::Digest;
+pub use platform::Selection;
+pub use reference::Reference;
+pub use store::{Image, Store};

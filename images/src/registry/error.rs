@@ -1,0 +1,174 @@
+//! What can go wrong between a registry and the store, as sentences for the one who typed the reference.
+
+use crate::{Digest, Reference, platform::SelectError, store::StoreError, unpack::{IngestError, PlanError}};
+use std::{io, time::Duration};
+
+/// Why an image could not be pulled.
+#[derive(Debug, thiserror::Error)]
+#[error("pulling {reference} from {host}: {reason}")]
+pub struct PullError {
+    reference: String,
+    host: String,
+    /// What happened.
+    pub reason: Box<Reason>,
+}
+
+impl PullError {
+    pub(super) fn new(reference: &Reference, reason: Reason) -> Self {
+        Self { reference: reference.to_string(), host: reference.registry.clone(), reason: Box::new(reason) }
+    }
+}
+
+/// What happened during a pull.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// Nobody listens there.
+    #[error("{url} refuses connections ({cause}); is a registry running there, and is the port right?")]
+    Refused {
+        /// What was asked.
+        url: String,
+        /// The system's answer.
+        cause: String,
+    },
+    /// No connection, for another reason: name, route, certificate.
+    #[error("{url} cannot be reached: {cause}")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// From the outermost cause to the innermost.
+        cause: String,
+    },
+    /// The connection ended in the middle, several times.
+    #[error("the connection broke {tries} times, the last time after {received} bytes of {what}: {cause}; try again")]
+    CutOff {
+        /// `a manifest`, a layer's digest.
+        what: String,
+        /// Bytes that had come.
+        received: u64,
+        /// How often it was tried.
+        tries: u32,
+        /// What the connection said.
+        cause: String,
+    },
+    /// Silence.
+    #[error("the registry sent nothing for {} s while {what} was expected; try again, or look whether it is overloaded", .after.as_secs_f32())]
+    TooSlow {
+        /// What was expected.
+        what: String,
+        /// How long nothing came.
+        after: Duration,
+    },
+    /// 401.
+    #[error("the registry answers 401 (unauthorized){answer}; {}", if *.had_credentials { "the user or the password is wrong" } else { "log in: `amphora pull --creds USER:PASSWORD`, or `docker login`" })]
+    Unauthorized {
+        /// The registry's own words, with a colon before, if it had any.
+        answer: String,
+        /// Whether a user and a password were sent.
+        had_credentials: bool,
+    },
+    /// 403.
+    #[error("the registry answers 403 (denied){answer}; the user may not pull this repository")]
+    Denied {
+        /// The registry's own words.
+        answer: String,
+    },
+    /// 404.
+    #[error("the registry answers 404 (not found) for {what}{answer}; check the name and the tag")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+        /// The registry's own words.
+        answer: String,
+    },
+    /// 429, after repetitions.
+    #[error("the registry answers 429 (too many requests), also after {tries} tries{answer}; wait, or log in for a higher limit")]
+    TooManyRequests {
+        /// How often it was asked.
+        tries: u32,
+        /// The registry's own words.
+        answer: String,
+    },
+    /// 5xx, after repetitions.
+    #[error("the registry fails with {status}, also after {tries} tries{answer}; its own log says why")]
+    Server {
+        /// The status.
+        status: u16,
+        /// How often it was asked.
+        tries: u32,
+        /// The registry's own words.
+        answer: String,
+    },
+    /// Any other status.
+    #[error("the registry answers {status} for {what}{answer}; expected 200")]
+    Unexpected {
+        /// The status.
+        status: u16,
+        /// What was asked for.
+        what: String,
+        /// The registry's own words.
+        answer: String,
+    },
+    /// More bytes than a document may have.
+    #[error("{what} is larger than {limit} bytes, which no real one is; it was not read")]
+    TooLarge {
+        /// `the manifest`, `the config`.
+        what: &'static str,
+        /// The bound, bytes.
+        limit: u64,
+    },
+    /// Not the bytes that were asked for.
+    #[error("{what} should have digest {expected}, but its bytes have {found}; the registry is damaged or lies, and nothing was kept")]
+    Digest {
+        /// What was fetched.
+        what: &'static str,
+        /// The digest asked for or announced.
+        expected: String,
+        /// That of what came.
+        found: String,
+    },
+    /// Not JSON, or not the JSON that it should be.
+    #[error("{what} does not make sense: {cause}")]
+    Malformed {
+        /// Which document.
+        what: &'static str,
+        /// What was found, what was expected.
+        cause: String,
+    },
+    /// A kind of manifest that is refused by name.
+    #[error("{0}")]
+    Refusal(String),
+    /// Layers that are refused by name, or do not fit the config.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The index has nothing for this platform, or does not end.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// A layer's content.
+    #[error("layer {digest}: {source}")]
+    Layer {
+        /// The layer.
+        digest: Digest,
+        /// What was wrong with it.
+        source: IngestError,
+    },
+    /// The file with the credentials.
+    #[error("the credentials in {path} cannot be used: {cause}")]
+    Credentials {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The event loop.
+    #[error("starting the event loop: {source}")]
+    Runtime {
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Somebody removed the image as soon as it was named.
+    #[error("the image was pulled, and removed again by another command at the same time; try again")]
+    Gone,
+}

@@ -1,0 +1,150 @@
+//! What can go wrong in the store.
+
+use crate::{platform::SelectError, reference::ReferenceError};
+use oci_spec::image::Digest;
+use std::{
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A system call failed.
+    #[error("{action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was being done: `reading`, `making the folder`.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The file system is full, or the user's quota of it.
+    #[error(
+        "no room to write {path}: {source}. What was half written is removed again; free some space on that file \
+         system (`amphora system prune` removes what no image or container needs)",
+        path = path.display()
+    )]
+    Full {
+        /// What was being written.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A blob's bytes are not those that its digest promises.
+    #[error("blob {expected}: its bytes have digest {found}; nothing was stored")]
+    DigestMismatch {
+        /// The digest under which it was asked for.
+        expected: String,
+        /// The digest of what came.
+        found: String,
+    },
+    /// A blob is not as long as its descriptor says.
+    #[error("blob {digest}: expected {expected} bytes, found {found}; nothing was stored")]
+    SizeMismatch {
+        /// Which blob.
+        digest: Digest,
+        /// The descriptor's size, bytes.
+        expected: u64,
+        /// What came, bytes.
+        found: u64,
+    },
+    /// A digest of an algorithm that is not checked here.
+    #[error("blob {digest}: its digest is neither sha256 nor sha512, the two that can be checked")]
+    UnsupportedDigest {
+        /// Which blob.
+        digest: Digest,
+    },
+    /// A document in the store does not parse.
+    #[error("{document} {path}: {reason}", path = path.display())]
+    Malformed {
+        /// `manifest`, `index`, …
+        document: &'static str,
+        /// Where it lies.
+        path: PathBuf,
+        /// What was found there.
+        reason: String,
+    },
+    /// A blob that an image needs is gone.
+    #[error("blob {digest} is not in the store at {path}; pull or load the image that needs it again", path = path.display())]
+    MissingBlob {
+        /// Which blob.
+        digest: Digest,
+        /// Where it would lie.
+        path: PathBuf,
+    },
+    /// No image of that name or id.
+    #[error("no image `{name}` in the store; `amphora images` lists what there is")]
+    NotFound {
+        /// As it was asked for.
+        name: String,
+    },
+    /// Several images have ids that begin so.
+    #[error("`{prefix}` is the beginning of several image ids: {}; give more digits", candidates.join(", "))]
+    Ambiguous {
+        /// As it was asked for.
+        prefix: String,
+        /// The ids.
+        candidates: Vec<String>,
+    },
+    /// Asked to remove an image by id that has several names.
+    #[error("image {id} has {} names ({}); remove one of them by name, or all with `--force`", names.len(), names.join(", "))]
+    SeveralNames {
+        /// As it was asked for.
+        id: String,
+        /// The names.
+        names: Vec<String>,
+    },
+    /// Asked to remove an image that a container uses.
+    #[error(
+        "image {name} ({digest}) is used by a container; remove the container first, or only the name with `--force`"
+    )]
+    InUse {
+        /// As it was asked for.
+        name: String,
+        /// The manifest that is used.
+        digest: Digest,
+    },
+    /// Asked to give a name that holds a digest.
+    #[error("`{target}` cannot be given to an image: a digest says itself what it stands for; leave it out")]
+    DigestInTag {
+        /// As it was asked for.
+        target: String,
+    },
+    /// A layer that is not a file system, or whose bytes are not its config's.
+    #[error("layer {digest}: {reason}")]
+    Layer {
+        /// The layer's blob.
+        digest: Digest,
+        /// What was found, what was expected.
+        reason: String,
+    },
+    /// Indexes that do not end, or hold nothing for this platform.
+    #[error("{name}: {source}")]
+    Platform {
+        /// The image's name or id.
+        name: String,
+        /// Why nothing could be chosen.
+        source: SelectError,
+    },
+    /// Not a name.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+}
+
+impl StoreError {
+    /// An I/O error with its place; a full disk becomes an error of its own.
+    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { path, source },
+            _ => Self::Io { action, path, source },
+        }
+    }
+
+    /// Whether the file system is full: what the user can mend.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+}

@@ -1,0 +1,234 @@
+//! `index.json`: which names there are, and what they point to.
+//!
+//! Two views of one file: [`Entries`] borrows the few fields that looking something up needs from the file's bytes; [`Index`]
+//! keeps every field, also those that other tools wrote, for changing it.
+
+use super::{Store, StoreError, clock, layers, temporary};
+use crate::Reference;
+use oci_spec::image::Digest;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind},
+};
+
+/// Annotations of an entry: its name, for OCI tools and for containerd's, and when it was stored.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+const STORED: &str = "io.amphora.image.stored";
+
+/// All entries, for reading.
+#[derive(Deserialize)]
+pub(super) struct Entries<'a> {
+    #[serde(borrow, default)]
+    pub(super) manifests: Vec<EntryView<'a>>,
+}
+
+/// What reading needs of an entry.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EntryView<'a> {
+    #[serde(borrow)]
+    pub(super) media_type: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) digest: Cow<'a, str>,
+    #[serde(borrow, default)]
+    annotations: Option<Annotations<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Annotations<'a> {
+    #[serde(borrow, rename = "org.opencontainers.image.ref.name", default)]
+    ref_name: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "io.amphora.image.stored", default)]
+    stored: Option<Cow<'a, str>>,
+}
+
+impl EntryView<'_> {
+    pub(super) fn name(&self) -> Option<&str> {
+        self.annotations.as_ref()?.ref_name.as_deref()
+    }
+
+    /// When the name was given to it (RFC 3339).
+    pub(super) fn stored(&self) -> Option<&str> {
+        self.annotations.as_ref()?.stored.as_deref()
+    }
+}
+
+/// The bytes of `index.json`, to be parsed as [`Entries`].
+pub(super) fn read(store: &Store) -> Result<Vec<u8>, StoreError> {
+    let path = store.index_path();
+    match fs::read(&path) {
+        Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(br#"{"manifests":[]}"#.to_vec()),
+        other => other.map_err(|source| StoreError::io("reading", &path, source)),
+    }
+}
+
+/// Parses what [`read`] returned.
+pub(super) fn parse<'a, T: Deserialize<'a>>(store: &Store, bytes: &'a [u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|error| StoreError::Malformed {
+        document: "index",
+        path: store.index_path(),
+        reason: error.to_string(),
+    })
+}
+
+/// The whole file, for changing it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Index {
+    #[serde(default = "schema_version")]
+    schema_version: u32,
+    #[serde(default)]
+    pub(super) manifests: Vec<Entry>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+fn schema_version() -> u32 {
+    2
+}
+
+/// One entry, with all its fields.
+#[derive(Serialize, Deserialize, Clone)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Entry {
+    pub(super) media_type: String,
+    pub(super) digest: String,
+    size: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+impl Entry {
+    fn new(media_type: &str, digest: &str, size: u64) -> Self {
+        let annotations = BTreeMap::from([(STORED.to_owned(), clock::now())]);
+        let (media_type, digest) = (media_type.to_owned(), digest.to_owned());
+        Self { media_type, digest, size, annotations, others: Map::new() }
+    }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        self.annotations.get(REF_NAME).map(String::as_str)
+    }
+
+    fn set_name(&mut self, name: &str) {
+        for key in [REF_NAME, CONTAINERD_NAME] {
+            self.annotations.insert(key.to_owned(), name.to_owned());
+        }
+    }
+
+    fn drop_name(&mut self) {
+        for key in [REF_NAME, CONTAINERD_NAME] {
+            self.annotations.remove(key);
+        }
+    }
+}
+
+impl Index {
+    /// Puts an entry in, in place of an older one of its name. What the older one pointed to keeps an entry without a
+    /// name if this was its last.
+    fn insert(&mut self, mut entry: Entry, name: Option<&str>) {
+        if let Some(name) = name {
+            self.untag(name);
+            entry.set_name(name);
+            self.manifests.retain(|other| other.name().is_some() || other.digest != entry.digest);
+            self.manifests.push(entry);
+        } else if self.manifests.iter().all(|other| other.digest != entry.digest) {
+            self.manifests.push(entry);
+        }
+    }
+
+    /// Takes a name away. The last name of a digest leaves an entry without one.
+    pub(super) fn untag(&mut self, name: &str) {
+        let Some(at) = self.manifests.iter().position(|entry| entry.name() == Some(name)) else { return };
+        let mut entry = self.manifests.remove(at);
+        if self.manifests.iter().all(|other| other.digest != entry.digest) {
+            entry.drop_name();
+            self.manifests.push(entry);
+        }
+    }
+
+    /// The entries that have no name.
+    pub(super) fn unnamed(&self) -> Vec<Entry> {
+        self.manifests.iter().filter(|entry| entry.name().is_none()).cloned().collect()
+    }
+
+    pub(super) fn to_bytes(&self, store: &Store) -> Result<Vec<u8>, StoreError> {
+        serde_json::to_vec(self)
+            .map_err(|error| StoreError::io("writing", &store.index_path(), io::Error::other(error)))
+    }
+
+    /// Takes everything away that points to a digest.
+    pub(super) fn forget(&mut self, digest: &str) {
+        self.manifests.retain(|entry| entry.digest != digest);
+    }
+
+    /// The names of a digest.
+    pub(super) fn names_of(&self, digest: &str) -> Vec<String> {
+        let its = self.manifests.iter().filter(|entry| entry.digest == digest);
+        its.filter_map(|entry| entry.name().map(str::to_owned)).collect()
+    }
+}
+
+/// Reads the index, lets `change` change it, and puts it back, all under the locks. Nothing is written when `change`
+/// fails.
+pub(super) fn edit<T>(
+    store: &Store,
+    change: impl FnOnce(&mut Index) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let (_writing, _lock) = (store.writing()?, store.index_lock()?);
+    let mut index: Index = parse(store, &read(store)?)?;
+    let result = change(&mut index)?;
+    temporary::write(store, &store.index_path(), &index.to_bytes(store)?)?;
+    Ok(result)
+}
+
+impl Store {
+    /// Makes a name point to a descriptor whose blobs are whole (manifest or index), atomically, under the index
+    /// lock; replaces an older one of that name.
+    ///
+    /// What the name pointed to before stays as an image without a name, until it is removed or pruned. Brings all blobs and
+    /// layers written so far to the disk first.
+    pub fn name(&self, reference: &Reference, media_type: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
+        self.insert(Entry::new(media_type, digest.as_ref(), size), Some(&reference.to_string()))
+    }
+
+    /// As [`Store::name`], for an image that has no name: it is found by its digest.
+    pub fn keep_unnamed(&self, media_type: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
+        self.insert(Entry::new(media_type, digest.as_ref(), size), None)
+    }
+
+    pub(super) fn insert(&self, entry: Entry, name: Option<&str>) -> Result<(), StoreError> {
+        let blob = self.blob_path_of(&entry.digest);
+        if !blob.exists() {
+            let reason = format!("not in the store, so nothing can be named so: {}", entry.digest);
+            return Err(StoreError::Malformed { document: "manifest", path: blob, reason });
+        }
+        layers::sync(&self.layout())?;
+        edit(self, |index| {
+            index.insert(entry, name);
+            Ok(())
+        })
+    }
+
+    /// Adds a name for an image (by name or id).
+    ///
+    /// The new name points to what the old one does: for an image of several platforms that is the index.
+    pub fn tag(&self, source: &str, target: &Reference) -> Result<(), StoreError> {
+        if target.digest.is_some() {
+            return Err(StoreError::DigestInTag { target: target.familiar() });
+        }
+        let digest = self.entry_digest(source)?.ok_or_else(|| StoreError::NotFound { name: source.to_owned() })?;
+        edit(self, |index| {
+            let found = index.manifests.iter().find(|entry| entry.digest == digest).cloned();
+            let entry = found.ok_or_else(|| StoreError::NotFound { name: source.to_owned() })?;
+            index.insert(entry, Some(&target.to_string()));
+            Ok(())
+        })
+    }
+}

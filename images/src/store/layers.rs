@@ -1,0 +1,140 @@
+//! Unpacked layers: staged, made visible, found, removed.
+
+use super::{Image, Store, StoreError, temporary::Temporary};
+use crate::{
+    classify::{self, LayerKind},
+    unpack::{self, Bounds, UnpackError},
+};
+use nix::unistd::syncfs;
+use oci_spec::image::{Descriptor, Digest};
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// Digits of a diff id that name a layer's directory: 128 bits, and short, so that a mount option page holds over a hundred.
+const NAME_DIGITS: usize = 32;
+
+impl Store {
+    /// Unpacked layer directories, base first. Unpacks those that are missing (normally none: pull and import did it).
+    ///
+    /// Only images with layers of a root file system have any; for the others the list is empty.
+    pub fn layers(&self, image: &Image) -> Result<Vec<PathBuf>, StoreError> {
+        let diff_ids = image.config.rootfs().diff_ids();
+        let tars = tar_layers(image)?;
+        if tars.len() != diff_ids.len() {
+            let counts = format!("the config lists {} diff ids for {} layers", diff_ids.len(), tars.len());
+            return Err(StoreError::Layer { digest: image.manifest.config().digest().clone(), reason: counts });
+        }
+        let paired = tars.into_iter().zip(diff_ids);
+        paired.map(|(layer, diff_id)| self.unpacked(layer, diff_id)).collect()
+    }
+
+    fn unpacked(&self, layer: &Descriptor, diff_id: &str) -> Result<PathBuf, StoreError> {
+        let diff_id =
+            parse_diff_id(diff_id).map_err(|reason| StoreError::Layer { digest: layer.digest().clone(), reason })?;
+        let path = self.layer_dir(&diff_id);
+        if path.exists() { Ok(path) } else { self.unpack_now(layer, &diff_id) }
+    }
+
+    /// What a pull does as the bytes come in, done from the blob.
+    fn unpack_now(&self, layer: &Descriptor, diff_id: &Digest) -> Result<PathBuf, StoreError> {
+        let refused = |reason: String| StoreError::Layer { digest: layer.digest().clone(), reason };
+        let blob = self.blob(layer.digest())?;
+        let stage = self.stage_layer(diff_id)?;
+        let mut tar = unpack::decompress(Box::new(blob)).map_err(|source| refused(source.to_string()))?;
+        let unpacked = unpack::unpack(&mut tar, &stage.path, &Bounds::default());
+        let found = unpacked.map_err(|failed| match failed {
+            UnpackError::System { source, target, .. } if source.kind() == ErrorKind::StorageFull => {
+                StoreError::Full { path: target, source }
+            }
+            other => refused(other.to_string()),
+        })?;
+        if found != *diff_id {
+            return Err(refused(format!("its content has diff id {found}, the config says {diff_id}")));
+        }
+        stage.commit()
+    }
+
+    /// Where the layer with this diff id is (or will be) unpacked: layers/<first 32 hex digits>. Short, so that over a
+    /// hundred fit into one mount option page.
+    pub fn layer_dir(&self, diff_id: &Digest) -> PathBuf {
+        self.layers_folder().join(layer_name(diff_id))
+    }
+
+    /// A staging directory for unpacking a layer, removed on drop, renamed to `layer_dir` by `commit` (syncfs first;
+    /// someone else was first: fine).
+    pub fn stage_layer(&self, diff_id: &Digest) -> Result<LayerStage, StoreError> {
+        let temporary = Temporary::directory(self)?;
+        // Whatever the umask is: this becomes the root directory that a container's users go through.
+        fs::set_permissions(&temporary.path, fs::Permissions::from_mode(0o755))
+            .map_err(|source| StoreError::io("setting the mode of", &temporary.path, source))?;
+        Ok(LayerStage { path: temporary.path.clone(), target: self.layer_dir(diff_id), temporary })
+    }
+}
+
+/// A layer being unpacked. Dropped without `commit`, it leaves nothing behind.
+#[derive(Debug)]
+pub struct LayerStage {
+    /// Unpack here.
+    pub path: PathBuf,
+    target: PathBuf,
+    temporary: Temporary,
+}
+
+impl LayerStage {
+    /// Makes it visible, and returns where.
+    ///
+    /// All its files are on the disk before they have a name that others rely on. When another process unpacked
+    /// the same layer meanwhile, that one stays and this one goes.
+    pub fn commit(self) -> Result<PathBuf, StoreError> {
+        sync(&self.path)?;
+        match self.temporary.rename(&self.target) {
+            Ok(()) => Ok(self.target),
+            Err(StoreError::Io { source, .. }) if already_there(&source) => Ok(self.target),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// rename(2) onto a directory that is not empty; one that is empty is replaced, which does no harm.
+fn already_there(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists)
+}
+
+/// Brings everything written so far to the disk, on the file system of `path`: once a layer instead of once a file.
+pub(super) fn sync(path: &Path) -> Result<(), StoreError> {
+    let folder = File::open(path).map_err(|source| StoreError::io("opening", path, source))?;
+    syncfs(&folder).map_err(|source| StoreError::io("writing back the file system of", path, source.into()))
+}
+
+/// The layers of the root file system: those whose type is a tar.
+fn tar_layers(image: &Image) -> Result<Vec<&Descriptor>, StoreError> {
+    let part_of_root = |layer: &&Descriptor| match classify::layer_kind(layer.media_type().as_ref()) {
+        LayerKind::Tar(_) => Some(Ok(())),
+        LayerKind::Refused(why) => {
+            Some(Err(StoreError::Layer { digest: layer.digest().clone(), reason: why.to_owned() }))
+        }
+        LayerKind::Wasm | LayerKind::Other => None,
+    };
+    let layers = image.manifest.layers().iter();
+    layers.filter_map(|layer| part_of_root(&layer).map(|verdict| verdict.map(|()| layer))).collect()
+}
+
+/// A diff id of a config, checked, as it becomes part of a path.
+pub(super) fn parse_diff_id(text: &str) -> Result<Digest, String> {
+    let digest = Digest::from_str(text).map_err(|reason| format!("its diff id `{text}` is not a digest: {reason}"))?;
+    let hex = digest.digest();
+    if hex.len() < NAME_DIGITS || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(format!("its diff id `{text}` is not at least {NAME_DIGITS} hexadecimal digits"));
+    }
+    Ok(digest)
+}
+
+pub(super) fn layer_name(diff_id: &Digest) -> &str {
+    let hex = diff_id.digest();
+    hex.get(..NAME_DIGITS).unwrap_or(hex)
+}

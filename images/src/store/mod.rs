@@ -1,0 +1,142 @@
+//! The content store: images as they came, and their layers unpacked.
+//!
+//! ```text
+//! ROOT/
+//!   image-layout/                 an ordinary OCI image layout; skopeo, crane and umoci can read it
+//!     oci-layout
+//!     index.json                  one entry a name, and one without a name for each image that lost its last one
+//!     blobs/sha256/<64 hex>       manifests, indexes, configs, layers as they were transferred (sha512/ likewise)
+//!   layers/<32 hex>/              one unpacked layer each, named by the first half of its diff id
+//!   temporary/<pid>-<start>-<n>   files and directories that a process (pid, start time) is writing
+//!   index.lock                    flock: who changes index.json
+//!   writers.lock                  flock: shared by all who write, exclusive for who removes
+//! ```
+//!
+//! # What can be trusted
+//! A file or a layer has its final name only once it is whole and its digest was right: it is written under
+//! `temporary/` and renamed. `index.json` is replaced by rename and names only what is whole, after a `syncfs`. So readers take no
+//! lock: [`Store::resolve`] reads three small files and hashes nothing. A process killed at any moment leaves
+//! files under `temporary/`, and blobs or layers that nothing names; [`Store::check`] finds and removes both.
+//!
+//! # Who locks what
+//! - `index.lock` is held for one read-change-rename of `index.json`, with `writers.lock` shared.
+//! - `writers.lock` is held *shared* by every [`BlobWriter`] and [`LayerStage`], and by whoever pulls or loads an
+//!   image from its first look at what is there already until it has named it ([`Store::writing`]). Removing blobs and
+//!   layers takes it *exclusively* and never waits, only reads `index.json`, and only moves layers to `temporary/`, to delete them when it has let go: if anybody writes, what is no longer named stays where it is until the next
+//!   [`Store::check`]. So no fresh blob is lost, and none that a running pull found already there.
+//! - Taken in the order writers, index. Locks go with their process; there are no stale ones.
+//!
+//! # What keeps a thing alive
+//! The entries of `index.json`, named or not, and all they reach: an index its manifests that are here, a manifest its config and
+//! layers, a config the unpacked layers of its diff ids. Containers hold no references of their own. Instead an
+//! image that a container uses stays in `index.json`: a name that moves on, or is removed by force, leaves an entry
+//! without a name behind, and only [`Store::remove`] and [`Store::remove_unnamed`], which both ask `in_use`, take that away.
+
+mod blobs;
+mod clock;
+mod error;
+mod garbage;
+mod index;
+mod layers;
+mod lock;
+mod merged;
+mod removal;
+mod resolve;
+mod temporary;
+
+pub use blobs::BlobWriter;
+pub use error::StoreError;
+pub use layers::LayerStage;
+pub use lock::Writing;
+
+use crate::{Classification, Reference};
+use oci_spec::image::{Digest, ImageConfiguration, ImageManifest};
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+/// The store beneath ROOT; the module's page draws what lies where.
+///
+/// Cheap to open and to clone, holds no file open, and may be used from several threads and processes at once.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// ROOT
+    pub root: PathBuf,
+}
+
+/// An image that is whole in the store.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The name it was found under (None: by id).
+    pub reference: Option<Reference>,
+    /// Manifest digest: the image's id.
+    pub digest: Digest,
+    /// The manifest.
+    pub manifest: ImageManifest,
+    /// The config; default when the config blob is not an image config (artifacts).
+    pub config: ImageConfiguration,
+    /// What it is.
+    pub classification: Classification,
+    /// Sum of config and layer blob sizes, bytes.
+    pub size_bytes: u64,
+    /// When it came to be: config.created, else the index entry's annotation written at pull or import (RFC 3339).
+    pub created: Option<String>,
+}
+
+impl Store {
+    /// Opens the store, making its folders on first use.
+    ///
+    /// Folders that did not exist get mode 0700: layers hold setuid files of other systems, and no other user of the
+    /// host should reach those. On later uses this is one system call.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let store = Self { root: root.to_owned() };
+        let marker = store.layout().join("oci-layout");
+        if !marker.exists() {
+            store.create(&marker)?;
+        }
+        Ok(store)
+    }
+
+    /// Makes the folders; the marker comes last, so that where it is, they are.
+    fn create(&self, marker: &Path) -> Result<(), StoreError> {
+        for folder in [self.layout().join("blobs/sha256"), self.layers_folder(), self.temporary_folder()] {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+            made.map_err(|source| StoreError::io("making the folder", &folder, source))?;
+        }
+        if !self.index_path().exists() {
+            index::edit(self, |_| Ok(()))?;
+        }
+        temporary::write(self, marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
+    }
+
+    fn layout(&self) -> PathBuf {
+        self.root.join("image-layout")
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.root.join("image-layout/index.json")
+    }
+
+    fn layers_folder(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    fn temporary_folder(&self) -> PathBuf {
+        self.root.join("temporary")
+    }
+}
+
+/// The entries of a folder; one that does not exist has none.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let listed = fs::read_dir(folder).and_then(|all| all.map(|entry| entry.map(|found| found.path())).collect());
+    match listed {
+        Ok(paths) => Ok(paths),
+        Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(StoreError::io("listing", folder, source)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

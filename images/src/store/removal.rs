@@ -1,0 +1,185 @@
+//! Removing trees that others made: layers with read-only directories, links to anywhere, and depths beyond what
+//! a path or a process's file descriptors can hold.
+
+use super::StoreError;
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, chmodat, fchmod, fstat, openat, renameat_with, unlinkat},
+    io::Errno,
+};
+use std::{
+    ffi::{CStr, CString},
+    path::Path,
+};
+
+/// Directories open at once. What lies deeper is first moved up to the top.
+const MAX_OPEN: usize = 64;
+
+/// Removes a file, or a directory with all beneath it, whatever its permissions; what is gone already is fine.
+///
+/// Symbolic links are removed, never followed.
+pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
+    let failed = |source: Errno| StoreError::io("removing", path, source.into());
+    let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| failed(Errno::INVAL))?;
+    Tree { top: None, moved: 0 }.remove(CWD, &name, 0).map_err(failed)
+}
+
+/// One removal.
+struct Tree {
+    /// Where what lies too deep is moved to: the directory that is being removed.
+    top: Option<OwnedFd>,
+    /// How many were moved.
+    moved: u64,
+}
+
+impl Tree {
+    /// Removes one entry of a directory.
+    fn remove(&mut self, parent: impl AsFd, name: &CStr, depth: usize) -> Result<(), Errno> {
+        match gone_is_fine(unlinkat(&parent, name, AtFlags::empty())) {
+            Err(Errno::ISDIR) => self.remove_directory(parent, name, depth),
+            other => other,
+        }
+    }
+
+    fn remove_directory(&mut self, parent: impl AsFd, name: &CStr, depth: usize) -> Result<(), Errno> {
+        let directory = match open(&parent, name) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other?,
+        };
+        match &self.top {
+            Some(_) if depth >= MAX_OPEN => return self.move_up(parent, name),
+            Some(_) => self.empty(&directory, depth)?,
+            None => self.empty_top(&directory)?,
+        }
+        gone_is_fine(unlinkat(parent, name, AtFlags::REMOVEDIR))
+    }
+
+    /// Empties the top again and again, until nothing was moved there meanwhile.
+    fn empty_top(&mut self, directory: &OwnedFd) -> Result<(), Errno> {
+        self.top = Some(directory.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?);
+        loop {
+            let before = self.moved;
+            self.empty(directory, 0)?;
+            if self.moved == before {
+                return Ok(());
+            }
+        }
+    }
+
+    fn empty(&mut self, directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
+        let names: Result<Vec<CString>, Errno> =
+            Dir::read_from(directory)?.map(|entry| entry.map(|found| found.file_name().to_owned())).collect();
+        let is_child = |name: &&CString| !matches!(name.as_bytes(), b"." | b"..");
+        names?.iter().filter(is_child).try_for_each(|name| self.remove(directory, name, depth + 1))
+    }
+
+    /// Under a name that the top does not have yet.
+    fn move_up(&mut self, parent: impl AsFd, name: &CStr) -> Result<(), Errno> {
+        let Some(top) = &self.top else { return Ok(()) };
+        loop {
+            self.moved += 1;
+            match renameat_with(&parent, name, top, format!("deeper-{}", self.moved), RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Opens a directory, and lets its owner list and change it: without root, layers may hold directories that do not.
+fn open(parent: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = match openat(&parent, name, flags, Mode::empty()) {
+        // It is a directory, so no link is followed here; nobody else changes the tree.
+        Err(Errno::ACCESS) => {
+            chmodat(&parent, name, Mode::RWXU, AtFlags::empty())?;
+            openat(&parent, name, flags, Mode::empty())
+        }
+        other => other,
+    }?;
+    if !Mode::from_raw_mode(fstat(&opened)?.st_mode).contains(Mode::RWXU) {
+        fchmod(&opened, Mode::RWXU)?;
+    }
+    Ok(opened)
+}
+
+fn gone_is_fine(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::{
+        fs::{chown, mkdirat},
+        process::{Gid, Uid, geteuid},
+        thread::set_thread_res_uid,
+    };
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::{PermissionsExt, symlink},
+        thread,
+    };
+
+    #[test]
+    fn links_are_not_followed_and_absent_is_fine() {
+        let folder = tempfile::tempdir().unwrap();
+        let (kept, tree) = (folder.path().join("kept"), folder.path().join("tree"));
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), b"").unwrap();
+        symlink(&kept, tree.join("a/link")).unwrap();
+        symlink("nowhere", tree.join("a/b/dangling")).unwrap();
+        for _ in 0..2 {
+            remove_tree(&tree).unwrap();
+            assert!(!tree.exists());
+        }
+        symlink(&kept, &tree).unwrap();
+        remove_tree(&tree).unwrap();
+        assert!(fs::symlink_metadata(&tree).is_err() && kept.join("file").exists());
+    }
+
+    #[test]
+    fn deeper_than_paths_and_descriptors_reach() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("tree");
+        fs::create_dir_all(tree.join("deeper-1")).unwrap();
+        let mut directory = open(CWD, &CString::new(tree.as_os_str().as_encoded_bytes()).unwrap()).unwrap();
+        for _ in 0..3_000 {
+            mkdirat(&directory, c"dd", Mode::RWXU).unwrap();
+            directory = open(&directory, c"dd").unwrap();
+        }
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
+    }
+
+    #[test]
+    fn read_only_directories_without_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("tree");
+        fs::create_dir_all(tree.join("locked/inner")).unwrap();
+        fs::write(tree.join("locked/inner/file"), b"").unwrap();
+        let nobody = Uid::from_raw(65_534);
+        if geteuid().is_root() {
+            for path in ["", "tree", "tree/locked", "tree/locked/inner", "tree/locked/inner/file"] {
+                chown(folder.path().join(path), Some(nobody), Some(Gid::from_raw(65_534))).unwrap();
+            }
+        }
+        for (path, mode) in [("tree/locked/inner", 0o500), ("tree/locked", 0o000), ("tree", 0o555)] {
+            fs::set_permissions(folder.path().join(path), Permissions::from_mode(mode)).unwrap();
+        }
+        let target = tree.clone();
+        let removed = thread::spawn(move || {
+            if geteuid().is_root() {
+                // Of this thread alone: the call below the C library's.
+                set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            }
+            remove_tree(&target)
+        });
+        removed.join().unwrap().unwrap();
+        assert!(!tree.exists());
+    }
+}

@@ -1,0 +1,280 @@
+//! From a name or an id to an image. The hot path of `run`: three small files are read, nothing is hashed or listed.
+
+use super::{
+    Image, Store, StoreError,
+    index::{self, Entries, EntryView},
+};
+use crate::{
+    Reference, Selection,
+    classify::{self, Class},
+    platform::{Platform, Search, Step, is_attestation, is_index},
+};
+use oci_spec::image::{Digest, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{collections::HashSet, fs, io::ErrorKind, str::FromStr};
+
+/// Hexadecimal digits that an abbreviated id has at least.
+const ID_MIN_DIGITS: usize = 4;
+
+/// What a name or id stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// The name that the entry has, if it was found by name.
+    reference: Option<Reference>,
+    /// The manifest or index of the entry.
+    pub(super) entry: Digest,
+    /// The manifest that the id is of; differs from `entry` if that is an index.
+    pub(super) manifest: Option<Digest>,
+    media_type: String,
+    stored: Option<String>,
+}
+
+impl Store {
+    /// Finds an image by name, or by (a unique prefix, ≥ 4 hex digits, of) its manifest digest.
+    ///
+    /// Applies the platform selection to indexes (nested, depth ≤ 4, cycles refused; attestations skipped). None: not
+    /// here, the caller may pull. Hot path of `run`: index.json + manifest + config reads only.
+    pub fn resolve(&self, name: &str, selection: &Selection) -> Result<Option<Image>, StoreError> {
+        let bytes = index::read(self)?;
+        let entries: Entries = index::parse(self, &bytes)?;
+        let Some(target) = self.find(&entries, name)? else { return Ok(None) };
+        let Some(manifest) = self.select(&target, selection, name)? else { return Ok(None) };
+        let Some(image) = self.load(&target, manifest)? else { return Ok(None) };
+        match own_platform(&image).map_or(Ok(()), |offered| selection.check(&offered)) {
+            Err(source) if target.is_lone_manifest() => Err(StoreError::Platform { name: name.to_owned(), source }),
+            _ => Ok(Some(image)),
+        }
+    }
+
+    /// All named (and unnamed) images, for `images`.
+    ///
+    /// Of an index each manifest that is here. Those that are not whole, because a pull of another
+    /// platform's is still to come, are left out.
+    pub fn list(&self) -> Result<Vec<Image>, StoreError> {
+        let bytes = index::read(self)?;
+        let entries: Entries = index::parse(self, &bytes)?;
+        let mut images = Vec::new();
+        for entry in &entries.manifests {
+            let target = self.target(entry)?;
+            for manifest in self.manifests_of(&target.entry, &target.media_type)? {
+                images.extend(self.load(&target, manifest)?);
+            }
+        }
+        Ok(images)
+    }
+
+    /// The digest of the entry that a name or id stands for.
+    pub fn entry_digest(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let bytes = index::read(self)?;
+        let entries: Entries = index::parse(self, &bytes)?;
+        Ok(self.find(&entries, name)?.map(|target| target.entry.to_string()))
+    }
+
+    /// By full name first, then by digest within a repository, then by id.
+    pub(super) fn find(&self, entries: &Entries, name: &str) -> Result<Option<Target>, StoreError> {
+        let reference = Reference::from_str(name);
+        if let Ok(reference) = &reference {
+            let full = reference.to_string();
+            if let Some(entry) = entries.manifests.iter().find(|entry| entry.name() == Some(full.as_str())) {
+                let mut target = self.target(entry)?;
+                target.reference = Some(reference.clone());
+                return Ok(Some(target));
+            }
+            if let Some(digest) = &reference.digest {
+                return self.find_pinned(entries, reference, digest);
+            }
+        }
+        match id_digits(name) {
+            Some(digits) => self.find_id(entries, name, digits),
+            None => reference.map(|_| None).map_err(StoreError::from),
+        }
+    }
+
+    /// `alpine@sha256:…`: an entry of that repository, under any tag, that is or holds the digest.
+    fn find_pinned(&self, entries: &Entries, wanted: &Reference, digest: &str) -> Result<Option<Target>, StoreError> {
+        for entry in &entries.manifests {
+            let Some(Ok(named)) = entry.name().map(Reference::from_str) else { continue };
+            if (&named.registry, &named.repository) != (&wanted.registry, &wanted.repository) {
+                continue;
+            }
+            let mut target = self.target(entry)?;
+            target.reference = Some(wanted.clone());
+            if entry.digest == digest {
+                return Ok(Some(target));
+            }
+            let manifests = self.manifests_of(&target.entry, &target.media_type)?;
+            if let Some(manifest) = manifests.into_iter().find(|manifest| manifest.as_ref() == digest) {
+                target.manifest = Some(manifest);
+                return Ok(Some(target));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ids are of manifests; an index's own digest is taken as well. Not the hot path: every index is read.
+    fn find_id(&self, entries: &Entries, name: &str, digits: &str) -> Result<Option<Target>, StoreError> {
+        let mut found: Vec<Target> = Vec::new();
+        for entry in &entries.manifests {
+            let target = Target { reference: None, ..self.target(entry)? };
+            if target.entry.digest().starts_with(digits) {
+                found.push(target);
+                continue;
+            }
+            let manifests = self.manifests_of(&target.entry, &target.media_type)?;
+            let matching = manifests.into_iter().filter(|manifest| manifest.digest().starts_with(digits));
+            found.extend(matching.map(|manifest| Target { manifest: Some(manifest), ..target.clone() }));
+        }
+        let id = |target: &Target| target.manifest.as_ref().unwrap_or(&target.entry).to_string();
+        let mut ids: Vec<String> = found.iter().map(id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        match ids.len() {
+            0 | 1 => Ok(found.into_iter().next()),
+            _ => Err(StoreError::Ambiguous { prefix: name.to_owned(), candidates: ids }),
+        }
+    }
+
+    fn target(&self, entry: &EntryView) -> Result<Target, StoreError> {
+        // Another tool's name, such as a bare tag, is no name here.
+        let full = |name: &&str| name.parse::<Reference>().ok().filter(|reference| reference.to_string() == **name);
+        Ok(Target {
+            reference: entry.name().as_ref().and_then(full),
+            entry: self.index_digest(&entry.digest)?,
+            manifest: None,
+            media_type: entry.media_type.clone().into_owned(),
+            stored: entry.stored().map(str::to_owned),
+        })
+    }
+
+    /// A digest of `index.json`, which other tools may have written.
+    pub(super) fn index_digest(&self, text: &str) -> Result<Digest, StoreError> {
+        Digest::from_str(text).map_err(|error| StoreError::Malformed {
+            document: "index",
+            path: self.index_path(),
+            reason: format!("the digest `{text}` of an entry: {error}"),
+        })
+    }
+
+    /// The manifest that the selection chooses; None if it is not here.
+    fn select(&self, target: &Target, selection: &Selection, name: &str) -> Result<Option<Digest>, StoreError> {
+        if let Some(manifest) = &target.manifest {
+            return Ok(Some(manifest.clone()));
+        }
+        if !is_index(&target.media_type) {
+            return Ok(Some(target.entry.clone()));
+        }
+        let failed = |source| StoreError::Platform { name: name.to_owned(), source };
+        let mut search = Search::new(selection, target.entry.as_ref());
+        let mut wanted = target.entry.clone();
+        loop {
+            let Some(index) = self.document::<ImageIndex>("index", &wanted)? else { return Ok(None) };
+            search.add(&index).map_err(failed)?;
+            match search.next().map_err(failed)? {
+                Step::Fetch(nested) => wanted = nested.digest().clone(),
+                Step::Chosen(manifest) => return Ok(Some(manifest.digest().clone())),
+            }
+        }
+    }
+
+    /// The manifests of an entry that are here: itself, or those of an index and of the indexes in it.
+    pub(super) fn manifests_of(&self, entry: &Digest, media_type: &str) -> Result<Vec<Digest>, StoreError> {
+        if !is_index(media_type) {
+            return Ok(vec![entry.clone()]);
+        }
+        let (mut pending, mut seen) = (vec![entry.clone()], HashSet::new());
+        let mut manifests = Vec::new();
+        while let Some(next) = pending.pop() {
+            if !seen.insert(next.clone()) {
+                continue;
+            }
+            let Some(index) = self.document::<ImageIndex>("index", &next)? else { continue };
+            for child in
+                index.manifests().iter().filter(|child| !is_attestation(child) && self.has_blob(child.digest()))
+            {
+                let list = if is_index(child.media_type().as_ref()) { &mut pending } else { &mut manifests };
+                list.push(child.digest().clone());
+            }
+        }
+        Ok(manifests)
+    }
+
+    /// Reads what makes an image; None if its manifest or config is not here.
+    fn load(&self, target: &Target, digest: Digest) -> Result<Option<Image>, StoreError> {
+        let Some(manifest) = self.document::<ImageManifest>("manifest", &digest)? else { return Ok(None) };
+        let Some(config_bytes) = self.bytes(manifest.config().digest())? else { return Ok(None) };
+        // Artifacts have configs of any kind, or none.
+        let config: ImageConfiguration = serde_json::from_slice(&config_bytes).unwrap_or_default();
+        let mut head = |path: &str| self.head(&manifest, &config, path);
+        let classification = classify::classify(&manifest, &config_bytes, &mut head);
+        let sizes = manifest.layers().iter().map(|layer| layer.size());
+        let size_bytes = sizes.fold(manifest.config().size(), u64::saturating_add);
+        let created = config.created().clone().or_else(|| created_of(&config_bytes)).or_else(|| target.stored.clone());
+        let reference = target.reference.clone();
+        Ok(Some(Image { reference, digest, manifest, config, classification, size_bytes, created }))
+    }
+
+    /// Parses a manifest or an index; None if it is not here.
+    pub(super) fn document<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        digest: &Digest,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(bytes) = self.bytes(digest)? else { return Ok(None) };
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Some).map_err(|error| StoreError::Malformed {
+            document: what,
+            path: self.blob_path(digest),
+            reason: error.to_string(),
+        })
+    }
+
+    fn bytes(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.blob_path(digest);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::io("reading", &path, source)),
+        }
+    }
+}
+
+impl Target {
+    pub(super) fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
+    /// Whether the image is the entry itself, whose platform nobody has looked at: not one chosen from an index,
+    /// whose entries say theirs, and not one asked for by its id.
+    fn is_lone_manifest(&self) -> bool {
+        self.manifest.is_none() && !is_index(&self.media_type)
+    }
+}
+
+/// The platform that an image says it is for. Artifacts say it in many ways or not at all; a Wasm program is for Wasm.
+fn own_platform(image: &Image) -> Option<Platform> {
+    let config = &image.config;
+    match image.classification.class {
+        Class::Linux | Class::WasmRootfs { .. } | Class::Windows => {
+            let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
+            Some(Platform::new(&os, &architecture, config.variant().as_deref()))
+        }
+        Class::WasmArtifact { .. } => Some(Platform::new("wasi", "wasm", None)),
+        Class::ProxyWasm | Class::Spin | Class::Other { .. } => None,
+    }
+}
+
+/// The date of an artifact's config, which the CNCF's Wasm config has too.
+fn created_of(config: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Dated {
+        created: Option<String>,
+    }
+    serde_json::from_slice::<Dated>(config).ok()?.created
+}
+
+/// The hexadecimal digits of an id, whole or abbreviated.
+fn id_digits(name: &str) -> Option<&str> {
+    let digits = name.strip_prefix("sha256:").or_else(|| name.strip_prefix("sha512:")).unwrap_or(name);
+    let all_hex = digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    (all_hex && digits.len() >= ID_MIN_DIGITS).then_some(digits)
+}

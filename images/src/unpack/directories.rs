@@ -1,0 +1,172 @@
+//! The directories of the target, opened beneath it and kept open while entries go into them.
+//!
+//! Archives are written depth first, so the directories from the root down to the last entry's parent are almost always
+//! the ones the next entry needs. They are kept as a stack of descriptors; what is not on it is opened by one `openat2` that follows no
+//! symbolic link. Only where that fails does the slow walk begin, which follows the layer's own links inside the root and
+//! makes directories that the archive left out.
+
+use super::names;
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, readlinkat, statat, unlinkat},
+    io::{Errno, Result},
+};
+use std::{collections::VecDeque, os::fd::OwnedFd};
+
+/// Descriptors kept; a deeper tree reopens some, it does not exhaust the process's limit.
+const KEPT: usize = 48;
+/// Symbolic links followed for one name, as the kernel does (path_resolution(7)).
+const LINKS: usize = 40;
+
+/// An open directory.
+pub(super) struct Directory {
+    pub(super) fd: OwnedFd,
+    /// As an entry names it.
+    given: Vec<u8>,
+    /// Its path without symbolic links.
+    pub(super) path: Vec<u8>,
+}
+
+/// The target and what of it is open.
+pub(super) struct Directories {
+    root: Directory,
+    stack: Vec<Directory>,
+    made: Vec<Made>,
+}
+
+/// A directory that no entry had asked for.
+pub(super) struct Made {
+    /// Its path without symbolic links.
+    pub(super) path: Vec<u8>,
+    /// It took the place of a whiteout.
+    pub(super) replaced: bool,
+}
+
+impl Directories {
+    pub(super) fn new(root: OwnedFd) -> Self {
+        Self {
+            root: Directory { fd: root, given: Vec::new(), path: Vec::new() },
+            stack: Vec::new(),
+            made: Vec::new(),
+        }
+    }
+
+    pub(super) fn root(&self) -> &OwnedFd {
+        &self.root.fd
+    }
+
+    /// Opens the directory that a clean name calls, and those above it that do not exist yet.
+    pub(super) fn enter(&mut self, name: &[u8]) -> Result<&Directory> {
+        while self.stack.last().is_some_and(|top| names::beneath(&top.given, name).is_none()) {
+            self.stack.pop();
+        }
+        let top = self.stack.last().unwrap_or(&self.root);
+        let rest = names::beneath(&top.given, name).unwrap_or(name);
+        if !rest.is_empty() {
+            let (fd, path) = match open_beneath(&top.fd, rest) {
+                Ok(fd) => (fd, names::join(&top.path, rest)),
+                Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => self.walk(name)?,
+                Err(error) => return Err(error),
+            };
+            if self.stack.len() == KEPT {
+                self.stack.remove(0);
+            }
+            self.stack.push(Directory { fd, given: name.to_vec(), path });
+        }
+        Ok(self.stack.last().unwrap_or(&self.root))
+    }
+
+    /// Opens an existing directory without keeping it, by the path that [`Directory::path`] gave.
+    pub(super) fn open(&self, path: &[u8]) -> Result<OwnedFd> {
+        if path.is_empty() { self.root.fd.try_clone().map_err(|_| Errno::MFILE) } else { open_beneath(&self.root.fd, path) }
+    }
+
+    /// Resolves an existing directory inside the root, following links there, without keeping it.
+    pub(super) fn resolve(&self, name: &[u8]) -> Result<OwnedFd> {
+        if name.is_empty() {
+            return self.open(name);
+        }
+        openat2(&self.root.fd, name, directory_flags(), Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    }
+
+    /// Closes all: a directory was removed, and descriptors of it may be among them.
+    pub(super) fn forget(&mut self) {
+        self.stack.clear();
+    }
+
+    /// Directories made on the way since the last call.
+    pub(super) fn take_made(&mut self) -> Vec<Made> {
+        std::mem::take(&mut self.made)
+    }
+
+    /// Component by component from the root: follows links as if the root were `/`, makes what is missing.
+    fn walk(&mut self, name: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
+        let mut ahead: VecDeque<Vec<u8>> = names::components(name).map(<[u8]>::to_vec).collect();
+        let mut path: Vec<u8> = Vec::new();
+        let mut links = 0;
+        while let Some(component) = ahead.pop_front() {
+            if component == b".." {
+                path.truncate(names::split(&path).0.len());
+                continue;
+            }
+            let next = names::join(&path, &component);
+            match open_beneath(&self.root.fd, &next) {
+                Ok(_) => path = next,
+                Err(Errno::NOENT) => path = self.make(next, false)?,
+                Err(Errno::LOOP | Errno::NOTDIR) => match readlinkat(&self.root.fd, &next, Vec::new()) {
+                    Ok(link) => {
+                        links += 1;
+                        follow(link.as_bytes(), &mut path, &mut ahead, links)?;
+                    }
+                    Err(Errno::INVAL) => path = self.replace_whiteout(next)?,
+                    Err(error) => return Err(error),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((self.open(&path)?, path))
+    }
+
+    fn make(&mut self, path: Vec<u8>, replaced: bool) -> Result<Vec<u8>> {
+        mkdirat(&self.root.fd, &path, Mode::from_raw_mode(0o755))?;
+        self.made.push(Made { path: path.clone(), replaced });
+        Ok(path)
+    }
+
+    /// A whiteout followed by entries beneath the same name: the old directory is gone, a new one is there.
+    fn replace_whiteout(&mut self, path: Vec<u8>) -> Result<Vec<u8>> {
+        if !is_whiteout(&self.root.fd, &path)? {
+            return Err(Errno::NOTDIR);
+        }
+        unlinkat(&self.root.fd, &path, AtFlags::empty())?;
+        self.make(path, true)
+    }
+}
+
+/// Puts a link's target in front of what is still to walk.
+fn follow(target: &[u8], path: &mut Vec<u8>, ahead: &mut VecDeque<Vec<u8>>, links: usize) -> Result<()> {
+    if links > LINKS {
+        return Err(Errno::LOOP);
+    }
+    if target.starts_with(b"/") {
+        path.clear();
+    }
+    for component in names::components(target).rev() {
+        ahead.push_front(component.to_vec());
+    }
+    Ok(())
+}
+
+/// Whether a name is overlayfs's mark for "removed".
+fn is_whiteout(directory: &OwnedFd, name: &[u8]) -> Result<bool> {
+    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0)
+}
+
+fn open_beneath(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(base, path, directory_flags(), Mode::empty(), resolve)
+}
+
+fn directory_flags() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC
+}

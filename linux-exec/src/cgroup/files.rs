@@ -1,0 +1,187 @@
+//! Reading, writing, killing and removing: what v1 and v2 have in common.
+
+use super::CgroupError;
+use linux_raw_sys::general::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+/// Together half a second, most of it in the last ones.
+const WAITS_MILLIS: [u64; 20] = [1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 32, 32, 50, 50, 50, 50, 50, 50];
+
+/// How many groups below its own a workload may have made before clean-up gives up on them.
+const MOST_NESTED: usize = 100_000;
+
+/// Whether a cgroup v2 tree is mounted there.
+pub(super) fn is_v2(path: &Path) -> bool {
+    is_on(path, CGROUP2_SUPER_MAGIC)
+}
+
+/// Whether a cgroup v1 hierarchy is mounted there.
+pub(super) fn is_v1(path: &Path) -> bool {
+    is_on(path, CGROUP_SUPER_MAGIC)
+}
+
+fn is_on(path: &Path, magic: u32) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(u64::from(magic)))
+}
+
+/// Why a file or directory cannot be written; None if it can.
+pub(super) fn write_obstacle(path: &Path) -> Option<io::Error> {
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).err().map(io::Error::from)
+}
+
+/// Writes a value; nothing is created.
+pub(super) fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    let written = open_for_writing(path).and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(CgroupError::file(format!("write `{value}` to"), path))
+}
+
+pub(super) fn open_for_writing(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).open(path)
+}
+
+/// The text of a small file (a page at most) without the blanks at its end, by one read(2): the kernel gives it in one piece.
+pub(super) fn read(path: &Path) -> Result<String, CgroupError> {
+    let mut page = [0; 4096];
+    let len = File::open(path).and_then(|mut file| file.read(&mut page)).map_err(CgroupError::file("read", path))?;
+    Ok(String::from_utf8_lossy(&page[..len]).trim_end().to_owned())
+}
+
+/// A file that holds one number; None if it is missing or holds something else.
+pub(super) fn read_number(path: &Path) -> Option<u64> {
+    read(path).ok()?.parse().ok()
+}
+
+/// The number after `key` in a file of `key number` lines.
+pub(super) fn read_keyed(path: &Path, key: &str) -> Option<u64> {
+    keyed(&read(path).ok()?, key)
+}
+
+fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// Makes a group's directory; an empty one of that name was left behind by a process that was killed, and is made anew.
+pub(super) fn make(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove_tree(path)?;
+            fs::create_dir(path).map_err(CgroupError::file("make", path))
+        }
+        made => made.map_err(CgroupError::file("make", path)),
+    }
+}
+
+/// Makes the directory that all groups lie in; another process may have been quicker.
+pub(super) fn make_parent(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map_err(CgroupError::file("make", path)),
+    }
+}
+
+/// The directories in a directory; none if it cannot be read.
+pub(super) fn directories(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
+/// SIGKILLs all processes in a group and below.
+pub(super) fn kill(path: &Path) -> Result<(), CgroupError> {
+    match write(&path.join("cgroup.kill"), "1") {
+        Err(error) if error.is_missing() => kill_one_by_one(path),
+        done => done,
+    }
+}
+
+/// In rounds, as those that are signalled last may have forked meanwhile.
+fn kill_one_by_one(path: &Path) -> Result<(), CgroupError> {
+    for wait in WAITS_MILLIS {
+        let pids = processes(path);
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in pids {
+            // It may have ended since, which is what was wanted; a refusal shows in the next round.
+            let _ = signal::kill(pid, Signal::SIGKILL);
+        }
+        thread::sleep(Duration::from_millis(wait));
+    }
+    if processes(path).is_empty() { Ok(()) } else { Err(CgroupError::Busy(path.to_owned())) }
+}
+
+/// Those of the group and of the groups below. A process of another pid namespace shows as 0, which kill(2) would take for
+/// our own process group.
+fn processes(path: &Path) -> Vec<Pid> {
+    let mut pids = Vec::new();
+    for group in nested(path) {
+        let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw));
+    }
+    pids
+}
+
+/// Removes a group and the groups below it, and waits a little for processes that are about to end.
+pub(super) fn remove(path: &Path) -> Result<(), CgroupError> {
+    for wait in WAITS_MILLIS {
+        match remove_tree(path) {
+            Err(CgroupError::Busy(_)) => thread::sleep(Duration::from_millis(wait)),
+            done => return done,
+        }
+    }
+    remove_tree(path)
+}
+
+/// The group itself is tried first: nearly always it has nothing below.
+pub(super) fn remove_tree(path: &Path) -> Result<(), CgroupError> {
+    match remove_one(path) {
+        Err(CgroupError::Busy(_)) => nested(path).iter().rev().try_for_each(|group| remove_one(group)),
+        done => done,
+    }
+}
+
+fn remove_one(path: &Path) -> Result<(), CgroupError> {
+    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == NotFound => Ok(()),
+        Err(error) if matches!(error.kind(), ResourceBusy | DirectoryNotEmpty) => {
+            Err(CgroupError::Busy(path.to_owned()))
+        }
+        done => done.map_err(CgroupError::file("remove", path)),
+    }
+}
+
+/// A group and all below it, each after the one that it lies in.
+fn nested(path: &Path) -> Vec<PathBuf> {
+    let mut groups = vec![path.to_owned()];
+    let mut next = 0;
+    while next < groups.len() && groups.len() < MOST_NESTED {
+        let below = directories(&groups[next]);
+        groups.extend(below);
+        next += 1;
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keyed_files() {
+        let text = "low 0\nhigh 3\noom 1\noom_kill 12\noom_group_kill 0\nbad x";
+        for (key, expected) in [("oom_kill", Some(12)), ("oom", Some(1)), ("oom_", None), ("bad", None), ("max", None)]
+        {
+            assert_eq!(keyed(text, key), expected, "{key}");
+        }
+    }
+}

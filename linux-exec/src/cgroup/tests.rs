@@ -1,0 +1,169 @@
+//! Against this machine's own cgroups, whichever version they are.
+
+use super::*;
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+/// A group that is taken away when the test ends, however it does.
+struct Guarded(Cgroup);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.remove().unwrap();
+    }
+}
+
+/// None, with the reason printed, where the limits cannot be had.
+fn make(test: &str, wanted: &Resources) -> Option<(Cgroups, String, Guarded)> {
+    let cgroups = Cgroups::detect().unwrap();
+    let missing = cgroups.unenforceable(wanted);
+    if !missing.is_empty() {
+        println!("skipped: {missing:?}");
+        return None;
+    }
+    let id = format!("test-{test}-{}", std::process::id());
+    let group = Guarded(cgroups.create(&id, wanted).unwrap());
+    Some((cgroups, id, group))
+}
+
+/// A shell that enters the group and then runs `script`.
+fn start(group: &Cgroup, script: &str) -> Child {
+    let enter: String =
+        group.paths().iter().map(|path| format!("echo $$ >{}/cgroup.procs; ", path.display())).collect();
+    Command::new("sh").arg("-c").arg(enter + script).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn run(group: &Cgroup, script: &str) -> ExitStatus {
+    start(group, script).wait().unwrap()
+}
+
+fn value(group: &Cgroup, file: &str) -> String {
+    let read = |path: &PathBuf| fs::read_to_string(path.join(file)).ok();
+    group.paths().iter().find_map(read).unwrap_or_else(|| panic!("no {file} in {:?}", group.paths())).trim().to_owned()
+}
+
+#[test]
+fn limits_are_what_the_kernel_reads() {
+    let wanted = Resources {
+        memory_bytes: Some(64 << 20),
+        memory_swap_bytes: None,
+        cpu_millis: Some(500),
+        cpu_shares: Some(512),
+        cpuset_cpus: None,
+        pids: Some(7),
+    };
+    let Some((cgroups, id, guarded)) = make("limits", &wanted) else { return };
+    let group = &guarded.0;
+    let expected: &[(&str, &str)] = match cgroups.mode() {
+        "v2" => &[
+            ("memory.max", "67108864"),
+            ("cpu.max", "50000 100000"),
+            ("cpu.weight", "20"),
+            ("pids.max", "7"),
+            ("memory.oom.group", "0"),
+        ],
+        _ => &[
+            ("memory.limit_in_bytes", "67108864"),
+            ("cpu.cfs_quota_us", "50000"),
+            ("cpu.cfs_period_us", "100000"),
+            ("cpu.shares", "512"),
+            ("pids.max", "7"),
+        ],
+    };
+    for (file, expected) in expected {
+        assert_eq!(value(group, file), *expected, "{file}");
+    }
+    assert!(cgroups.list().contains(&id));
+    assert_eq!(cgroups.open(&id).unwrap().paths(), group.paths());
+    assert_eq!(group.clone_into().is_some(), cgroups.mode() == "v2");
+    assert_eq!(group.join_files().len(), group.paths().len());
+    assert!(run(group, "exit 0").success());
+}
+
+#[test]
+fn memory_hog_is_killed_and_counted() {
+    let wanted = Resources { memory_bytes: Some(20 << 20), ..Resources::default() };
+    let Some((_, _, group)) = make("hog", &wanted) else { return };
+    assert_eq!(run(&group.0, "exec tail /dev/zero").signal(), Some(9));
+    let usage = group.0.usage();
+    assert_eq!(usage.oom_kills, 1);
+    // v2 counts the peak since Linux 5.19.
+    assert!(usage.peak_memory_bytes.is_none_or(|peak| (10 << 20..=20 << 20).contains(&peak)), "{usage:?}");
+}
+
+#[test]
+fn fork_bomb_is_refused_and_counted() {
+    let wanted = Resources { pids: Some(4), ..Resources::default() };
+    let Some((_, _, group)) = make("forks", &wanted) else { return };
+    run(&group.0, "for n in 1 2 3 4 5 6; do sleep 1 & done; wait");
+    assert!(group.0.usage().pids_refused > 0, "{:?}", group.0.usage());
+}
+
+#[test]
+fn kill_ends_all_and_remove_takes_nested_groups_along() {
+    let Some((cgroups, id, group)) = make("kill", &Resources::default()) else { return };
+    let Some(path) = group.0.paths().first().cloned() else {
+        println!("skipped: no cgroup can be made here");
+        return;
+    };
+    fs::create_dir_all(path.join("one/two")).unwrap();
+    let mut outer = start(&group.0, "sleep 1000 & wait");
+    let inner = format!("echo $$ >{}/one/two/cgroup.procs; exec sleep 1000", path.display());
+    let mut inner = Command::new("sh").arg("-c").arg(inner).spawn().unwrap();
+    while fs::read_to_string(path.join("one/two/cgroup.procs")).unwrap().is_empty() {
+        assert_eq!(inner.try_wait().unwrap(), None, "the nested group takes no process");
+        std::thread::yield_now();
+    }
+    let busy = cgroups.create(&id, &Resources::default()).err().map(|error| error.to_string());
+    assert!(busy.is_some_and(|error| error.contains("still has processes")), "a group in use is not taken over");
+    group.0.kill().unwrap();
+    assert_eq!(inner.wait().unwrap().signal(), Some(9));
+    assert_eq!(outer.wait().unwrap().signal(), Some(9));
+    group.0.remove().unwrap();
+    assert!(!path.exists() && !cgroups.list().contains(&id) && cgroups.open(&id).is_none());
+    group.0.remove().unwrap();
+}
+
+#[test]
+fn leftover_group_is_made_anew() {
+    let wanted = Resources { pids: Some(5), ..Resources::default() };
+    let Some((cgroups, id, _group)) = make("leftover", &wanted) else { return };
+    let again = cgroups.create(&id, &Resources { pids: Some(6), ..Resources::default() }).unwrap();
+    assert_eq!(value(&again, "pids.max"), "6");
+}
+
+#[test]
+fn ids_and_values_are_checked_before_anything_is_made() {
+    let cgroups = Cgroups::detect().unwrap();
+    for id in ["", ".", "..", ".hidden", "a/b", "a\0b", "a\nb"] {
+        assert!(matches!(cgroups.create(id, &Resources::default()), Err(CgroupError::Id(_))), "{id:?}");
+        assert!(cgroups.open(id).is_none(), "{id:?}");
+    }
+    let small = Resources { memory_bytes: Some(1000), ..Resources::default() };
+    assert!(cgroups.create("test-small", &small).is_err_and(|error| error.to_string().starts_with("--memory 1000")));
+    assert!(cgroups.open("test-small").is_none());
+}
+
+#[test]
+fn cpuset_holds_and_takes_processes() {
+    let wanted = Resources { cpuset_cpus: Some("0".to_owned()), ..Resources::default() };
+    let Some((_, _, group)) = make("cpuset", &wanted) else { return };
+    assert_eq!(value(&group.0, "cpuset.cpus"), "0");
+    assert!(run(&group.0, "grep -q '^Cpus_allowed_list:.0$' /proc/self/status").success());
+}
+
+#[test]
+fn absent_cpu_is_named() {
+    let wanted = Resources { cpuset_cpus: Some("0,4000".to_owned()), ..Resources::default() };
+    let cgroups = Cgroups::detect().unwrap();
+    if let [sentence] = cgroups.unenforceable(&wanted).as_slice() {
+        return println!("skipped: {sentence}");
+    }
+    let error = cgroups.create("test-cpus", &wanted).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.starts_with("--cpuset-cpus 0,4000: expected CPUs out of"), "{error}");
+    assert!(cgroups.open("test-cpus").is_none(), "what was made is taken back");
+}

@@ -1,0 +1,241 @@
+//! cgroup v1, and hybrid machines, whose v2 tree has no controller of use: one hierarchy for each controller.
+
+use super::{CgroupError, Controller, PARENT, ROOT, Resources, Usage, files, values};
+use std::{
+    fs::{self, File},
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+/// Where the controllers' hierarchies are mounted; each is looked up when it is first asked for.
+#[derive(Default)]
+pub(super) struct Hierarchies {
+    found: [OnceLock<Option<PathBuf>>; 4],
+}
+
+/// A container's directories.
+pub(super) struct Group {
+    members: Vec<Member>,
+}
+
+struct Member {
+    controller: Controller,
+    path: PathBuf,
+    procs: File,
+}
+
+impl Hierarchies {
+    /// Whether there is any.
+    pub(super) fn any(&self) -> bool {
+        Controller::ALL.iter().any(|controller| self.root(*controller).is_some())
+    }
+
+    /// Our parent directories, those that exist and those that do not yet.
+    pub(super) fn parents(&self) -> Vec<PathBuf> {
+        Controller::ALL.iter().filter_map(|controller| Some(self.root(*controller)?.join(PARENT))).collect()
+    }
+
+    /// Why a controller cannot be used.
+    pub(super) fn obstacle(&self, controller: Controller) -> Option<String> {
+        let name = controller.name();
+        let Some(root) = self.root(controller) else {
+            return Some(format!(
+                "no cgroup hierarchy with the `{name}` controller is mounted; as root, \
+                 `mkdir -p {ROOT}/{name} && mount -t cgroup -o {name} {name} {ROOT}/{name}` gives one if the kernel has it"
+            ));
+        };
+        let parent = root.join(PARENT);
+        let directory = if parent.exists() { parent } else { root.to_owned() };
+        let error = files::write_obstacle(&directory)?;
+        Some(format!(
+            "{} cannot be written ({error}); cgroup v1 serves root only: run as root, or start the machine with \
+             cgroup v2 (`systemd.unified_cgroup_hierarchy=1` on the kernel's command line)",
+            directory.display()
+        ))
+    }
+
+    /// Whether memory and swap together can be limited.
+    pub(super) fn accounts_swap(&self) -> bool {
+        self.root(Controller::Memory).is_some_and(|root| root.join("memory.memsw.limit_in_bytes").exists())
+    }
+
+    /// Makes the directories and sets the limits; on failure takes back what was made.
+    pub(super) fn create(&self, id: &str, wanted: &Resources) -> Result<Group, CgroupError> {
+        let mut group = Group { members: Vec::new() };
+        for controller in Controller::ALL {
+            let limited = controller.flag(wanted).is_some();
+            if !limited && controller != Controller::Memory {
+                continue;
+            }
+            match self.create_member(controller, id, wanted) {
+                Ok(member) => group.members.push(member),
+                // Without a limit it would only have told how much was used.
+                Err(error) if !limited && !matches!(error, CgroupError::Busy(_)) => {}
+                Err(error) => {
+                    let taken_back = group.members.iter().try_for_each(|member| files::remove_tree(&member.path));
+                    return taken_back.and(Err(error));
+                }
+            }
+        }
+        Ok(group)
+    }
+
+    fn create_member(&self, controller: Controller, id: &str, wanted: &Resources) -> Result<Member, CgroupError> {
+        let missing = || CgroupError::Unenforceable(self.obstacle(controller).unwrap_or_default());
+        let root = self.root(controller).ok_or_else(missing)?;
+        let parent = root.join(PARENT);
+        let path = parent.join(id);
+        match files::make(&path) {
+            Err(error) if error.is_missing() => {
+                files::make_parent(&parent)?;
+                files::make(&path)?;
+            }
+            made => made?,
+        }
+        let member = limit(controller, root, &path, wanted).and_then(|()| Member::open(controller, &path));
+        member.inspect_err(|_| drop(files::remove_tree(&path)))
+    }
+
+    /// The directories that there are.
+    pub(super) fn open(&self, id: &str) -> Option<Group> {
+        let member = |controller: &Controller| {
+            let path = self.root(*controller)?.join(PARENT).join(id);
+            Member::open(*controller, &path).ok()
+        };
+        let members: Vec<Member> = Controller::ALL.iter().filter_map(member).collect();
+        (!members.is_empty()).then_some(Group { members })
+    }
+
+    fn root(&self, controller: Controller) -> Option<&Path> {
+        self.found[controller as usize].get_or_init(|| find(controller.name())).as_deref()
+    }
+}
+
+/// The usual place, or where the mount table says.
+fn find(controller: &str) -> Option<PathBuf> {
+    let usual = Path::new(ROOT).join(controller);
+    if files::is_v1(&usual) {
+        return Some(usual);
+    }
+    mount_point(&fs::read_to_string("/proc/self/mountinfo").ok()?, controller)
+}
+
+/// proc_pid_mountinfo(5): the mount point is the fifth field; after ` - ` come type, source and the file system's own options,
+/// among which a hierarchy names its controllers.
+fn mount_point(mountinfo: &str, controller: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut fields = file_system.split(' ');
+        let is_hierarchy = fields.next()? == "cgroup" && fields.nth(1)?.split(',').any(|option| option == controller);
+        let path = mount.split(' ').nth(4)?;
+        is_hierarchy.then(|| PathBuf::from(path.replace("\\040", " ")))
+    })
+}
+
+/// Sets one controller's limits.
+fn limit(controller: Controller, root: &Path, path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
+    match controller {
+        Controller::Memory => limit_memory(path, wanted),
+        Controller::Cpu => limit_cpu(path, wanted),
+        Controller::Cpuset => limit_cpuset(root, path, wanted),
+        Controller::Pids => set(path, "pids.max", wanted.pids),
+    }
+}
+
+/// Memory first: the sum with swap must never be the smaller one.
+fn limit_memory(path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
+    let Some(memory) = wanted.memory_bytes else { return Ok(()) };
+    set(path, "memory.limit_in_bytes", Some(memory))?;
+    let sum = wanted.memory_swap_bytes.unwrap_or(memory);
+    match set(path, "memory.memsw.limit_in_bytes", Some(sum).filter(|sum| *sum != u64::MAX)) {
+        // Swap is not accounted. Where a limit on it was asked for, `unenforceable` has said so.
+        Err(error) if error.is_missing() && !values::limits_swap(wanted) => Ok(()),
+        done => done,
+    }
+}
+
+/// The period is the kernel's own, so that it need not be written.
+fn limit_cpu(path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
+    set(path, "cpu.cfs_quota_us", wanted.cpu_millis.map(values::cpu_quota_usec))?;
+    set(path, "cpu.shares", wanted.cpu_shares)
+}
+
+/// A new group has neither CPUs nor memory nodes, and takes no process before it has both.
+fn limit_cpuset(root: &Path, path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
+    let Some(cpus) = &wanted.cpuset_cpus else { return Ok(()) };
+    let parent = root.join(PARENT);
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        if files::read(&parent.join(name))?.is_empty() {
+            files::write(&parent.join(name), &files::read(&root.join(name))?)?;
+        }
+    }
+    values::check_cpus(cpus, &files::read(&parent.join("cpuset.cpus"))?)?;
+    files::write(&path.join("cpuset.cpus"), cpus)?;
+    files::write(&path.join("cpuset.mems"), &files::read(&parent.join("cpuset.mems"))?)
+}
+
+fn set(path: &Path, file: &str, value: Option<u64>) -> Result<(), CgroupError> {
+    value.map_or(Ok(()), |value| files::write(&path.join(file), &value.to_string()))
+}
+
+impl Member {
+    fn open(controller: Controller, path: &Path) -> Result<Self, CgroupError> {
+        let file = path.join("cgroup.procs");
+        let procs = files::open_for_writing(&file).map_err(CgroupError::file("open", &file))?;
+        Ok(Self { controller, path: path.to_owned(), procs })
+    }
+}
+
+impl Group {
+    pub(super) fn join_files(&self) -> Vec<BorrowedFd<'_>> {
+        self.members.iter().map(|member| member.procs.as_fd()).collect()
+    }
+
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        self.members.iter().map(|member| member.path.clone()).collect()
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for Member { controller, path, .. } in &self.members {
+            match controller {
+                Controller::Memory => {
+                    usage.peak_memory_bytes = files::read_number(&path.join("memory.max_usage_in_bytes"));
+                    usage.oom_kills = files::read_keyed(&path.join("memory.oom_control"), "oom_kill").unwrap_or(0);
+                }
+                Controller::Pids => {
+                    usage.pids_refused = files::read_keyed(&path.join("pids.events"), "max").unwrap_or(0);
+                }
+                // There where cpu and cpuacct are one hierarchy, as systemd mounts them.
+                Controller::Cpu => {
+                    usage.cpu_usec =
+                        files::read_number(&path.join("cpuacct.usage")).map(|nanoseconds| nanoseconds / 1000);
+                }
+                Controller::Cpuset => {}
+            }
+        }
+        usage
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points() {
+        let mountinfo = "24 23 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+            25 24 0:23 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+            26 24 0:24 /docker/1 /odd\\040place/mem rw - cgroup memory rw,memory\n\
+            27 24 0:25 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        for (controller, expected) in [
+            ("cpu", Some("/sys/fs/cgroup/cpu,cpuacct")),
+            ("cpuacct", Some("/sys/fs/cgroup/cpu,cpuacct")),
+            ("memory", Some("/odd place/mem")),
+            ("pids", None),
+        ] {
+            assert_eq!(mount_point(mountinfo, controller).as_deref(), expected.map(Path::new), "{controller}");
+        }
+    }
+}

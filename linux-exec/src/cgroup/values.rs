@@ -1,0 +1,173 @@
+//! The limits as numbers: which ones the kernel would take, and what it wants to read. Pure.
+
+use super::{CgroupError, Resources};
+
+/// The kernel's default, in microseconds.
+pub(super) const CPU_PERIOD_USEC: u64 = 100_000;
+
+/// Less does not hold a program's first pages and its kernel stack.
+const LEAST_MEMORY_BYTES: u64 = 512 * 1024;
+/// The kernel refuses a quota under one millisecond per period.
+const LEAST_CPU_MILLIS: u64 = 10;
+const LEAST_SHARES: u64 = 2;
+const MOST_SHARES: u64 = 262_144;
+
+/// Refuses what the kernel would refuse, or round to something else.
+pub(super) fn check(wanted: &Resources) -> Result<(), CgroupError> {
+    check_memory(wanted)?;
+    at_least("--cpus", wanted.cpu_millis, LEAST_CPU_MILLIS, "at least 0.01 (10 thousandths of a CPU)")?;
+    let shares = "a number from 2 to 262144";
+    at_least("--cpu-shares", wanted.cpu_shares, LEAST_SHARES, shares)?;
+    if let Some(found) = wanted.cpu_shares.filter(|found| *found > MOST_SHARES) {
+        return Err(refused("--cpu-shares", &found, shares));
+    }
+    at_least("--pids-limit", wanted.pids, 1, "at least 1")?;
+    wanted.cpuset_cpus.as_deref().map_or(Ok(()), |list| CpuList::parse(list).map(drop))
+}
+
+fn check_memory(wanted: &Resources) -> Result<(), CgroupError> {
+    at_least("--memory", wanted.memory_bytes, LEAST_MEMORY_BYTES, "at least 512k (524288 bytes)")?;
+    match (wanted.memory_bytes, wanted.memory_swap_bytes) {
+        (None, Some(found)) if found != u64::MAX => Err(refused("--memory-swap", &found, "--memory beside it")),
+        (Some(memory), Some(found)) if found < memory => {
+            let expected = format!("at least the memory limit ({memory} bytes): it is memory and swap together");
+            Err(refused("--memory-swap", &found, &expected))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn at_least(option: &'static str, found: Option<u64>, least: u64, expected: &str) -> Result<(), CgroupError> {
+    match found {
+        Some(found) if found < least => Err(refused(option, &found, expected)),
+        _ => Ok(()),
+    }
+}
+
+fn refused(option: &'static str, found: &(impl ToString + ?Sized), expected: &str) -> CgroupError {
+    CgroupError::Value { option, found: found.to_string(), expected: expected.to_owned() }
+}
+
+/// Whether the limits can only be kept where swap is accounted: some swap is allowed, and not all of it. (That swap is off
+/// beside a memory limit is meant too, but by default, and a kernel that does not account it seldom has any.)
+pub(super) fn limits_swap(wanted: &Resources) -> bool {
+    wanted.memory_swap_bytes.is_some_and(|swap| swap != u64::MAX && wanted.memory_bytes.is_some())
+}
+
+/// Microseconds per period of [`CPU_PERIOD_USEC`].
+pub(super) fn cpu_quota_usec(cpu_millis: u64) -> u64 {
+    cpu_millis.saturating_mul(CPU_PERIOD_USEC / 1000)
+}
+
+/// From v1's 2..=262144 to v2's 1..=10000, linearly, as crun and runc do.
+pub(super) fn cpu_weight(shares: u64) -> u64 {
+    1 + (shares.saturating_sub(LEAST_SHARES) * 9999) / (MOST_SHARES - LEAST_SHARES)
+}
+
+/// Checks that all CPUs of `wanted` are among `available`, both as the kernel writes them.
+pub(super) fn check_cpus(wanted: &str, available: &str) -> Result<(), CgroupError> {
+    let (list, present) = (CpuList::parse(wanted)?, CpuList::parse(available)?);
+    let contained = |(first, last): &(u32, u32)| present.covers(*first, *last);
+    if list.ranges.iter().all(contained) {
+        return Ok(());
+    }
+    Err(refused("--cpuset-cpus", wanted, &format!("CPUs out of {available}, which are the ones here")))
+}
+
+/// CPU numbers such as `0-1,3`; cpuset(7), list format.
+struct CpuList {
+    /// First and last, both included; sorted.
+    ranges: Vec<(u32, u32)>,
+}
+
+impl CpuList {
+    fn parse(text: &str) -> Result<Self, CgroupError> {
+        let ranges: Option<Vec<_>> = text.trim().split(',').map(Self::parse_range).collect();
+        let mut ranges = ranges.ok_or_else(|| refused("--cpuset-cpus", text, "a list such as 0-1,3"))?;
+        ranges.sort_unstable();
+        Ok(Self { ranges })
+    }
+
+    fn parse_range(text: &str) -> Option<(u32, u32)> {
+        let number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?;
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = (number(first)?, number(last)?);
+        (range.0 <= range.1).then_some(range)
+    }
+
+    /// Whether every CPU from `first` to `last` is in the list.
+    fn covers(&self, first: u32, last: u32) -> bool {
+        let mut next = u64::from(first);
+        for (start, end) in &self.ranges {
+            if u64::from(*start) <= next {
+                next = next.max(u64::from(*end) + 1);
+            }
+        }
+        next > u64::from(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_and_quotas() {
+        for (shares, weight) in [(2, 1), (1024, 39), (262_144, 10_000)] {
+            assert_eq!(cpu_weight(shares), weight, "{shares} shares");
+        }
+        assert_eq!(cpu_quota_usec(1500), 150_000);
+        assert_eq!(cpu_quota_usec(LEAST_CPU_MILLIS), 1000);
+    }
+
+    #[test]
+    fn cpus_are_compared() {
+        for (wanted, available, fits) in [
+            ("0", "0-1", true),
+            ("0-1", "0-1\n", true),
+            ("0-5", "0-2,3,4-7", true),
+            ("1,0", "0-1", true),
+            ("2", "0-1", false),
+            ("0-2", "0-1,3", false),
+            ("4294967295", "0-4294967295", true),
+        ] {
+            assert_eq!(check_cpus(wanted, available).is_ok(), fits, "{wanted} of {available}");
+        }
+        for malformed in ["", "a", "1-", "-1", "2-1", "0,,1", "+1", "99999999999"] {
+            let error = check_cpus(malformed, "0-1").unwrap_err().to_string();
+            assert!(error.contains("a list such as"), "{malformed}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_that_the_kernel_would_refuse_or_round() {
+        let none = Resources::default;
+        let list = |text: &str| Some(text.to_owned());
+        for (wanted, words) in [
+            (Resources { memory_bytes: Some(1024), ..none() }, "--memory 1024: expected at least 512k"),
+            (Resources { memory_swap_bytes: Some(9), ..none() }, "--memory-swap 9: expected --memory"),
+            (
+                Resources { memory_bytes: Some(1 << 20), memory_swap_bytes: Some(5), ..none() },
+                "--memory-swap 5: expected at least the memory limit (1048576 bytes)",
+            ),
+            (Resources { cpu_millis: Some(9), ..none() }, "--cpus 9: expected at least 0.01"),
+            (Resources { cpu_shares: Some(1), ..none() }, "--cpu-shares 1: expected"),
+            (Resources { cpu_shares: Some(262_145), ..none() }, "--cpu-shares 262145: expected"),
+            (Resources { pids: Some(0), ..none() }, "--pids-limit 0: expected at least 1"),
+            (Resources { cpuset_cpus: list("x"), ..none() }, "--cpuset-cpus x: expected a list"),
+        ] {
+            let error = check(&wanted).unwrap_err().to_string();
+            assert!(error.starts_with(words), "{error}");
+        }
+        let fine = Resources {
+            memory_bytes: Some(1 << 20),
+            memory_swap_bytes: Some(u64::MAX),
+            cpu_millis: Some(10),
+            cpu_shares: Some(2),
+            cpuset_cpus: list("0"),
+            pids: Some(1),
+        };
+        check(&fine).unwrap();
+        assert!(!limits_swap(&fine));
+    }
+}

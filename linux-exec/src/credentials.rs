@@ -1,0 +1,57 @@
+//! Who the program is and what it may do, as steps: the same for a container's first process and for one that joins.
+use crate::{
+    capabilities::CapabilitySet, guard::Check, mounts::c_path, seccomp::Filter, spawn::SpawnError, steps::Step, sys,
+    users::User,
+};
+use rustix::fs::{Gid, Uid};
+use std::path::Path;
+
+/// What the last steps before the program need.
+pub(crate) struct Credentials<'p> {
+    pub(crate) user: &'p User,
+    pub(crate) capabilities: CapabilitySet,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) seccomp: Option<Filter>,
+    pub(crate) rlimits: &'p [(u32, u64, u64)],
+    pub(crate) cwd: &'p Path,
+    /// None: no program is executed.
+    pub(crate) check: Option<Check>,
+}
+
+impl Credentials<'_> {
+    /// The steps, in order.
+    ///
+    /// The check reads programs, so it is done with root's rights; the working directory is entered with the user's.
+    /// The death signal is cleared by a change of ids (prctl(2)), so it is set after. The filter comes last, but without
+    /// no_new_privs it needs CAP_SYS_ADMIN, so then it comes before that is given up.
+    pub(crate) fn steps<'a>(self) -> Result<Vec<Step<'a>>, SpawnError> {
+        let mut steps = Vec::with_capacity(16 + self.rlimits.len());
+        steps.extend(self.check.map(Step::CheckProgram));
+        steps.extend(self.rlimits.iter().map(|&(resource, soft, hard)| Step::ResourceLimit { resource, soft, hard }));
+        let mut filter = self.seccomp.map(Step::Seccomp);
+        if !self.no_new_privileges {
+            steps.extend(filter.take());
+        }
+        steps.push(Step::BoundingSet(self.capabilities));
+        if !(self.user.groups.is_empty() && groups_are_fixed()) {
+            steps.push(Step::Groups(self.user.groups.iter().copied().map(Gid::from_raw).collect()));
+        }
+        steps.push(Step::Ids(Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid)));
+        // Without ambient capabilities the exec of another user than root would drop these anyway.
+        let kept = if self.user.uid == 0 { self.capabilities } else { CapabilitySet::default() };
+        steps.push(Step::Capabilities(kept));
+        if self.no_new_privileges {
+            steps.push(Step::NoNewPrivileges);
+        }
+        steps.push(Step::DieWithParent);
+        steps.push(Step::WorkingDirectory(c_path(self.cwd)?));
+        steps.push(Step::ResetSignals);
+        steps.extend(filter);
+        Ok(steps)
+    }
+}
+
+/// In a user namespace made without newgidmap setgroups(2) is off (user_namespaces(7)).
+fn groups_are_fixed() -> bool {
+    sys::in_user_namespace() && std::fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
+}

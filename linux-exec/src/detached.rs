@@ -1,0 +1,69 @@
+//! Mounts that no path leads to yet: made by the parent, attached by the child.
+//!
+//! What does not depend on the child's new namespaces is made here, where a failure is an ordinary error. Such a mount
+//! lives as long as its descriptor, or until the namespace that it was attached in ends.
+use crate::sys;
+use rustix::{
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::CWD,
+    io::{Errno, Result},
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+        open_tree,
+    },
+};
+use std::{ffi::CStr, path::Path};
+
+/// What every file system without devices and programs is mounted with.
+pub(crate) const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// A new file system of a type, with options and mount attributes (fsopen(2), fsmount(2)).
+pub(crate) fn create(
+    kind: &CStr,
+    options: &[(&CStr, &str)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(context.as_fd(), *key, *value)?;
+    }
+    finish(context.as_fd(), attributes)
+}
+
+/// The mount of a file system context whose options are set.
+pub(crate) fn finish(context: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<OwnedFd> {
+    fsconfig_create(context)?;
+    fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// A copy of the mount at `path`, from that directory or file down, with `attributes` added (open_tree(2)).
+///
+/// The copy is private: what is mounted on it later does not appear on the original, nor the other way round.
+pub(crate) fn copy(path: &Path, recursive: bool, attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    let tree = open_tree(CWD, path, flags)?;
+    sys::mount_setattr(tree.as_fd(), c"", attributes, recursive, true)?;
+    Ok(tree)
+}
+
+/// A tmpfs. `size_bytes` None: half of memory.
+pub(crate) fn tmpfs(size_bytes: Option<u64>, mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let size = size_bytes.map(|bytes| bytes.to_string());
+    let mode = format!("{mode:o}");
+    let mut options = vec![(c"mode", mode.as_str())];
+    options.extend(size.as_deref().map(|size| (c"size", size)));
+    create(c"tmpfs", &options, attributes)
+}
+
+/// A devpts of its own, from which everybody may open terminals, with the group `tty` (5) where that id is mapped.
+pub(crate) fn devpts() -> Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let options = [(c"ptmxmode", "666"), (c"mode", "620"), (c"gid", "5")];
+    match create(c"devpts", &options, attributes) {
+        Err(Errno::INVAL) => create(c"devpts", &options[..2], attributes),
+        other => other,
+    }
+}

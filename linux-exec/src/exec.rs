@@ -1,0 +1,188 @@
+//! One more program in a container that runs.
+use crate::{
+    capabilities::CapabilitySet,
+    cgroup::Cgroup,
+    child::{Last, Launch, stdio_steps},
+    credentials::Credentials,
+    guard::Check,
+    mounts::c_path,
+    plan::Stdio,
+    process::Process,
+    program::candidates,
+    rootfs::open_regular,
+    seccomp::Filter,
+    spawn::{Child, SpawnError, exec_strings},
+    steps::Step,
+    terminal::Terminal,
+    users::User,
+};
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, openat, openat2, stat},
+    io::Errno,
+    process::{DumpableBehavior, set_dumpable_behavior},
+    thread::{ThreadNameSpaceType as Kind, move_into_thread_name_spaces},
+};
+use std::{
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// What to run where. The program is looked up inside the container, after its mount namespace was joined.
+pub struct Join<'a> {
+    /// The container's first process.
+    pub target: Process,
+    /// argv[0] is the command: a path, or a name to be found in `env`'s PATH.
+    pub argv: Vec<Vec<u8>>,
+    /// `NAME=value`.
+    pub env: Vec<Vec<u8>>,
+    /// Working directory; must exist.
+    pub cwd: PathBuf,
+    /// Ids.
+    pub user: User,
+    /// As in `Plan`.
+    pub capabilities: CapabilitySet,
+    /// As in `Plan`.
+    pub no_new_privileges: bool,
+    /// As in `Plan`.
+    pub seccomp: Option<Filter>,
+    /// As in `Plan`.
+    pub rlimits: Vec<(u32, u64, u64)>,
+    /// The container's.
+    pub cgroup: Option<&'a Cgroup>,
+    /// As in `Plan` (the pty comes from the container's own /dev/pts).
+    pub stdio: Stdio,
+}
+
+/// Where a command without PATH in its environment is looked for, as in Docker.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// statfs(2) f_type of devpts (linux/magic.h).
+const DEVPTS_MAGIC: i64 = 0x1cd1;
+/// The most that [`read_file`] reads.
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The kinds of namespace that the child joins, with their names in /proc/PID/ns. The user namespace comes before, and
+/// the pid namespace is for children only.
+const JOINED: [(&str, Kind); 5] = [
+    ("mnt", Kind::MOUNT),
+    ("net", Kind::NETWORK),
+    ("uts", Kind::HOST_NAME_AND_NIS_DOMAIN_NAME),
+    ("ipc", Kind::INTER_PROCESS_COMMUNICATION),
+    ("cgroup", Kind::CONTROL_GROUP),
+];
+
+/// Starts it.
+///
+/// The caller must be single-threaded and of the user that started the container (not inside a user namespace of its
+/// own), and has the container's user namespace and, for its children, pid namespace afterwards. The child never shares
+/// its memory and is not dumpable: processes of the container see it before its exec.
+pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
+    let target = join.target;
+    let pidfd = target.pidfd().map_err(|error| SpawnError::from_io("find the container's process", &error))?;
+    let kinds = differing_namespaces(target)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| SpawnError::new("make this process not dumpable", errno))?;
+    enter_user_and_pid_namespace(target, &pidfd)?;
+    let terminal = open_terminal(&join)?;
+    let (master, slave) = terminal.map(|terminal| (terminal.master, terminal.slave)).unzip();
+
+    let (programs, directory) = (programs(&join)?, c_path(&join.cwd)?);
+    let credentials = Credentials {
+        user: &join.user,
+        capabilities: join.capabilities,
+        no_new_privileges: join.no_new_privileges,
+        seccomp: join.seccomp,
+        rlimits: &join.rlimits,
+        cwd: &join.cwd,
+        check: Some(Check { programs: programs.clone(), directory }),
+    }
+    .steps()?;
+
+    let mut steps = vec![Step::NewSession];
+    if let Some(cgroup) = join.cgroup {
+        steps.extend(cgroup.join_files().into_iter().map(Step::JoinCgroup));
+    }
+    steps.push(Step::EnterNamespaces { target: pidfd, kinds });
+    steps.extend(stdio_steps(join.stdio, slave)?);
+    steps.extend(credentials);
+    let last = Last::Exec { programs, argv: exec_strings(join.argv)?, env: exec_strings(join.env)? };
+    Launch { namespaces: 0, cgroup: None, share_memory: false, steps, last, terminal: master }.start()
+}
+
+/// Reads a regular file inside a running container (e.g. /etc/passwd) as its processes would find it; Ok(None) if
+/// missing, an error if it is larger than 16 MiB.
+pub fn read_file(target: Process, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let root = open_root(target)?;
+    let Some(file) = open_regular(root.as_fd(), path)? else { return Ok(None) };
+    if file.metadata()?.len() > MAX_FILE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} is larger than 16 MiB", path.display())));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut text)?;
+    Ok(Some(text))
+}
+
+/// The container's root directory; the process is looked at again afterwards, as its pid may have been taken by another.
+fn open_root(target: Process) -> io::Result<OwnedFd> {
+    let path = format!("/proc/{}/root", target.pid);
+    let root = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    if target.is_alive() { Ok(root) } else { Err(Errno::SRCH.into()) }
+}
+
+/// Whether this process and the target have different namespaces of a kind.
+fn differs(target: Process, name: &str) -> Result<bool, SpawnError> {
+    let inode = |process: &str| {
+        stat(format!("/proc/{process}/ns/{name}"))
+            .map(|stat| stat.st_ino)
+            .map_err(|errno| SpawnError::new(format!("look at the container's {name} namespace"), errno))
+    };
+    Ok(inode("self")? != inode(&target.pid.to_string())?)
+}
+
+/// Joining a namespace that one is in already can need rights that one has not.
+fn differing_namespaces(target: Process) -> Result<Kind, SpawnError> {
+    let mut kinds = Kind::empty();
+    for (name, kind) in JOINED {
+        if differs(target, name)? {
+            kinds |= kind;
+        }
+    }
+    Ok(kinds)
+}
+
+fn enter_user_and_pid_namespace(target: Process, pidfd: &OwnedFd) -> Result<(), SpawnError> {
+    let enter = |name: &str, kind| {
+        if !differs(target, name)? {
+            return Ok(());
+        }
+        move_into_thread_name_spaces(pidfd.as_fd(), kind)
+            .map_err(|errno| SpawnError::new(format!("enter the container's {name} namespace"), errno))
+    };
+    enter("user", Kind::USER)?;
+    enter("pid", Kind::PROCESS_ID)
+}
+
+/// A terminal of the container's own devpts, reached from outside.
+fn open_terminal(join: &Join<'_>) -> Result<Option<Terminal>, SpawnError> {
+    let Stdio::Terminal { size } = join.stdio else { return Ok(None) };
+    let error = |errno| SpawnError::new("open a terminal in the container's /dev/pts", errno);
+    let root = open_root(join.target).map_err(|error| SpawnError::from_io("open the container's root", &error))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let devpts = openat2(root, c"dev/pts", flags, Mode::empty(), ResolveFlags::IN_ROOT).map_err(error)?;
+    if fstatfs(&devpts).map_err(error)?.f_type != DEVPTS_MAGIC {
+        return Err(error(Errno::NOTTY).hint("it is not a devpts"));
+    }
+    Terminal::open(devpts.as_fd(), size, join.user.uid).map(Some).map_err(error)
+}
+
+/// The paths to try for argv[0].
+fn programs(join: &Join<'_>) -> Result<Vec<std::ffi::CString>, SpawnError> {
+    let name = join.argv.first().map(|name| String::from_utf8_lossy(name)).unwrap_or_default();
+    let path = join.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
+    let path = path.map_or(DEFAULT_PATH.into(), String::from_utf8_lossy);
+    let programs = candidates(&name, &path, &join.cwd);
+    if programs.is_empty() {
+        return Err(SpawnError::new("execute a command without a name", Errno::NOENT).exit_code_of_exec(Errno::NOENT));
+    }
+    programs.iter().map(|program| c_path(program)).collect()
+}

@@ -1,0 +1,27 @@
+//! Runs a program in namespaces and cgroups on a root file system of its own.
+//!
+//! Everything is decided and allocated in a [`plan::Plan`] before the clone; the child walks a list of steps and reports
+//! failure as numbers.
+
+mod actions;
+pub mod capabilities;
+pub mod cgroup;
+mod child;
+mod credentials;
+mod detached;
+pub mod exec;
+mod guard;
+mod mounts;
+mod overlay;
+pub mod plan;
+pub mod process;
+mod program;
+pub mod rootfs;
+pub mod seccomp;
+pub mod spawn;
+mod steps;
+mod sys;
+mod target;
+mod terminal;
+pub mod userns;
+pub mod users;

@@ -1,0 +1,120 @@
+//! Everything that a container's first process needs, decided before the clone.
+use crate::{capabilities::CapabilitySet, cgroup::Cgroup, rootfs::Rootfs, seccomp::Filter, users::User};
+use std::{os::fd::OwnedFd, path::PathBuf};
+
+/// The plan. Mount, pid, uts, ipc and cgroup namespaces are always new.
+pub struct Plan<'a> {
+    /// The root.
+    pub root: Rootfs,
+    /// Remounted read-only after all mounts are in place.
+    pub root_readonly: bool,
+    /// In order. Mount points that are missing are made (directories, or empty files for file binds), beneath the root.
+    pub mounts: Vec<Mount>,
+    /// Covered with an empty read-only tmpfs or /dev/null; missing ones are skipped.
+    pub masked_paths: Vec<PathBuf>,
+    /// Remounted read-only; missing ones are skipped.
+    pub readonly_paths: Vec<PathBuf>,
+    /// True: a new network namespace with loopback up. False: the host's.
+    pub new_network: bool,
+    /// uts host name.
+    pub hostname: Option<String>,
+    /// Made if it is missing (as Docker does), owned by root.
+    pub cwd: PathBuf,
+    /// Ids.
+    pub user: User,
+    /// Bounding, permitted, effective and inheritable sets (ambient none); for a non-root user Docker's rule (permitted/effective empty after setuid, bounding kept).
+    pub capabilities: CapabilitySet,
+    /// PR_SET_NO_NEW_PRIVS.
+    pub no_new_privileges: bool,
+    /// Installed last.
+    pub seccomp: Option<Filter>,
+    /// setrlimit(2) resource number, soft, hard (u64::MAX unlimited).
+    pub rlimits: Vec<(u32, u64, u64)>,
+    /// Where it runs.
+    pub cgroup: Option<&'a Cgroup>,
+    /// Standard input, output, error.
+    pub stdio: Stdio,
+    /// What runs.
+    pub entry: Entry,
+}
+
+/// The three streams.
+pub enum Stdio {
+    /// The caller's own.
+    Inherit,
+    /// These.
+    Files([OwnedFd; 3]),
+    /// A new pty in the container's own devpts, controlling terminal of the new session, also at /dev/console; its master comes back in `Child::terminal`.
+    Terminal {
+        /// Columns and rows to begin with.
+        size: Option<(u16, u16)>,
+    },
+}
+
+/// What the first process becomes.
+pub enum Entry {
+    /// execve(2) after clone3(CLONE_VM|CLONE_VFORK): nothing of this process is copied.
+    Exec {
+        /// Absolute path inside the container.
+        program: PathBuf,
+        /// argv[0] first.
+        argv: Vec<Vec<u8>>,
+        /// `NAME=value`.
+        env: Vec<Vec<u8>>,
+    },
+    /// Runs in a copy of this process (clone without CLONE_VM; the caller must be single-threaded), then _exit(code). Descriptors in `keep` stay open, all other ones above 2 are closed first.
+    /// SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 end it with 128+n, as pid 1 would otherwise ignore them.
+    Call {
+        /// The function.
+        function: Box<dyn FnOnce() -> u8>,
+        /// Raw descriptors that the function uses.
+        keep: Vec<i32>,
+    },
+}
+
+/// One mount.
+#[derive(Debug, Clone)]
+pub struct Mount {
+    /// Absolute, inside the container; symlinks in it are resolved beneath the root.
+    pub target: PathBuf,
+    /// What.
+    pub source: MountSource,
+    /// Read-only (recursively for binds).
+    pub readonly: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone)]
+pub enum MountSource {
+    /// procfs: nosuid, nodev, noexec.
+    Proc,
+    /// sysfs (bind of the host's where not permitted).
+    Sysfs,
+    /// The cgroup tree, seen from the new cgroup namespace, read-only (v1: skipped or tmpfs with binds).
+    Cgroup,
+    /// mqueue.
+    Mqueue,
+    /// A minimal /dev: tmpfs with null, zero, full, random, urandom, tty, the symlinks fd, stdin, stdout, stderr, ptmx, core; pts (own devpts), shm (tmpfs, size), mqueue.
+    Dev {
+        /// Size of /dev/shm.
+        shm_bytes: u64,
+        /// --privileged: all of the host's devices (root only).
+        host_devices: bool,
+    },
+    /// tmpfs; nosuid, nodev, noexec unless options say otherwise.
+    Tmpfs {
+        /// None: half of memory, as the kernel does.
+        size_bytes: Option<u64>,
+        /// Mode, e.g. 0o1777.
+        mode: u32,
+        /// Whether programs may be executed from it.
+        exec: bool,
+    },
+    /// A host file or directory (open_tree with AT_RECURSIVE when `recursive`).
+    Bind {
+        /// Host path.
+        source: PathBuf,
+        /// rbind.
+        recursive: bool,
+    },
+}

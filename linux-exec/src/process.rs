@@ -1,0 +1,112 @@
+//! A process's identity: its pid and its start time.
+//!
+//! A pid alone may come to mean another process; a pid with the start time does not, until the next boot.
+use crate::sys;
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+use std::io;
+
+/// A process that can be told from a later one of the same pid.
+///
+/// Source: proc_pid_stat(5), field 22.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// As the caller's pid namespace counts.
+    pub pid: i32,
+    /// Clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+impl Process {
+    /// Reads the start time of a pid that exists (a zombie does too); ESRCH if it does not.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        Stat::read(pid).map(|stat| Self { pid, start_ticks: stat.start_ticks })
+    }
+
+    /// Whether that very process still lives (a zombie does not).
+    #[must_use]
+    pub fn is_alive(self) -> bool {
+        Stat::read(self.pid).is_ok_and(|stat| stat.start_ticks == self.start_ticks && !stat.ended)
+    }
+
+    /// Opens a pidfd for that very process; ESRCH if it is gone.
+    ///
+    /// The start time is read after the descriptor was opened, so a pid taken by another process in between is noticed.
+    pub fn pidfd(self) -> io::Result<OwnedFd> {
+        let pid = Pid::from_raw(self.pid).ok_or(Errno::SRCH)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        if Self::of(self.pid)? == self { Ok(pidfd) } else { Err(Errno::SRCH.into()) }
+    }
+
+    /// Sends a signal through a pidfd, so never to a stranger; ESRCH if the process is gone.
+    pub fn signal(self, signal: i32) -> io::Result<()> {
+        Ok(sys::pidfd_send_signal(self.pidfd()?.as_fd(), signal)?)
+    }
+}
+
+/// What is used of /proc/PID/stat.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    ended: bool,
+    start_ticks: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> io::Result<Self> {
+        let path = format!("/proc/{pid}/stat");
+        let text = std::fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Errno::SRCH.into(),
+            _ => io::Error::new(error.kind(), format!("cannot read {path}: {error}")),
+        })?;
+        Self::parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is malformed")))
+    }
+
+    /// The second field, the program's name, is in parentheses and may itself contain anything but NUL.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let name_end = text.iter().rposition(|&byte| byte == b')')?;
+        let rest = std::str::from_utf8(text.get(name_end + 1..)?).ok()?;
+        let mut fields = rest.split_ascii_whitespace();
+        let ended = matches!(fields.next()?, "Z" | "X" | "x");
+        // The state was field 3; the start time is field 22.
+        let start_ticks = fields.nth(18)?.parse().ok()?;
+        Some(Self { ended, start_ticks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_lines_parse() {
+        let rest = "1 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0 0";
+        let parse = |text: String| Stat::parse(text.as_bytes());
+        assert_eq!(parse(format!("7 (sh) S {rest}")), Some(Stat { ended: false, start_ticks: 4242 }));
+        assert_eq!(parse(format!("7 (a) Z) R 1) Z {rest}")), Some(Stat { ended: true, start_ticks: 4242 }));
+        assert_eq!(parse("7 (sh) S 1 2".into()), None);
+        assert_eq!(parse("7 sh".into()), None);
+        assert_eq!(parse(String::new()), None);
+    }
+
+    #[test]
+    fn own_process_is_alive_and_another_start_time_is_not() {
+        let own = Process::of(std::process::id().cast_signed()).unwrap();
+        assert!(own.is_alive());
+        own.signal(0).unwrap();
+        let other = Process { start_ticks: own.start_ticks + 1, ..own };
+        assert!(!other.is_alive());
+        assert_eq!(other.signal(0).unwrap_err().raw_os_error(), Some(Errno::SRCH.raw_os_error()));
+    }
+
+    #[test]
+    fn an_ended_process_is_not_alive() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let process = Process::of(child.id().cast_signed()).unwrap();
+        child.wait().unwrap();
+        assert!(!process.is_alive());
+        assert_eq!(process.pidfd().unwrap_err().raw_os_error(), Some(Errno::SRCH.raw_os_error()));
+    }
+}

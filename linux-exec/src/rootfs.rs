@@ -1,0 +1,119 @@
+//! A container's root as a detached mount: made and looked into by the parent, attached by the child.
+pub use crate::program::{Program, ProgramError};
+use crate::{detached, overlay, sys};
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2},
+    io::Errno,
+    mount::MountAttrFlags,
+};
+use std::{
+    fs::File,
+    io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+/// A mount that no path leads to yet. It lives until this is dropped or, once attached, until the container ends.
+pub struct Rootfs {
+    /// From fsmount(2) or open_tree(2).
+    pub mount: OwnedFd,
+}
+
+/// Which action on which path failed, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action}: {source}{hint}")]
+pub struct RootfsError {
+    pub(crate) action: String,
+    pub(crate) source: io::Error,
+    /// Empty, or `: ` and what may help.
+    pub(crate) hint: String,
+}
+
+impl RootfsError {
+    pub(crate) fn new(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self { action: action.into(), source: source.into(), hint: String::new() }
+    }
+
+    pub(crate) fn hint(mut self, hint: &str) -> Self {
+        if !hint.is_empty() {
+            self.hint = format!(": {hint}");
+        }
+        self
+    }
+}
+
+/// The most that an empty root takes: it holds mount points only.
+const EMPTY_BYTES: u64 = 64 * 1024;
+
+impl Rootfs {
+    /// A writable overlay.
+    ///
+    /// `lower` is base first (as in a manifest), at least one; `upper` and `work` are directories of one file system,
+    /// `work` a fresh one. `volatile`: no fsync, for what is thrown away at the end (`--rm`). In a user namespace
+    /// overlay's own attributes are kept in `user.overlay.*`.
+    ///
+    /// Needs no limit on the number of layers where the kernel has `lowerdir+` (6.8); before that all of the options
+    /// must fit in 4095 bytes, for which names relative to the directory that the layers share are used.
+    pub fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> Result<Self, RootfsError> {
+        let user_namespace = sys::in_user_namespace();
+        let mount = overlay::Overlay { lower, upper, work, volatile, user_namespace }.mount()?;
+        Ok(Self { mount })
+    }
+
+    /// An existing directory, with what is mounted below it.
+    pub fn directory(path: &Path) -> Result<Self, RootfsError> {
+        let action = || format!("use {} as a root file system", path.display());
+        if !path.is_dir() {
+            return Err(RootfsError::new(action(), Errno::NOTDIR));
+        }
+        let mount = detached::copy(path, true, MountAttrFlags::empty()).map_err(|errno| RootfsError::new(action(), errno))?;
+        Ok(Self { mount })
+    }
+
+    /// An empty tmpfs (Wasm artifacts) in which only mount points will be made.
+    pub fn empty() -> Result<Self, RootfsError> {
+        let mount = detached::tmpfs(Some(EMPTY_BYTES), 0o755, MountAttrFlags::MOUNT_ATTR_NOSUID)
+            .map_err(|errno| RootfsError::new("make an empty root file system", errno))?;
+        Ok(Self { mount })
+    }
+
+    /// Opens a regular file for reading beneath the root, as a process inside would find it; Ok(None) if missing.
+    ///
+    /// Anything else by that name (a FIFO, a device) is an error, and is not opened.
+    pub fn open(&self, path: &Path) -> Result<Option<File>, RootfsError> {
+        open_regular(self.mount.as_fd(), path)
+            .map_err(|errno| RootfsError::new(format!("read {} in the container's root", path.display()), errno))
+    }
+
+    /// Fails if `path` exists in the root and is, or leads through, a symbolic link: what the kernel's own file systems
+    /// are mounted on must not be the image's choice.
+    pub(crate) fn refuse_symlink(&self, path: &Path) -> Result<(), RootfsError> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        match openat2(&self.mount, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::LOOP) => Err(RootfsError::new(format!("mount on {}", path.display()), Errno::LOOP)
+                .hint("it is a symbolic link in the image, and must be a directory")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Opens a regular file with `root` as the root directory.
+pub(crate) fn open_regular(root: rustix::fd::BorrowedFd<'_>, path: &Path) -> rustix::io::Result<Option<File>> {
+    let open = |flags| openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
+    let found = match open(OFlags::PATH) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        result => result?,
+    };
+    match FileType::from_raw_mode(fstat(found)?.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(Errno::ISDIR),
+        _ => return Err(Errno::INVAL),
+    }
+    open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map(|file| Some(File::from(file)))
+}
+
+/// Opens a host directory or file to look into it as a mount.
+pub(crate) fn open_host_path(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, path.as_os_str().as_bytes(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}

@@ -1,0 +1,194 @@
+//! Runs the filter in a small interpreter of the instructions that it uses.
+
+use super::*;
+use linux_raw_sys::{general::*, ptrace::*};
+
+const EPERM: Answer = Answer::Errno(1);
+const ENOSYS: Answer = Answer::Errno(38);
+#[cfg(target_arch = "x86_64")]
+const HERE: u32 = AUDIT_ARCH_X86_64;
+#[cfg(target_arch = "aarch64")]
+const HERE: u32 = AUDIT_ARCH_AARCH64;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Allow,
+    Errno(u32),
+    Kill,
+}
+
+/// The kernel's answer to a call, and how many instructions it takes to find.
+fn run(filter: &Filter, arch: u32, number: u32, argument: u64) -> (Answer, usize) {
+    let (low, high) = (argument & 0xffff_ffff, argument >> 32);
+    let data = [u64::from(number), u64::from(arch), 0, 0, low, high];
+    let (mut accumulator, mut at) = (0, 0);
+    for steps in 1.. {
+        let word = filter.program[at];
+        let (code, when_true, when_false, operand) = (word & 0xffff, word >> 16 & 0xff, word >> 24 & 0xff, word >> 32);
+        at += 1;
+        let holds = match code {
+            0x20 => {
+                accumulator = data[usize::try_from(operand).unwrap() / 4];
+                continue;
+            }
+            0x06 => return (answer(operand), steps),
+            0x15 => accumulator == operand,
+            0x35 => accumulator >= operand,
+            0x45 => accumulator & operand != 0,
+            other => panic!("unexpected instruction {other:#x}"),
+        };
+        at += usize::try_from(if holds { when_true } else { when_false }).unwrap();
+    }
+    unreachable!()
+}
+
+fn answer(operand: u64) -> Answer {
+    match operand {
+        0x7fff_0000 => Answer::Allow,
+        0x8000_0000 => Answer::Kill,
+        errno if errno & 0xffff_0000 == 0x0005_0000 => Answer::Errno(u32::try_from(errno & 0xffff).unwrap()),
+        other => panic!("unexpected answer {other:#x}"),
+    }
+}
+
+fn judge(filter: &Filter, number: u32, argument: u64) -> Answer {
+    run(filter, HERE, number, argument).0
+}
+
+fn with(names: &[&str]) -> Filter {
+    docker_default(CapabilitySet(table::DOCKER_DEFAULT.0 | CapabilitySet::of(names).0))
+}
+
+#[test]
+fn docker_default_allows_and_refuses() {
+    let filter = with(&[]);
+    for number in
+        [__NR_read, __NR_write, __NR_execve, __NR_openat, __NR_futex, __NR_ptrace, __NR_chroot, __NR_setxattrat]
+    {
+        assert_eq!(judge(&filter, number, 0), Answer::Allow, "{number}");
+    }
+    for number in [
+        __NR_mount,
+        __NR_umount2,
+        __NR_unshare,
+        __NR_setns,
+        __NR_bpf,
+        __NR_keyctl,
+        __NR_add_key,
+        __NR_io_uring_setup,
+        __NR_userfaultfd,
+        __NR_reboot,
+        __NR_init_module,
+        __NR_kexec_load,
+        __NR_open_by_handle_at,
+        __NR_pivot_root,
+        __NR_perf_event_open,
+        __NR_syslog,
+        __NR_swapon,
+        __NR_settimeofday,
+        __NR_mbind,
+        __NR_move_pages,
+    ] {
+        assert_eq!(judge(&filter, number, 0), EPERM, "{number}");
+    }
+}
+
+#[test]
+fn arguments_are_judged_by_what_the_kernel_reads() {
+    let filter = with(&[]);
+    let high = 1 << 32;
+    for (number, argument, expected) in [
+        (__NR_socket, 1, Answer::Allow),
+        (__NR_socket, 39, Answer::Allow),
+        (__NR_socket, 41, Answer::Allow),
+        (__NR_socket, 38, EPERM),
+        (__NR_socket, 40, EPERM),
+        (__NR_socket, 40 | high, EPERM),
+        (__NR_personality, 0, Answer::Allow),
+        (__NR_personality, 8, Answer::Allow),
+        (__NR_personality, 0x20008, Answer::Allow),
+        (__NR_personality, 0xffff_ffff, Answer::Allow),
+        (__NR_personality, 0x0040_0000, EPERM), // ADDR_NO_RANDOMIZE
+        (__NR_clone, 17, Answer::Allow),
+        (__NR_clone, 0x003d_0f00, Answer::Allow), // what a thread is made with
+        (__NR_clone, u64::from(CLONE_NEWUSER) | 17, EPERM),
+        (__NR_clone, u64::from(CLONE_NEWNS), EPERM),
+        (__NR_clone, u64::from(CLONE_NEWCGROUP), EPERM),
+        (__NR_clone3, 0, ENOSYS),
+    ] {
+        assert_eq!(judge(&filter, number, argument), expected, "{number}({argument:#x})");
+    }
+}
+
+#[test]
+fn capabilities_open_their_calls() {
+    for (names, number) in [
+        (&["SYS_ADMIN"][..], __NR_mount),
+        (&["SYS_ADMIN"], __NR_clone3),
+        (&["SYS_ADMIN"], __NR_bpf),
+        (&["BPF"], __NR_bpf),
+        (&["PERFMON"], __NR_perf_event_open),
+        (&["SYSLOG"], __NR_syslog),
+        (&["SYS_BOOT"], __NR_reboot),
+        (&["SYS_MODULE"], __NR_finit_module),
+        (&["SYS_TIME"], __NR_clock_settime),
+        (&["SYS_PTRACE"], __NR_kcmp),
+        (&["SYS_NICE"], __NR_mbind),
+        (&["SYS_PACCT"], __NR_acct),
+        (&["SYS_TTY_CONFIG"], __NR_vhangup),
+        (&["DAC_READ_SEARCH"], __NR_open_by_handle_at),
+    ] {
+        assert_ne!(judge(&with(&[]), number, 0), Answer::Allow, "{number} by default");
+        assert_eq!(judge(&with(names), number, 0), Answer::Allow, "{number} with {names:?}");
+    }
+    let namespaces = u64::from(CLONE_NEWUSER);
+    assert_eq!(judge(&with(&["SYS_ADMIN"]), __NR_clone, namespaces), Answer::Allow);
+    assert_eq!(judge(&docker_default(CapabilitySet(0)), __NR_chroot, 0), EPERM);
+}
+
+#[test]
+fn unknown_numbers_and_foreign_conventions() {
+    let filter = with(&[]);
+    for number in [__NR_removexattrat + 1, 1000, 0x4000_0000, 0x4000_0001, u32::MAX] {
+        assert_eq!(judge(&filter, number, 0), ENOSYS, "{number:#x}");
+    }
+    for arch in [AUDIT_ARCH_I386, AUDIT_ARCH_ARM, 0] {
+        assert_eq!(run(&filter, arch, __NR_read, 0).0, Answer::Kill, "{arch:#x}");
+    }
+}
+
+#[test]
+fn every_number_gets_what_the_table_says_in_few_steps() {
+    for set in [0, table::DOCKER_DEFAULT.0, u64::MAX] {
+        let filter = docker_default(CapabilitySet(set));
+        for (number, action) in table::actions(CapabilitySet(set)).iter().enumerate() {
+            let (answer, steps) = run(&filter, HERE, u32::try_from(number).unwrap(), u64::MAX);
+            let expected = match action {
+                table::Action::Allow | table::Action::AllowFamilies | table::Action::AllowPersonalities => {
+                    Answer::Allow
+                }
+                table::Action::Refuse | table::Action::AllowWithoutNamespaces => EPERM,
+                table::Action::Unknown => ENOSYS,
+            };
+            assert_eq!(answer, expected, "{number}");
+            assert!(steps <= 18, "{number} takes {steps} instructions");
+        }
+    }
+}
+
+#[test]
+fn every_set_of_capabilities_fits() {
+    let opening = table::OPENING.0;
+    let mut set = opening;
+    while set != 0 {
+        assert!(!docker_default(CapabilitySet(set)).program.is_empty());
+        set = (set - 1) & opening;
+    }
+}
+
+#[test]
+fn precompiled_serves_what_it_can() {
+    let net_admin = with(&["NET_ADMIN"]);
+    assert!(matches!(net_admin.program, Cow::Borrowed(_)), "NET_ADMIN opens no system call");
+    assert!(matches!(with(&["SYS_ADMIN"]).program, Cow::Owned(_)));
+}

@@ -1,0 +1,195 @@
+//! Starts a plan: everything is prepared here, then one clone, and the child walks the list.
+use crate::{
+    cgroup::Cgroup,
+    child::{Last, Launch, ranges_without, stdio_steps},
+    credentials::Credentials,
+    detached,
+    guard::Check,
+    mounts::{Mounts, c_path, target},
+    plan::{Entry, Plan, Stdio},
+    process::Process,
+    rootfs::RootfsError,
+    steps::Step,
+    sys::{self, ExecStrings},
+    terminal::Terminal,
+};
+use nix::libc;
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    io::Errno,
+};
+use std::{ffi::CString, io};
+
+/// A container's first process, or one that joined it.
+#[derive(Debug)]
+pub struct Child {
+    /// Identity in the caller's pid namespace.
+    pub process: Process,
+    /// Readable when it has ended; the caller reaps it ([`reap`]).
+    pub pidfd: OwnedFd,
+    /// The pty's master, for [`Stdio::Terminal`].
+    pub terminal: Option<OwnedFd>,
+}
+
+/// What went wrong, in which step of the plan, on which object, and what may help.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action}: {source}{hint}")]
+pub struct SpawnError {
+    action: String,
+    source: io::Error,
+    /// Empty, or `: ` and what may help.
+    hint: String,
+    exit_code: u8,
+}
+
+impl SpawnError {
+    /// Docker's codes: 127 if the program was not found, 126 if it cannot be executed, 125 for everything else.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+
+    pub(crate) fn new(action: impl Into<String>, errno: Errno) -> Self {
+        Self { action: action.into(), source: errno.into(), hint: String::new(), exit_code: 125 }
+    }
+
+    pub(crate) fn from_io(action: &str, error: &io::Error) -> Self {
+        let source = io::Error::new(error.kind(), error.to_string());
+        Self { action: action.into(), source, hint: String::new(), exit_code: 125 }
+    }
+
+    pub(crate) fn from_rootfs(error: RootfsError) -> Self {
+        Self { action: error.action, source: error.source, hint: error.hint, exit_code: 125 }
+    }
+
+    pub(crate) fn hint(mut self, hint: &str) -> Self {
+        if !hint.is_empty() {
+            self.hint = format!(": {hint}");
+        }
+        self
+    }
+
+    pub(crate) fn exit_code_of_exec(mut self, errno: Errno) -> Self {
+        self.exit_code = if errno == Errno::NOENT { 127 } else { 126 };
+        self
+    }
+}
+
+/// New for every container; the network only where the plan says so, and the cgroup namespace as a step, since its root
+/// is the cgroup that the process is in at that moment.
+const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+
+/// Starts the plan. When it returns `Ok`, the program's execve has succeeded (or `Call` is about to begin); a child that
+/// was killed on its way there has that as its exit status.
+///
+/// The child gets SIGKILL when the calling *thread* ends (PR_SET_PDEATHSIG): call this from one that lives as long as
+/// the container should. Needs Linux 5.12.
+pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
+    let (devpts, terminal) = open_terminal(&plan)?;
+    let (master, slave) = terminal.map(|terminal| (terminal.master, terminal.slave)).unzip();
+    let mounts = Mounts::prepare(&plan, devpts)?;
+    let (last, check) = last(std::mem::replace(&mut plan.entry, no_entry()), &plan)?;
+    let credentials = Credentials {
+        user: &plan.user,
+        capabilities: plan.capabilities,
+        no_new_privileges: plan.no_new_privileges,
+        seccomp: plan.seccomp.take(),
+        rlimits: &plan.rlimits,
+        cwd: &plan.cwd,
+        check,
+    }
+    .steps()?;
+
+    let mut steps = Vec::with_capacity(mounts.before.len() + mounts.steps.len() + credentials.len() + 16);
+    steps.push(Step::NewSession);
+    if let Some(cgroup) = plan.cgroup.filter(|cgroup| Cgroup::clone_into(cgroup).is_none()) {
+        steps.extend(cgroup.join_files().into_iter().map(Step::JoinCgroup));
+    }
+    steps.push(Step::NewCgroupNamespace);
+    steps.push(Step::PrivateMounts);
+    steps.extend(mounts.before);
+    steps.push(Step::EnterRoot(plan.root.mount));
+    steps.extend(mounts.steps);
+    steps.push(Step::MakeDirectory(target(&plan.cwd)?));
+    if plan.root_readonly {
+        steps.push(Step::ReadOnlyMount(c"/".into()));
+    }
+    steps.extend(plan.hostname.map(|name| Step::HostName(name.into_bytes())));
+    if plan.new_network {
+        steps.push(Step::LoopbackUp);
+    }
+    steps.extend(stdio_steps(plan.stdio, slave)?);
+    steps.extend(credentials);
+
+    let network = if plan.new_network { libc::CLONE_NEWNET } else { 0 };
+    let launch = Launch {
+        namespaces: NAMESPACES | network,
+        cgroup: plan.cgroup.and_then(Cgroup::clone_into),
+        share_memory: matches!(last, Last::Exec { .. }),
+        steps,
+        last,
+        terminal: master,
+    };
+    launch.start()
+}
+
+/// A devpts and a terminal in it, if the plan wants one.
+fn open_terminal(plan: &Plan<'_>) -> Result<(Option<OwnedFd>, Option<Terminal>), SpawnError> {
+    let Stdio::Terminal { size } = plan.stdio else { return Ok((None, None)) };
+    let open = || {
+        let devpts = detached::devpts()?;
+        let terminal = Terminal::open(devpts.as_fd(), size, plan.user.uid)?;
+        Ok((Some(devpts), Some(terminal)))
+    };
+    open().map_err(|errno| SpawnError::new("open a terminal", errno))
+}
+
+/// What stays in a plan whose entry was taken out.
+fn no_entry() -> Entry {
+    Entry::Call { function: Box::new(|| 0), keep: Vec::new() }
+}
+
+/// The last step, and the check of the program where there is one.
+fn last(entry: Entry, plan: &Plan<'_>) -> Result<(Last, Option<Check>), SpawnError> {
+    match entry {
+        Entry::Exec { program, argv, env } => {
+            let programs = vec![c_path(&program)?];
+            let check = Check { programs: programs.clone(), directory: c_path(&plan.cwd)? };
+            Ok((Last::Exec { programs, argv: exec_strings(argv)?, env: exec_strings(env)? }, Some(check)))
+        }
+        Entry::Call { function, keep } => Ok((Last::Call { function, close: ranges_without(&keep) }, None)),
+    }
+}
+
+/// Arguments or environment for execve(2).
+pub(crate) fn exec_strings(strings: Vec<Vec<u8>>) -> Result<ExecStrings, SpawnError> {
+    let strings: Result<Vec<_>, _> = strings.into_iter().map(CString::new).collect();
+    strings.map(ExecStrings::new).map_err(|error| {
+        let text = String::from_utf8_lossy(&error.into_vec()).into_owned();
+        SpawnError::new(format!("pass {text:?}: it contains a NUL byte"), Errno::INVAL)
+    })
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// exit(2).
+    Code(u8),
+    /// Killed by this signal.
+    Signal(u8),
+}
+
+/// Reaps a child that has ended (blocking if it has not), with the peak resident set of it and its children in bytes.
+///
+/// The peak begins at the caller's own resident set, whose memory the child shared until its exec: a cgroup's figure is
+/// the better one where there is one.
+pub fn reap(child: &Child) -> io::Result<(Exit, u64)> {
+    let (status, peak_kib) = sys::wait_with_usage(child.process.pid)?;
+    let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+    let exit = if libc::WIFSIGNALED(status) {
+        Exit::Signal(byte(libc::WTERMSIG(status)))
+    } else {
+        Exit::Code(byte(libc::WEXITSTATUS(status)))
+    };
+    Ok((exit, peak_kib.saturating_mul(1024)))
+}

@@ -1,0 +1,248 @@
+//! What a container's first process does before its program: a flat list of steps, made by the parent as data.
+//!
+//! A step owns everything it needs. Running one allocates nothing, takes no lock and cannot panic: it may run in a
+//! process that shares its memory with a parent of many threads. [`Step::describe`] and [`Step::hint`] are for the
+//! parent, which learns only the index of the failed step and the errno.
+use crate::{actions, capabilities::CapabilitySet, detached, guard, seccomp::Filter, sys, target::Target};
+use rustix::{
+    fd::{BorrowedFd, OwnedFd},
+    fs::{Gid, Uid},
+    io::{Errno, Result},
+    mount::{MountAttrFlags, MountFlags, MountPropagationFlags},
+    thread::ThreadNameSpaceType,
+};
+use std::ffi::{CStr, CString};
+
+/// One step. They run in the order in which [`crate::spawn`] and [`crate::exec`] list them.
+pub(crate) enum Step<'a> {
+    /// setsid(2).
+    NewSession,
+    /// cgroup v1, or v2 without CLONE_INTO_CGROUP: writes 0, which means the writer, to a `cgroup.procs`.
+    JoinCgroup(BorrowedFd<'a>),
+    /// The cgroup just joined becomes the root of what the container sees.
+    NewCgroupNamespace,
+    /// Joins the namespaces of a running container, and its root with them.
+    EnterNamespaces { target: OwnedFd, kinds: ThreadNameSpaceType },
+    /// No mount made from here on may appear outside.
+    PrivateMounts,
+    /// Makes a procfs or sysfs of the new namespaces. It comes before `EnterRoot`, since in a user namespace the kernel
+    /// allows it only where a complete one is in reach, and the old root must not be when paths of the image are resolved.
+    Make { kind: &'static CStr, attributes: MountAttrFlags, slot: usize },
+    /// Makes the root this process's, and detaches the old one with everything that was mounted in it.
+    EnterRoot(OwnedFd),
+    /// Attaches what `Make` made.
+    AttachMade { kind: &'static CStr, target: Target, slot: usize },
+    /// Another file system that depends on the new namespaces. `optional`: no error where the kernel does not have it.
+    Mount { kind: &'static CStr, target: Target, flags: MountFlags, optional: bool },
+    /// A mount that the parent made, on a directory or a file.
+    Attach { tree: OwnedFd, target: Target, file: bool },
+    /// The symbolic links, directories and (outside user namespaces) device nodes of an empty /dev, then attaches it.
+    AttachDev { tree: OwnedFd, target: Target, nodes: bool },
+    /// The first terminal of the container's devpts, also as /dev/console.
+    Console(Target),
+    /// Covers a file with /dev/null or a directory with an empty one.
+    Mask(CString),
+    /// Makes a path a read-only mount of itself.
+    ReadOnlyPath(CString),
+    /// Makes a mount read-only.
+    ReadOnlyMount(CString),
+    /// The working directory.
+    MakeDirectory(Target),
+    /// sethostname(2).
+    HostName(Vec<u8>),
+    /// 127.0.0.1 and ::1.
+    LoopbackUp,
+    /// Standard input, output and error; descriptors above 2.
+    Stdio([OwnedFd; 3]),
+    /// Standard input becomes the controlling terminal.
+    ControllingTerminal,
+    /// Refuses a program that is reached through a magic link.
+    CheckProgram(guard::Check),
+    /// setrlimit(2).
+    ResourceLimit { resource: u32, soft: u64, hard: u64 },
+    /// seccomp(2).
+    Seccomp(Filter),
+    /// Drops every other capability from the bounding set.
+    BoundingSet(CapabilitySet),
+    /// setgroups(2).
+    Groups(Vec<Gid>),
+    /// setresgid(2), setresuid(2).
+    Ids(Uid, Gid),
+    /// Permitted and effective; inheritable (and with it ambient) becomes empty.
+    Capabilities(CapabilitySet),
+    /// PR_SET_NO_NEW_PRIVS.
+    NoNewPrivileges,
+    /// SIGKILL when the parent's thread ends, and an error if it has ended already.
+    DieWithParent,
+    /// chdir(2) with the user's own rights.
+    WorkingDirectory(CString),
+    /// Default actions, nothing blocked.
+    ResetSignals,
+}
+
+/// How many mounts of procfs and sysfs a plan can have.
+pub(crate) const MAX_MADE: usize = 4;
+
+/// What steps share.
+pub(crate) struct Context<'a> {
+    /// Where failure is reported; its other end is closed when the parent dies.
+    pub(crate) report: BorrowedFd<'a>,
+    /// What `Step::Make` made, by slot.
+    pub(crate) made: [Option<OwnedFd>; MAX_MADE],
+    /// A masked directory, to be bound over the next one.
+    pub(crate) empty_directory: Option<&'a CStr>,
+}
+
+impl<'a> Step<'a> {
+    /// Does it.
+    pub(crate) fn run(&'a self, context: &mut Context<'a>) -> Result<()> {
+        match self {
+            Self::NewSession => rustix::process::setsid().map(drop),
+            Self::JoinCgroup(procs) => rustix::io::write(procs, b"0\n").map(drop),
+            Self::NewCgroupNamespace => sys::unshare_cgroup_namespace(),
+            Self::EnterNamespaces { target, kinds } => actions::enter_namespaces(target, *kinds),
+            Self::PrivateMounts => {
+                rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            }
+            Self::Make { kind, attributes, slot } => {
+                let mount = detached::create(kind, &[], *attributes)?;
+                context.made.get_mut(*slot).ok_or(Errno::NFILE)?.replace(mount);
+                Ok(())
+            }
+            Self::EnterRoot(root) => actions::enter_root(root),
+            Self::AttachMade { target, slot, .. } => {
+                let made = context.made.get(*slot).and_then(Option::as_ref).ok_or(Errno::NFILE)?;
+                actions::attach(made, target, false)
+            }
+            Self::Mount { kind, target, flags, optional } => actions::mount(kind, target, *flags, *optional),
+            Self::Attach { tree, target, file } => actions::attach(tree, target, *file),
+            Self::AttachDev { tree, target, nodes } => actions::attach_dev(tree, target, *nodes),
+            Self::Console(target) => actions::console(target),
+            Self::Mask(path) => actions::mask(path, &mut context.empty_directory),
+            Self::ReadOnlyPath(path) => actions::read_only_path(path),
+            Self::ReadOnlyMount(path) => actions::read_only_mount(path),
+            Self::MakeDirectory(target) => target.open_or_make(false).map(drop),
+            Self::HostName(name) => rustix::system::sethostname(name),
+            Self::LoopbackUp => actions::loopback_up(),
+            Self::Stdio(files) => actions::stdio(files),
+            Self::ControllingTerminal => rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()),
+            Self::CheckProgram(check) => check.run(),
+            Self::ResourceLimit { resource, soft, hard } => sys::set_resource_limit(*resource, *soft, *hard),
+            Self::Seccomp(filter) => sys::install_seccomp_filter(&filter.program),
+            Self::BoundingSet(keep) => actions::limit_bounding_set(*keep),
+            Self::Groups(groups) => rustix::thread::set_thread_groups(groups),
+            Self::Ids(uid, gid) => actions::set_ids(*uid, *gid),
+            Self::Capabilities(set) => actions::set_capabilities(*set),
+            Self::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
+            Self::DieWithParent => actions::die_with_parent(context.report),
+            Self::WorkingDirectory(path) => actions::change_directory(path),
+            Self::ResetSignals => {
+                sys::reset_signal_actions();
+                sys::unblock_all_signals()
+            }
+        }
+    }
+
+    /// What was tried, to follow "cannot".
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::NewSession => "start a session".into(),
+            Self::JoinCgroup(_) => "join the container's cgroup".into(),
+            Self::NewCgroupNamespace => "create a cgroup namespace".into(),
+            Self::EnterNamespaces { .. } => "enter the container's namespaces".into(),
+            Self::PrivateMounts => "make the mounts private".into(),
+            Self::EnterRoot(_) => "change to the container's root file system".into(),
+            Self::Make { kind, .. } => format!("make a {} of the new namespaces", kind.to_string_lossy()),
+            Self::Mount { kind, target, .. } | Self::AttachMade { kind, target, .. } => format!("mount {} on {}", kind.to_string_lossy(), show(target.path())),
+            Self::Attach { target, .. } | Self::AttachDev { target, .. } => format!("mount {}", show(target.path())),
+            Self::Console(target) => format!("provide {}", show(target.path())),
+            Self::Mask(path) => format!("mask {}", show(path)),
+            Self::ReadOnlyPath(path) | Self::ReadOnlyMount(path) => format!("make {} read-only", show(path)),
+            Self::MakeDirectory(target) => format!("create the working directory {}", show(target.path())),
+            Self::HostName(name) => format!("set the host name `{}`", String::from_utf8_lossy(name)),
+            Self::LoopbackUp => "set the loopback interface up".into(),
+            Self::Stdio(_) => "set standard input, output and error".into(),
+            Self::ControllingTerminal => "set the controlling terminal".into(),
+            Self::CheckProgram(check) => format!("execute {}", check.show()),
+            Self::ResourceLimit { resource, soft, hard } => {
+                format!("set resource limit {resource} to {} (hard {})", amount(*soft), amount(*hard))
+            }
+            Self::Seccomp(_) => "install the seccomp filter".into(),
+            Self::BoundingSet(_) => "drop capabilities from the bounding set".into(),
+            Self::Groups(groups) => {
+                let ids: Vec<_> = groups.iter().map(|group| group.as_raw().to_string()).collect();
+                format!("set the groups {}", ids.join(","))
+            }
+            Self::Ids(uid, gid) => format!("become user {} group {}", uid.as_raw(), gid.as_raw()),
+            Self::Capabilities(_) => "set the capabilities".into(),
+            Self::NoNewPrivileges => "set no_new_privs".into(),
+            Self::DieWithParent => "tie the container's life to its supervisor's".into(),
+            Self::WorkingDirectory(path) => format!("change to the working directory {}", show(path)),
+            Self::ResetSignals => "reset the signals".into(),
+        }
+    }
+
+    /// What may help.
+    pub(crate) fn hint(&self, errno: Errno) -> Option<&'static str> {
+        Some(match (self, errno) {
+            (Self::Make { .. }, Errno::PERM) => {
+                "in a user namespace the kernel mounts this only where the host's own is complete; inside another \
+                 container it has covered parts: run that one with its /proc and /sys unmasked"
+            }
+            (Self::Make { .. } | Self::Mount { .. }, Errno::NODEV) => "this kernel does not have that file system",
+            (Self::Attach { .. }, Errno::NOTDIR | Errno::INVAL) => {
+                "the source and the mount point must both be directories or both be files"
+            }
+            (_, Errno::LOOP) if self.resolves_in_image() => {
+                "the path leads through a magic link such as /proc/self/fd, or through too many symbolic links"
+            }
+            (_, Errno::ROFS) if self.resolves_in_image() => {
+                "the mount point is missing on a read-only file system: create it there first"
+            }
+            (Self::EnterRoot(_), Errno::INVAL) => {
+                "the host's root must be a mount that can be pivoted away from, which an initramfs is not"
+            }
+            (Self::AttachDev { .. }, Errno::PERM) => "making device nodes needs CAP_MKNOD",
+            (Self::ResourceLimit { .. }, Errno::PERM) => {
+                "raising a hard limit needs CAP_SYS_RESOURCE: ask for at most the caller's own (`ulimit -H -a`)"
+            }
+            (Self::Capabilities(_) | Self::BoundingSet(_), Errno::PERM) => {
+                "this process does not have all of the capabilities asked for"
+            }
+            (Self::Ids(..) | Self::Groups(_), Errno::INVAL) => {
+                "the id is not mapped in this user namespace: give this user a range in /etc/subuid and /etc/subgid, \
+                 or use a lower id"
+            }
+            (Self::Groups(_), Errno::PERM) => "without newgidmap a user namespace cannot change its groups",
+            (Self::Seccomp(_), Errno::INVAL) => "this kernel needs CONFIG_SECCOMP_FILTER",
+            (Self::Seccomp(_), Errno::ACCESS) => "without no_new_privs this needs CAP_SYS_ADMIN",
+            (Self::WorkingDirectory(_), Errno::ACCESS) => "the user has no right to enter it",
+            (Self::DieWithParent, _) => "the supervisor has ended",
+            _ => return None,
+        })
+    }
+
+    fn resolves_in_image(&self) -> bool {
+        matches!(
+            self,
+            Self::Mount { .. }
+                | Self::AttachMade { .. }
+                | Self::Attach { .. }
+                | Self::AttachDev { .. }
+                | Self::Console(_)
+                | Self::MakeDirectory(_)
+                | Self::WorkingDirectory(_)
+                | Self::CheckProgram(_)
+        )
+    }
+}
+
+/// A C string for a message.
+pub(crate) fn show(path: &CStr) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// A resource limit for a message.
+fn amount(limit: u64) -> String {
+    if limit == u64::MAX { "unlimited".into() } else { limit.to_string() }
+}

@@ -1,0 +1,65 @@
+//! What is run in a process of its own: joining changes the caller's pid namespace for its children, and needs a caller
+//! with one thread; a supervisor that ends must be another process.
+use crate::sandbox::{Sandbox, finish, piped, read_terminal, root_user};
+use linux_exec::{
+    capabilities::CapabilitySet,
+    exec::{Join, join},
+    plan::Stdio,
+    process::Process,
+    spawn::{Exit, reap, spawn},
+};
+
+/// By name; the arguments are those after it.
+pub(crate) const PARTS: &[(&str, fn(&[String]))] =
+    &[("@join", join_some), ("@join_terminal", join_terminal), ("@supervise", supervise)];
+
+fn join_plan<'a>(target: Process, argv: &[&str], stdio: Stdio) -> Join<'a> {
+    Join {
+        target,
+        argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
+        env: vec![b"PATH=/nowhere:/bin".to_vec()],
+        cwd: "/".into(),
+        user: root_user(),
+        capabilities: CapabilitySet::docker_default(),
+        no_new_privileges: true,
+        seccomp: Some(linux_exec::seccomp::docker_default(CapabilitySet::docker_default())),
+        rlimits: vec![],
+        cgroup: None,
+        stdio,
+    }
+}
+
+fn target(arguments: &[String]) -> Process {
+    Process { pid: arguments[0].parse().unwrap(), start_ticks: arguments[1].parse().unwrap() }
+}
+
+fn join_some(arguments: &[String]) {
+    let target = target(arguments);
+    let run = |argv: &[&str]| {
+        let (mut reader, files) = piped();
+        let child = join(join_plan(target, argv, files)).unwrap();
+        let (exit, output) = finish(&child, &mut reader);
+        assert_eq!(exit, Exit::Code(0), "{output}");
+        output
+    };
+    print!("{}", run(&["sh", "-c", "hostname; echo $PPID; exec cat /proc/self/status /proc/1/cmdline"]));
+    assert_eq!(run(&["ls", "/proc/self/fd"]), "0\n1\n2\n3\n");
+    for (name, code) in [("nothing", 127), ("/bin", 126), ("", 127), ("/proc/self/exe", 126), ("/proc/1/exe", 126)] {
+        let error = join(join_plan(target, &[name], piped().1)).unwrap_err();
+        assert_eq!(error.exit_code(), code, "{error}");
+    }
+}
+
+fn join_terminal(arguments: &[String]) {
+    let stdio = Stdio::Terminal { size: None };
+    let child = join(join_plan(target(arguments), &["sh", "-c", "tty; echo x >/dev/tty"], stdio)).unwrap();
+    print!("{}", read_terminal(&child));
+    assert_eq!(reap(&child).unwrap().0, Exit::Code(0));
+}
+
+/// Starts a container and ends.
+fn supervise(_arguments: &[String]) {
+    let sandbox = Sandbox::new();
+    let child = spawn(sandbox.plan(&["/bin/sleep", "1000"])).unwrap();
+    println!("{} {}", child.process.pid, child.process.start_ticks);
+}

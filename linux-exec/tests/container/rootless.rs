@@ -1,0 +1,82 @@
+//! As an ordinary user, in a user namespace.
+use crate::{
+    Case,
+    sandbox::{Sandbox, own_command, read_terminal, run},
+};
+use linux_exec::{
+    plan::{Mount, MountSource, Stdio},
+    spawn::{Exit, reap, spawn},
+    userns::{IdMap, become_root},
+};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+};
+
+/// Says that the cases below are wanted.
+pub(crate) const ARGUMENT: &str = "@rootless";
+/// `nobody`, who has no subordinate ids.
+const UID: u32 = 65534;
+
+pub(crate) const CASES: &[Case] = &[
+    ("rootless: becomes_root", becomes_root),
+    ("rootless: container", container),
+    ("rootless: host_network_binds_the_hosts_sysfs", host_network_binds_the_hosts_sysfs),
+    ("rootless: unmapped_user_is_named", unmapped_user_is_named),
+    ("rootless: terminal", terminal),
+];
+
+/// Runs the cases as that user, from a copy of this program that it may execute.
+pub(crate) fn as_ordinary_user() {
+    let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir_in("/dev/shm").unwrap();
+    let program = directory.path().join("container");
+    fs::copy(own_command().get_program(), &program).unwrap();
+    let status = std::process::Command::new(&program).arg(ARGUMENT).uid(UID).gid(UID).current_dir("/").status().unwrap();
+    assert!(status.success());
+}
+
+fn becomes_root() {
+    assert_eq!(nix::unistd::geteuid().as_raw(), UID);
+    assert_eq!(become_root().unwrap(), IdMap::Single);
+    assert_eq!(nix::unistd::geteuid().as_raw(), 0);
+}
+
+fn container() {
+    let sandbox = Sandbox::new();
+    let host = sandbox.path("host");
+    fs::write(host.join("file"), "from the host").unwrap();
+    let script = "id -u; hostname; cat /proc/self/uid_map /data/file; echo x >/dev/null && echo y >/dev/shm/y && touch /made
+        stat -c %t:%T /dev/null; ls /dev/mqueue; busybox rm -r /etc; ls /; cat /proc/keys; touch /data/x; busybox ip -o addr";
+    let (exit, output) = sandbox.sh(script, |plan| {
+        let source = MountSource::Bind { source: host, recursive: true };
+        plan.mounts.push(Mount { target: "/data".into(), source, readonly: true });
+    });
+    assert_eq!(exit, Exit::Code(0), "{output}");
+    assert!(output.starts_with("0\nvessel\n") && output.contains(&format!("{UID}          1\n")), "{output}");
+    assert!(output.contains("from the host1:3\n") && output.contains("/data/x: Read-only"), "{output}");
+    assert!(output.contains("made\n") && !output.contains("etc\n") && output.contains("127.0.0.1/8"), "{output}");
+    assert!(sandbox.path("upper/made").exists());
+}
+
+fn host_network_binds_the_hosts_sysfs() {
+    let (exit, output) = Sandbox::new().sh("ls /sys/kernel; touch /sys/x; ls -A /sys/firmware", |plan| plan.new_network = false);
+    assert_eq!(exit, Exit::Code(0), "{output}");
+    assert!(output.contains("mm\n") && output.contains("Read-only"), "{output}");
+}
+
+fn unmapped_user_is_named() {
+    let sandbox = Sandbox::new();
+    let mut plan = sandbox.plan(&["/bin/true"]);
+    plan.user.uid = 1000;
+    let error = run(plan).unwrap_err().to_string();
+    assert!(error.contains("become user 1000") && error.contains("/etc/subuid"), "{error}");
+}
+
+fn terminal() {
+    let sandbox = Sandbox::new();
+    let mut plan = sandbox.plan(&["/bin/sh", "-c", "tty; echo x >/dev/console"]);
+    plan.stdio = Stdio::Terminal { size: None };
+    let child = spawn(plan).unwrap();
+    assert_eq!(read_terminal(&child), "/dev/pts/0\nx\n");
+    assert_eq!(reap(&child).unwrap().0, Exit::Code(0));
+}

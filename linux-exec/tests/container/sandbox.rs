@@ -1,0 +1,149 @@
+//! A tiny root file system from busybox, and a plan as an ordinary `run` would make it.
+use linux_exec::{
+    capabilities::CapabilitySet,
+    plan::{Entry, Mount, MountSource, Plan, Stdio},
+    rootfs::Rootfs,
+    spawn::{Child, Exit, SpawnError, reap, spawn},
+    users::User,
+};
+use std::{
+    fs,
+    io::Read,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+pub(crate) const BUSYBOX: &str = "/bin/busybox";
+const PATH: &str = "PATH=/bin";
+
+/// What Docker masks and makes read-only.
+pub(crate) const MASKED: [&str; 6] =
+    ["/proc/acpi", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"];
+pub(crate) const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Directories of one container; gone when dropped.
+pub(crate) struct Sandbox {
+    directory: tempfile::TempDir,
+}
+
+impl Sandbox {
+    /// A layer with busybox, and an upper directory on a tmpfs where there is one.
+    pub(crate) fn new() -> Self {
+        let place = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
+        let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir_in(place).unwrap();
+        let sandbox = Self { directory };
+        for name in ["lower/bin", "lower/etc", "upper", "work", "host"] {
+            fs::create_dir_all(sandbox.path(name)).unwrap();
+        }
+        fs::copy(BUSYBOX, sandbox.path("lower/bin/busybox")).unwrap();
+        for applet in ["sh", "true", "cat", "ls", "sleep", "tty", "id", "kill", "stat", "touch", "echo", "pwd", "hostname"] {
+            std::os::unix::fs::symlink("busybox", sandbox.path("lower/bin").join(applet)).unwrap();
+        }
+        sandbox
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn root(&self) -> Rootfs {
+        let fresh = self.path("work/0");
+        let _ = fs::remove_dir_all(&fresh);
+        fs::create_dir(&fresh).unwrap();
+        Rootfs::overlay(&[self.path("lower")], &self.path("upper"), &fresh, true).unwrap()
+    }
+
+    /// A plan that runs `argv` (argv[0] is a path).
+    pub(crate) fn plan(&self, argv: &[&str]) -> Plan<'static> {
+        let entry = Entry::Exec {
+            program: argv[0].into(),
+            argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
+            env: vec![PATH.into()],
+        };
+        plan(self.root(), entry)
+    }
+
+    /// Runs a shell script and gives its exit and what it wrote.
+    pub(crate) fn sh(&self, script: &str, change: impl FnOnce(&mut Plan<'static>)) -> (Exit, String) {
+        let mut plan = self.plan(&["/bin/sh", "-c", script]);
+        change(&mut plan);
+        run(plan).unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+}
+
+pub(crate) fn plan(root: Rootfs, entry: Entry) -> Plan<'static> {
+    let mount = |target: &str, source, readonly| Mount { target: target.into(), source, readonly };
+    Plan {
+        root,
+        root_readonly: false,
+        mounts: vec![
+            mount("/proc", MountSource::Proc, false),
+            mount("/dev", MountSource::Dev { shm_bytes: 64 << 20, host_devices: false }, false),
+            mount("/sys", MountSource::Sysfs, true),
+            mount("/sys/fs/cgroup", MountSource::Cgroup, true),
+        ],
+        masked_paths: MASKED.iter().map(PathBuf::from).collect(),
+        readonly_paths: READ_ONLY.iter().map(PathBuf::from).collect(),
+        new_network: true,
+        hostname: Some("vessel".into()),
+        cwd: "/".into(),
+        user: root_user(),
+        capabilities: CapabilitySet::docker_default(),
+        no_new_privileges: true,
+        seccomp: Some(linux_exec::seccomp::docker_default(CapabilitySet::docker_default())),
+        rlimits: vec![],
+        cgroup: None,
+        stdio: Stdio::Inherit,
+        entry,
+    }
+}
+
+pub(crate) fn root_user() -> User {
+    User { uid: 0, gid: 0, groups: vec![], home: "/root".into() }
+}
+
+/// Runs a plan with its output in a pipe, to the end.
+pub(crate) fn run(mut plan: Plan<'_>) -> Result<(Exit, String), SpawnError> {
+    let (mut reader, files) = piped();
+    plan.stdio = files;
+    let child = spawn(plan)?;
+    Ok(finish(&child, &mut reader))
+}
+
+/// Input from /dev/null, output and error into a pipe.
+pub(crate) fn piped() -> (std::io::PipeReader, Stdio) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let input = OwnedFd::from(fs::File::open("/dev/null").unwrap());
+    let error = OwnedFd::from(writer.try_clone().unwrap());
+    (reader, Stdio::Files([input, OwnedFd::from(writer), error]))
+}
+
+pub(crate) fn finish(child: &Child, reader: &mut impl Read) -> (Exit, String) {
+    let mut output = String::new();
+    reader.read_to_string(&mut output).unwrap();
+    (reap(child).unwrap().0, output)
+}
+
+/// Runs a part of [`crate::parts`] in a process of its own, with one thread, and gives its output.
+pub(crate) fn part(name: &str, arguments: &[String]) -> String {
+    let output = own_command().arg(name).args(arguments).stderr(std::process::Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{name}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// This program again.
+pub(crate) fn own_command() -> std::process::Command {
+    std::process::Command::new(std::env::current_exe().unwrap())
+}
+
+/// Reads until end-of-file, which a pty's master reports as EIO.
+pub(crate) fn read_terminal(child: &Child) -> String {
+    let mut master = fs::File::from(child.terminal.as_ref().unwrap().try_clone().unwrap());
+    let mut output = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = master.read(&mut buffer) {
+        output.extend(&buffer[..length]);
+    }
+    String::from_utf8_lossy(&output).replace('\r', "")
+}
+

@@ -1,0 +1,69 @@
+//! Compiles the Linux half of the demo's program. Its Wasm half, `demo/vessel.wat`, is committed, as the compiler that
+//! rustc links with can seldom make Wasm.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+const SOURCE: &str = "demo/vessel.c";
+
+/// A static executable without any library, at a fixed address, and small: what a container can start fastest.
+const FLAGS: [&str; 15] = [
+    "-std=c11",
+    "-Wall",
+    "-Wextra",
+    "-Os",
+    "-ffreestanding",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-pie",
+    "-no-pie",
+    "-static",
+    "-nostdlib",
+    "-s",
+    "-Wl,--build-id=none",
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,noseparate-code",
+];
+
+fn main() -> ExitCode {
+    println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-env-changed=CC");
+    match compile() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            println!("cargo::error={}", problem.replace('\n', " | "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compile() -> Result<(), String> {
+    let compiler = env::var("CC").ok().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "cc".to_owned());
+    let mut words = compiler.split_whitespace();
+    let program = words.next().unwrap_or("cc");
+    let target: PathBuf = variable("OUT_DIR")?.into();
+    let output = Command::new(program)
+        .args(words)
+        .args(FLAGS)
+        .arg("-o")
+        .arg(target.join("vessel"))
+        .arg(PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join(SOURCE))
+        .output()
+        .map_err(|error| {
+            format!("cannot run the C compiler `{program}`: {error}; install one (Debian: apt install gcc) or set CC")
+        })?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            Err(format!("`{compiler}` cannot compile {SOURCE}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        }
+    }
+}
+
+fn variable(name: &str) -> Result<OsString, String> {
+    env::var_os(name).ok_or_else(|| format!("{name} is not set: this program is for cargo to run"))
+}

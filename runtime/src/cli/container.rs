@@ -1,0 +1,187 @@
+//! Commands on containers that exist.
+
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Attach to the output, forward signals, and end with the container's exit code
+    #[arg(short, long)]
+    pub(crate) attach: bool,
+    /// Attach to standard input too
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PsArgs {
+    /// Show those that ended too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Show only those for which this holds: id=, name=, status=, label=, kind=
+    #[arg(short, long, value_name = "filter")]
+    pub(crate) filter: Vec<String>,
+    /// `json`, or a template such as 'table {{.ID}}\t{{.Names}}'
+    #[arg(long, value_name = "string")]
+    pub(crate) format: Option<String>,
+    /// Show the n newest, also those that ended
+    #[arg(short = 'n', long, value_name = "int")]
+    pub(crate) last: Option<usize>,
+    /// Show the newest, also if it ended
+    #[arg(short, long)]
+    pub(crate) latest: bool,
+    /// Show whole ids and commands
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Go on as the container writes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Show what was written since a time (2024-01-02T13:23:37Z) or age (42m)
+    #[arg(long, value_name = "string")]
+    pub(crate) since: Option<String>,
+    /// Number of lines from the end
+    #[arg(short = 'n', long, value_name = "string", default_value = "all", value_parser = parse_tail, allow_negative_numbers = true)]
+    pub(crate) tail: Tail,
+    /// Show when each line was written
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Show what was written before a time (2024-01-02T13:23:37Z) or age (42m)
+    #[arg(long, value_name = "string")]
+    pub(crate) until: Option<String>,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+}
+
+/// `--tail`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// All lines.
+    All,
+    /// So many from the end.
+    Last(usize),
+}
+
+fn parse_tail(text: &str) -> Result<Tail, &'static str> {
+    match text.parse::<i64>() {
+        Ok(count) => Ok(usize::try_from(count).map_or(Tail::All, Tail::Last)),
+        Err(_) if text == "all" => Ok(Tail::All),
+        Err(_) => Err("expected a number of lines, or `all`"),
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "amphora exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
+pub(crate) struct ExecArgs {
+    /// Run in the background
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Set an environment variable, or pass on the caller's
+    #[arg(short, long, value_name = "list")]
+    pub(crate) env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "list")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command all capabilities
+    #[arg(long)]
+    pub(crate) privileged: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// User, as name or uid, and maybe group: name[:group]
+    #[arg(short, long, value_name = "string")]
+    pub(crate) user: Option<String>,
+    /// Working directory inside the container
+    #[arg(short, long, value_name = "string")]
+    pub(crate) workdir: Option<String>,
+    // The container, then the command. One argument to the parser, so that nothing after it is read as an option of ours.
+    #[arg(value_name = "CONTAINER COMMAND [ARG...]", required = true, num_args = 2.., trailing_var_arg = true, hide = true)]
+    words: Vec<String>,
+}
+
+impl ExecArgs {
+    /// Name or id.
+    pub(crate) fn container(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// The program and its arguments; never empty.
+    pub(crate) fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// `json`, or a template such as '{{.State.ExitCode}}'
+    #[arg(short, long, value_name = "string")]
+    pub(crate) format: Option<String>,
+    /// Look only for this
+    #[arg(long = "type", value_name = "type")]
+    pub(crate) object_type: Option<ObjectType>,
+    /// Names or ids of containers or images
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+/// `inspect --type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ObjectType {
+    // Containers
+    Container,
+    // Images
+    Image,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// Seconds until SIGKILL, -1 to wait for ever
+    #[arg(short, long = "time", alias = "timeout", value_name = "seconds", allow_negative_numbers = true)]
+    pub(crate) time: Option<String>,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// Signal to send, by name or number
+    #[arg(short, long, value_name = "string", default_value = "KILL")]
+    pub(crate) signal: String,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// Kill it first if it runs
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Remove its unnamed volumes too
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}

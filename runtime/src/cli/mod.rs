@@ -1,0 +1,354 @@
+//! The command line: what can be typed, and nothing of what it means.
+//!
+//! Structs of arguments carry no doc comments, as clap would take those for the command's help, which stands at the
+//! variants of [`Command`]; nor do the variants of value enums, which would make `--help` three times as long.
+
+mod container;
+mod filter;
+mod image;
+mod run;
+mod system;
+mod unsupported;
+
+pub(crate) use container::{
+    ExecArgs, InspectArgs, KillArgs, LogsArgs, ObjectType, PsArgs, RmArgs, StartArgs, StopArgs, Tail, WaitArgs,
+};
+pub(crate) use filter::Filters;
+pub(crate) use image::{
+    ExplainArgs, ExplainFormat, ImageCommand, ImageInspectArgs, ImagesArgs, ImportArgs, LoadArgs, PullArgs, RmiArgs,
+    TagArgs,
+};
+pub(crate) use run::{ContainerArgs, CreateArgs, NetworkChoice, PreferChoice, PullPolicy, RunArgs};
+pub(crate) use system::{CompletionsArgs, FormatArgs, PruneArgs, SystemCommand};
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use std::{ffi::OsString, path::PathBuf};
+
+/// One runtime for Linux and Wasm images
+#[derive(Debug, Parser)]
+#[command(name = "amphora", version, args_override_self = true, disable_version_flag = true, arg(version_flag()))]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What is given before the command.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(crate) struct Globals {
+    /// Where images and containers are kept (also AMPHORA_ROOT)
+    #[arg(long, value_name = "path")]
+    pub(crate) root: Option<PathBuf>,
+    /// Where the state of running containers is kept (also AMPHORA_RUNROOT)
+    #[arg(long, value_name = "path")]
+    pub(crate) runroot: Option<PathBuf>,
+}
+
+/// A command with its arguments.
+#[derive(Debug, Subcommand)]
+#[command(defer = true)]
+pub(crate) enum Command {
+    /// Create a container from an image and run it
+    Run(Box<RunArgs>),
+    /// Create a container from an image
+    Create(Box<CreateArgs>),
+    /// Start containers that were created or have ended
+    Start(StartArgs),
+    /// List containers
+    Ps(PsArgs),
+    /// Show what a container wrote
+    Logs(LogsArgs),
+    /// Run another command in a running container
+    Exec(ExecArgs),
+    /// Show all that is known about containers or images
+    Inspect(InspectArgs),
+    /// Ask containers to stop, then kill them
+    Stop(StopArgs),
+    /// Send a signal to containers
+    Kill(KillArgs),
+    /// Wait until containers end, and print their exit codes
+    Wait(WaitArgs),
+    /// Remove containers
+    Rm(RmArgs),
+    /// List images
+    Images(ImagesArgs),
+    /// Remove images
+    Rmi(RmiArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Read images from an archive or a layout directory
+    Load(LoadArgs),
+    /// Make an image from a root file system archive or a Wasm file
+    Import(ImportArgs),
+    /// Fetch an image from its registry
+    Pull(PullArgs),
+    /// Look into images and manage them
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Show the machine, the store and what can be enforced here
+    Info(FormatArgs),
+    /// Show the version
+    Version(FormatArgs),
+    /// Check and clean the installation
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// Print a shell's completion script
+    Completions(CompletionsArgs),
+    /// Run the same program as a Linux and as a Wasm image, side by side
+    Demo,
+}
+
+fn version_flag() -> clap::Arg {
+    clap::Arg::new("version")
+        .short('v')
+        .short_alias('V')
+        .long("version")
+        .action(ArgAction::Version)
+        .help("Print version")
+}
+
+/// Parses the whole command line; the first argument is the program's name.
+///
+/// `Globals` and `Command` are what was typed, not yet understood. The error prints itself; it is help or the version, to
+/// standard output, where `use_stderr` is false.
+///
+/// # Errors
+/// Whatever clap refuses, and `not supported yet` for what only Docker has.
+pub(crate) fn parse(args: Vec<OsString>) -> Result<(Globals, Command), clap::Error> {
+    match parse_hot(&args) {
+        Some(parsed) => Ok(parsed),
+        None => parse_all(args),
+    }
+}
+
+fn parse_all(args: Vec<OsString>) -> Result<(Globals, Command), clap::Error> {
+    let cli = Cli::try_parse_from(args).map_err(unsupported::explain)?;
+    Ok((cli.globals, cli.command))
+}
+
+/// Parses the commands that start something, without making the parser of any other command: a third less time, and a
+/// dozen page faults less. Whatever it does not understand, help and mistakes included, is left to the whole parser.
+fn parse_hot(args: &[OsString]) -> Option<(Globals, Command)> {
+    let mut globals = Globals::default();
+    let mut rest = args.get(1..)?;
+    loop {
+        let (first, tail) = rest.split_first()?;
+        let first = first.to_str()?;
+        if !first.starts_with('-') {
+            return Some((globals, parse_one(first, rest)?));
+        }
+        let (name, value, tail) = match first.split_once('=') {
+            Some((name, value)) => (name, OsString::from(value), tail),
+            None => (first, tail.first()?.clone(), tail.get(1..)?),
+        };
+        match name {
+            _ if value.is_empty() || value.as_encoded_bytes().starts_with(b"-") => return None,
+            "--root" => globals.root = Some(value.into()),
+            "--runroot" => globals.runroot = Some(value.into()),
+            _ => return None,
+        }
+        rest = tail;
+    }
+}
+
+fn parse_one(name: &str, args: &[OsString]) -> Option<Command> {
+    match name {
+        "run" => arguments("run", args).map(|args| Command::Run(Box::new(args))),
+        "create" => arguments("create", args).map(|args| Command::Create(Box::new(args))),
+        "start" => arguments("start", args).map(Command::Start),
+        "exec" => arguments("exec", args).map(Command::Exec),
+        _ => None,
+    }
+}
+
+fn arguments<A: Args>(name: &'static str, args: &[OsString]) -> Option<A> {
+    let command = A::augment_args(clap::Command::new(name)).args_override_self(true);
+    A::from_arg_matches_mut(&mut command.try_get_matches_from(args).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn run(line: &str) -> ContainerArgs {
+        match parse(words(line)).unwrap() {
+            (_, Command::Run(args)) => args.container,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refusal(line: &str) -> String {
+        parse(words(line)).unwrap_err().render().to_string()
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        let mut command = Cli::command();
+        command.build();
+        command.debug_assert();
+    }
+
+    #[test]
+    fn both_ways_of_parsing_agree() {
+        for line in [
+            "amphora run alpine",
+            "amphora --root /r run --rm -it -e A=b alpine -la --name x -- y",
+            "amphora --runroot=/x --root /y --root /z run --name a --name b --memory-swap -1 alpine sh -c true",
+            "amphora create --net host -h web --pids-limit=-1 alpine",
+            "amphora start -ai web",
+            "amphora exec -it -w / web sh -c exit",
+            "amphora run --read-only -- alpine -- x",
+        ] {
+            let hot = parse_hot(&words(line)).unwrap();
+            assert_eq!(format!("{hot:?}"), format!("{:?}", parse_all(words(line)).unwrap()), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_left_to_the_whole_parser() {
+        for line in [
+            "amphora",
+            "amphora --root",
+            "amphora --root= run alpine",
+            "amphora --root -x run alpine",
+            "amphora --version",
+            "amphora --nonsense run alpine",
+            "amphora run --help",
+            "amphora run",
+            "amphora run --nonsense alpine",
+            "amphora ps",
+            "amphora help run",
+        ] {
+            assert!(parse_hot(&words(line)).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn nothing_after_the_image_is_ours() {
+        let args = run("amphora run --rm alpine -la --rm --name x -p 80 -- --help");
+        assert_eq!(args.image(), "alpine");
+        assert_eq!(args.command(), ["-la", "--rm", "--name", "x", "-p", "80", "--", "--help"]);
+        assert_eq!((args.rm, args.name), (true, None));
+    }
+
+    #[test]
+    fn nothing_after_the_command_of_exec_is_ours() {
+        match parse(words("amphora exec -i web ls -la --tty")).unwrap().1 {
+            Command::Exec(args) => {
+                assert_eq!((args.container(), args.interactive, args.tty), ("web", true, false));
+                assert_eq!(args.command(), ["ls", "-la", "--tty"]);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(refusal("amphora exec web").contains("Usage: amphora exec [OPTIONS] CONTAINER COMMAND [ARG...]"));
+    }
+
+    #[test]
+    fn the_limits_and_mounts_of_a_command_line_are_understood() {
+        let args = run(
+            "amphora run -m 128m --memory-swap -1 --cpus 0.5 --pids-limit 64 --timeout 1m --ulimit core=-1 -v ./a:/b x",
+        );
+        let limits = args.limits().unwrap();
+        assert_eq!((limits.memory_bytes, limits.memory_swap_bytes), (Some(128 << 20), Some(-1)));
+        assert_eq!((limits.cpu_millis, limits.pids, limits.timeout_ms), (Some(500), Some(64), Some(60_000)));
+        assert_eq!(limits.ulimits.len(), 1);
+        assert_eq!(args.mounts("/home".as_ref()).unwrap()[0].target.as_os_str(), "/b");
+        let message = run("amphora run -m 1k alpine").limits().unwrap_err().to_string();
+        assert_eq!(message, "invalid value `1k` for --memory: the minimum is 6m (6291456 bytes)");
+        assert_eq!(run("amphora run --stop-timeout -1 x").stop_timeout_ms(), Ok(Some(None)));
+        assert_eq!(run("amphora run --stop-timeout 3 x").stop_timeout_ms(), Ok(Some(Some(3000))));
+        assert_eq!(run("amphora run x").stop_timeout_ms(), Ok(None));
+    }
+
+    #[test]
+    fn usage_names_the_whole_command() {
+        assert!(refusal("amphora run").contains("Usage: amphora run [OPTIONS] IMAGE [COMMAND] [ARG...]"));
+        assert!(refusal("amphora image explain").contains("Usage: amphora image explain"));
+        let help = refusal("amphora run --help");
+        assert!(
+            help.starts_with("Create a container from an image and run it\n\nUsage: amphora run [OPTIONS] IMAGE"),
+            "{help}"
+        );
+        assert_eq!(help, refusal("amphora help run"));
+        assert!(help.contains("  -h, --hostname <string>"), "{help}");
+    }
+
+    #[test]
+    fn what_only_docker_has_is_named() {
+        for (line, message) in [
+            (
+                "amphora run -p 8080:80 alpine",
+                "error: not supported yet: the flag `-p`; --network host shares the host's ports\n",
+            ),
+            ("amphora run --restart=always alpine", "error: not supported yet: the flag `--restart`;"),
+            ("amphora run -itP alpine", "error: not supported yet: the flag `-P`;"),
+            ("amphora create --oom-kill-disable alpine", "error: not supported yet: the flag `--oom-kill-disable`\n"),
+            ("amphora build .", "error: not supported yet: the command `build`; build elsewhere"),
+            ("amphora --root /x volume ls", "error: not supported yet: the command `volume`\n"),
+        ] {
+            let refusal = refusal(line);
+            assert!(refusal.starts_with(message), "{line}: {refusal}");
+        }
+        assert!(refusal("amphora run --network bridge alpine").contains("not supported yet: expected `none`"));
+        assert!(refusal("amphora run --nonsense alpine").contains("unexpected argument '--nonsense'"));
+        let message = refusal("amphora inspct web");
+        assert!(message.contains("a similar subcommand exists: 'inspect'"), "{message}");
+    }
+
+    #[test]
+    fn no_flag_is_both_supported_and_unsupported() {
+        for name in ["run", "create", "exec"] {
+            let mut command = Cli::command();
+            command.build();
+            let known: Vec<String> =
+                command.find_subcommand_mut(name).unwrap().get_arguments().flat_map(spellings).collect();
+            assert!(!known.iter().any(|flag| unsupported::is_listed(flag)), "{name}: {known:?}");
+        }
+    }
+
+    fn spellings(arg: &clap::Arg) -> Vec<String> {
+        let long = arg.get_long_and_visible_aliases().unwrap_or_default().into_iter().map(|name| format!("--{name}"));
+        long.chain(arg.get_short().map(|name| format!("-{name}"))).collect()
+    }
+
+    #[test]
+    fn values_that_begin_with_a_dash_or_are_optional() {
+        match parse(words("amphora logs -f -n 10 --since 5m web")).unwrap().1 {
+            Command::Logs(args) => assert_eq!((args.follow, args.tail), (true, Tail::Last(10))),
+            other => panic!("{other:?}"),
+        }
+        for (line, expected) in [("amphora logs --tail all web", Tail::All), ("amphora logs --tail -1 web", Tail::All)]
+        {
+            assert!(matches!(parse(words(line)).unwrap().1, Command::Logs(args) if args.tail == expected), "{line}");
+        }
+        for (line, verify) in
+            [("", true), ("--tls-verify", true), ("--tls-verify=false", false), ("--tls-verify=true", true)]
+        {
+            let parsed = parse(words(&format!("amphora pull {line} alpine"))).unwrap().1;
+            assert!(
+                matches!(parsed, Command::Pull(args) if args.tls_verify == verify && args.image == "alpine"),
+                "{line}"
+            );
+        }
+        let parsed = parse(words("amphora stop --timeout -1 web")).unwrap().1;
+        assert!(matches!(parsed, Command::Stop(args) if args.time.as_deref() == Some("-1")));
+    }
+
+    #[test]
+    fn every_shell_gets_a_script() {
+        for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+            match parse(words(&format!("amphora completions {shell}"))).unwrap().1 {
+                Command::Completions(args) => {
+                    assert!(String::from_utf8(args.script()).unwrap().contains("pids-limit"), "{shell}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

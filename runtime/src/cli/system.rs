@@ -1,0 +1,46 @@
+//! Commands on the installation as a whole.
+
+use clap::{Args, CommandFactory, Subcommand};
+use clap_complete::Shell;
+
+#[derive(Debug, Subcommand)]
+#[command(defer = true)]
+pub(crate) enum SystemCommand {
+    /// Report what killed processes left behind; exits with 0 when there is nothing
+    Check,
+    /// Remove containers that ended, images without a name, and what was left behind
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Remove all images that no container uses
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FormatArgs {
+    /// `json`, or a template such as '{{.Version}}'
+    #[arg(short, long, value_name = "string")]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+impl CompletionsArgs {
+    /// The completion script of the whole command line.
+    pub(crate) fn script(&self) -> Vec<u8> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut super::Cli::command(), "amphora", &mut script);
+        script
+    }
+}

@@ -1,0 +1,156 @@
+//! `image explain`: what an image is, by which rule, and what its program would need.
+
+use anyhow::{Context, Result};
+use images::{Image, classify::Form, program, program::Program};
+use serde_json::{Map, Value, json};
+use wasm_exec::NetworkGrant;
+
+use super::{image::selection, view};
+use crate::{
+    cli::{ExplainArgs, ExplainFormat},
+    host::Host,
+    target::Target,
+};
+
+/// `amphora image explain`.
+pub(crate) fn explain(host: &Host, args: &ExplainArgs) -> Result<u8> {
+    let selection = selection(args.platform.as_deref(), args.prefer)?;
+    let image = host.store.resolve(&args.image, &selection)?;
+    let image = image.with_context(|| format!("image {0} is not in the store; amphora pull {0}", args.image))?;
+    let fields = fields(host, &image)?;
+    match args.format {
+        ExplainFormat::Json => println!("{}", serde_json::to_string_pretty(&fields)?),
+        ExplainFormat::Text => print!("{}", text(&fields)),
+    }
+    Ok(0)
+}
+
+/// In the order in which they are shown.
+fn fields(host: &Host, image: &Image) -> Result<Map<String, Value>> {
+    let classification = &image.classification;
+    let mut fields = Map::new();
+    let mut put = |name: &str, value: Value| _ = fields.insert(name.to_owned(), value);
+    put("name", json!(image.reference.as_ref().map(|reference| reference.familiar())));
+    put("digest", json!(image.digest.to_string()));
+    put("kind", json!(view::kind_name(image)));
+    put("rule", json!(classification.rule));
+    put("reason", json!(classification.reason));
+    put("warnings", json!(classification.warnings));
+    put("platform", json!(format!("{}/{}", image.config.os(), image.config.architecture())));
+    put("size_bytes", json!(image.size_bytes));
+    put("layers", json!(layers(image)));
+    let target = match Target::of(image) {
+        Err(error) => {
+            put("runs_here", json!(false));
+            put("because", json!(error.to_string()));
+            return Ok(fields);
+        }
+        Ok(target) => target,
+    };
+    put("command", json!(command(image, &target)));
+    if let Some(bytes) = target.wasm_bytes(host, image)? {
+        for (name, value) in wasm_fields(&bytes)? {
+            put(name, value);
+        }
+    } else {
+        put("runs_here", json!(image.config.architecture().to_string() == host_architecture()));
+    }
+    Ok(fields)
+}
+
+fn layers(image: &Image) -> Vec<String> {
+    image.manifest.layers().iter().map(|layer| format!("{} {} bytes", layer.media_type(), layer.size())).collect()
+}
+
+fn command(image: &Image, target: &Target) -> Vec<String> {
+    let config = image.config.config().clone().unwrap_or_default();
+    let entrypoint = config.entrypoint().clone().filter(|words| !words.is_empty());
+    let entrypoint = entrypoint.unwrap_or_else(|| target.default_entrypoint(image));
+    [entrypoint, config.cmd().clone().unwrap_or_default()].concat()
+}
+
+fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn wasm_fields(bytes: &[u8]) -> Result<Vec<(&'static str, Value)>> {
+    let Program { form, role, imports, exports, memory } = program::inspect(bytes)?;
+    let missing = wasm_exec::unprovided_imports(bytes, NetworkGrant::None)?;
+    let form = match form {
+        Form::Module => "module",
+        Form::Component => "component",
+    };
+    let runs = missing.is_empty() && role == program::Role::Command;
+    let mut fields = vec![
+        ("form", json!(form)),
+        ("role", json!(format!("{role:?}").to_lowercase())),
+        ("imports", json!(imports)),
+        ("exports", json!(exports)),
+    ];
+    if let Some((initial, maximum)) = memory {
+        fields.push(("memory_initial_bytes", json!(initial)));
+        fields.push(("memory_maximum_bytes", json!(maximum)));
+    }
+    fields.push(("missing", json!(missing)));
+    fields.push(("needs", json!(needs(&imports))));
+    fields.push(("runs_here", json!(runs)));
+    Ok(fields)
+}
+
+/// Which grants the imports would make use of, as flags of `run`.
+fn needs(imports: &[String]) -> Vec<&'static str> {
+    let uses = |words: &[&str]| imports.iter().any(|import| words.iter().any(|word| import.contains(word)));
+    let mut needs = Vec::new();
+    if uses(&["path_open", "wasi:filesystem"]) {
+        needs.push("directories: grant them with -v SOURCE:TARGET, if it is to see files");
+    }
+    if uses(&["sock_", "wasi:sockets"]) {
+        needs.push("sockets: grant them with --network host, if it is to use the network");
+    }
+    if uses(&["wasi:http"]) {
+        needs.push("an HTTP server or client: not provided");
+    }
+    needs
+}
+
+/// `name: value`, one field a line; a list takes a line for each item.
+fn text(fields: &Map<String, Value>) -> String {
+    let mut text = String::new();
+    for (name, value) in fields {
+        match value {
+            Value::Null => {}
+            Value::Array(items) if items.iter().all(Value::is_string) && name != "command" => {
+                text.extend(items.iter().map(|item| format!("{name}: {}\n", item.as_str().unwrap_or_default())));
+            }
+            Value::String(string) => text.push_str(&format!("{name}: {string}\n")),
+            other => text.push_str(&format!("{name}: {other}\n")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_has_one_field_a_line() {
+        let mut fields = Map::new();
+        fields.insert("kind".into(), json!("wasm"));
+        fields.insert("imports".into(), json!(["a", "b"]));
+        fields.insert("rule".into(), json!(1));
+        fields.insert("name".into(), Value::Null);
+        assert_eq!(text(&fields), "kind: wasm\nimports: a\nimports: b\nrule: 1\n");
+    }
+
+    #[test]
+    fn grants_are_named_as_flags() {
+        let imports = ["wasi_snapshot_preview1::path_open".to_owned(), "wasi:sockets/tcp@0.2.0".to_owned()];
+        assert_eq!(needs(&imports).len(), 2);
+        assert!(needs(&["wasi_snapshot_preview1::fd_write".to_owned()]).is_empty());
+    }
+}

@@ -1,0 +1,208 @@
+//! Commands on images, and finding the image for `run`.
+
+use std::{
+    io::{BufRead, IsTerminal},
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail};
+use images::{
+    Image, Reference, Selection,
+    archive::{self, Loaded},
+    import,
+    platform::{Platform, Prefer},
+    registry::{self, RegistryOptions},
+};
+
+use super::{changes, each, print, view};
+use crate::{
+    cli::{Filters, ImagesArgs, ImportArgs, LoadArgs, PreferChoice, PullArgs, PullPolicy, RmiArgs, TagArgs},
+    host::Host,
+    output::{self, Column},
+    progress::{PullProgress, Silent},
+    target::Target,
+};
+
+const COLUMNS: [Column; 6] = [
+    Column { header: "REPOSITORY", field: "Repository" },
+    Column { header: "TAG", field: "Tag" },
+    Column { header: "KIND", field: "Kind" },
+    Column { header: "IMAGE ID", field: "ID" },
+    Column { header: "CREATED", field: "CreatedSince" },
+    Column { header: "SIZE", field: "Size" },
+];
+
+/// What a template may name besides.
+const MORE_COLUMNS: [Column; 2] =
+    [Column { header: "DIGEST", field: "Digest" }, Column { header: "CREATED AT", field: "CreatedAt" }];
+
+/// `--platform` and `--prefer`.
+pub(crate) fn selection(platform: Option<&str>, prefer: PreferChoice) -> Result<Selection> {
+    let platform = platform.map(|text| text.parse::<Platform>()).transpose()?;
+    let prefer = match prefer {
+        PreferChoice::Linux => Prefer::Linux,
+        PreferChoice::Wasm => Prefer::Wasm,
+    };
+    Ok(Selection { platform, prefer })
+}
+
+/// The image for `run` and `create`: from the store, or from its registry as the policy says.
+pub(crate) fn find_or_pull(host: &Host, name: &str, selection: &Selection, policy: PullPolicy) -> Result<Image> {
+    let found = match policy {
+        PullPolicy::Always => None,
+        PullPolicy::Missing | PullPolicy::Never | PullPolicy::Newer => host.store.resolve(name, selection)?,
+    };
+    match (found, policy) {
+        (Some(image), PullPolicy::Newer) if !is_current(host, name, &image)? => {}
+        (Some(image), _) => return Ok(image),
+        (None, PullPolicy::Never) => {
+            bail!("image {name} is not in the store, and --pull=never was given; amphora pull {name}")
+        }
+        (None, _) => eprintln!("Unable to find image '{name}' locally"),
+    }
+    let reference: Reference = name.parse()?;
+    fetch(host, &reference, selection, &RegistryOptions::default(), false)
+}
+
+fn is_current(host: &Host, name: &str, image: &Image) -> Result<bool> {
+    let reference: Reference = name.parse()?;
+    let remote = registry::remote_digest(&reference, &RegistryOptions::default())?;
+    Ok(remote == image.digest.to_string()
+        || host.store.entry_digest(name)?.is_some_and(|digest| digest == remote))
+}
+
+/// Pulls, and prepares what was pulled, so that `run` need not.
+fn fetch(
+    host: &Host,
+    reference: &Reference,
+    selection: &Selection,
+    options: &RegistryOptions,
+    quiet: bool,
+) -> Result<Image> {
+    let image = if quiet {
+        registry::pull(&host.store, reference, selection, options, &Silent)?
+    } else {
+        registry::pull(&host.store, reference, selection, options, &PullProgress::new())?
+    };
+    prepare(host, &image)?;
+    Ok(image)
+}
+
+/// An image that cannot run is stored all the same.
+fn prepare(host: &Host, image: &Image) -> Result<()> {
+    match Target::of(image) {
+        Ok(target) => target.prepare(host, image),
+        Err(_) => Ok(()),
+    }
+}
+
+/// `amphora pull`.
+pub(crate) fn pull(host: &Host, args: &PullArgs) -> Result<u8> {
+    let reference: Reference = args.image.parse()?;
+    let options = RegistryOptions {
+        credentials: args.creds.as_deref().map(credentials).transpose()?,
+        insecure: !args.tls_verify,
+        ..RegistryOptions::default()
+    };
+    let image = fetch(host, &reference, &selection(args.platform.as_deref(), args.prefer)?, &options, args.quiet)?;
+    if args.quiet {
+        println!("{reference}");
+    } else {
+        println!("Digest: {}\nKind: {}\n{reference}", image.digest, view::kind_name(&image));
+    }
+    Ok(0)
+}
+
+/// `USER:PASSWORD`, or only `USER`: then the password is read from standard input, so that it is in no process list.
+fn credentials(text: &str) -> Result<(String, String)> {
+    if let Some((user, password)) = text.split_once(':') {
+        return Ok((user.to_owned(), password.to_owned()));
+    }
+    if std::io::stdin().is_terminal() {
+        eprint!("Password (shown as you type): ");
+    }
+    let mut password = String::new();
+    std::io::stdin().lock().read_line(&mut password).context("cannot read the password")?;
+    Ok((text.to_owned(), password.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// `amphora load`.
+pub(crate) fn load(host: &Host, args: &LoadArgs) -> Result<u8> {
+    let path = args.input.as_deref().unwrap_or(Path::new("-"));
+    if path == Path::new("-") && std::io::stdin().is_terminal() {
+        bail!("load reads an archive: name it with -i FILE, or feed it to standard input");
+    }
+    for loaded in archive::load(&host.store, path)? {
+        let (name, said) = match &loaded {
+            Loaded::Named(reference) => (reference.to_string(), format!("Loaded image: {}", reference.familiar())),
+            Loaded::Unnamed(digest) => (digest.clone(), format!("Loaded image ID: {digest}")),
+        };
+        if let Some(image) = host.store.resolve(&name, &Selection::default())? {
+            prepare(host, &image)?;
+        }
+        if !args.quiet {
+            println!("{said}");
+        }
+    }
+    Ok(0)
+}
+
+/// `amphora import`.
+pub(crate) fn import(host: &Host, args: &ImportArgs) -> Result<u8> {
+    let name: Reference = args.name.parse()?;
+    let changes = changes::parse(&args.change)?;
+    let image = import::import(&host.store, &args.file, &name, &changes)?;
+    prepare(host, &image)?;
+    println!("{}", image.digest);
+    Ok(0)
+}
+
+/// `amphora tag`.
+pub(crate) fn tag(host: &Host, args: &TagArgs) -> Result<u8> {
+    host.store.tag(&args.source, &args.target.parse()?)?;
+    Ok(0)
+}
+
+/// `amphora rmi`.
+pub(crate) fn rmi(host: &Host, args: &RmiArgs) -> Result<u8> {
+    let used = host.image_digests_in_use()?;
+    each(&args.images, |name| {
+        let lines = host.store.remove(name, args.force, &|digest| used.contains(&digest.to_string()))?;
+        lines.iter().for_each(|line| println!("{line}"));
+        host.check_compiled(true).map(drop)
+    })
+}
+
+/// `amphora images`.
+pub(crate) fn images(host: &Host, args: &ImagesArgs) -> Result<u8> {
+    let filters = Filters::parse(&args.filter, &["reference", "kind", "dangling", "label"])?;
+    let wanted = args.reference.as_deref();
+    let all = host.store.list()?;
+    let shown = all.iter().filter(|image| {
+        matches(&filters, image) && wanted.is_none_or(|wanted| is_named(image, wanted))
+    });
+    let rows: Vec<_> = shown.map(|image| view::image_row(image, args.no_trunc)).collect();
+    let mut columns = COLUMNS.to_vec();
+    if args.digests {
+        columns.insert(2, MORE_COLUMNS[0]);
+    }
+    let format = if args.quiet { Some("{{.ID}}") } else { args.format.as_deref() };
+    let headers = [COLUMNS.as_slice(), &MORE_COLUMNS].concat();
+    print(&output::list(format, &columns, &headers, &rows)?)
+}
+
+/// `REPOSITORY`, with any tag, or `REPOSITORY:TAG`.
+fn is_named(image: &Image, wanted: &str) -> bool {
+    let (Some(name), Ok(wanted_reference)) = (&image.reference, wanted.parse::<Reference>()) else { return false };
+    let any_tag = wanted_reference.familiar_repository() == wanted;
+    name.familiar_repository() == wanted_reference.familiar_repository()
+        && (any_tag || name.tag == wanted_reference.tag)
+}
+
+fn matches(filters: &Filters, image: &Image) -> bool {
+    let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
+    filters.any("reference", |name| is_named(image, name))
+        && filters.any("kind", |kind| view::kind_name(image) == kind)
+        && filters.any("dangling", |dangling| image.reference.is_none() == (dangling == "true"))
+        && filters.labels(|name| labels.and_then(|labels| labels.get(name)).cloned())
+}

@@ -1,0 +1,108 @@
+//! One function for each command: what was typed in, an exit code out.
+
+mod changes;
+mod container;
+mod create;
+mod exec;
+mod explain;
+mod image;
+mod inspect;
+mod logs;
+mod run;
+mod system;
+mod view;
+
+use std::{
+    io::{ErrorKind, Write},
+    path::PathBuf,
+};
+
+use anyhow::{Context, Error, Result};
+
+use crate::{
+    cli::{Command, Globals, ImageCommand, SystemCommand},
+    demo,
+    host::{Host, become_root},
+};
+
+/// Runs a command. The exit code is the program's own for `run`, else 0, or 1 when one of several objects failed.
+pub(crate) fn dispatch(globals: Globals, command: &Command) -> Result<u8> {
+    match command {
+        Command::Completions(args) => return print(&String::from_utf8_lossy(&args.script())),
+        Command::Version(args) => return system::version(args),
+        Command::Demo => return demo::demo(),
+        _ => {}
+    }
+    let host = &Host::open(place(globals.root, "AMPHORA_ROOT"), place(globals.runroot, "AMPHORA_RUNROOT"))?;
+    if touches_files_of_images(command) {
+        become_root()?;
+    }
+    match command {
+        Command::Run(args) => run::run(host, args),
+        Command::Create(args) => create::create(host, args),
+        Command::Start(args) => run::start(host, args),
+        Command::Ps(args) => container::ps(host, args),
+        Command::Logs(args) => logs::logs(host, args),
+        Command::Exec(args) => exec::exec(host, args),
+        Command::Inspect(args) => inspect::inspect(host, args),
+        Command::Stop(args) => container::stop(host, args),
+        Command::Kill(args) => container::kill(host, args),
+        Command::Wait(args) => container::wait(host, args),
+        Command::Rm(args) => container::rm(host, args),
+        Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => image::images(host, args),
+        Command::Rmi(args) | Command::Image(ImageCommand::Rm(args)) => image::rmi(host, args),
+        Command::Tag(args) | Command::Image(ImageCommand::Tag(args)) => image::tag(host, args),
+        Command::Load(args) | Command::Image(ImageCommand::Load(args)) => image::load(host, args),
+        Command::Import(args) | Command::Image(ImageCommand::Import(args)) => image::import(host, args),
+        Command::Pull(args) | Command::Image(ImageCommand::Pull(args)) => image::pull(host, args),
+        Command::Image(ImageCommand::Explain(args)) => explain::explain(host, args),
+        Command::Image(ImageCommand::Inspect(args)) => inspect::inspect_images(host, args),
+        Command::Info(args) => system::info(host, args),
+        Command::System(SystemCommand::Check) => system::check(host),
+        Command::System(SystemCommand::Prune(args)) => system::prune(host, args),
+        Command::Completions(_) | Command::Version(_) | Command::Demo => Ok(0),
+    }
+}
+
+/// Whether a command makes or removes files that belong to an image's own users.
+fn touches_files_of_images(command: &Command) -> bool {
+    match command {
+        Command::Run(_) | Command::Create(_) | Command::Start(_) => true,
+        Command::Load(_) | Command::Import(_) | Command::Pull(_) | Command::Rmi(_) | Command::Tag(_) => true,
+        Command::Image(ImageCommand::Inspect(_) | ImageCommand::Ls(_)) => false,
+        Command::Image(_) | Command::System(_) => true,
+        // `rm` has to reach the container's process first.
+        Command::Rm(_) => false,
+        Command::Ps(_) | Command::Logs(_) | Command::Inspect(_) | Command::Images(_) | Command::Info(_) => false,
+        Command::Exec(_) | Command::Stop(_) | Command::Kill(_) | Command::Wait(_) => false,
+        Command::Version(_) | Command::Completions(_) | Command::Demo => false,
+    }
+}
+
+fn place(flag: Option<PathBuf>, variable: &str) -> Option<PathBuf> {
+    flag.or_else(|| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from))
+}
+
+/// Does something to each of several objects; what fails is said, the others are done all the same.
+fn each<T: AsRef<str>>(names: &[T], mut action: impl FnMut(&str) -> Result<()>) -> Result<u8> {
+    let mut failures: Vec<Error> = Vec::new();
+    for name in names {
+        failures.extend(action(name.as_ref()).err());
+    }
+    match failures.len() {
+        0 => Ok(0),
+        1 => Err(failures.swap_remove(0)),
+        _ => {
+            let lines: Vec<String> = failures.iter().map(|error| format!("{error:#}")).collect();
+            anyhow::bail!("{}", lines.join("\namphora: "))
+        }
+    }
+}
+
+/// Writes to standard output. A reader that went away, as `| head` does, is no error.
+fn print(text: &str) -> Result<u8> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
+        _ => Ok(0),
+    }
+}

@@ -1,0 +1,49 @@
+//! `run` and `start`.
+
+use anyhow::{Result, bail};
+
+use super::{create, each};
+use crate::{
+    cli::{RunArgs, StartArgs},
+    host::Host,
+    lifecycle,
+    timings::Timings,
+};
+
+/// `amphora run`: the container's own exit code, or its id with `-d`.
+pub(crate) fn run(host: &Host, args: &RunArgs) -> Result<u8> {
+    let mut timings = if args.timings { Timings::on() } else { Timings::off() };
+    let (container, lock) = create::make(host, &args.container)?;
+    timings.stage("resolve");
+    if args.detach {
+        lifecycle::start_detached(host, &container, lock)?;
+        println!("{}", container.spec.id);
+        return Ok(0);
+    }
+    let code = lifecycle::run_attached(host, &container, lock, &mut timings)?;
+    eprint!("{}", timings.report());
+    Ok(code)
+}
+
+/// `amphora start`.
+pub(crate) fn start(host: &Host, args: &StartArgs) -> Result<u8> {
+    if args.attach || args.interactive {
+        let [name] = args.containers.as_slice() else { bail!("start -a takes one container at a time") };
+        return start_attached(host, name);
+    }
+    each(&args.containers, |name| {
+        let container = host.containers.find(name)?;
+        let lock = container.lock()?;
+        lifecycle::check_startable(&container)?;
+        lifecycle::start_detached(host, &container, lock)?;
+        println!("{name}");
+        Ok(())
+    })
+}
+
+fn start_attached(host: &Host, name: &str) -> Result<u8> {
+    let container = host.containers.find(name)?;
+    let lock = container.lock()?;
+    lifecycle::check_startable(&container)?;
+    lifecycle::run_attached(host, &container, lock, &mut Timings::off())
+}

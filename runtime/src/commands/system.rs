@@ -1,0 +1,128 @@
+//! `info`, `version`, `system check` and `system prune`.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use anyhow::{Result, bail};
+use linux_exec::{cgroup::Cgroups, userns::IdMap};
+use serde_json::{Value, json};
+
+use super::print;
+use crate::{
+    cli::{FormatArgs, PruneArgs},
+    container::Status,
+    host::{Host, become_root},
+    lifecycle, output,
+};
+
+/// `amphora version`.
+pub(crate) fn version(args: &FormatArgs) -> Result<u8> {
+    let value = json!({
+        "Version": env!("CARGO_PKG_VERSION"),
+        "Os": std::env::consts::OS,
+        "Arch": std::env::consts::ARCH,
+    });
+    show(&value, args.format.as_deref())
+}
+
+/// `Name: value`, one field a line, unless a format says otherwise.
+fn show(value: &Value, format: Option<&str>) -> Result<u8> {
+    let text = output::object(format, value)?.unwrap_or_else(|| {
+        let fields = value.as_object().into_iter().flatten();
+        fields.map(|(name, value)| format!("{name}: {}\n", value.to_string().trim_matches('"'))).collect()
+    });
+    print(&text)
+}
+
+/// `amphora info`.
+pub(crate) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
+    let containers = host.containers.list()?;
+    let mut running = 0;
+    for container in &containers {
+        running += usize::from(matches!(container.status()?, Status::Running(_)));
+    }
+    let id_map = become_root()?;
+    let ids = match &id_map {
+        IdMap::Host => "root".to_owned(),
+        IdMap::Single => "user namespace, one id".to_owned(),
+        IdMap::Range { count } => format!("user namespace, {count} subordinate ids"),
+    };
+    let value = json!({
+        "Version": env!("CARGO_PKG_VERSION"),
+        "Root": host.paths.root,
+        "RunRoot": host.paths.runroot,
+        "Ids": ids,
+        "Rootless": id_map != IdMap::Host,
+        "CgroupMode": Cgroups::detect()?.mode(),
+        "Containers": containers.len(),
+        "ContainersRunning": running,
+        "Images": host.store.list()?.len(),
+        "KernelVersion": nix::sys::utsname::uname()?.release().to_string_lossy(),
+        "Architecture": std::env::consts::ARCH,
+    });
+    show(&value, args.format.as_deref())
+}
+
+/// `amphora system check`: 0 when nothing was left behind, else 1.
+pub(crate) fn check(host: &Host) -> Result<u8> {
+    let found = leftovers(host, false)?;
+    if found.is_empty() {
+        println!("nothing was left behind");
+        return Ok(0);
+    }
+    found.iter().for_each(|line| println!("{line}"));
+    println!("amphora system prune removes all of this");
+    Ok(1)
+}
+
+fn leftovers(host: &Host, remove: bool) -> Result<Vec<String>> {
+    let mut found = host.containers.check(remove)?;
+    found.extend(lifecycle::check_cgroups(host, remove)?);
+    found.extend(host.store.check(remove)?);
+    found.extend(host.check_compiled(remove)?);
+    Ok(found)
+}
+
+/// `amphora system prune`.
+pub(crate) fn prune(host: &Host, args: &PruneArgs) -> Result<u8> {
+    if !args.force && !confirmed(args.all)? {
+        return Ok(1);
+    }
+    for container in host.containers.list()? {
+        if !matches!(container.status()?, Status::Running(_)) {
+            lifecycle::remove(host, &container, false)?;
+            println!("Deleted container: {}", container.spec.name);
+        }
+    }
+    if args.all {
+        remove_unused_images(host)?;
+    }
+    let used = host.image_digests_in_use()?;
+    host.store.remove_unnamed(&|digest| used.contains(&digest.to_string()))?.iter().for_each(|line| println!("{line}"));
+    leftovers(host, true)?.iter().for_each(|line| println!("Deleted {line}"));
+    Ok(0)
+}
+
+fn confirmed(all: bool) -> Result<bool> {
+    let images = if all { ", all images that no container uses" } else { "" };
+    eprint!("This removes all containers that do not run{images}, and what killed commands left behind. Go on? [y/N] ");
+    std::io::stderr().flush()?;
+    if !std::io::stdin().is_terminal() {
+        eprintln!();
+        bail!("nobody can be asked here: use system prune -f");
+    }
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn remove_unused_images(host: &Host) -> Result<()> {
+    let used = host.image_digests_in_use()?;
+    for image in host.store.list()? {
+        let digest = image.digest.to_string();
+        let (false, Some(reference)) = (used.contains(&digest), &image.reference) else { continue };
+        for line in host.store.remove(&reference.to_string(), false, &|digest| used.contains(&digest.to_string()))? {
+            println!("{line}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Containers and images as lists, `inspect` and `--format` show them: Docker's field names, plus our own.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use images::Image;
+use serde_json::{Value, json};
+
+use crate::{
+    container::{Container, Ended, Status},
+    limits::Limits,
+    mounts::{MountKind, MountSpec},
+    output,
+    spec::Network,
+    target::Kind,
+};
+
+/// One line of `ps`.
+pub(crate) fn container_row(container: &Container, no_trunc: bool) -> Result<Value> {
+    let spec = &container.spec;
+    let status = container.status()?;
+    let labels: Vec<String> = spec.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    Ok(json!({
+        "ID": shortened(&spec.id, 12, no_trunc),
+        "Image": spec.image.name,
+        "Kind": spec.image.kind.to_string(),
+        "Command": format!("\"{}\"", ellipsis(&spec.argv.join(" "), 20, no_trunc)),
+        "CreatedAt": output::civil_utc(spec.created_unix_nanos),
+        "RunningFor": ago(spec.created_unix_nanos),
+        "State": status.word(),
+        "Status": status_text(&status),
+        "Names": spec.name,
+        "Labels": labels.join(","),
+        "Mounts": spec.mounts.iter().map(|m| m.target.display().to_string()).collect::<Vec<_>>().join(","),
+        "Networks": network_name(spec.network),
+    }))
+}
+
+fn status_text(status: &Status) -> String {
+    match status {
+        Status::Created => "Created".to_owned(),
+        Status::Running(running) => format!("Up {}", ago(running.started_unix_nanos).trim_end_matches(" ago")),
+        Status::Stopped(ended) => format!("Exited ({}) {}", ended.exit_code, ago(ended.finished_unix_nanos)),
+    }
+}
+
+fn ago(moment_nanos: i64) -> String {
+    output::age(moment_nanos, output::now_nanos())
+}
+
+fn network_name(network: Network) -> &'static str {
+    match network {
+        Network::None => "none",
+        Network::Host => "host",
+    }
+}
+
+/// One line of `images`. An image without a name shows `<none>`.
+pub(crate) fn image_row(image: &Image, no_trunc: bool) -> Value {
+    let none = || "<none>".to_owned();
+    let created = image.created.as_deref().and_then(output::parse_rfc3339);
+    json!({
+        "Repository": image.reference.as_ref().map_or_else(none, |r| r.familiar_repository()),
+        "Tag": image.reference.as_ref().and_then(|r| r.tag.clone()).unwrap_or_else(none),
+        "Digest": image.digest.to_string(),
+        "Kind": kind_name(image),
+        "ID": match no_trunc {
+            true => image.digest.to_string(),
+            false => image.digest.digest().chars().take(12).collect(),
+        },
+        "CreatedSince": created.map_or_else(|| "N/A".to_owned(), ago),
+        "CreatedAt": image.created.clone().unwrap_or_default(),
+        "Size": output::size(image.size_bytes),
+    })
+}
+
+/// `linux`, `wasm`, or what else it is.
+pub(crate) fn kind_name(image: &Image) -> String {
+    use images::Class;
+    match (&image.classification.class, Kind::of(image)) {
+        (_, Some(kind)) => kind.to_string(),
+        (Class::Windows, None) => "windows".to_owned(),
+        (Class::ProxyWasm, None) => "proxy-wasm".to_owned(),
+        (Class::Spin, None) => "spin".to_owned(),
+        (_, None) => "other".to_owned(),
+    }
+}
+
+/// `inspect` of a container.
+pub(crate) fn container_details(container: &Container) -> Result<Value> {
+    let spec = &container.spec;
+    Ok(json!({
+        "Id": spec.id,
+        "Created": output::rfc3339(spec.created_unix_nanos),
+        "Path": spec.argv.first(),
+        "Args": spec.argv.get(1..).unwrap_or_default(),
+        "State": state(&container.status()?),
+        "Image": spec.image.digest,
+        "Kind": spec.image.kind.to_string(),
+        "Name": spec.name,
+        "LogPath": existing(container.log_path()),
+        "HostConfig": host_config(container),
+        "Mounts": spec.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "Config": {
+            "Hostname": spec.hostname,
+            "User": spec.user,
+            "Env": spec.env,
+            "Cmd": spec.argv,
+            "Image": spec.image.name,
+            "WorkingDir": spec.cwd,
+            "Labels": spec.labels,
+            "Tty": spec.stdio.terminal,
+            "OpenStdin": spec.stdio.interactive,
+            "StopSignal": spec.stop_signal,
+            "StopTimeoutMs": spec.stop_timeout_ms,
+        },
+    }))
+}
+
+fn existing(path: PathBuf) -> Option<PathBuf> {
+    path.exists().then_some(path)
+}
+
+fn host_config(container: &Container) -> Value {
+    let spec = &container.spec;
+    let Limits {
+        memory_bytes,
+        memory_swap_bytes,
+        cpu_millis,
+        cpu_shares,
+        cpuset_cpus,
+        pids,
+        ulimits,
+        timeout_ms,
+        fuel,
+    } = &spec.limits;
+    json!({
+        "Memory": memory_bytes.unwrap_or(0),
+        "MemorySwap": memory_swap_bytes.unwrap_or(0),
+        "NanoCpus": cpu_millis.unwrap_or(0) * 1_000_000,
+        "CpuShares": cpu_shares.unwrap_or(0),
+        "CpusetCpus": cpuset_cpus.as_deref().unwrap_or(""),
+        "PidsLimit": pids,
+        "Ulimits": ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect::<Vec<_>>(),
+        "TimeoutMs": timeout_ms,
+        "Fuel": fuel,
+        "NetworkMode": network_name(spec.network),
+        "AutoRemove": spec.auto_remove,
+        "ReadonlyRootfs": spec.read_only,
+        "Privileged": spec.security.privileged,
+        "CapAdd": spec.security.cap_add,
+        "CapDrop": spec.security.cap_drop,
+    })
+}
+
+fn state(status: &Status) -> Value {
+    let never = "0001-01-01T00:00:00Z".to_owned();
+    let (pid, started, ended) = match status {
+        Status::Created => (0, never.clone(), Ended::default()),
+        Status::Running(running) => (running.pid, output::rfc3339(running.started_unix_nanos), Ended::default()),
+        Status::Stopped(ended) => (0, output::rfc3339(ended.started_unix_nanos), ended.clone()),
+    };
+    let finished = match status {
+        Status::Stopped(ended) => output::rfc3339(ended.finished_unix_nanos),
+        Status::Created | Status::Running(_) => never,
+    };
+    json!({
+        "Status": status.word(),
+        "Running": matches!(status, Status::Running(_)),
+        "Pid": pid,
+        "ExitCode": ended.exit_code,
+        "OOMKilled": ended.oom_killed,
+        "LimitHit": ended.limit_hit,
+        "Error": ended.error.unwrap_or_default(),
+        "StartedAt": started,
+        "FinishedAt": finished,
+        "PeakMemoryBytes": ended.peak_memory_bytes,
+        "CpuMicroseconds": ended.cpu_usec,
+        "ForksRefused": ended.pids_refused,
+        "FuelUsed": ended.fuel_used,
+    })
+}
+
+fn mount(mount: &MountSpec) -> Value {
+    let (kind, source) = match &mount.kind {
+        MountKind::Bind { source, .. } => ("bind", source.display().to_string()),
+        MountKind::Volume { name, .. } => ("volume", name.clone().unwrap_or_default()),
+        MountKind::Tmpfs { .. } => ("tmpfs", String::new()),
+    };
+    json!({ "Type": kind, "Source": source, "Destination": mount.target, "RW": !mount.readonly })
+}
+
+/// `inspect` of an image.
+pub(crate) fn image_details(image: &Image) -> Value {
+    let config = image.config.config().as_ref();
+    json!({
+        "Id": image.digest.to_string(),
+        "RepoTags": image.reference.as_ref().map(|r| r.familiar()).into_iter().collect::<Vec<_>>(),
+        "Created": image.created,
+        "Kind": kind_name(image),
+        "Rule": image.classification.rule,
+        "Os": image.config.os().to_string(),
+        "Architecture": image.config.architecture().to_string(),
+        "Size": image.size_bytes,
+        "Config": config,
+        "RootFS": { "Layers": image.config.rootfs().diff_ids() },
+        "Labels": config.and_then(|c| c.labels().clone()),
+    })
+}
+
+fn shortened(text: &str, length: usize, whole: bool) -> &str {
+    if whole { text } else { text.get(..length).unwrap_or(text) }
+}
+
+fn ellipsis(text: &str, length: usize, whole: bool) -> String {
+    if whole || text.chars().count() <= length {
+        return text.to_owned();
+    }
+    text.chars().take(length - 1).chain(['…']).collect()
+}

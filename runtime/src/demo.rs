@@ -1,0 +1,213 @@
+//! `amphora demo`: one program as a Linux image and as a Wasm image, side by side.
+//!
+//! Needs no network, and leaves nothing behind: its store is a temporary folder. Each step is a command that a user
+//! could type, run as such and shown before its output.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use images::{
+    Reference,
+    import::{self, Changes},
+};
+
+use crate::{host::Host, output};
+
+/// First argument of the process that imports the built-in images.
+pub(crate) const IMPORT: &str = "__import-demo";
+
+const LINUX_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vessel"));
+const WASM_PROGRAM: &str = include_str!("../demo/vessel.wat");
+const IMAGES: [&str; 2] = ["vessel:linux", "vessel:wasm"];
+
+/// Runs of each kind in the last step.
+const RUNS: usize = 40;
+
+/// `amphora demo`.
+pub(crate) fn demo() -> Result<u8> {
+    let stage = Stage::set()?;
+    let shown = stage.play();
+    let cleared = stage.clear();
+    shown.and(cleared).map(|()| 0)
+}
+
+/// What the importing process does.
+pub(crate) fn import_images(host: &Host) -> Result<()> {
+    let linux: Reference = IMAGES[0].parse()?;
+    let changes = Changes { entrypoint: Some(vec!["/vessel".to_owned()]), ..Changes::default() };
+    import::import_files(&host.store, &[("vessel", 0o755, LINUX_PROGRAM)], &linux, &changes)?;
+    let wasm = import::import_wasm(&host.store, WASM_PROGRAM.as_bytes(), &IMAGES[1].parse()?)?;
+    crate::target::Target::of(&wasm)?.prepare(host, &wasm)
+}
+
+/// A store of its own.
+struct Stage {
+    folder: PathBuf,
+}
+
+impl Stage {
+    fn set() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("amphora-demo-{}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self { folder })
+    }
+
+    /// Through amphora itself: as an ordinary user, the files of a container belong to ids that only it may touch.
+    fn clear(&self) -> Result<()> {
+        let left = self.amphora(&["system", "prune", "-a", "-f"]).output().context("cannot clean up")?;
+        if !left.status.success() {
+            bail!("cannot clean up {}: {}", self.folder.display(), String::from_utf8_lossy(&left.stderr));
+        }
+        fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {}", self.folder.display()))
+    }
+
+    fn amphora(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("--root").arg(self.folder.join("root")).arg("--runroot").arg(self.folder.join("run"));
+        command.args(args).stdin(Stdio::null());
+        command
+    }
+
+    fn play(&self) -> Result<()> {
+        self.say_who()?;
+        self.import()?;
+        self.explain()?;
+        self.side_by_side()?;
+        self.limits()?;
+        self.measure()
+    }
+
+    fn say_who(&self) -> Result<()> {
+        let ids = self.text(&["info", "--format", "{{.Ids}}"])?;
+        let cgroups = self.text(&["info", "--format", "{{.CgroupMode}}"])?;
+        match ids.trim() {
+            "root" => println!("You are root. cgroups: {}", cgroups.trim()),
+            ids => println!("You are an ordinary user; containers run in a {ids}. cgroups: {}", cgroups.trim()),
+        }
+        Ok(())
+    }
+
+    fn import(&self) -> Result<()> {
+        title("Two images of one program: a static Linux executable, and a Wasm module");
+        let imported = Command::new("/proc/self/exe")
+            .arg(IMPORT)
+            .args([self.folder.join("root"), self.folder.join("run")])
+            .output()
+            .context("cannot import the built-in images")?;
+        if !imported.status.success() {
+            bail!("{}", String::from_utf8_lossy(&imported.stderr).trim());
+        }
+        self.show(&["images"])
+    }
+
+    fn explain(&self) -> Result<()> {
+        title("What each of them is, and by which rule");
+        IMAGES.iter().try_for_each(|image| self.show(&["image", "explain", image]))
+    }
+
+    fn side_by_side(&self) -> Result<()> {
+        title("The same flags run both");
+        for image in IMAGES {
+            self.show(&["run", "--rm", "-m", "64m", "--timeout", "10s", image])
+                .or_else(|_| self.show(&["run", "--rm", "--timeout", "10s", image]))?;
+        }
+        Ok(())
+    }
+
+    fn limits(&self) -> Result<()> {
+        title("The same limits stop both: memory, then time");
+        for image in IMAGES {
+            self.stopped(&["-m", "64m", "--timeout", "20s"], image, "hog")?;
+        }
+        for image in IMAGES {
+            self.stopped(&["--timeout", "300ms"], image, "spin")?;
+        }
+        Ok(())
+    }
+
+    /// Runs a container that is not to end well, and shows what `inspect` says of it.
+    fn stopped(&self, flags: &[&str], image: &str, what: &str) -> Result<()> {
+        let name = format!("{what}-{}", image.rsplit(':').next().unwrap_or(image));
+        let args = [&["run", "--name", &name], flags, &[image, what]].concat();
+        let output = self.run(&args)?;
+        print_last_line(&output.stderr);
+        println!("exit code {}", output.status.code().unwrap_or(-1));
+        let format = "stopped by: {{.State.LimitHit}}   OOMKilled: {{.State.OOMKilled}}";
+        self.show(&["inspect", "--format", format, &name])
+    }
+
+    fn measure(&self) -> Result<()> {
+        title(&format!("Start to end, {RUNS} runs each, in turn"));
+        let mut times = [Vec::new(), Vec::new()];
+        for run in 0..=RUNS {
+            for (image, times) in IMAGES.iter().zip(&mut times) {
+                let begin = Instant::now();
+                let status = self.amphora(&["run", "--rm", image]).stdout(Stdio::null()).status()?;
+                if !status.success() {
+                    bail!("{image} ended with {status}");
+                }
+                // The first run warms the caches.
+                if run > 0 {
+                    times.push(begin.elapsed());
+                }
+            }
+        }
+        println!("{:<14}{:>10}{:>10}{:>10}{:>12}", "IMAGE", "MIN", "MEDIAN", "P99", "SIZE");
+        for (image, times) in IMAGES.iter().zip(&mut times) {
+            times.sort_unstable();
+            let size = self.text(&["inspect", "--type", "image", "--format", "{{.Size}}", image])?;
+            let size = output::size(size.trim().parse().context("an image's size is a number")?);
+            let [min, median, p99] = [0.0, 0.5, 0.99].map(|share| milliseconds(quantile(times, share)));
+            println!("{image:<14}{min:>10}{median:>10}{p99:>10}{size:>12}");
+        }
+        Ok(())
+    }
+
+    fn run(&self, args: &[&str]) -> Result<Output> {
+        println!("$ amphora {}", args.join(" "));
+        self.amphora(args).output().context("cannot run amphora")
+    }
+
+    fn text(&self, args: &[&str]) -> Result<String> {
+        let output = self.amphora(args).output().context("cannot run amphora")?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("amphora: "));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Shows the command and all that it says; an error if it fails.
+    fn show(&self, args: &[&str]) -> Result<()> {
+        let Output { status, stdout, stderr } = self.run(args)?;
+        print!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        println!();
+        if status.success() { Ok(()) } else { bail!("amphora {} ended with {status}", args.join(" ")) }
+    }
+}
+
+fn title(text: &str) {
+    println!("\n== {text} ==\n");
+}
+
+/// Of a trap's message and backtrace, the message.
+fn print_last_line(stderr: &[u8]) {
+    if let Some(line) = String::from_utf8_lossy(stderr).lines().find(|line| line.starts_with("amphora: ")) {
+        println!("{line}");
+    }
+}
+
+/// Of sorted times; the nearest rank.
+fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index into a short list")]
+    let index = ((sorted.len() - 1) as f64 * share).round() as usize;
+    sorted[index]
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+}

@@ -1,0 +1,365 @@
+//! A container's life: created, started, supervised, ended, removed. One code path for both kinds.
+//!
+//! There is no daemon. `run` in the foreground is itself the supervisor of its container; `run -d` and `start` leave a
+//! process of their own behind for that. A container dies with its supervisor.
+
+use std::{
+    io::{Read, Write},
+    os::fd::OwnedFd,
+    process::{Command, Stdio as ProcessStdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use images::{Image, Selection};
+use linux_exec::{
+    cgroup::{Cgroup, Cgroups, Usage},
+    process::Process,
+    spawn::{Child, Exit, SpawnError, spawn},
+};
+use nix::sys::signal::Signal;
+
+use crate::{
+    container::{Container, Ended, LimitHit, Lock, Running, Status},
+    errors::{self, Coded},
+    host::Host,
+    output,
+    spec::RunSpec,
+    streams::{self, Copying, Wiring},
+    supervise::{self, Ending, Signals, StopRule},
+    target::{Prepared, Target},
+    timings::Timings,
+    wasm_process::WasmReport,
+};
+
+/// A container whose first process has begun.
+struct Started {
+    child: Child,
+    cgroup: Cgroup,
+    report: Option<OwnedFd>,
+    timeout_grace: Duration,
+    copying: Copying,
+    signals: Signals,
+    started_unix_nanos: i64,
+}
+
+/// Runs a container in the foreground to its end, and removes it where that was asked for. The exit code.
+pub(crate) fn run_attached(host: &Host, container: &Container, lock: Lock, timings: &mut Timings) -> Result<u8> {
+    let wiring = match container.spec.auto_remove {
+        true => Wiring::Direct,
+        false => Wiring::Copied { attached: true, log: Some(container.log_path()) },
+    };
+    let started = start(host, container, wiring, timings);
+    drop(lock);
+    let ended = started.and_then(|started| finish(container, started, timings));
+    let ended = settle(host, container, ended);
+    timings.stage("clean-up");
+    ended.map(|ended| ended.exit_code)
+}
+
+/// Leaves a supervisor behind, and returns when the container runs, or with the reason why it does not.
+pub(crate) fn start_detached(host: &Host, container: &Container, lock: Lock) -> Result<()> {
+    // The supervisor takes the lock itself.
+    drop(lock);
+    let mut supervisor = Command::new("/proc/self/exe")
+        .arg(crate::SUPERVISE)
+        .args([&host.paths.root, &host.paths.runroot])
+        .arg(&container.spec.id)
+        .stdin(ProcessStdio::null())
+        .stdout(ProcessStdio::piped())
+        .stderr(ProcessStdio::inherit())
+        .spawn()
+        .context("cannot start a supervisor")?;
+    let mut said = String::new();
+    let mut pipe = supervisor.stdout.take().context("the supervisor has no pipe")?;
+    pipe.read_to_string(&mut said).context("cannot hear from the supervisor")?;
+    match said.split_once(' ') {
+        Some(("started", _)) => Ok(()),
+        Some((code, message)) => Err(Coded::new(code.parse().unwrap_or(125), message).into()),
+        None => bail!("the supervisor of container {} ended before the container had begun", container.spec.name),
+    }
+}
+
+/// What the process does that [`start_detached`] leaves behind.
+pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
+    let container = host.containers.find(id)?;
+    // A session of its own: closing the user's terminal is none of its business. Fails only for a group leader.
+    let _ = nix::unistd::setsid();
+    let lock = container.lock()?;
+    let started = check_startable(&container).and_then(|()| {
+        let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
+        start(host, &container, wiring, &mut Timings::off())
+    });
+    drop(lock);
+    let told = match &started {
+        Ok(_) => "started ".to_owned(),
+        Err(error) => format!("{} {error:#}", errors::exit_code(error)),
+    };
+    std::io::stdout().write_all(told.as_bytes()).and_then(|()| std::io::stdout().flush()).context("nobody listens")?;
+    streams::detach()?;
+    let ended = started.and_then(|started| finish(&container, started, &mut Timings::off()));
+    settle(host, &container, ended).map(|ended| ended.exit_code)
+}
+
+/// A container runs once at a time.
+pub(crate) fn check_startable(container: &Container) -> Result<()> {
+    match container.status()? {
+        Status::Running(_) => bail!("container {} is running already", container.spec.name),
+        Status::Created | Status::Stopped(_) => Ok(()),
+    }
+}
+
+fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
+    host.store.resolve(&spec.image.digest, &Selection::default())?.with_context(|| {
+        format!(
+            "the image {} ({}) of container {} is gone; pull or load it again",
+            spec.image.name, spec.image.digest, spec.name
+        )
+    })
+}
+
+fn start(host: &Host, container: &Container, wiring: Wiring, timings: &mut Timings) -> Result<Started> {
+    let spec = &container.spec;
+    let image = image_of(host, spec)?;
+    let target = Target::of(&image)?;
+    let signals = Signals::block()?;
+    let cgroup = make_cgroup(&target, spec)?;
+    let (stdio, pending) = streams::prepare(spec.stdio, wiring)?;
+    let begun = || -> Result<_> {
+        let Prepared { plan, report, timeout_grace } = target.plan(host, &image, container, &cgroup, stdio)?;
+        timings.stage("prepare");
+        let mut child = spawn(plan).map_err(spawn_error)?;
+        let started_unix_nanos = output::now_nanos();
+        timings.stage("spawn");
+        note_running(container, &child, started_unix_nanos).inspect_err(|_| abandon(&child))?;
+        let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;
+        Ok((child, report, timeout_grace, copying, started_unix_nanos))
+    };
+    match begun() {
+        Ok((child, report, timeout_grace, copying, started_unix_nanos)) => {
+            Ok(Started { child, cgroup, report, timeout_grace, copying, signals, started_unix_nanos })
+        }
+        Err(error) => {
+            // The first error is the one to tell; a cgroup that stays is found by `system check`.
+            let _ = cgroup.remove();
+            Err(error)
+        }
+    }
+}
+
+/// A child that nobody can supervise must not go on.
+fn abandon(child: &Child) {
+    let _ = child.process.signal(Signal::SIGKILL as i32);
+    let _ = linux_exec::spawn::reap(child);
+}
+
+fn spawn_error(error: SpawnError) -> anyhow::Error {
+    Coded::new(error.exit_code(), error.to_string()).into()
+}
+
+/// Every limit that was asked for is enforced, or the container does not start.
+fn make_cgroup(target: &Target, spec: &RunSpec) -> Result<Cgroup> {
+    let cgroups = Cgroups::detect()?;
+    let mut resources = target.resources(&spec.limits);
+    let unenforceable = cgroups.unenforceable(&resources);
+    if !unenforceable.is_empty() && target.memory_without_cgroup() {
+        (resources.memory_bytes, resources.memory_swap_bytes) = (None, None);
+    }
+    let unenforceable = cgroups.unenforceable(&resources);
+    if !unenforceable.is_empty() {
+        bail!("cannot enforce what was asked for, so {} is not started: {}", spec.name, unenforceable.join("; "));
+    }
+    Ok(cgroups.create(&spec.id, &resources)?)
+}
+
+fn note_running(container: &Container, child: &Child, started_unix_nanos: i64) -> Result<()> {
+    let own_pid = i32::try_from(std::process::id())?;
+    let own = Process::of(own_pid).context("cannot read our own start time")?;
+    container.write_running(&Running {
+        pid: child.process.pid,
+        start_ticks: child.process.start_ticks,
+        supervisor_pid: own.pid,
+        supervisor_start_ticks: own.start_ticks,
+        started_unix_nanos,
+    })
+}
+
+/// Supervises to the end, and takes down what `start` made.
+fn finish(container: &Container, started: Started, timings: &mut Timings) -> Result<Ended> {
+    let spec = &container.spec;
+    let Started { child, cgroup, report, timeout_grace, copying, signals, started_unix_nanos } = started;
+    let rule = StopRule {
+        time_limit: spec.limits.timeout_ms.map(|ms| Duration::from_millis(ms) + timeout_grace),
+        stop_signal: spec.stop_signal,
+        stop_timeout: spec.stop_timeout_ms.map(Duration::from_millis),
+    };
+    let ending = supervise::supervise(&child, &signals, rule, &|| copying.resize())?;
+    copying.finish();
+    timings.stage("run");
+    let report = report.and_then(WasmReport::read);
+    let usage = cgroup.usage();
+    // Whatever still holds the cgroup cannot be helped here; `system check` finds it.
+    let removed = cgroup.remove();
+    let mut ended = judge(spec, ending, &usage, report.as_ref());
+    ended.started_unix_nanos = started_unix_nanos;
+    ended.finished_unix_nanos = output::now_nanos();
+    if let Err(error) = removed {
+        ended.error.get_or_insert_with(|| error.to_string());
+    }
+    Ok(ended)
+}
+
+/// Exit code and limit, from what the kernel and the program's own process said.
+fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, report: Option<&WasmReport>) -> Ended {
+    let none = WasmReport::default();
+    let report = report.unwrap_or(&none);
+    let timed_out = ending.timed_out || report.timed_out;
+    let oom_killed = usage.oom_kills > 0 || report.out_of_memory;
+    let limit_hit = match ending.exit {
+        _ if timed_out => Some(LimitHit::Timeout),
+        _ if oom_killed => Some(LimitHit::Memory),
+        _ if report.out_of_fuel => Some(LimitHit::Fuel),
+        Exit::Signal(signal) if i32::from(signal) == Signal::SIGXFSZ as i32 => Some(LimitHit::Fsize),
+        Exit::Signal(signal) if i32::from(signal) == Signal::SIGXCPU as i32 => Some(LimitHit::Cpu),
+        _ if usage.pids_refused > 0 => Some(LimitHit::Pids),
+        _ => None,
+    };
+    let exit_code = match ending.exit {
+        _ if timed_out => 124,
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => 128u8.saturating_add(signal),
+    };
+    Ended {
+        exit_code,
+        oom_killed,
+        limit_hit,
+        error: report.error.clone(),
+        peak_memory_bytes: usage.peak_memory_bytes.or(Some(ending.peak_rss_bytes)),
+        cpu_usec: usage.cpu_usec,
+        pids_refused: usage.pids_refused,
+        fuel_used: spec.limits.fuel.and(report.fuel_used),
+        ..Ended::default()
+    }
+}
+
+/// Writes the end down, or removes the container; of two errors the first one counts.
+fn settle(host: &Host, container: &Container, ended: Result<Ended>) -> Result<Ended> {
+    if container.spec.auto_remove {
+        let deleted = container.lock().and_then(|_lock| container.delete(&host.paths));
+        return ended.and_then(|ended| deleted.map(|()| ended));
+    }
+    let noted = match &ended {
+        Ok(ended) => container.write_ended(ended),
+        Err(error) => {
+            let now = output::now_nanos();
+            container.write_ended(&Ended {
+                exit_code: errors::exit_code(error),
+                error: Some(format!("{error:#}")),
+                started_unix_nanos: now,
+                finished_unix_nanos: now,
+                ..Ended::default()
+            })
+        }
+    };
+    ended.and_then(|ended| noted.map(|()| ended))
+}
+
+/// Stops a running container: its stop signal, then SIGKILL (None: never); returns when its end has been written down.
+pub(crate) fn stop(container: &Container, timeout_ms: Option<u64>) -> Result<()> {
+    let Status::Running(running) = container.status()? else { return Ok(()) };
+    let timeout = timeout_ms.map(Duration::from_millis);
+    let grace = supervise::stop(running.process(), container.spec.stop_signal, timeout);
+    if !wait_for(running.process(), grace)? {
+        kill(&running, Signal::SIGKILL as i32)?;
+        wait_for(running.process(), None)?;
+    }
+    wait_for(running.supervisor(), None).map(drop)
+}
+
+/// Sends a signal to a running container's first process.
+pub(crate) fn kill(running: &Running, signal: i32) -> Result<()> {
+    match running.process().signal(signal) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::ESRCH) => Err(error).context("cannot send the signal"),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until the run that goes on has ended and has been written down; None if none goes on.
+pub(crate) fn wait(container: &Container) -> Result<()> {
+    match container.status()? {
+        Status::Running(running) => {
+            wait_for(running.process(), None)?;
+            wait_for(running.supervisor(), None).map(drop)
+        }
+        Status::Created | Status::Stopped(_) => Ok(()),
+    }
+}
+
+/// Whether the process ended in time (None: however long it takes).
+fn wait_for(process: Process, timeout: Option<Duration>) -> Result<bool> {
+    let pidfd = match process.pidfd() {
+        Ok(pidfd) => pidfd,
+        Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(true),
+        Err(error) => return Err(error).context("cannot watch the process"),
+    };
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let timeout = timeout.map_or(PollTimeout::NONE, |t| PollTimeout::try_from(t).unwrap_or(PollTimeout::MAX));
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut fds, timeout).context("cannot wait for the process")? > 0)
+}
+
+/// Kills a container that runs, and waits until its end has been written down.
+pub(crate) fn kill_and_wait(container: &Container) -> Result<()> {
+    let Status::Running(running) = container.status()? else { return Ok(()) };
+    kill(&running, Signal::SIGKILL as i32)?;
+    wait_for(running.process(), None)?;
+    wait_for(running.supervisor(), None).map(drop)
+}
+
+/// Removes a container that does not run. Its anonymous volumes go with it when `volumes`.
+pub(crate) fn remove(host: &Host, container: &Container, volumes: bool) -> Result<()> {
+    let name = &container.spec.name;
+    if let Status::Running(_) = container.status()? {
+        bail!("container {name} is running: stop it first (amphora stop {name}), or use rm -f");
+    }
+    if container.spec.auto_remove && !container.dir().exists() {
+        return Ok(());
+    }
+    let _lock = container.lock()?;
+    leftover_cgroup(&container.spec.id)?;
+    if volumes {
+        container.delete_anonymous_volumes(&host.paths)?;
+    }
+    container.delete(&host.paths)
+}
+
+/// A supervisor that was killed leaves its cgroup.
+fn leftover_cgroup(id: &str) -> Result<()> {
+    if let Some(cgroup) = Cgroups::detect()?.open(id) {
+        cgroup.kill()?;
+        cgroup.remove()?;
+    }
+    Ok(())
+}
+
+/// Cgroups of ours whose container does not run, each with a sentence; removed when `remove`.
+pub(crate) fn check_cgroups(host: &Host, remove: bool) -> Result<Vec<String>> {
+    let cgroups = Cgroups::detect()?;
+    let mut found = Vec::new();
+    for id in cgroups.list() {
+        let running = host.containers.load(&id)?.is_some_and(|c| matches!(c.status(), Ok(Status::Running(_)) | Err(_)));
+        if running {
+            continue;
+        }
+        let Some(cgroup) = cgroups.open(&id) else { continue };
+        found.extend(
+            cgroup.paths().iter().map(|path| format!("cgroup of a container that does not run: {}", path.display())),
+        );
+        if remove {
+            cgroup.kill()?;
+            cgroup.remove()?;
+        }
+    }
+    Ok(found)
+}

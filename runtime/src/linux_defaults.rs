@@ -1,0 +1,77 @@
+//! What every Linux container finds: Docker's mounts, masks and search path.
+//!
+//! Source: moby `oci/defaults.go`, and the OCI runtime specification's "Default Filesystems".
+
+use std::{fs, path::{Path, PathBuf}};
+
+use anyhow::{Context, Result};
+use linux_exec::plan::{Mount, MountSource};
+
+use crate::spec::{Network, RunSpec};
+
+/// Docker's default search path.
+pub(crate) const PATH_VARIABLE: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Docker's default size of `/dev/shm`.
+const SHM_BYTES: u64 = 64 << 20;
+
+/// Covered, so that nothing can be read there.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+];
+
+/// Read-only, though `/proc` is writable.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The mounts, in order.
+pub(crate) fn mounts(spec: &RunSpec) -> Vec<Mount> {
+    let privileged = spec.security.privileged;
+    let mount = |target: &str, source, readonly| Mount { target: PathBuf::from(target), source, readonly };
+    vec![
+        mount("/proc", MountSource::Proc, false),
+        mount("/dev", MountSource::Dev { shm_bytes: SHM_BYTES, host_devices: privileged }, false),
+        mount("/sys", MountSource::Sysfs, !privileged),
+        mount("/sys/fs/cgroup", MountSource::Cgroup, !privileged),
+    ]
+}
+
+/// `/etc/hosts` and `/etc/hostname`, kept in the container's folder; with the host's network its name servers too.
+pub(crate) fn network_files(spec: &RunSpec, folder: &Path) -> Result<Vec<Mount>> {
+    let hosts = format!("127.0.0.1\tlocalhost {0}\n::1\tlocalhost ip6-localhost ip6-loopback\n", spec.hostname);
+    let mut mounts = vec![
+        written(folder, "hosts", &hosts)?,
+        written(folder, "hostname", &format!("{}\n", spec.hostname))?,
+    ];
+    if spec.network == Network::Host {
+        for name in ["hosts", "resolv.conf"].map(|name| Path::new("/etc").join(name)).into_iter().filter(|p| p.exists()) {
+            mounts.retain(|mount| mount.target != name);
+            mounts.push(Mount { readonly: true, ..file_bind(name.clone(), name) });
+        }
+    }
+    Ok(mounts)
+}
+
+fn written(folder: &Path, name: &str, text: &str) -> Result<Mount> {
+    let path = folder.join(name);
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(file_bind(path, Path::new("/etc").join(name)))
+}
+
+fn file_bind(source: PathBuf, target: PathBuf) -> Mount {
+    Mount { target, source: MountSource::Bind { source, recursive: false }, readonly: false }
+}
+
+/// Masked and read-only paths.
+pub(crate) fn hidden_paths() -> (Vec<PathBuf>, Vec<PathBuf>) {
+    (MASKED.iter().map(PathBuf::from).collect(), READ_ONLY.iter().map(PathBuf::from).collect())
+}

@@ -1,0 +1,233 @@
+//! A container's output, kept.
+//!
+//! Each line is `TIMESTAMP STREAM TAG TEXT`, where the tag is `F` for a full line and `P` for a part of one: the format
+//! of the Kubernetes container runtime interface, so that its tools can read it. A log that would grow over
+//! [`MAX_BYTES`] is moved to `log.1`, which replaces an older one: an endless writer fills a bounded space.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::output;
+
+/// A log file's size; there are at most two.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Longest text of one entry.
+const MAX_TEXT: usize = 16 << 10;
+
+/// Which stream a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn name(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
+/// Appends to a log.
+pub(crate) struct LogWriter {
+    path: PathBuf,
+    file: File,
+    written: u64,
+    entry: Vec<u8>,
+}
+
+impl LogWriter {
+    /// Continues the log at `path`, or begins it.
+    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).open(&path)?;
+        let written = file.metadata()?.len();
+        Ok(Self { path, file, written, entry: Vec::new() })
+    }
+
+    /// One read's worth of output: whole lines, and at its end perhaps a part of one.
+    pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        let now = output::rfc3339(output::now_nanos());
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            for text in line.chunks(MAX_TEXT) {
+                self.write_entry(&now, stream, text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_entry(&mut self, now: &str, stream: Stream, text: &[u8]) -> io::Result<()> {
+        let (tag, text) = match text.strip_suffix(b"\n") {
+            Some(text) => ('F', text),
+            None => ('P', text),
+        };
+        self.entry.clear();
+        write!(self.entry, "{now} {} {tag} ", stream.name())?;
+        self.entry.extend_from_slice(text);
+        self.entry.push(b'\n');
+        if self.written + self.entry.len() as u64 > MAX_BYTES {
+            self.rotate()?;
+        }
+        self.file.write_all(&self.entry)?;
+        self.written += self.entry.len() as u64;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        std::fs::rename(&self.path, older(&self.path))?;
+        self.file = OpenOptions::new().append(true).create_new(true).open(&self.path)?;
+        self.written = 0;
+        Ok(())
+    }
+}
+
+fn older(path: &Path) -> PathBuf {
+    path.with_extension("1")
+}
+
+/// One entry, parsed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Entry<'a> {
+    pub(crate) timestamp: &'a str,
+    pub(crate) stream: Stream,
+    /// Whether a newline followed.
+    pub(crate) full: bool,
+    pub(crate) text: &'a [u8],
+}
+
+/// Parses an entry without its newline; None if it is none.
+pub(crate) fn parse(line: &[u8]) -> Option<Entry<'_>> {
+    let mut fields = line.splitn(4, |&byte| byte == b' ');
+    let timestamp = std::str::from_utf8(fields.next()?).ok()?;
+    let stream = match fields.next()? {
+        b"stdout" => Stream::Stdout,
+        b"stderr" => Stream::Stderr,
+        _ => return None,
+    };
+    let full = match fields.next()? {
+        b"F" => true,
+        b"P" => false,
+        _ => return None,
+    };
+    Some(Entry { timestamp, stream, full, text: fields.next()? })
+}
+
+/// Reads a log from its beginning, then on as it grows and rotates.
+pub(crate) struct LogReader {
+    path: PathBuf,
+    older: Option<BufReader<File>>,
+    current: Option<BufReader<File>>,
+    line: Vec<u8>,
+}
+
+impl LogReader {
+    /// A log that is not there (yet) is empty.
+    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
+        let older = open_if_there(&older(&path))?;
+        let current = open_if_there(&path)?;
+        Ok(Self { path, older, current, line: Vec::new() })
+    }
+
+    /// The next whole entry; None when there is none yet.
+    pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        self.line.clear();
+        if let Some(older) = &mut self.older {
+            if read_line(older, &mut self.line)? {
+                return Ok(Some(trimmed(&self.line)));
+            }
+            self.older = None;
+        }
+        if self.current.is_none() {
+            self.current = open_if_there(&self.path)?;
+        }
+        let Some(current) = &mut self.current else { return Ok(None) };
+        if read_line(current, &mut self.line)? {
+            return Ok(Some(trimmed(&self.line)));
+        }
+        self.follow_rotation()
+    }
+
+    /// At the end of a file that has been moved away, the new one goes on.
+    fn follow_rotation(&mut self) -> io::Result<Option<&[u8]>> {
+        use std::os::unix::fs::MetadataExt;
+        let (Some(current), Ok(named)) = (&self.current, std::fs::metadata(&self.path)) else { return Ok(None) };
+        if current.get_ref().metadata()?.ino() == named.ino() {
+            return Ok(None);
+        }
+        self.current = open_if_there(&self.path)?;
+        let Some(current) = &mut self.current else { return Ok(None) };
+        Ok(read_line(current, &mut self.line)?.then_some(trimmed(&self.line)))
+    }
+}
+
+fn open_if_there(path: &Path) -> io::Result<Option<BufReader<File>>> {
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        other => Ok(Some(BufReader::new(other?))),
+    }
+}
+
+/// Whether a whole line came. Entries are appended by one write(2) each, so that half a line is seen only when the disk is full.
+fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> io::Result<bool> {
+    reader.by_ref().take(MAX_TEXT as u64 * 2).read_until(b'\n', line)?;
+    Ok(line.last() == Some(&b'\n'))
+}
+
+fn trimmed(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\n").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(reader: &mut LogReader) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(line) = reader.next().expect("readable") {
+            let entry = parse(line).expect("an entry");
+            all.push(format!("{:?} {} {}", entry.stream, entry.full, String::from_utf8_lossy(entry.text)));
+        }
+        all
+    }
+
+    #[test]
+    fn lines_and_parts_come_back_as_written() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut writer = LogWriter::open(dir.path().join("log")).expect("a log");
+        let mut reader = LogReader::open(dir.path().join("log")).expect("a log");
+        writer.write(Stream::Stdout, b"one\ntwo\nthr").expect("written");
+        writer.write(Stream::Stderr, b"\xff\n\n").expect("written");
+        assert_eq!(
+            texts(&mut reader),
+            ["Stdout true one", "Stdout true two", "Stdout false thr", "Stderr true \u{fffd}", "Stderr true "]
+        );
+    }
+
+    #[test]
+    fn an_endless_writer_fills_two_files_at_most_and_a_reader_follows() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut writer = LogWriter::open(dir.path().join("log")).expect("a log");
+        let mut reader = LogReader::open(dir.path().join("log")).expect("a log");
+        let chunk = vec![b'x'; 1 << 20];
+        for _ in 0..40 {
+            writer.write(Stream::Stdout, &chunk).expect("written");
+        }
+        let sizes = std::fs::read_dir(dir.path()).expect("listed").map(|e| e.expect("e").metadata().expect("m").len());
+        let sizes: Vec<u64> = sizes.collect();
+        assert_eq!(sizes.len(), 2);
+        assert!(sizes.iter().all(|&size| size <= MAX_BYTES), "{sizes:?}");
+        assert!(!texts(&mut reader).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_entry_is_not_parsed() {
+        for line in ["", "x", "t stdout F", "t stdin F x", "t stdout Q x"] {
+            assert_eq!(parse(line.as_bytes()), None, "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `amphora`: one runtime for Linux and Wasm OCI images.
+
+mod cli;
+mod commands;
+mod container;
+mod demo;
+mod env;
+mod errors;
+mod host;
+mod lifecycle;
+mod limits;
+mod linux_defaults;
+mod log;
+mod mounts;
+mod names;
+mod output;
+mod progress;
+mod quantity;
+mod signals;
+mod spec;
+mod streams;
+mod supervise;
+mod target;
+mod terminal;
+mod timings;
+mod wasm_process;
+
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+use images::Selection;
+
+use crate::host::Host;
+
+/// First argument of the process that `run -d` and `start` leave behind.
+const SUPERVISE: &str = "__supervise";
+/// First argument of the process that compiles a Wasm program.
+const COMPILE: &str = "__compile";
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let result = match args.get(1).and_then(|word| word.to_str()) {
+        Some(word @ (SUPERVISE | COMPILE | demo::IMPORT)) => internal(word, &args[2..]),
+        _ => match cli::parse(args) {
+            Ok((globals, command)) => commands::dispatch(globals, &command),
+            Err(error) => return usage(&error),
+        },
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("amphora: {error:#}");
+            ExitCode::from(errors::exit_code(&error))
+        }
+    }
+}
+
+/// Help and version are no errors; what cannot be parsed is amphora's own error, 125.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be done where even standard error is closed.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { 125 } else { 0 })
+}
+
+/// Processes that amphora starts itself; the first two arguments are ROOT and RUNROOT.
+fn internal(command: &str, args: &[OsString]) -> Result<u8> {
+    let [root, runroot, rest @ ..] = args else { bail!("{command} is not meant to be called by hand") };
+    let host = Host::inherited(Path::new(root), Path::new(runroot))?;
+    let rest: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
+    match (command, rest.as_slice()) {
+        (SUPERVISE, [id]) => lifecycle::supervise_in_background(&host, id),
+        (COMPILE, [digest, fuel]) => {
+            let image = host.store.resolve(digest, &Selection::default())?;
+            let image = image.with_context(|| format!("no image {digest}"))?;
+            wasm_process::compile(&host, &image, *fuel == "true").map(|()| 0)
+        }
+        (demo::IMPORT, []) => demo::import_images(&host).map(|()| 0),
+        _ => bail!("{command} is not meant to be called by hand"),
+    }
+}

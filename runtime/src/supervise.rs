@@ -1,0 +1,163 @@
+//! Waits for a container's first process: forwards signals, keeps its time limit, and says how it ended.
+//!
+//! One thread polls three things: the process, the signals sent to us, and the clock. Output that must be copied is
+//! copied by threads of its own (see [`crate::streams`]), so that a reader who stalls cannot hold up a time limit.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use linux_exec::{
+    process::Process,
+    spawn::{Child, Exit, reap},
+};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
+
+/// What a supervisor passes on to its container.
+const FORWARDED: [Signal; 7] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+/// Signals that wait to be read, blocked from before the container begins, so that none is lost.
+pub(crate) struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks them for this process; the container's process unblocks its own.
+    pub(crate) fn block() -> Result<Self> {
+        let set: SigSet = FORWARDED.into_iter().collect();
+        set.thread_block().context("cannot block signals")?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+        Ok(Self(fd.context("cannot make a signalfd")?))
+    }
+}
+
+/// When to stop it, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StopRule {
+    /// From the start of supervision; None: no limit.
+    pub(crate) time_limit: Option<Duration>,
+    /// Sent first.
+    pub(crate) stop_signal: i32,
+    /// Between the stop signal and SIGKILL; None: SIGKILL never follows.
+    pub(crate) stop_timeout: Option<Duration>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    pub(crate) exit: Exit,
+    /// The time limit was reached.
+    pub(crate) timed_out: bool,
+    /// Peak resident set of the process and its children.
+    pub(crate) peak_rss_bytes: u64,
+}
+
+enum Clock {
+    Unlimited,
+    StopAt(Instant),
+    KillAt(Instant),
+    Killed,
+}
+
+/// Waits until the process has ended, and reaps it. `resize` is called when our own terminal changed its size.
+pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule, resize: &dyn Fn()) -> Result<Ending> {
+    let mut clock = match rule.time_limit {
+        Some(limit) => Clock::StopAt(Instant::now() + limit),
+        None => Clock::Unlimited,
+    };
+    let mut timed_out = false;
+    loop {
+        let (ended, signalled) = wait(child.pidfd.as_fd(), signals.0.as_fd(), &clock)?;
+        if ended {
+            let (exit, peak_rss_bytes) = reap(child).context("cannot reap the container's process")?;
+            return Ok(Ending { exit, timed_out, peak_rss_bytes });
+        }
+        if signalled {
+            forward(child.process, signals, resize);
+        }
+        timed_out |= clock.tick(child.process, rule);
+    }
+}
+
+impl Clock {
+    fn remaining(&self) -> Option<Duration> {
+        match self {
+            Clock::Unlimited | Clock::Killed => None,
+            Clock::StopAt(at) | Clock::KillAt(at) => Some(at.saturating_duration_since(Instant::now())),
+        }
+    }
+
+    /// Does what is due; true once the time limit has been reached.
+    fn tick(&mut self, process: Process, rule: StopRule) -> bool {
+        match *self {
+            Clock::StopAt(at) if Instant::now() >= at => {
+                let grace = stop(process, rule.stop_signal, rule.stop_timeout);
+                *self = grace.map_or(Clock::Unlimited, |grace| Clock::KillAt(Instant::now() + grace));
+                true
+            }
+            Clock::KillAt(at) if Instant::now() >= at => {
+                // It may have ended by itself just now.
+                let _ = process.signal(Signal::SIGKILL as i32);
+                *self = Clock::Killed;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Sends the stop signal; how long to wait before SIGKILL. A first process that has no handler for a signal never
+/// sees it (pid_namespaces(7)): waiting would be for nothing.
+pub(crate) fn stop(process: Process, signal: i32, timeout: Option<Duration>) -> Option<Duration> {
+    let _ = process.signal(signal);
+    if has_handler(process.pid, signal) { timeout } else { Some(Duration::ZERO) }
+}
+
+/// From SigCgt in proc_pid_status(5). When in doubt, yes.
+fn has_handler(pid: i32, signal: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = caught.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    mask.is_none_or(|mask| u32::try_from(signal - 1).is_ok_and(|bit| mask & 1u64.wrapping_shl(bit) != 0))
+}
+
+fn wait(pidfd: BorrowedFd<'_>, signals: BorrowedFd<'_>, clock: &Clock) -> Result<(bool, bool)> {
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN), PollFd::new(signals, PollFlags::POLLIN)];
+    // A millisecond more, as poll rounds down and would return just too early.
+    let timeout = clock.remaining().map_or(PollTimeout::NONE, |left| {
+        PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(io::Error::from(errno)).context("cannot wait for the container"),
+    }
+    let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+    Ok((ready(&fds[0]), ready(&fds[1])))
+}
+
+fn forward(process: Process, signals: &Signals, resize: &dyn Fn()) {
+    while let Ok(Some(info)) = signals.0.read_signal() {
+        match i32::try_from(info.ssi_signo) {
+            Ok(number) if number == Signal::SIGWINCH as i32 => resize(),
+            // It may have ended meanwhile.
+            Ok(number) => _ = process.signal(number),
+            Err(_) => {}
+        }
+    }
+}

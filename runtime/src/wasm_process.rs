@@ -1,0 +1,190 @@
+//! A Wasm program as a container's first process: its compiled code, what it is granted, and how it tells of its end.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::fd::{AsRawFd, OwnedFd},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use images::Image;
+use linux_exec::plan::Entry;
+use nix::{fcntl::OFlag, unistd::pipe2};
+use serde::{Deserialize, Serialize};
+use wasm_exec::{CodeCache, Compiled, NetworkGrant, Outcome, Preopen};
+
+use crate::{
+    host::Host,
+    spec::{Network, RunSpec},
+    target::Target,
+};
+
+/// The first process and the end of the pipe on which it reports.
+pub(crate) struct WasmProcess {
+    pub(crate) entry: Entry,
+    pub(crate) report: OwnedFd,
+}
+
+/// What the program's process tells its supervisor, once, before it ends.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WasmReport {
+    /// The program was stopped at its memory limit.
+    pub(crate) out_of_memory: bool,
+    /// The program was stopped at its time limit.
+    pub(crate) timed_out: bool,
+    /// The program had used up its fuel.
+    pub(crate) out_of_fuel: bool,
+    /// It could not be started.
+    pub(crate) error: Option<String>,
+    /// Fuel used, if it was counted.
+    pub(crate) fuel_used: Option<u64>,
+    /// Most that memories and tables came to.
+    pub(crate) peak_memory_bytes: u64,
+}
+
+impl WasmReport {
+    /// Reads what came; None if the process was killed before it could tell.
+    pub(crate) fn read(pipe: OwnedFd) -> Option<Self> {
+        let mut bytes = Vec::new();
+        File::from(pipe).take(1 << 20).read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+}
+
+/// Refuses options that mean nothing to a Wasm program, rather than ignoring them.
+pub(crate) fn check(spec: &RunSpec) -> Result<()> {
+    const HOST_SIDE: [&str; 6] = ["core", "cpu", "fsize", "nofile", "data", "as"];
+    match spec.limits.ulimits.iter().find(|u| !HOST_SIDE.contains(&u.name.as_str())) {
+        Some(ulimit) => bail!(
+            "--ulimit {}: a Wasm program has no such resource; those that its process has are {}",
+            ulimit.name,
+            HOST_SIDE.join(", ")
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The native code of an image's program: from the cache, else compiled now, outside the program's own cgroup and in a
+/// process of its own, as the compiler's threads must be gone before this process is copied.
+pub(crate) fn compiled(target: &Target, host: &Host, image: &Image, fuel: bool) -> Result<Compiled> {
+    let cache = CodeCache::new(host.paths.compiled());
+    let key = cache_key(target, image)?;
+    if let Some(code) = cache.lookup(&key, fuel)? {
+        return Ok(code);
+    }
+    let compiler = Command::new("/proc/self/exe")
+        .arg(crate::COMPILE)
+        .args([&host.paths.root, &host.paths.runroot])
+        .args([image.digest.to_string(), fuel.to_string()])
+        .output()
+        .context("cannot start the compiler")?;
+    if !compiler.status.success() {
+        let said = String::from_utf8_lossy(&compiler.stderr);
+        bail!("{}", said.trim().trim_start_matches("amphora: "));
+    }
+    cache.lookup(&key, fuel)?.context("the compiled program vanished from the cache; try again")
+}
+
+/// What the compiler process does.
+pub(crate) fn compile(host: &Host, image: &Image, fuel: bool) -> Result<()> {
+    let target = Target::of(image)?;
+    let bytes = target.wasm_bytes(host, image)?.context("a Linux program is not compiled")?;
+    let cache = CodeCache::new(host.paths.compiled());
+    cache.compile(&cache_key(&target, image)?, &bytes, fuel)?;
+    Ok(())
+}
+
+/// 64 hexadecimal digits: of the program itself, or of the image in whose file system it lies.
+pub(crate) fn cache_key(target: &Target, image: &Image) -> Result<String> {
+    let digest = match target {
+        Target::WasmBlob { digest } => digest.clone(),
+        Target::WasmFile { .. } | Target::Linux => image.digest.to_string(),
+    };
+    let hex = digest.strip_prefix("sha256:").with_context(|| format!("{digest}: only sha256 is supported here"))?;
+    Ok(hex.to_owned())
+}
+
+/// The process, with exactly what was granted.
+pub(crate) fn entry(spec: &RunSpec, code: Compiled, whole_root: bool) -> Result<WasmProcess> {
+    let (report, report_writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+    let keep = vec![code.as_raw_fd(), report_writer.as_raw_fd()];
+    let command = wasm_exec::Command {
+        code,
+        argv: spec.argv.clone(),
+        env: spec.env.iter().filter_map(|v| v.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+        preopens: preopens(spec, whole_root),
+        cwd: Some(spec.cwd.clone()),
+        network: match spec.network {
+            Network::None => NetworkGrant::None,
+            Network::Host => NetworkGrant::All,
+        },
+        memory_bytes: spec.limits.memory_bytes,
+        fuel: spec.limits.fuel,
+        timeout: spec.limits.timeout_ms.map(Duration::from_millis),
+    };
+    let function = Box::new(move || run(command, report_writer));
+    Ok(WasmProcess { entry: Entry::Call { function, keep }, report })
+}
+
+/// Only what the user mounted; the root itself only when the program came in a root file system.
+fn preopens(spec: &RunSpec, whole_root: bool) -> Vec<Preopen> {
+    let root = whole_root.then(|| Preopen { host: "/".into(), guest: "/".into(), writable: !spec.read_only });
+    let mounted = spec.mounts.iter().map(|mount| Preopen {
+        host: mount.target.clone(),
+        guest: mount.target.to_string_lossy().into_owned(),
+        writable: !mount.readonly,
+    });
+    root.into_iter().chain(mounted).collect()
+}
+
+/// Runs in the container's own process; the last thing that it does is to report.
+fn run(command: wasm_exec::Command, pipe: OwnedFd) -> u8 {
+    let (code, report) = match wasm_exec::run(command) {
+        Ok(report) => conclude(&report),
+        Err(error) => (126, WasmReport { error: Some(error.to_string()), ..WasmReport::default() }),
+    };
+    if let Some(error) = &report.error {
+        say(error);
+    }
+    if let Ok(bytes) = serde_json::to_vec(&report) {
+        // The supervisor may be gone; then nobody wants to know.
+        let _ = File::from(pipe).write_all(&bytes);
+    }
+    code
+}
+
+fn conclude(run: &wasm_exec::Report) -> (u8, WasmReport) {
+    let mut report =
+        WasmReport { fuel_used: run.fuel_used, peak_memory_bytes: run.peak_memory_bytes, ..WasmReport::default() };
+    let code = match &run.outcome {
+        Outcome::Exited(code) => *code,
+        Outcome::Trapped { trap, backtrace } => {
+            say(&format!("{trap}\n{backtrace}"));
+            134
+        }
+        Outcome::TimedOut { backtrace } => {
+            say(&format!("the time limit (--timeout) was reached\n{backtrace}"));
+            report.timed_out = true;
+            124
+        }
+        Outcome::OutOfFuel => {
+            say("wasm trap: all fuel (--fuel) consumed");
+            report.out_of_fuel = true;
+            134
+        }
+        Outcome::OutOfMemory { limit_bytes, wanted_bytes } => {
+            say(&format!("out of memory: the program asked for {wanted_bytes} bytes, its limit (-m) is {limit_bytes}"));
+            report.out_of_memory = true;
+            137
+        }
+    };
+    (code, report)
+}
+
+/// To the program's own standard error, so that it is in its log.
+fn say(message: &str) {
+    let _ = writeln!(std::io::stderr(), "amphora: {}", message.trim_end());
+}

@@ -1,0 +1,186 @@
+//! What a program must not see or reach.
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use crate::{
+    sandbox::{KINDS, Sandbox, binary},
+    session::until,
+};
+
+/// A script in the busybox image: what it prints.
+fn shell(sandbox: &Sandbox, busybox: &str, flags: &[&str], script: &str) -> String {
+    let words = ["run", "--rm"].iter().chain(flags).copied();
+    sandbox.ok(words.chain([busybox, "sh", "-c", script]))
+}
+
+#[test]
+fn capabilities_seccomp_and_privileges_are_dockers() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let status = |flags: &[&str]| shell(&sandbox, &busybox, flags, "cat /proc/self/status");
+    let usual = status(&[]);
+    for line in ["CapEff:\t00000000a80425fb", "CapBnd:\t00000000a80425fb", "Seccomp:\t2", "NoNewPrivs:\t1"] {
+        assert!(usual.contains(line), "{line} is not in {usual}");
+    }
+    assert!(usual.contains("CapAmb:\t0000000000000000"), "{usual}");
+    assert!(status(&["--cap-drop", "ALL"]).contains("CapEff:\t0000000000000000"));
+    assert!(status(&["--cap-drop", "ALL", "--cap-add", "CHOWN"]).contains("CapEff:\t0000000000000001"));
+    let unconfined = status(&["--security-opt", "seccomp=unconfined", "--security-opt", "no-new-privileges=false"]);
+    assert!(unconfined.contains("Seccomp:\t0") && unconfined.contains("NoNewPrivs:\t0"), "{unconfined}");
+}
+
+#[test]
+fn dangerous_calls_are_refused() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    for script in ["mount -t tmpfs none /tmp", "unshare -m true", "swapoff -a", "date -s 2000-01-01", "chroot /proc/1/cwd/.. false"] {
+        let ended = sandbox.run(["run", "--rm", &busybox, "sh", "-c", script]);
+        assert_ne!(ended.code, Some(0), "{script}: {ended}");
+    }
+}
+
+#[test]
+fn only_own_processes_and_the_own_host_name_are_seen() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    assert_eq!(shell(&sandbox, &busybox, &[], "echo /proc/[0-9]*"), "/proc/1\n");
+    assert_eq!(shell(&sandbox, &busybox, &[], "hostname inside && hostname"), "inside\n");
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("the host's name");
+    assert_ne!(host, "inside\n");
+}
+
+#[test]
+fn the_kernels_settings_are_masked_or_read_only() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let masked = "cat /proc/kcore /proc/keys /proc/timer_list /proc/interrupts 2>/dev/null | wc -c; ls /sys/firmware | wc -l";
+    assert_eq!(shell(&sandbox, &busybox, &[], masked).split_whitespace().collect::<Vec<_>>(), ["0", "0"]);
+    let write = "for file in /proc/sys/kernel/domainname /proc/irq/default_smp_affinity /sys/kernel/mm/ksm/run; do \
+        (echo 1 > $file) 2>/dev/null && echo wrote $file; done; mkdir /sys/fs/cgroup/x 2>/dev/null && echo made; echo end";
+    assert_eq!(shell(&sandbox, &busybox, &[], write), "end\n");
+    let mounts = shell(&sandbox, &busybox, &[], "cat /proc/self/mountinfo");
+    let is_read_only = |target: &str| {
+        let line = mounts.lines().find(|line| line.split(' ').nth(4) == Some(target));
+        line.is_some_and(|line| line.split(' ').nth(5).is_some_and(|options| options.starts_with("ro")))
+    };
+    for target in ["/proc/sys", "/proc/sysrq-trigger", "/sys"] {
+        assert!(is_read_only(target), "{target} in {mounts}");
+    }
+}
+
+#[test]
+fn the_hosts_folders_are_nowhere_in_the_mounts() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let mounts = shell(&sandbox, &busybox, &[], "cat /proc/self/mounts");
+    assert!(mounts.starts_with("overlay / overlay"), "{mounts}");
+    assert!(!mounts.contains("/oldroot") && !mounts.contains(" /old"), "{mounts}");
+    assert_eq!(shell(&sandbox, &busybox, &[], "ls /proc/1/root/../../.. | tr '\\n' ' '"), shell(&sandbox, &busybox, &[], "ls / | tr '\\n' ' '"));
+}
+
+#[test]
+fn devices_are_the_harmless_ones() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let listed = shell(&sandbox, &busybox, &[], "ls /dev");
+    let expected = ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"];
+    for name in ["full", "null", "ptmx", "pts", "random", "shm", "tty", "urandom", "zero", "fd", "stdin", "stdout", "stderr"] {
+        assert!(listed.lines().any(|line| line == name), "no /dev/{name}: {listed}");
+    }
+    for name in listed.lines() {
+        assert!(expected.contains(&name) || matches!(name, "console" | "core"), "/dev/{name}");
+    }
+    let use_them = "echo x > /dev/null; head -c 3 /dev/zero | wc -c; head -c 5 /dev/urandom | wc -c; echo x > /dev/shm/x && cat /dev/shm/x";
+    assert_eq!(shell(&sandbox, &busybox, &[], use_them).split_whitespace().collect::<Vec<_>>(), ["3", "5", "x"]);
+}
+
+#[test]
+fn a_device_node_that_the_program_makes_opens_nothing() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    // A disk of the machine where it has one, and /dev/fuse, which anybody may open where the node is there.
+    let partitions = fs::read_to_string("/proc/partitions").unwrap_or_default();
+    let disk = partitions.lines().skip(2).find_map(|line| {
+        let mut fields = line.split_whitespace();
+        Some(format!("b {} {}", fields.next()?, fields.next()?))
+    });
+    for node in disk.into_iter().chain(["c 10 229".to_owned()]) {
+        for folder in ["/", "/dev/", "/dev/shm/", "/tmp/"] {
+            let script = format!("mknod {folder}node {node} 2>/dev/null; (: < {folder}node) 2>/dev/null && echo opened; echo end");
+            assert_eq!(shell(&sandbox, &busybox, &[], &script), "end\n", "{node} in {folder}");
+        }
+    }
+}
+
+#[test]
+fn no_descriptor_leaks_into_a_linux_program() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    // The fourth is the folder that `ls` itself reads.
+    for flags in [&["--rm"][..], &[], &["--rm", "-i"], &["--rm", "-t"]] {
+        let words = ["run"].iter().chain(flags).copied();
+        let listed = sandbox.ok(words.chain([busybox.as_str(), "ls", "-1", "/proc/self/fd"]));
+        assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{flags:?}");
+    }
+}
+
+#[test]
+fn both_kinds_are_behind_the_same_walls() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    for tag in KINDS {
+        let sleep = sandbox.pull(&format!("sleep:{tag}"));
+        sandbox.ok(["run", "-d", "--name", "walled", &sleep, "1000"]);
+        until("its first line", || sandbox.ok(["logs", "walled"]).contains("sleeping").then_some(()));
+        let pid = sandbox.inspect("walled", ".State.Pid");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process");
+        for line in ["CapEff:\t00000000a80425fb", "Seccomp:\t2", "NoNewPrivs:\t1"] {
+            assert!(status.contains(line), "{tag}: {line} is not in {status}");
+        }
+        for namespace in ["mnt", "pid", "net", "uts", "ipc", "cgroup"] {
+            match fs::metadata(format!("/proc/{pid}/ns/{namespace}")) {
+                Err(error) => println!("skipped: {namespace} of {tag} cannot be looked at: {error}"),
+                Ok(theirs) => {
+                    let ours = fs::metadata(format!("/proc/self/ns/{namespace}")).expect("our own").ino();
+                    assert_ne!(theirs.ino(), ours, "{tag}: {namespace}");
+                }
+            }
+        }
+        no_folder_of_the_host_is_open(&sandbox, tag, &pid);
+        sandbox.ok(["rm", "-f", "walled"]);
+    }
+}
+
+fn no_folder_of_the_host_is_open(sandbox: &Sandbox, tag: &str, pid: &str) {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        println!("skipped: descriptors of {tag} cannot be looked at");
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        let number = entry.file_name().to_string_lossy().into_owned();
+        assert!(!target.starts_with(sandbox.root()), "{tag}: {number} is {}", target.display());
+        let is_folder = fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir());
+        assert!(!is_folder, "{tag}: {number} is the folder {}", target.display());
+    }
+}
+
+#[test]
+fn an_entrypoint_that_is_amphora_itself_does_not_run_it() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let before = fs::read(binary()).expect("the program");
+    for entrypoint in ["/proc/self/exe", "/proc/1/exe", "/proc/thread-self/exe"] {
+        let ended = sandbox.run(["run", "--rm", "--entrypoint", entrypoint, &busybox, "version"]);
+        assert!(!ended.stdout.contains("Version"), "{entrypoint}: {ended}");
+        assert!(matches!(ended.code, Some(126 | 127)), "{entrypoint}: {ended}");
+    }
+    let overwrite = "for p in /proc/[0-9]*/exe; do (echo x >> $p) 2>/dev/null; done; echo end";
+    assert_eq!(shell(&sandbox, &busybox, &[], overwrite), "end\n");
+    assert!(fs::read(binary()).expect("the program") == before, "the program was changed");
+}
+
+#[test]
+fn privileges_reach_no_further_than_the_callers() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let status = shell(&sandbox, &busybox, &["--privileged"], "cat /proc/self/status");
+    assert!(status.contains("Seccomp:\t0"), "{status}");
+    assert!(status.contains("NoNewPrivs:\t0"), "{status}");
+    assert!(!status.contains("CapEff:\t00000000a80425fb"), "{status}");
+    if !sandbox.is_root() {
+        // What root of a user namespace makes belongs to the user.
+        shell(&sandbox, &busybox, &["--privileged", "-v", ".:/data"], "touch /data/mine");
+        let owner = fs::metadata(sandbox.work().join("mine")).expect("the file").uid();
+        assert_eq!(owner, nix::unistd::getuid().as_raw());
+    }
+}

@@ -1,0 +1,19 @@
+//! The real binary, on real images from a real registry: what a user types, and what must come of it.
+//!
+//! `cargo xtask test` starts the registry and names it in `AMPHORA_TEST_REGISTRY` and its siblings; without it these tests
+//! skip. They run as root, as an ordinary user and on a slow second kernel: nothing here depends on how long a thing takes,
+//! and what only some users may do (limits that need a cgroup) is asked for first.
+
+mod bad_input;
+mod crash;
+mod files;
+mod images;
+mod isolation;
+mod lifecycle;
+mod limits;
+mod parallel;
+mod registry;
+mod run;
+mod sandbox;
+mod session;
+mod terminal;

@@ -1,0 +1,343 @@
+//! The cache of compiled code.
+//!
+//! ```text
+//! compiled/
+//!   <program sha256>-<engine key>.cwasm            one program, for one engine and kind of processor
+//!   <program sha256>-<engine key>-fuel.cwasm       the same, counting instructions
+//!   <either of them>.<pid>.<number>.tmp            being written
+//! ```
+//!
+//! A file is wasmtime's ELF image followed by a trailer of 24 bytes: the magic `AMPHORA1`, the kind (0 module, 1
+//! component) and the image's length, both 64-bit little-endian. A file without a right trailer was cut short: it counts
+//! as missing, is compiled again and replaced.
+//!
+//! There are no locks. A file appears by rename when it is whole and on disk, and is never written again; two processes
+//! that compile the same program both do the work, and the last rename wins.
+//!
+//! What is in here becomes machine code, so a file counts only if this user owns it and nobody else can write it.
+
+use crate::engine;
+use rustix::{
+    fs::{FileType, Mode, OFlags},
+    io::Errno,
+    process::{Pid, geteuid, test_kill_process},
+};
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, Write},
+    os::fd::{AsRawFd, RawFd},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+const MAGIC: [u8; 8] = *b"AMPHORA1";
+const TRAILER_BYTES: u64 = 24;
+const SUFFIX: &str = ".cwasm";
+const FUEL: &str = "-fuel";
+const TEMPORARY: &str = ".tmp";
+
+/// Compiled code on disk: `compiled/<program sha256>-<engine key>[-fuel].cwasm`, each written to a temporary name and
+/// renamed when whole; only files that this process's user owns and nobody else can write are opened.
+#[derive(Debug, Clone)]
+pub struct CodeCache {
+    /// The directory.
+    pub dir: PathBuf,
+}
+
+/// Native code, opened.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The file; mapped by [`crate::run`].
+    pub(crate) file: File,
+    /// Whether it is a component (else a core module).
+    pub component: bool,
+    /// Whether it counts instructions.
+    pub fuel: bool,
+}
+
+impl AsRawFd for Compiled {
+    /// The descriptor that must stay open until [`crate::run`].
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// Why a program could not be compiled or its code not be cached.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The digest is not one.
+    #[error("`{0}` is not a sha256 digest: expected 64 lower-case hexadecimal digits")]
+    Digest(String),
+    /// The bytes are not a program.
+    #[error("this is not a Wasm program that can be compiled: {detail}")]
+    Program {
+        /// What is wrong, and at which offset.
+        detail: String,
+    },
+    /// The engine could not be made.
+    #[error("the Wasm engine cannot be set up: {detail}")]
+    Engine {
+        /// wasmtime's words.
+        detail: String,
+    },
+    /// A file is there that must not be run.
+    #[error("{path}: not loaded as compiled code, because {found}; remove it, and the program is compiled again")]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// A system call failed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was to be done.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl CodeCache {
+    /// The cache in `dir`, which is made when something is compiled, if it is missing then.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// The code of the program whose bytes hash to `sha256` (64 hex digits), if it has been compiled for this engine.
+    ///
+    /// Costs one open, one stat and one read of 24 bytes. Code that was cut short is not there; code that somebody else
+    /// could have written is an error.
+    pub fn lookup(&self, sha256: &str, fuel: bool) -> Result<Option<Compiled>, CacheError> {
+        let path = self.path(sha256, fuel)?;
+        let Some((file, bytes)) = open_trusted(&path)? else { return Ok(None) };
+        let kind = trailer_kind(&file, bytes).map_err(io_error("read", &path))?;
+        Ok(kind.map(|kind| Compiled { file, component: kind == Kind::Component, fuel }))
+    }
+
+    /// Compiles `wasm` (binary module or component) unless the cache has it. Two processes at once are fine.
+    pub fn compile(&self, sha256: &str, wasm: &[u8], fuel: bool) -> Result<Compiled, CacheError> {
+        if let Some(found) = self.lookup(sha256, fuel)? {
+            return Ok(found);
+        }
+        let kind = Kind::of(wasm)?;
+        let image = kind.compile(wasm, fuel)?;
+        let file = self.publish(&self.path(sha256, fuel)?, kind, &image)?;
+        Ok(Compiled { file, component: kind == Kind::Component, fuel })
+    }
+
+    /// Removes all code of a program, of any engine, as its image is removed.
+    pub fn remove(&self, sha256: &str) -> Result<(), CacheError> {
+        check_digest(sha256)?;
+        for name in self.names()? {
+            if Name::parse(&name).is_some_and(|name| name.sha256 == sha256) {
+                remove_if_there(&self.dir.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leftovers: temporary files of dead writers, code of other engines, code that was cut short, and code whose
+    /// sha256 `keep` says false to. What is none of ours is not listed.
+    pub fn stale(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, CacheError> {
+        let keys = [engine::key(false), engine::key(true)];
+        let is_stale = |name: &str| match (temporary_writer(name), Name::parse(name)) {
+            (Some(pid), _) => !is_alive(pid),
+            (None, Some(name)) => name.key != keys[usize::from(name.fuel)] || !keep(name.sha256),
+            (None, None) => false,
+        };
+        let mut stale = Vec::new();
+        for name in self.names()? {
+            let path = self.dir.join(&name);
+            if is_stale(&name) || (Name::parse(&name).is_some() && is_cut_short(&path)) {
+                stale.push(path);
+            }
+        }
+        Ok(stale)
+    }
+
+    fn path(&self, sha256: &str, fuel: bool) -> Result<PathBuf, CacheError> {
+        check_digest(sha256)?;
+        let variant = if fuel { FUEL } else { "" };
+        Ok(self.dir.join(format!("{sha256}-{}{variant}{SUFFIX}", engine::key(fuel))))
+    }
+
+    /// Makes `path` appear whole, or not at all, and opens it: by then somebody may have removed it again.
+    fn publish(&self, path: &Path, kind: Kind, image: &[u8]) -> Result<File, CacheError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(io_error("make", &self.dir))?;
+        let temporary = temporary_name(path);
+        let written = write_new(&temporary, kind, image)
+            .map_err(io_error("write", &temporary))
+            .and_then(|file| fs::rename(&temporary, path).map(|()| file).map_err(io_error("rename to", path)));
+        if written.is_err() {
+            // The error to report is the first one; what cannot be removed either is found by `stale`.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    fn names(&self) -> Result<Vec<String>, CacheError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io_error("list", &self.dir)(error)),
+        };
+        let names: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
+        let names = names.map_err(io_error("list", &self.dir))?;
+        Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+    }
+}
+
+/// What a program's first eight bytes say it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Module,
+    Component,
+}
+
+impl Kind {
+    /// Core specification, binary format, modules; component model, Binary.md, preamble.
+    pub(crate) fn of(wasm: &[u8]) -> Result<Self, CacheError> {
+        match wasm.get(..8) {
+            Some(b"\0asm\x01\0\0\0") => Ok(Self::Module),
+            Some(b"\0asm\x0d\0\x01\0") => Ok(Self::Component),
+            Some([0, b'a', b's', b'm', version @ ..]) => Err(CacheError::Program {
+                detail: format!("unknown version {version:02x?}, neither module nor component"),
+            }),
+            _ => Err(CacheError::Program { detail: "it does not begin with `\\0asm` and a version".into() }),
+        }
+    }
+
+    fn compile(self, wasm: &[u8], fuel: bool) -> Result<Vec<u8>, CacheError> {
+        let engine = engine::compiler(fuel).map_err(engine_error)?;
+        let image = match self {
+            Self::Module => engine.precompile_module(wasm),
+            Self::Component => engine.precompile_component(wasm),
+        };
+        image.map_err(|error| CacheError::Program { detail: format!("{error:#}") })
+    }
+}
+
+/// A file name of the cache, taken apart.
+struct Name<'a> {
+    sha256: &'a str,
+    key: &'a str,
+    fuel: bool,
+}
+
+impl<'a> Name<'a> {
+    fn parse(name: &'a str) -> Option<Self> {
+        let stem = name.strip_suffix(SUFFIX)?;
+        let (stem, fuel) = stem.strip_suffix(FUEL).map_or((stem, false), |stem| (stem, true));
+        let (sha256, key) = stem.split_once('-')?;
+        (is_digest(sha256) && !key.contains('-')).then_some(Self { sha256, key, fuel })
+    }
+}
+
+/// Taken by value, as `map_err` gives it.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that map_err needs")]
+fn engine_error(error: wasmtime::Error) -> CacheError {
+    CacheError::Engine { detail: format!("{error:#}") }
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
+    let path = path.to_owned();
+    move |source| CacheError::Io { action, path, source }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn check_digest(text: &str) -> Result<(), CacheError> {
+    if is_digest(text) { Ok(()) } else { Err(CacheError::Digest(text.into())) }
+}
+
+/// Opens a file if it is there and may be run; tells its size.
+fn open_trusted(path: &Path) -> Result<Option<(File, u64)>, CacheError> {
+    let untrusted = |found: String| CacheError::Untrusted { path: path.into(), found };
+    // Non-blocking, or a FIFO in this place would be waited for.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err(untrusted("it is a symbolic link".into())),
+        Err(errno) => return Err(io_error("open", path)(errno.into())),
+    };
+    let stat = rustix::fs::fstat(&file).map_err(|errno| io_error("stat", path)(errno.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(untrusted("it is not a regular file".into()));
+    }
+    if stat.st_uid != geteuid().as_raw() {
+        return Err(untrusted(format!("it belongs to user {} and not to user {}", stat.st_uid, geteuid().as_raw())));
+    }
+    if stat.st_mode & 0o022 != 0 {
+        return Err(untrusted(format!("others than its owner can write it (mode {:04o})", stat.st_mode & 0o7777)));
+    }
+    Ok(Some((file, u64::try_from(stat.st_size).unwrap_or_default())))
+}
+
+/// The kind that a whole file says it is of; none if it was cut short.
+fn trailer_kind(file: &File, bytes: u64) -> io::Result<Option<Kind>> {
+    let Some(image_bytes) = bytes.checked_sub(TRAILER_BYTES) else { return Ok(None) };
+    let mut trailer = [0; TRAILER_BYTES as usize];
+    file.read_exact_at(&mut trailer, image_bytes)?;
+    Ok([Kind::Module, Kind::Component].into_iter().find(|kind| trailer == self::trailer(*kind, image_bytes)))
+}
+
+fn trailer(kind: Kind, image_bytes: u64) -> [u8; TRAILER_BYTES as usize] {
+    let mut trailer = [0; TRAILER_BYTES as usize];
+    trailer[..8].copy_from_slice(&MAGIC);
+    trailer[8..16].copy_from_slice(&u64::from(kind == Kind::Component).to_le_bytes());
+    trailer[16..].copy_from_slice(&image_bytes.to_le_bytes());
+    trailer
+}
+
+fn is_cut_short(path: &Path) -> bool {
+    let kind = || {
+        let file = File::open(path)?;
+        trailer_kind(&file, file.metadata()?.len())
+    };
+    matches!(kind(), Ok(None))
+}
+
+/// A name that no other writer uses, of this process or another.
+fn temporary_name(path: &Path) -> PathBuf {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.{number}{TEMPORARY}", std::process::id()));
+    name.into()
+}
+
+/// The process that writes, or wrote, a temporary file.
+fn temporary_writer(name: &str) -> Option<Pid> {
+    let (name, _number) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
+    let (name, pid) = name.rsplit_once('.')?;
+    Name::parse(name)?;
+    Pid::from_raw(pid.parse().ok()?)
+}
+
+fn is_alive(pid: Pid) -> bool {
+    test_kill_process(pid) != Err(Errno::SRCH)
+}
+
+/// Writes the file and waits for the disk: a file that a power failure emptied behind its name would be run. Opens it anew,
+/// for reading only.
+fn write_new(path: &Path, kind: Kind, image: &[u8]) -> io::Result<File> {
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(image)?;
+    file.write_all(&trailer(kind, image.len() as u64))?;
+    file.sync_data()?;
+    File::open(path)
+}
+
+fn remove_if_there(path: &Path) -> Result<(), CacheError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,46 @@
+//! Components: the imports of WASI 0.2's `wasi:cli/command` world.
+
+use crate::{
+    imports,
+    run::{RunError, State},
+};
+use wasmtime::{
+    Engine, Store,
+    component::{Component, Linker},
+};
+use wasmtime_wasi::{
+    I32Exit,
+    p2::{add_to_linker_async, bindings::CommandPre},
+};
+
+const RUN: &str = "wasi:cli/run@0.2.";
+
+/// All that a component can import, in any version 0.2.x.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    add_to_linker_async(&mut linker)?;
+    Ok(linker)
+}
+
+/// Checks that the component can be started and that all its imports are there.
+pub(crate) fn prepare(engine: &Engine, component: &Component) -> Result<CommandPre<State>, RunError> {
+    let linker = linker(engine).map_err(RunError::engine)?;
+    linker.instantiate_pre(component).and_then(CommandPre::new).map_err(|error| refusal(engine, component, &error))
+}
+
+/// Runs it to its end; an error that it returns is exit status 1.
+pub(crate) async fn start(component: &CommandPre<State>, store: &mut Store<State>) -> wasmtime::Result<()> {
+    let command = component.instantiate_async(&mut *store).await?;
+    command.wasi_cli_run().call_run(store).await?.map_err(|()| I32Exit(1).into())
+}
+
+fn refusal(engine: &Engine, component: &Component, error: &wasmtime::Error) -> RunError {
+    let ty = component.component_type();
+    if !ty.exports(engine).any(|(name, _)| name.starts_with(RUN)) {
+        return RunError::no_entry("an instance `wasi:cli/run@0.2.x`", ty.exports(engine).map(|(name, _)| name));
+    }
+    match imports::missing_of_component(ty.imports(engine).map(|(name, _)| name)) {
+        Ok(missing) if !missing.is_empty() => RunError::Imports { missing },
+        _ => RunError::Imports { missing: vec![format!("{error:#}")] },
+    }
+}

@@ -1,0 +1,120 @@
+//! The one configuration that code is compiled for and run with.
+//!
+//! There are two engines for it: one that can compile, used when an image arrives, and one that cannot, used to run.
+//! The second never initialises the compiler, which is most of what making an engine costs.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use wasmtime::{Config, Engine, WasmBacktraceDetails};
+
+/// An engine that compiles; it uses all processors.
+pub(crate) fn compiler(fuel: bool) -> wasmtime::Result<Engine> {
+    Engine::new(&config(fuel))
+}
+
+/// An engine that runs what [`compiler`] made.
+pub(crate) fn runner(fuel: bool) -> wasmtime::Result<Engine> {
+    Engine::new(config(fuel).enable_compiler(false))
+}
+
+/// The hash of `Engine::precompile_compatibility_hash` for the two engines, without fuel and with it: wasmtime's version to
+/// the last digit, its settings and the Wasm features.
+///
+/// Written down, because finding out takes an engine, and looking for code is on the way of every start. A test compares;
+/// when it fails, wasmtime or its settings here have changed: put in what it found, and code is compiled anew.
+const CONFIGURATIONS: [u64; 2] = [0xba79_0174_f63d_e3a5, 0x933b_102e_690b_b24b];
+
+/// What decides whether code compiled by one process can be run by another: wasmtime's version and settings, and the
+/// processor's features, as 16 hex digits.
+///
+/// Code is looked up by this, so that another version of this program, or another machine on the same storage, compiles
+/// its own. It is for finding, not for safety: wasmtime checks all of it once more when it loads the code.
+pub(crate) fn key(fuel: bool) -> String {
+    let mut hasher = DefaultHasher::new();
+    CONFIGURATIONS[usize::from(fuel)].hash(&mut hasher);
+    cpu_features().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+fn config(fuel: bool) -> Config {
+    let mut config = Config::new();
+    config
+        // The time-out. It costs about a tenth of the speed, but it is the only way to stop a loop and tell where it was.
+        .epoch_interruption(true)
+        .consume_fuel(fuel)
+        // Only debuggers and profilers read this; wasmtime finds frames by their pointers. Without it code is smaller,
+        // and loading it need not register it with the unwinder.
+        .native_unwind_info(false)
+        // Keeps the guest's DWARF, for file and line in backtraces. Said here because by default an environment
+        // variable decides, and that would be one of the things that the code depends on.
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    config
+}
+
+/// The processor features that the code generator looks for.
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<bool> {
+    use std::arch::is_x86_feature_detected as has;
+    vec![
+        has!("sse3"),
+        has!("cmpxchg16b"),
+        has!("ssse3"),
+        has!("sse4.1"),
+        has!("sse4.2"),
+        has!("popcnt"),
+        has!("avx"),
+        has!("avx2"),
+        has!("avxvnni"),
+        has!("fma"),
+        has!("bmi1"),
+        has!("bmi2"),
+        has!("avx512bitalg"),
+        has!("avx512dq"),
+        has!("avx512f"),
+        has!("avx512vl"),
+        has!("avx512vbmi"),
+        has!("avx512vnni"),
+        has!("lzcnt"),
+    ]
+}
+
+/// The processor features that the code generator looks for.
+#[cfg(target_arch = "aarch64")]
+fn cpu_features() -> Vec<bool> {
+    use std::arch::is_aarch64_feature_detected as has;
+    vec![has!("lse"), has!("paca"), has!("fp16"), has!("dotprod"), has!("i8mm")]
+}
+
+/// None that are known: the code generator then looks for none that could be missing elsewhere.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_features() -> Vec<bool> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(fuel: bool) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        runner(fuel).unwrap().precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn the_configurations_that_are_written_down_are_those_of_the_engines() {
+        let found = [configuration(false), configuration(true)];
+        assert!(CONFIGURATIONS == found, "CONFIGURATIONS must be {found:#018x?}");
+    }
+
+    #[test]
+    fn code_is_told_apart_by_fuel() {
+        assert_ne!(key(false), key(true));
+        assert_eq!(key(false).len(), 16);
+    }
+
+    #[test]
+    fn code_of_the_compiling_engine_is_accepted_by_the_running_one() {
+        let image = compiler(false).unwrap().precompile_module(b"\0asm\x01\0\0\0").unwrap();
+        assert_eq!(Engine::detect_precompiled(&image), Some(wasmtime::Precompiled::Module));
+    }
+}

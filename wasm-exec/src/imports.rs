@@ -1,0 +1,187 @@
+//! What a program imports that it would not be given.
+
+use crate::{
+    cache::Kind,
+    component, engine, module,
+    run::{NetworkGrant, RunError, State},
+};
+use std::collections::HashMap;
+use wasmparser::{CompositeInnerType, Parser, Payload, TypeRef};
+use wasmtime::{
+    Engine, FuncType, Store, ValType,
+    component::{Component, Linker},
+};
+
+/// An import of a module: the two names, and the type if it is a function.
+type Import = (String, String, Option<FuncType>);
+
+/// Imports that [`crate::run`] would not provide; for `explain` and for the check before a start.
+///
+/// Takes the program's bytes. A module's import is named `module::name`, with the two types where only those differ; a
+/// component's as it stands in it, an interface with its version. All of WASI 0.2's sockets are provided whatever is
+/// granted: without a grant they fail with `access-denied`, as they would for a user who may not.
+pub fn unprovided_imports(wasm: &[u8], _network: NetworkGrant) -> Result<Vec<String>, RunError> {
+    let invalid = |detail: String| RunError::Program { detail };
+    match Kind::of(wasm).map_err(|error| invalid(error.to_string()))? {
+        Kind::Module => {
+            let engine = engine::runner(false).map_err(RunError::engine)?;
+            let imports = imports_of_module(&engine, wasm).map_err(|error| invalid(error.to_string()))?;
+            missing_of_module(&engine, imports).map_err(RunError::engine)
+        }
+        Kind::Component => {
+            let imports = ComponentImports::parse(wasm).map_err(|error| invalid(error.to_string()))?;
+            let missing = missing_of_component(imports.names.iter().copied()).map_err(RunError::engine)?;
+            Ok(if missing.is_empty() { mismatch(&imports).into_iter().collect() } else { missing })
+        }
+    }
+}
+
+/// Those of a module's imports that are not in its linker, or not of that type.
+pub(crate) fn missing_of_module(engine: &Engine, imports: Vec<Import>) -> wasmtime::Result<Vec<String>> {
+    let provided = provided(engine)?;
+    let complaint = |(module, name, imported): Import| {
+        let import = format!("{module}::{name}");
+        match (provided.get(&(module, name)), imported) {
+            (None, _) => Some(import),
+            (Some(provided), Some(imported)) if FuncType::eq(provided, &imported) => None,
+            (Some(provided), Some(imported)) => Some(format!("{import} (as {imported}, which here is {provided})")),
+            (Some(_), None) => Some(format!("{import} (which here is a function)")),
+        }
+    };
+    Ok(imports.into_iter().filter_map(complaint).collect())
+}
+
+fn provided(engine: &Engine) -> wasmtime::Result<HashMap<(String, String), FuncType>> {
+    let linker = module::linker(engine)?;
+    let mut store = Store::new(engine, State::empty());
+    let items: Vec<_> = linker
+        .iter(&mut store)
+        .filter_map(|(module, name, item)| Some(((module.to_owned(), name.to_owned()), item.into_func()?)))
+        .collect();
+    Ok(items.into_iter().map(|(names, func)| (names, func.ty(&store))).collect())
+}
+
+fn imports_of_module(engine: &Engine, wasm: &[u8]) -> wasmparser::Result<Vec<Import>> {
+    let mut types = Vec::new();
+    let mut imports = Vec::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        match payload? {
+            Payload::TypeSection(section) => {
+                for group in section {
+                    types.extend(group?.into_types().map(|ty| func_type(engine, &ty.composite_type.inner)));
+                }
+            }
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let import = import?;
+                    let ty = match import.ty {
+                        TypeRef::Func(index) | TypeRef::FuncExact(index) => {
+                            types.get(index as usize).cloned().flatten()
+                        }
+                        _ => None,
+                    };
+                    imports.push((import.module.to_owned(), import.name.to_owned(), ty));
+                }
+            }
+            // It comes after the imports, and reading on would only cost time.
+            Payload::CodeSectionStart { .. } => break,
+            _ => {}
+        }
+    }
+    Ok(imports)
+}
+
+/// A function's type, if it is one that WASI p1 could have: of numbers alone.
+fn func_type(engine: &Engine, ty: &CompositeInnerType) -> Option<FuncType> {
+    let number = |ty: &wasmparser::ValType| match ty {
+        wasmparser::ValType::I32 => Some(ValType::I32),
+        wasmparser::ValType::I64 => Some(ValType::I64),
+        wasmparser::ValType::F32 => Some(ValType::F32),
+        wasmparser::ValType::F64 => Some(ValType::F64),
+        _ => None,
+    };
+    let CompositeInnerType::Func(ty) = ty else { return None };
+    let params: Option<Vec<_>> = ty.params().iter().map(number).collect();
+    let results: Option<Vec<_>> = ty.results().iter().map(number).collect();
+    Some(FuncType::new(engine, params?, results?))
+}
+
+/// Those of a component's imports that its linker does not have under this name or a compatible version.
+pub(crate) fn missing_of_component<'a>(names: impl Iterator<Item = &'a str>) -> wasmtime::Result<Vec<String>> {
+    let engine = engine::compiler(false)?;
+    let linker = component::linker(&engine)?;
+    let mut missing = Vec::new();
+    for name in names {
+        if !is_provided(&engine, &linker, name)? {
+            missing.push(name.to_owned());
+        }
+    }
+    Ok(missing)
+}
+
+/// A linker cannot be asked what is in it, but it can be given a component that wants one instance, and nothing of it.
+fn is_provided(engine: &Engine, linker: &Linker<State>, name: &str) -> wasmtime::Result<bool> {
+    // Component model, Binary.md: the preamble; a type section with an empty instance type; an import section.
+    let mut wasm = b"\0asm\x0d\0\x01\0\x07\x03\x01\x42\0".to_vec();
+    let mut import = vec![1, 0];
+    push_leb128(&mut import, name.len());
+    import.extend_from_slice(name.as_bytes());
+    import.extend_from_slice(&[5, 0]);
+    wasm.push(10);
+    push_leb128(&mut wasm, import.len());
+    wasm.extend_from_slice(&import);
+    let component = Component::new(engine, wasm)?;
+    Ok(linker.instantiate_pre(&component).is_ok())
+}
+
+fn push_leb128(bytes: &mut Vec<u8>, mut value: usize) {
+    loop {
+        let low = (value & 0x7f) as u8;
+        value >>= 7;
+        bytes.push(if value == 0 { low } else { low | 0x80 });
+        if value == 0 {
+            return;
+        }
+    }
+}
+
+/// What a component imports, and its bytes up to the last import.
+struct ComponentImports<'a> {
+    names: Vec<&'a str>,
+    /// A component that imports the same and does nothing. None if there is code before the last import, which would
+    /// have to be compiled.
+    head: Option<&'a [u8]>,
+}
+
+impl<'a> ComponentImports<'a> {
+    fn parse(wasm: &'a [u8]) -> wasmparser::Result<Self> {
+        let mut imports = Self { names: Vec::new(), head: Some(&wasm[..8]) };
+        let mut depth = 0_u32;
+        let mut has_code = false;
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
+                    depth += 1;
+                    has_code = true;
+                }
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::ComponentImportSection(section) if depth == 0 => {
+                    imports.head = (!has_code).then(|| &wasm[..section.range().end]);
+                    for import in section {
+                        imports.names.push(import?.name.name);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(imports)
+    }
+}
+
+/// What is wrong with imports whose names are all there: a function that an interface lacks, or another type.
+fn mismatch(imports: &ComponentImports<'_>) -> Option<String> {
+    let engine = engine::compiler(false).ok()?;
+    let component = Component::new(&engine, imports.head?).ok()?;
+    let error = component::linker(&engine).ok()?.instantiate_pre(&component).err()?;
+    Some(format!("{error:#}"))
+}

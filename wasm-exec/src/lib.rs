@@ -1,0 +1,24 @@
+//! Compiles and runs a Wasm program in a wasmtime sandbox.
+//!
+//! Two steps that never mix: [`CodeCache::compile`] turns a module or component into native code in a directory of our
+//! own, at pull or import; [`run`] maps that code and runs it, in the process that calls it. Nothing of wasmtime shows
+//! in this interface.
+
+mod cache;
+mod component;
+mod engine;
+mod imports;
+mod limits;
+mod load;
+mod module;
+mod outcome;
+mod preopens;
+mod run;
+mod stdio;
+mod watch;
+
+pub use cache::{CacheError, CodeCache, Compiled};
+pub use imports::unprovided_imports;
+pub use outcome::{Outcome, Report};
+pub use preopens::Preopen;
+pub use run::{Command, NetworkGrant, RunError, run};

@@ -1,0 +1,43 @@
+#![allow(unsafe_code, reason = "native code that this program compiled itself can be loaded in no other way")]
+//! Loading compiled code: the only place where bytes become instructions.
+
+use crate::{Compiled, RunError};
+use std::{io::Read, os::fd::AsRawFd};
+use wasmtime::{Engine, Module, component::Component};
+
+/// Code, mapped and ready.
+pub(crate) enum Program {
+    /// A core module.
+    Module(Module),
+    /// A component.
+    Component(Component),
+}
+
+/// Maps the code of a file of the cache.
+pub(crate) fn load(engine: &Engine, code: Compiled) -> Result<Program, RunError> {
+    let loaded = if code.component {
+        component(engine, code).map(Program::Component)
+    } else {
+        // SAFETY: wasmtime asks that the file holds what `Engine::precompile_module` returned and that it does not
+        // change while it is mapped. A `Compiled` is made by `CodeCache` alone (its constructor is private to it), from
+        // a regular file that this user owns, that nobody else can write, and whose last bytes say that it was written
+        // whole by `CodeCache::compile`. Our own code never writes to such a file again: a newer one replaces it by
+        // rename. wasmtime compares version, settings and processor features before it uses any of it.
+        unsafe { Module::deserialize_open_file(engine, code.file) }.map(Program::Module)
+    };
+    loaded.map_err(|error| RunError::Code { detail: format!("{error:#}") })
+}
+
+fn component(engine: &Engine, mut code: Compiled) -> wasmtime::Result<Component> {
+    // There is no `deserialize_open_file` for components. This path names the same open file, where /proc is mounted.
+    let path = format!("/proc/self/fd/{}", code.file.as_raw_fd());
+    if std::fs::exists(&path).unwrap_or(false) {
+        // SAFETY: as for modules in `load`, with `Engine::precompile_component`; the path leads to the open file itself
+        // and not to its name, so nothing can be put in between.
+        return unsafe { Component::deserialize_file(engine, &path) };
+    }
+    let mut image = Vec::new();
+    code.file.read_to_end(&mut image)?;
+    // SAFETY: as for modules in `load`, with `Engine::precompile_component`; these bytes are a copy of our own.
+    unsafe { Component::deserialize(engine, &image) }
+}

@@ -1,0 +1,56 @@
+//! Core modules: WASI p1.
+
+use crate::{
+    imports,
+    run::{RunError, State},
+};
+use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Store};
+use wasmtime_wasi::{I32Exit, p1};
+
+const WASI_P1: &str = "wasi_snapshot_preview1";
+const START: &str = "_start";
+
+/// All that a module can import.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi)?;
+    // wasmtime-wasi's own takes a status over 125 for an error; a process may end with any.
+    linker.allow_shadowing(true);
+    linker.func_wrap(WASI_P1, "proc_exit", |status: i32| -> wasmtime::Result<()> { Err(I32Exit(status).into()) })?;
+    Ok(linker)
+}
+
+/// Checks that the module can be started and that all its imports are there.
+pub(crate) fn prepare(engine: &Engine, module: &Module) -> Result<InstancePre<State>, RunError> {
+    check_entry(module)?;
+    let linker = linker(engine).map_err(RunError::engine)?;
+    linker.instantiate_pre(module).map_err(|error| missing(engine, module, &error))
+}
+
+/// Runs it to its end.
+pub(crate) async fn start(module: &InstancePre<State>, store: &mut Store<State>) -> wasmtime::Result<()> {
+    let instance = module.instantiate_async(&mut *store).await?;
+    let start = instance.get_typed_func::<(), ()>(&mut *store, START)?;
+    start.call_async(store, ()).await
+}
+
+fn check_entry(module: &Module) -> Result<(), RunError> {
+    match module.get_export(START) {
+        Some(ExternType::Func(ty)) if ty.params().len() == 0 && ty.results().len() == 0 => Ok(()),
+        _ => Err(RunError::no_entry(
+            "a function `_start` without parameters and results",
+            module.exports().map(|export| export.name()),
+        )),
+    }
+}
+
+fn missing(engine: &Engine, module: &Module, error: &wasmtime::Error) -> RunError {
+    let imports = module.imports().map(|import| {
+        let ty = import.ty().func().cloned();
+        (import.module().to_owned(), import.name().to_owned(), ty)
+    });
+    match imports::missing_of_module(engine, imports.collect()) {
+        Ok(missing) if !missing.is_empty() => RunError::Imports { missing },
+        _ => RunError::Imports { missing: vec![format!("{error:#}")] },
+    }
+}

@@ -1,0 +1,286 @@
+//! Running a compiled program.
+
+use crate::{
+    Compiled, Outcome, Preopen, Report, component, engine,
+    limits::MemorySum,
+    load::{self, Program},
+    module, preopens,
+    stdio::Output,
+    watch::{self, Watched},
+};
+use std::{io, path::PathBuf, time::Duration};
+use tokio::runtime::{self, Runtime};
+use wasmtime::{Engine, InstancePre, Store};
+use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx, p2::bindings::CommandPre};
+
+/// Which sockets the program may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkGrant {
+    /// None at all; name look-up neither.
+    None,
+    /// All that the process's network namespace has (WASI p2 sockets, name look-up).
+    All,
+}
+
+/// A program and all that it is given. Stdio is this process's own.
+#[derive(Debug)]
+pub struct Command {
+    /// The code.
+    pub code: Compiled,
+    /// Arguments, `argv[0]` first.
+    pub argv: Vec<String>,
+    /// Environment.
+    pub env: Vec<(String, String)>,
+    /// Granted directories.
+    pub preopens: Vec<Preopen>,
+    /// Working directory as a guest path, where relative paths begin.
+    ///
+    /// Components are told it. Modules have no such thing: `PWD` is set, unless `env` has it, and the directory is
+    /// granted once more under the name `.`, if it is inside a granted one and none of them is `/` or `.` already;
+    /// relative paths of a C program then begin there.
+    pub cwd: Option<String>,
+    /// Sockets.
+    pub network: NetworkGrant,
+    /// The sum of all linear memories and tables, in bytes; a table element counts 8.
+    pub memory_bytes: Option<u64>,
+    /// Instructions, roughly; needs code compiled with fuel.
+    pub fuel: Option<u64>,
+    /// Wall-clock time from the call of [`run`]. Ends loops as well as waiting, whatever is waited for; a program that
+    /// waits is left waiting on a thread of its own, and ends with the process.
+    pub timeout: Option<Duration>,
+}
+
+/// Why a program could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The bytes are not a program.
+    #[error("this is not a Wasm program: {detail}")]
+    Program {
+        /// What is wrong, and at which offset.
+        detail: String,
+    },
+    /// Compiled code that does not load.
+    #[error(
+        "the compiled code cannot be loaded: {detail}; remove it from the store's `compiled` directory, and the program is compiled again"
+    )]
+    Code {
+        /// wasmtime's words.
+        detail: String,
+    },
+    /// A fuel limit for code that does not count.
+    #[error("a fuel limit needs code that counts instructions, and this code was compiled without")]
+    NotCounting,
+    /// Nothing to call.
+    #[error("this program cannot be started: it needs to export {expected}, and {exports}{hint}")]
+    NoEntry {
+        /// What a program is started by.
+        expected: &'static str,
+        /// What there is.
+        exports: String,
+        /// What it is instead.
+        hint: &'static str,
+    },
+    /// Something that nothing provides.
+    #[error("this program imports what is not provided here: {}", missing.join(", "))]
+    Imports {
+        /// Names, with what is wrong where it is not the name.
+        missing: Vec<String>,
+    },
+    /// A granted directory that cannot be opened.
+    #[error("cannot open the granted directory {host}: {detail}")]
+    Directory {
+        /// Where it was looked for.
+        host: PathBuf,
+        /// Why not.
+        detail: String,
+    },
+    /// A working directory that is not there.
+    #[error("cannot use {guest} as the working directory: {host}: {detail}")]
+    WorkingDirectory {
+        /// Its name for the program.
+        guest: String,
+        /// Where it was looked for.
+        host: PathBuf,
+        /// Why not.
+        detail: String,
+    },
+    /// The engine could not be made.
+    #[error("the Wasm engine cannot be set up: {detail}")]
+    Engine {
+        /// wasmtime's words.
+        detail: String,
+    },
+    /// The program could not be instantiated, by no fault of its own that has a name.
+    #[error("the program cannot be started: {detail}")]
+    Start {
+        /// wasmtime's words.
+        detail: String,
+    },
+    /// A thread or the event loop could not be made.
+    #[error("cannot start {what}")]
+    Thread {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What a running program's host functions work on.
+pub(crate) struct State {
+    pub(crate) wasi: WasiP1Ctx,
+    memory: MemorySum,
+}
+
+/// A program whose imports are all there.
+enum Ready {
+    Module(InstancePre<State>),
+    Component(CommandPre<State>),
+}
+
+/// Runs the program in this process to its end.
+///
+/// Call it in a process of its own: it takes the process's stdio, installs signal handlers for traps, blocks in every
+/// call of the program's to its host, and may leave a thread behind that waits for standard input or, after a time-out,
+/// for something else. Whatever ends the program is in the report; an error means that nothing of it ran.
+pub fn run(command: Command) -> Result<Report, RunError> {
+    if command.fuel.is_some() && !command.code.fuel {
+        return Err(RunError::NotCounting);
+    }
+    let engine = engine::runner(command.code.fuel).map_err(RunError::engine)?;
+    let memory = MemorySum::new(command.memory_bytes);
+    let Some(limit) = command.timeout else { return execute(&engine, command, memory, None) };
+
+    let work = {
+        let (engine, memory) = (engine.clone(), memory.clone());
+        move |watched| execute(&engine, command, memory, Some(watched))
+    };
+    match watch::within(limit, &engine, work) {
+        Ok(Some(ended)) => ended,
+        Ok(None) => Ok(report(Outcome::timed_out_waiting(), &memory, None)),
+        Err(source) => Err(RunError::Thread { what: "the program's thread", source }),
+    }
+}
+
+/// Runs the program in this thread.
+fn execute(engine: &Engine, command: Command, memory: MemorySum, watched: Option<Watched>) -> Result<Report, RunError> {
+    let fuel = command.code.fuel.then(|| command.fuel.unwrap_or(u64::MAX));
+    let mut store = store(engine, &command, memory.clone(), fuel)?;
+    if let Some(watched) = watched {
+        watched.attach(&mut store);
+    }
+    let ready = match load::load(engine, command.code)? {
+        Program::Module(module) => Ready::Module(module::prepare(engine, &module)?),
+        Program::Component(component) => Ready::Component(component::prepare(engine, &component)?),
+    };
+    let runtime = event_loop(command.network).map_err(|source| RunError::Thread { what: "the event loop", source })?;
+
+    let ended = runtime.block_on(ready.start(&mut store));
+    let outcome = match ended {
+        Ok(()) => Outcome::Exited(0),
+        Err(error) => {
+            Outcome::of_error(&error, &memory).ok_or_else(|| RunError::Start { detail: format!("{error:#}") })?
+        }
+    };
+    let fuel_used = fuel.zip(store.get_fuel().ok()).map(|(given, left)| given.saturating_sub(left));
+    Ok(report(outcome, &memory, fuel_used))
+}
+
+fn report(outcome: Outcome, memory: &MemorySum, fuel_used: Option<u64>) -> Report {
+    Report { outcome, fuel_used, peak_memory_bytes: memory.peak_bytes(), memory_refused: memory.refused().is_some() }
+}
+
+fn store(engine: &Engine, command: &Command, memory: MemorySum, fuel: Option<u64>) -> Result<Store<State>, RunError> {
+    let mut store = Store::new(engine, State { wasi: wasi(command)?, memory });
+    store.limiter(|state| &mut state.memory);
+    // The epoch moves once, when the time is over.
+    store.set_epoch_deadline(1);
+    if let Some(fuel) = fuel {
+        store.set_fuel(fuel).map_err(RunError::engine)?;
+    }
+    Ok(store)
+}
+
+fn wasi(command: &Command) -> Result<WasiP1Ctx, RunError> {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.inherit_stdin().stdout(Output::Stdout).stderr(Output::Stderr);
+    wasi.args(&command.argv).envs(&command.env);
+    // Nobody else is served by this thread, and handing file operations to another costs far more than most of them.
+    wasi.allow_blocking_current_thread(true);
+    if let Some(cwd) = &command.cwd {
+        wasi.initial_cwd(cwd);
+        if !command.env.iter().any(|(name, _)| name == "PWD") {
+            wasi.env("PWD", cwd);
+        }
+    }
+    preopens::grant(&mut wasi, &command.preopens, command.cwd.as_deref())?;
+    match command.network {
+        NetworkGrant::None => wasi.allow_tcp(false).allow_udp(false),
+        NetworkGrant::All => wasi.inherit_network().allow_ip_name_lookup(true),
+    };
+    Ok(wasi.build_p1())
+}
+
+fn event_loop(network: NetworkGrant) -> io::Result<Runtime> {
+    let mut builder = runtime::Builder::new_current_thread();
+    builder.enable_time();
+    if network == NetworkGrant::All {
+        builder.enable_io();
+    }
+    builder.build()
+}
+
+impl State {
+    /// A state for linking and not for running.
+    pub(crate) fn empty() -> Self {
+        Self { wasi: WasiCtxBuilder::new().build_p1(), memory: MemorySum::new(None) }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi.ctx()
+    }
+}
+
+impl Ready {
+    async fn start(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
+        match self {
+            Self::Module(module) => module::start(module, store).await,
+            Self::Component(component) => component::start(component, store).await,
+        }
+    }
+}
+
+impl RunError {
+    #[expect(clippy::needless_pass_by_value, reason = "the signature that map_err needs")]
+    pub(crate) fn engine(error: wasmtime::Error) -> Self {
+        Self::Engine { detail: format!("{error:#}") }
+    }
+
+    pub(crate) fn no_entry<'a>(expected: &'static str, exports: impl Iterator<Item = &'a str>) -> Self {
+        let exports: Vec<_> = exports.collect();
+        let hint = match exports.as_slice() {
+            names if names.iter().any(|name| name.starts_with("wasi:http/")) => {
+                "; it is a function that answers HTTP requests, not a command"
+            }
+            names if names.iter().any(|name| name.starts_with("wasi:cli/run@")) => {
+                "; it is a command for another version of WASI"
+            }
+            _ => "",
+        };
+        Self::NoEntry { expected, exports: listed(&exports), hint }
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    const SHOWN: usize = 8;
+    let more = match names.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match names {
+        [] => "it exports nothing".into(),
+        _ => format!("it exports {}{more}", names[..names.len().min(SHOWN)].join(", ")),
+    }
+}

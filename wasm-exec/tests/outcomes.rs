@@ -1,0 +1,232 @@
+//! How programs end, and what the report says of it.
+
+mod program;
+
+use program::{command, command_of, compiled, component, outcome, report};
+use std::time::{Duration, Instant};
+use wasm_exec::{Command, Outcome};
+
+const PAGE: u64 = 65_536;
+
+fn trap_of(text: &str) -> (String, String) {
+    match outcome(command(text)) {
+        Outcome::Trapped { trap, backtrace } => (trap, backtrace),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn timed_out(text: &str) -> String {
+    let started = Instant::now();
+    let limit = Duration::from_millis(50);
+    let ended = outcome(Command { timeout: Some(limit), ..command(text) });
+    assert!(started.elapsed() >= limit);
+    match ended {
+        Outcome::TimedOut { backtrace } => backtrace,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_module_that_returns_has_status_0() {
+    assert_eq!(outcome(command(r#"(module (func (export "_start")))"#)), Outcome::Exited(0));
+}
+
+#[test]
+fn a_modules_exit_status_is_the_low_eight_bits() {
+    for (given, status) in [(0, 0), (1, 1), (125, 125), (126, 126), (255, 255), (256, 0), (-1, 255)] {
+        let text = format!(
+            r#"(module
+                (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+                (memory (export "memory") 1)
+                (func (export "_start") (call $exit (i32.const {given})) unreachable))"#
+        );
+        assert_eq!(outcome(command(&text)), Outcome::Exited(status), "{given}");
+    }
+}
+
+#[test]
+fn a_components_result_is_its_exit_status() {
+    assert_eq!(outcome(command(&component("i32.const 0"))), Outcome::Exited(0));
+    assert_eq!(outcome(command(&component("i32.const 1"))), Outcome::Exited(1));
+}
+
+#[test]
+fn a_component_can_exit_with_any_status() {
+    let text = r#"(component
+        (import "wasi:cli/exit@0.2.3" (instance $exit
+            (export "exit" (func (param "status" (result))))
+            (export "exit-with-code" (func (param "status-code" u8)))))
+        (core func $exit (canon lower (func $exit "exit-with-code")))
+        (core module $program
+            (import "" "exit" (func $exit (param i32)))
+            (func (export "run") (result i32) (call $exit (i32.const 200)) unreachable))
+        (core instance $program (instantiate $program (with "" (instance (export "exit" (func $exit))))))
+        (func $run (result (result)) (canon lift (core func $program "run")))
+        (instance $cli (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.3" (instance $cli)))"#;
+    assert_eq!(outcome(command(text)), Outcome::Exited(200));
+}
+
+#[test]
+fn traps_are_named() {
+    let cases = [
+        ("unreachable", "unreachable"),
+        ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", "integer divide by zero"),
+        ("(drop (i32.load (i32.const -1)))", "out of bounds memory access"),
+        ("(call_indirect (i32.const 0))", "uninitialized element"),
+        ("call $start", "call stack exhausted"),
+        ("(drop (i32.trunc_f32_u (f32.const nan)))", "invalid conversion to integer"),
+    ];
+    for (body, expected) in cases {
+        let text = format!(r#"(module (memory 1) (table 1 funcref) (func $start (export "_start") {body}))"#);
+        let (trap, _) = trap_of(&text);
+        assert!(trap.starts_with("wasm trap: ") && trap.contains(expected), "{body}: {trap}");
+    }
+}
+
+#[test]
+fn a_backtrace_names_the_functions_innermost_first() {
+    let (_, backtrace) = trap_of(
+        r#"(module $thing
+            (func $_ZN3app5outer17h0123456789abcdefE call $inner)
+            (func $inner unreachable)
+            (func (export "_start") call $_ZN3app5outer17h0123456789abcdefE))"#,
+    );
+    let lines: Vec<_> = backtrace.lines().collect();
+    assert_eq!(lines.len(), 3, "{backtrace}");
+    assert!(lines[0].contains("0: ") && lines[0].ends_with("thing!inner"), "{backtrace}");
+    assert!(lines[1].contains("thing!app::outer"), "{backtrace}");
+}
+
+#[test]
+fn a_components_trap_is_a_trap() {
+    let Outcome::Trapped { trap, backtrace } = outcome(command(&component("unreachable"))) else { panic!() };
+    assert!(trap.contains("unreachable") && backtrace.contains("program!body"), "{trap}\n{backtrace}");
+}
+
+#[test]
+fn a_trap_of_the_start_section_is_a_trap() {
+    let (trap, _) = trap_of(r#"(module (func $init unreachable) (start $init) (func (export "_start")))"#);
+    assert!(trap.contains("unreachable"), "{trap}");
+}
+
+#[test]
+fn an_exception_that_nobody_catches_is_a_trap() {
+    let (trap, _) = trap_of(r#"(module (tag $oops) (func (export "_start") (throw $oops)))"#);
+    assert!(trap.contains("exception"), "{trap}");
+}
+
+#[test]
+fn a_loop_is_timed_out_where_it_is() {
+    let backtrace = timed_out(r#"(module (func $spin (loop br 0)) (func (export "_start") call $spin))"#);
+    assert!(backtrace.contains("spin"), "{backtrace}");
+    let backtrace = timed_out(&component("(loop br 0) i32.const 0"));
+    assert!(backtrace.contains("body"), "{backtrace}");
+}
+
+#[test]
+fn a_sleep_is_timed_out() {
+    // A subscription to the monotonic clock, relative, for an hour.
+    let backtrace = timed_out(
+        r#"(module
+            (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "_start")
+                (i32.store (i32.const 16) (i32.const 1))
+                (i64.store (i32.const 24) (i64.const 3600000000000))
+                (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))))"#,
+    );
+    assert!(backtrace.contains("waiting"), "{backtrace}");
+}
+
+#[test]
+fn time_that_is_not_used_up_changes_nothing() {
+    let ended = report(Command { timeout: Some(Duration::MAX), ..command(r#"(module (func (export "_start")))"#) });
+    assert_eq!(ended.outcome, Outcome::Exited(0));
+}
+
+#[test]
+fn fuel_is_counted_and_ends() {
+    let with_fuel = |text, fuel| report(Command { fuel, ..command_of(compiled(text, true)) });
+
+    let ended = with_fuel(r#"(module (func (export "_start") (loop br 0)))"#, Some(10_000));
+    assert_eq!((ended.outcome, ended.fuel_used), (Outcome::OutOfFuel, Some(10_000)));
+
+    let short = r#"(module (func (export "_start") nop))"#;
+    let limited = with_fuel(short, Some(10_000));
+    let unlimited = with_fuel(short, None);
+    assert_eq!(limited.outcome, Outcome::Exited(0));
+    assert!((1..100).contains(&limited.fuel_used.unwrap()), "{limited:?}");
+    assert_eq!(limited.fuel_used, unlimited.fuel_used);
+    assert_eq!(report(command(short)).fuel_used, None);
+}
+
+#[test]
+fn memory_beyond_the_limit_is_refused_as_the_specification_says() {
+    // Grows by one page until it fails, and ends with the number of pages.
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (func (export "_start")
+            (loop (br_if 0 (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))
+            (call $exit (memory.size))))"#;
+    let ended = report(Command { memory_bytes: Some(10 * PAGE + 1), ..command(text) });
+    assert_eq!(ended.outcome, Outcome::Exited(10));
+    assert_eq!((ended.peak_memory_bytes, ended.memory_refused), (10 * PAGE, true));
+}
+
+#[test]
+fn a_program_that_aborts_without_memory_is_out_of_memory() {
+    let text = r#"(module (memory 1) (func (export "_start") (drop (memory.grow (i32.const 99))) unreachable))"#;
+    let limited = Command { memory_bytes: Some(10 * PAGE), ..command(text) };
+    let expected = Outcome::OutOfMemory { limit_bytes: 10 * PAGE, wanted_bytes: 100 * PAGE };
+    assert_eq!(outcome(limited), expected);
+
+    // Had it got its memory, it would be a trap like any other.
+    assert!(matches!(outcome(command(text)), Outcome::Trapped { .. }));
+    // And a mistake in its arithmetic is not for want of memory.
+    let text = text.replace("unreachable", "(drop (i32.div_u (i32.const 1) (i32.const 0)))");
+    let limited = Command { memory_bytes: Some(10 * PAGE), ..command(&text) };
+    assert!(matches!(outcome(limited), Outcome::Trapped { .. }));
+}
+
+#[test]
+fn a_program_that_is_too_large_to_start_is_out_of_memory() {
+    let start = r#"(func (export "_start"))"#;
+    let cases = [
+        (format!("(module (memory 20) {start})"), 20 * PAGE),
+        (format!("(module (table 100000 funcref) {start})"), 800_000),
+        (format!("(module (memory 5) (memory 6) {start})"), 11 * PAGE),
+    ];
+    for (text, wanted_bytes) in cases {
+        let ended = report(Command { memory_bytes: Some(10 * PAGE), ..command(&text) });
+        assert_eq!(ended.outcome, Outcome::OutOfMemory { limit_bytes: 10 * PAGE, wanted_bytes }, "{text}");
+        assert!(ended.memory_refused);
+    }
+}
+
+#[test]
+fn all_instances_of_a_component_share_one_limit() {
+    // Two instances of a page and ten elements each; the second asks for three pages more.
+    let text = component("(if (i32.eq (memory.grow (i32.const 3)) (i32.const -1)) (then unreachable)) i32.const 0");
+    let needed = 5 * PAGE + 160;
+    let ended = report(Command { memory_bytes: Some(needed), ..command(&text) });
+    assert_eq!((ended.outcome, ended.peak_memory_bytes), (Outcome::Exited(0), needed));
+    let ended = outcome(Command { memory_bytes: Some(needed - 1), ..command(&text) });
+    assert_eq!(ended, Outcome::OutOfMemory { limit_bytes: needed - 1, wanted_bytes: needed });
+}
+
+#[test]
+fn a_refused_growth_is_not_given_back_by_a_later_failure() {
+    // Growth over the type's own limit fails without being counted, however often it is tried.
+    let text = r#"(module (memory 1)
+        (func (export "_start") (local $tries i32)
+            (drop (memory.grow (i32.const 8)))
+            (loop
+                (drop (memory.grow (i32.const 65536)))
+                (local.set $tries (i32.add (local.get $tries) (i32.const 1)))
+                (br_if 0 (i32.lt_u (local.get $tries) (i32.const 10))))
+            (if (i32.ne (memory.grow (i32.const 2)) (i32.const -1)) (then unreachable))))"#;
+    let ended = report(Command { memory_bytes: Some(10 * PAGE), ..command(text) });
+    assert_eq!((ended.outcome, ended.peak_memory_bytes), (Outcome::Exited(0), 9 * PAGE));
+}

@@ -1,0 +1,89 @@
+//! Developer commands: `cargo xtask COMMAND`.
+
+mod bench;
+mod catalog;
+mod command;
+mod fixtures;
+mod layout;
+mod paths;
+mod push;
+mod registry;
+mod rootless;
+mod second_kernel;
+mod setup;
+mod tally;
+mod test;
+
+use anyhow::{Context, Result, bail};
+use fixtures::Fixtures;
+use registry::Registries;
+use std::{fs, process::ExitCode};
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  test              everything that must hold: lints, tests, an ordinary user, a second kernel
+    --quick           without the second kernel, and without what takes long to set up
+    --no-install      installs no Debian packages, though this may be root
+  bench             start-up of both kinds beside the other runtimes on PATH; results in target/bench
+    --runs N, -n N    so many runs of each (100)
+    --podman          podman too
+    --readme          puts the table into README.md
+  fixtures          makes what tests and benchmarks run on, and prints the environment that names it
+  registry          serves the test images until it is ended; writes the environment to target/fixtures/env
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match dispatch(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(words: &[&str]) -> Result<()> {
+    match words {
+        ["test", options @ ..] => test::run(test::Options::parse(options)?),
+        ["bench", options @ ..] => bench::run(options),
+        ["fixtures"] => make_fixtures(),
+        ["registry"] => serve_registry(),
+        [] | ["help" | "-h" | "--help"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("unknown command: {}\n\n{USAGE}", words.join(" ")),
+    }
+}
+
+/// The environment that every test can rely on.
+fn environment() -> Vec<(&'static str, String)> {
+    vec![
+        ("AMPHORA_TEST_FIXTURES", paths::fixtures().display().to_string()),
+        ("AMPHORA_BIN", paths::binary().display().to_string()),
+    ]
+}
+
+fn make_fixtures() -> Result<()> {
+    let fixtures = Fixtures::build(true)?;
+    fixtures.left_out.iter().for_each(|line| eprintln!("left out: {line}"));
+    print!("{}", lines(&environment()));
+    Ok(())
+}
+
+fn serve_registry() -> Result<()> {
+    let fixtures = Fixtures::build(true)?;
+    let registries = Registries::start(&fixtures)?.context("docker-registry is not installed")?;
+    let text = lines(&[environment(), registries.environment()].concat());
+    fs::write(fixtures.path("env"), &text)?;
+    print!("{text}");
+    loop {
+        std::thread::park();
+    }
+}
+
+fn lines(environment: &[(&str, String)]) -> String {
+    environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+}

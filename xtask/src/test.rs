@@ -1,0 +1,223 @@
+//! `cargo xtask test`: everything that must hold, one step after the other.
+
+use crate::{
+    command::{self, cargo, is_root},
+    environment,
+    fixtures::Fixtures,
+    paths,
+    registry::Registries,
+    rootless, second_kernel, setup,
+    tally::Tally,
+};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+const LINT_LIMIT: Duration = Duration::from_secs(1500);
+const BUILD_LIMIT: Duration = Duration::from_secs(1800);
+const TEST_LIMIT: Duration = Duration::from_secs(1500);
+
+/// What was typed.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    /// Leaves out the second kernel, and fixtures that take long to make and are not there.
+    pub(crate) quick: bool,
+    /// May missing packages be installed (as root)?
+    pub(crate) install: bool,
+}
+
+impl Options {
+    pub(crate) fn parse(words: &[&str]) -> Result<Self> {
+        let mut options = Self { quick: false, install: true };
+        for word in words {
+            match *word {
+                "--quick" => options.quick = true,
+                "--no-install" => options.install = false,
+                other => bail!("unknown option of test: {other}; there are --quick and --no-install"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// An end-to-end test binary of the `amphora` package.
+pub(crate) struct TestBinary {
+    pub(crate) name: String,
+    pub(crate) executable: PathBuf,
+    /// Where cargo would run it.
+    pub(crate) package_folder: PathBuf,
+}
+
+/// What came of it so far.
+#[derive(Default)]
+struct Report {
+    tally: Tally,
+    /// Steps that did not succeed.
+    failures: Vec<String>,
+    /// Steps and tests that did not run, each with the reason.
+    skipped: Vec<String>,
+}
+
+impl Report {
+    /// Runs one step, says how long it took, and goes on whatever came of it.
+    fn step(&mut self, name: &str, step: impl FnOnce(&mut Self) -> Result<bool>) {
+        println!("== {name}");
+        let begun = Instant::now();
+        let verdict = match step(self) {
+            Ok(true) => "done",
+            Ok(false) => "FAILED",
+            Err(error) => {
+                println!("{error:#}");
+                "FAILED"
+            }
+        };
+        if verdict != "done" {
+            self.failures.push(name.to_owned());
+        }
+        println!("== {name}: {verdict} in {:.1} s", begun.elapsed().as_secs_f64());
+    }
+
+    /// The end of the output; an error if anything failed, or was skipped in CI that apt could have mended.
+    fn conclude(mut self, begun: Instant) -> Result<()> {
+        self.skipped.append(&mut self.tally.skipped);
+        self.skipped.iter().for_each(|line| println!("skipped {line}"));
+        let mendable = self.skipped.iter().filter(|line| line.contains("not installed")).count();
+        if setup::is_ci() && mendable > 0 {
+            self.failures.push(format!("{mendable} skipped for want of a package, in CI"));
+        }
+        let (passed, failed, skipped) = (self.tally.passed, self.tally.failed, self.skipped.len());
+        let minutes = begun.elapsed().as_secs_f64() / 60.0;
+        println!("{passed} passed, {failed} failed, {skipped} skipped in {minutes:.1} min");
+        if !self.failures.is_empty() || failed > 0 {
+            bail!("failed: {}", self.failures.join(", "));
+        }
+        Ok(())
+    }
+}
+
+/// Runs all steps. A build that fails ends it; after everything else it goes on, to find all that is wrong.
+pub(crate) fn run(options: Options) -> Result<()> {
+    let begun = Instant::now();
+    let mut report = Report::default();
+    // Only as information: what this costs is named again, exactly, by each fixture and test that needs it.
+    setup::packages(options.install, !options.quick)?;
+    lint(&mut report);
+    report.step("cargo build --release", |_| build());
+    if !report.failures.iter().any(|step| step.starts_with("cargo build")) {
+        test(options, &mut report)?;
+    }
+    report.conclude(begun)
+}
+
+fn lint(report: &mut Report) {
+    for (component, arguments) in
+        [("fmt", "fmt --all --check"), ("clippy", "clippy --release --workspace --all-targets -- -D warnings")]
+    {
+        if !is_available(component) {
+            report.skipped.push(format!("cargo {component}: not part of this toolchain (rustup component add)"));
+            continue;
+        }
+        report.step(&format!("cargo {arguments}"), |_| {
+            Ok(cargo(LINT_LIMIT).args(arguments.split(' ')).status()?.success())
+        });
+    }
+}
+
+fn is_available(component: &str) -> bool {
+    cargo(LINT_LIMIT).args([component, "--version"]).output().is_ok_and(|output| output.status.success())
+}
+
+/// The release binary, and then the tests: in two commands, so that the first is what README tells users to type.
+fn build() -> Result<bool> {
+    let built = cargo(BUILD_LIMIT).args(["build", "--release"]).status()?.success();
+    Ok(built && cargo(BUILD_LIMIT).args(["test", "--release", "--workspace", "--no-run"]).status()?.success())
+}
+
+fn test(options: Options, report: &mut Report) -> Result<()> {
+    println!("== fixtures");
+    let fixtures = Fixtures::build(!options.quick)?;
+    report.skipped.extend(fixtures.left_out.iter().cloned());
+    let registries = Registries::start(&fixtures)?;
+    let mut environment = environment();
+    match &registries {
+        Some(registries) => environment.extend(registries.environment()),
+        None => report.skipped.push("every test that pulls: docker-registry is not installed".to_owned()),
+    }
+    report.step("cargo test --release --workspace", |report| {
+        let mut tests = cargo(TEST_LIMIT);
+        tests.args(["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+        report.tally.run(tests.envs(environment.iter().cloned()))
+    });
+    let tests = end_to_end_tests()?;
+    as_ordinary_user(&tests, &fixtures, &environment, report);
+    if options.quick {
+        report.skipped.push("the second kernel: --quick was given".to_owned());
+    } else {
+        let configurations = registries.as_ref().map(Registries::configurations).unwrap_or_default();
+        on_second_kernel(&tests, &environment, configurations, report);
+    }
+    Ok(())
+}
+
+fn as_ordinary_user(
+    tests: &[TestBinary],
+    fixtures: &Fixtures,
+    environment: &[(&'static str, String)],
+    report: &mut Report,
+) {
+    if !is_root() {
+        report.skipped.push("another ordinary user: this is one".to_owned());
+        return;
+    }
+    report.step("end-to-end tests as an ordinary user", |report| {
+        rootless::run(&paths::binary(), tests, fixtures, environment, &mut report.tally)
+    });
+}
+
+fn on_second_kernel(
+    tests: &[TestBinary],
+    environment: &[(&'static str, String)],
+    registry_configurations: Vec<PathBuf>,
+    report: &mut Report,
+) {
+    if !is_root() {
+        report.skipped.push("the second kernel: its files are this machine's, so it needs root".to_owned());
+    } else if command::find("linux.uml").is_none() {
+        report.skipped.push("the second kernel: user-mode-linux is not installed".to_owned());
+    } else {
+        let guest = second_kernel::Guest { environment, registry_configurations };
+        report.step("end-to-end tests on a second kernel (cgroup v2 only)", |report| {
+            second_kernel::run(&guest, tests, &mut report.tally)
+        });
+    }
+}
+
+/// The test binaries that run the real program, as cargo names them: `runtime/tests/e2e*.rs`.
+fn end_to_end_tests() -> Result<Vec<TestBinary>> {
+    let mut list = cargo(BUILD_LIMIT);
+    list.args(["test", "--release", "--workspace", "--no-run", "--message-format=json"]);
+    let messages = command::run(&mut list)?;
+    let mut tests = Vec::new();
+    for line in String::from_utf8(messages)?.lines() {
+        let message: Value = serde_json::from_str(line).context("cargo printed something that is not JSON")?;
+        let is_built_test = message["target"]["kind"][0] == "test" && message["executable"].is_string();
+        if is_built_test && message["target"]["name"].as_str().is_some_and(|name| name.starts_with("e2e")) {
+            tests.push(test_binary(&message).context("cargo names a test binary without its package")?);
+        }
+    }
+    if tests.is_empty() {
+        bail!("there are no end-to-end tests: runtime/tests has no e2e*.rs");
+    }
+    Ok(tests)
+}
+
+fn test_binary(message: &Value) -> Option<TestBinary> {
+    Some(TestBinary {
+        name: message["target"]["name"].as_str()?.to_owned(),
+        executable: PathBuf::from(message["executable"].as_str()?),
+        package_folder: Path::new(message["manifest_path"].as_str()?).parent()?.to_owned(),
+    })
+}
