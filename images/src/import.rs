@@ -24,6 +24,7 @@ use std::{
     path::Path,
 };
 
+#[allow(clippy::duplicate_mod, reason = "the store keeps its clock to itself")]
 #[path = "store/clock.rs"]
 mod clock;
 
@@ -147,7 +148,13 @@ pub fn import(store: &Store, file: &Path, name: &Reference, changes: &Changes) -
             let text = whole(&opened, &shown)?;
             let bytes = wat::Parser::new().parse_bytes(Some(file), &text);
             let bytes = bytes.map_err(|source| ImportError::Text { file: shown.clone(), source })?.into_owned();
-            store_wasm(store, &bytes, &shown, file.with_extension("wasm").file_name().and_then(|name| name.to_str()), name)
+            store_wasm(
+                store,
+                &bytes,
+                &shown,
+                file.with_extension("wasm").file_name().and_then(|name| name.to_str()),
+                name,
+            )
         }
         Found::Tar(compression) => import_tar(store, opened, compression, &shown, name, changes),
         Found::Other(found) => Err(ImportError::Unknown { file: shown, found }),
@@ -215,7 +222,8 @@ fn look(mut file: &File) -> io::Result<Found> {
 /// A header with the right checksum, or nothing but zeros: an archive without entries.
 fn is_tar(head: &[u8]) -> bool {
     let Some(block) = head.get(..512) else { return false };
-    let sum: u32 = block.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { 32 } else { u32::from(byte) }).sum();
+    let sum: u32 =
+        block.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { 32 } else { u32::from(byte) }).sum();
     let stored = tar::Header::from_byte_slice(block).cksum().unwrap_or_default();
     sum == stored || block.iter().all(|&byte| byte == 0)
 }
@@ -281,7 +289,13 @@ fn store_linux(
     finish(store, staged, (IMAGE_CONFIG_TYPE, &config), &layer, name)
 }
 
-fn store_wasm(store: &Store, bytes: &[u8], shown: &str, title: Option<&str>, name: &Reference) -> Result<Image, ImportError> {
+fn store_wasm(
+    store: &Store,
+    bytes: &[u8],
+    shown: &str,
+    title: Option<&str>,
+    name: &Reference,
+) -> Result<Image, ImportError> {
     let inspected = program::inspect(bytes);
     let program = inspected.map_err(|source| ImportError::Wasm { file: shown.to_owned(), source })?;
     let _writing = store.writing()?;
@@ -303,7 +317,13 @@ fn store_wasm(store: &Store, bytes: &[u8], shown: &str, title: Option<&str>, nam
 }
 
 /// Makes the layer visible, stores config and manifest, gives the name.
-fn finish(store: &Store, staged: Staged, config: (&str, &Value), layer: &Value, name: &Reference) -> Result<Image, ImportError> {
+fn finish(
+    store: &Store,
+    staged: Staged,
+    config: (&str, &Value),
+    layer: &Value,
+    name: &Reference,
+) -> Result<Image, ImportError> {
     staged.commit()?;
     let (config_type, config) = (config.0, config.1.to_string().into_bytes());
     let digest = store.put_blob(&config, None)?;

@@ -51,7 +51,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::create_dir_all(directory.path().join(name))?;
     }
     fs::copy("/bin/busybox", directory.path().join("lower/bin/true"))?;
-    println!("{:36} {:>15} {:>15} {:>15} {:>15} {:>7}", "µs: minimum, median", "root", "spawn", "reap", "all", "faults");
+    println!(
+        "{:36} {:>15} {:>15} {:>15} {:>15} {:>7}",
+        "µs: minimum, median", "root", "spawn", "reap", "all", "faults"
+    );
     for (name, change) in VARIANTS {
         let mut samples = Vec::with_capacity(runs);
         for _ in 0..runs {
@@ -143,6 +146,10 @@ fn plan(root: Rootfs) -> Plan<'static> {
         rlimits: vec![],
         cgroup: None,
         stdio: Stdio::Inherit,
-        entry: Entry::Exec { program: "/bin/true".into(), argv: vec![b"true".to_vec()], env: vec![b"PATH=/bin".to_vec()] },
+        entry: Entry::Exec {
+            program: "/bin/true".into(),
+            argv: vec![b"true".to_vec()],
+            env: vec![b"PATH=/bin".to_vec()],
+        },
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn enter_namespaces(target: &OwnedFd, kinds: ThreadNameSpaceType) -> 
 pub(crate) fn mount(kind: &CStr, target: &Target, flags: MountFlags, optional: bool) -> Result<()> {
     fchdir(target.open_or_make(false)?)?;
     match rustix::mount::mount(kind, c".", kind, flags, None) {
-        Err(Errno::NODEV) if optional => Ok(()),
+        Err(Errno::NODEV | Errno::BUSY) if optional => Ok(()),
         result => result,
     }
 }
@@ -51,14 +51,8 @@ pub(crate) fn attach(tree: &OwnedFd, target: &Target, file: bool) -> Result<()> 
 }
 
 /// The devices that every container has: name, major, minor.
-pub(crate) const DEVICES: [(&CStr, u32, u32); 6] = [
-    (c"null", 1, 3),
-    (c"zero", 1, 5),
-    (c"full", 1, 7),
-    (c"random", 1, 8),
-    (c"urandom", 1, 9),
-    (c"tty", 5, 0),
-];
+pub(crate) const DEVICES: [(&CStr, u32, u32); 6] =
+    [(c"null", 1, 3), (c"zero", 1, 5), (c"full", 1, 7), (c"random", 1, 8), (c"urandom", 1, 9), (c"tty", 5, 0)];
 
 /// Target and name.
 const DEV_LINKS: [(&CStr, &CStr); 6] = [
@@ -93,19 +87,21 @@ pub(crate) fn console(target: &Target) -> Result<()> {
     rustix::mount::mount_bind(c"/dev/pts/0", target.path())
 }
 
-/// Covers `path` with /dev/null, or if it is a directory with an empty read-only one: the one used before, if any.
+/// Covers `path` with /dev/null, or if it is a directory with an empty read-only one: the one used before, if any. A
+/// missing one is fine.
+///
+/// It looks first, since a bind that fails costs ten times as much: the kernel waits for all readers of the mount table.
 pub(crate) fn mask<'a>(path: &'a CStr, empty_directory: &mut Option<&'a CStr>) -> Result<()> {
-    match rustix::mount::mount_bind(c"/dev/null", path) {
-        Err(Errno::NOTDIR) => {}
-        // Either of the two may be the missing one, and only a missing `path` is fine.
-        Err(Errno::NOENT) if matches!(open_beneath_root(path, OFlags::PATH), Err(Errno::NOENT)) => return Ok(()),
-        result => return result,
+    match open_beneath_root(path, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTDIR) => return rustix::mount::mount_bind(c"/dev/null", path),
+        result => drop(result?),
     }
     if let Some(empty) = *empty_directory {
         return rustix::mount::mount_bind(empty, path);
     }
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount(c"tmpfs", path, c"tmpfs", flags, c"size=0,nr_inodes=1")?;
+    rustix::mount::mount(c"tmpfs", path, c"tmpfs", flags, c"size=4k,nr_inodes=1")?;
     *empty_directory = Some(path);
     Ok(())
 }
@@ -177,4 +173,12 @@ pub(crate) fn die_with_parent(report: BorrowedFd<'_>) -> Result<()> {
 /// chdir(2) without magic links, which could lead out of the container.
 pub(crate) fn change_directory(path: &CStr) -> Result<()> {
     fchdir(open_beneath_root(path, OFlags::PATH | OFlags::DIRECTORY)?)
+}
+
+/// Signals, umask, and descriptors, which stay open until the exec as one of them is for reporting.
+pub(crate) fn reset_inherited() -> Result<()> {
+    sys::reset_signal_actions();
+    sys::unblock_all_signals()?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    sys::close_all_on_exec()
 }

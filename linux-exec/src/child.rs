@@ -99,7 +99,11 @@ impl Launch<'_> {
             Errno::ACCESS => "it is not marked executable for this user, or is on a file system mounted noexec",
             _ => "",
         };
-        let tried = if names.len() > 3 { format!("{} (and {} more)", names[..2].join(", "), names.len() - 2) } else { names.join(", ") };
+        let tried = if names.len() > 3 {
+            format!("{} (and {} more)", names[..2].join(", "), names.len() - 2)
+        } else {
+            names.join(", ")
+        };
         SpawnError::new(format!("execute {tried}"), errno).hint(hint).exit_code_of_exec(errno)
     }
 }
@@ -128,7 +132,6 @@ fn run(steps: &[Step<'_>], last: &mut Last, reader: BorrowedFd<'_>, report: Borr
             return fail(report, index, errno);
         }
     }
-    rustix::process::umask(Mode::from_raw_mode(0o022));
     let errno = match last {
         Last::Exec { programs, argv, env } => exec(programs, argv, env),
         Last::Call { function, close } => call(std::mem::replace(function, Box::new(|| EXIT_FAILED)), close),
@@ -138,9 +141,6 @@ fn run(steps: &[Step<'_>], last: &mut Last, reader: BorrowedFd<'_>, report: Borr
 
 /// Tries one path after the other as execvp(3) does: a file without permission is remembered, but another may do.
 fn exec(programs: &[CString], argv: &ExecStrings, env: &ExecStrings) -> Errno {
-    if let Err(errno) = sys::close_all_on_exec() {
-        return errno;
-    }
     let mut remembered = Errno::NOENT;
     for program in programs {
         match sys::execve(program, argv, env) {
@@ -228,8 +228,8 @@ mod tests {
     #[test]
     fn ranges_leave_out_what_is_kept() {
         let max = u32::MAX;
-        let table: [(&[i32], &[(u32, u32)]); 6] = [
-            (&[], &[(3, max)]),
+        let table = [
+            (&[][..], &[(3, max)][..]),
             (&[3], &[(4, max)]),
             (&[5], &[(3, 4), (6, max)]),
             (&[7, 5, 5, 6], &[(3, 4), (8, max)]),

@@ -45,7 +45,7 @@ impl Credentials<'_> {
         }
         steps.push(Step::DieWithParent);
         steps.push(Step::WorkingDirectory(c_path(self.cwd)?));
-        steps.push(Step::ResetSignals);
+        steps.push(Step::ResetInherited);
         steps.extend(filter);
         Ok(steps)
     }

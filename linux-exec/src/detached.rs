@@ -8,23 +8,18 @@ use rustix::{
     fs::CWD,
     io::{Errno, Result},
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-        open_tree,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount,
+        fsopen, open_tree,
     },
 };
 use std::{ffi::CStr, path::Path};
 
 /// What every file system without devices and programs is mounted with.
-pub(crate) const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
-    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+pub(crate) const PLAIN: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// A new file system of a type, with options and mount attributes (fsopen(2), fsmount(2)).
-pub(crate) fn create(
-    kind: &CStr,
-    options: &[(&CStr, &str)],
-    attributes: MountAttrFlags,
-) -> Result<OwnedFd> {
+pub(crate) fn create(kind: &CStr, options: &[(&CStr, &str)], attributes: MountAttrFlags) -> Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         fsconfig_set_string(context.as_fd(), *key, *value)?;

@@ -62,9 +62,7 @@ fn check_chain(directory: &OwnedFd, program: &CStr) -> Result<()> {
 
 /// Reads the beginning of an executable file; None if there is nothing to read.
 fn first_line(directory: &OwnedFd, path: &CStr, line: &mut [u8; LINE_BYTES + 1]) -> Result<Option<usize>> {
-    let open = |flags| {
-        openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
-    };
+    let open = |flags| openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
     let file = match open(OFlags::PATH) {
         Err(Errno::LOOP) => return Err(Errno::LOOP),
         Err(_) => return Ok(None),

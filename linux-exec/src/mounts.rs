@@ -67,7 +67,7 @@ impl<'a> Mounts<'a> {
         let read_only = if mount.readonly { MountFlags::RDONLY } else { MountFlags::empty() };
         match &mount.source {
             MountSource::Proc => self.made_before(c"proc", mount),
-            MountSource::Mqueue => self.kernel(c"mqueue", &mount.target, read_only, false),
+            MountSource::Mqueue => self.kernel(c"mqueue", &mount.target, read_only, true),
             MountSource::Sysfs if self.user_namespace && !self.new_network => self.host_sysfs(mount),
             MountSource::Sysfs => self.made_before(c"sysfs", mount),
             MountSource::Cgroup => self.cgroup(&mount.target),
@@ -110,7 +110,7 @@ impl<'a> Mounts<'a> {
     /// cgroup v2 only: a v1 tree is a mount for each controller, which few programs look at, so there is none.
     fn cgroup(&mut self, at: &Path) -> Result<(), SpawnError> {
         match statfs(c"/sys/fs/cgroup") {
-            Ok(stat) if stat.f_type == CGROUP2_MAGIC => self.kernel(c"cgroup2", at, MountFlags::RDONLY, false),
+            Ok(stat) if stat.f_type == CGROUP2_MAGIC => self.kernel(c"cgroup2", at, MountFlags::RDONLY, true),
             _ => Ok(()),
         }
     }
@@ -209,4 +209,3 @@ pub(crate) fn c_path(path: &Path) -> Result<CString, SpawnError> {
 fn contains_nul(path: &Path) -> SpawnError {
     SpawnError::new(format!("use the path {}: it contains a NUL byte", path.display()), Errno::INVAL)
 }
-

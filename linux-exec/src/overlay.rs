@@ -38,18 +38,21 @@ pub(crate) struct Overlay<'a> {
 /// mount(2) takes a page of options, NUL included (Linux's PAGE_SIZE of the smallest kind).
 const MAX_OPTIONS_BYTES: usize = 4095;
 
+/// The first kernel with `lowerdir+`. Trying it on an older one would leave a line in the kernel's log for every start.
+const LOWERDIR_PLUS_SINCE: (u32, u32) = (6, 8);
+
 impl Overlay<'_> {
     /// A detached mount.
     pub(crate) fn mount(&self) -> Result<OwnedFd, RootfsError> {
         if self.lower.is_empty() {
             return Err(self.error(Errno::INVAL, "it has no layers"));
         }
-        let context = match fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
-            Err(Errno::NOSYS) => return self.mount_by_path(""),
-            result => result.map_err(|errno| self.error(errno, ""))?,
-        };
+        if kernel_release().is_some_and(|release| release < LOWERDIR_PLUS_SINCE) {
+            return self.mount_by_path("");
+        }
+        let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| self.error(errno, ""))?;
         match self.configure(context.as_fd()) {
-            // No `lowerdir+`, or a path too long for one option; or truly wrong, which mount(2) will find again.
+            // A path too long for one option; or truly wrong, which mount(2) will find again.
             Err(Errno::INVAL) => self.mount_by_path(&kernel_message(context.as_fd())),
             result => result.map_err(|errno| self.error(errno, &kernel_message(context.as_fd()))),
         }
@@ -118,7 +121,8 @@ impl Overlay<'_> {
     }
 
     fn error(&self, errno: Errno, message: &str) -> RootfsError {
-        let action = format!("mount an overlay of {} layers with upper directory {}", self.lower.len(), self.upper.display());
+        let action =
+            format!("mount an overlay of {} layers with upper directory {}", self.lower.len(), self.upper.display());
         let hint = match errno {
             _ if !message.is_empty() => message,
             Errno::INVAL => {
@@ -131,6 +135,16 @@ impl Overlay<'_> {
         };
         RootfsError::new(action, errno).hint(hint)
     }
+}
+
+/// Major and minor number.
+fn kernel_release() -> Option<(u32, u32)> {
+    parse_release(rustix::system::uname().release().to_str().ok()?)
+}
+
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// The deepest directory that contains all layers.
@@ -166,9 +180,7 @@ fn mount_and_take(directory: &CStr, options: &CStr, upper: &CStr) -> rustix::io:
 }
 
 /// Runs `make` in a process that shares memory and descriptors with this one, but has a mount namespace of its own.
-fn in_private_mount_namespace(
-    make: impl Fn() -> rustix::io::Result<OwnedFd>,
-) -> rustix::io::Result<OwnedFd> {
+fn in_private_mount_namespace(make: impl Fn() -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<OwnedFd> {
     let mut result = Err(Errno::CHILD);
     let mut stack = Stack::new()?;
     let signals = sys::SignalsBlocked::new()?;
@@ -209,8 +221,24 @@ mod tests {
     }
 
     #[test]
+    fn releases_parse() {
+        let table = [
+            ("6.1.0-37-amd64", Some((6, 1))),
+            ("6.18.44", Some((6, 18))),
+            ("10.0-rc1", Some((10, 0))),
+            ("6", None),
+            ("next", None),
+        ];
+        for (release, expected) in table {
+            assert_eq!(parse_release(release), expected, "{release}");
+        }
+        assert!(kernel_release().is_some());
+    }
+
+    #[test]
     fn common_directories() {
-        let table = [(&["/a/b/c", "/a/b/d"][..], "/a/b"), (&["/a/b/c", "/a/x"], "/a"), (&["/a", "/b"], "/"), (&["/a"], "/")];
+        let table =
+            [(&["/a/b/c", "/a/b/d"][..], "/a/b"), (&["/a/b/c", "/a/x"], "/a"), (&["/a", "/b"], "/"), (&["/a"], "/")];
         for (paths, expected) in table {
             let paths: Vec<_> = paths.iter().map(PathBuf::from).collect();
             assert_eq!(common_directory(&paths), Path::new(expected), "{paths:?}");

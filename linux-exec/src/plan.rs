@@ -2,7 +2,8 @@
 use crate::{capabilities::CapabilitySet, cgroup::Cgroup, rootfs::Rootfs, seccomp::Filter, users::User};
 use std::{os::fd::OwnedFd, path::PathBuf};
 
-/// The plan. Mount, pid, uts, ipc and cgroup namespaces are always new.
+/// The plan of one container, which [`crate::spawn::spawn`] starts. Mount, pid, uts, ipc and cgroup namespaces are always
+/// new.
 pub struct Plan<'a> {
     /// The root.
     pub root: Rootfs,
@@ -10,7 +11,7 @@ pub struct Plan<'a> {
     pub root_readonly: bool,
     /// In order. Mount points that are missing are made (directories, or empty files for file binds), beneath the root.
     pub mounts: Vec<Mount>,
-    /// Covered with an empty read-only tmpfs or /dev/null; missing ones are skipped.
+    /// Covered with an empty read-only directory or /dev/null; missing ones are skipped.
     pub masked_paths: Vec<PathBuf>,
     /// Remounted read-only; missing ones are skipped.
     pub readonly_paths: Vec<PathBuf>,
@@ -22,7 +23,8 @@ pub struct Plan<'a> {
     pub cwd: PathBuf,
     /// Ids.
     pub user: User,
-    /// Bounding, permitted, effective and inheritable sets (ambient none); for a non-root user Docker's rule (permitted/effective empty after setuid, bounding kept).
+    /// The bounding set, and for root the permitted and effective ones too; another user than root has those empty, as in
+    /// Docker. Inheritable and ambient are empty for everybody.
     pub capabilities: CapabilitySet,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privileges: bool,
@@ -44,7 +46,8 @@ pub enum Stdio {
     Inherit,
     /// These.
     Files([OwnedFd; 3]),
-    /// A new pty in the container's own devpts, controlling terminal of the new session, also at /dev/console; its master comes back in `Child::terminal`.
+    /// A new pty in the container's own devpts, the controlling terminal of its session, also at /dev/console; its master
+    /// comes back in `Child::terminal`. The plan must have [`MountSource::Dev`] on /dev.
     Terminal {
         /// Columns and rows to begin with.
         size: Option<(u16, u16)>,
@@ -62,8 +65,9 @@ pub enum Entry {
         /// `NAME=value`.
         env: Vec<Vec<u8>>,
     },
-    /// Runs in a copy of this process (clone without CLONE_VM; the caller must be single-threaded), then _exit(code). Descriptors in `keep` stay open, all other ones above 2 are closed first.
-    /// SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 end it with 128+n, as pid 1 would otherwise ignore them.
+    /// Runs in a copy of this process (clone without CLONE_VM; the caller must be single-threaded), then _exit(code); 125
+    /// if it panics. Descriptors in `keep` stay open, all other ones above 2 are closed first. SIGTERM, SIGINT, SIGHUP,
+    /// SIGQUIT, SIGUSR1 and SIGUSR2 end it with 128+n, as pid 1 would otherwise ignore them.
     Call {
         /// The function.
         function: Box<dyn FnOnce() -> u8>,
@@ -86,19 +90,20 @@ pub struct Mount {
 /// What is mounted.
 #[derive(Debug, Clone)]
 pub enum MountSource {
-    /// procfs: nosuid, nodev, noexec.
+    /// procfs: nosuid, nodev, noexec. Its target, as that of sysfs and /dev, must not be a symbolic link in the image.
     Proc,
     /// sysfs (bind of the host's where not permitted).
     Sysfs,
-    /// The cgroup tree, seen from the new cgroup namespace, read-only (v1: skipped or tmpfs with binds).
+    /// The cgroup v2 tree, seen from the new cgroup namespace, read-only. Skipped on v1 and hybrid hosts.
     Cgroup,
     /// mqueue.
     Mqueue,
-    /// A minimal /dev: tmpfs with null, zero, full, random, urandom, tty, the symlinks fd, stdin, stdout, stderr, ptmx, core; pts (own devpts), shm (tmpfs, size), mqueue.
+    /// A minimal /dev: tmpfs with null, zero, full, random, urandom, tty, the symlinks fd, stdin, stdout, stderr, ptmx,
+    /// core; pts (own devpts), shm (tmpfs), mqueue (where the kernel has it).
     Dev {
         /// Size of /dev/shm.
         shm_bytes: u64,
-        /// --privileged: all of the host's devices (root only).
+        /// --privileged: the host's own /dev instead, as a recursive bind (root only).
         host_devices: bool,
     },
     /// tmpfs; nosuid, nodev, noexec unless options say otherwise.
@@ -110,7 +115,7 @@ pub enum MountSource {
         /// Whether programs may be executed from it.
         exec: bool,
     },
-    /// A host file or directory (open_tree with AT_RECURSIVE when `recursive`).
+    /// A host file or directory, which must exist. Private: later mounts on either side do not show on the other.
     Bind {
         /// Host path.
         source: PathBuf,

@@ -7,7 +7,10 @@ use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use std::io;
+use std::{
+    fs::File,
+    io::{self, Read},
+};
 
 /// A process that can be told from a later one of the same pid.
 ///
@@ -57,11 +60,16 @@ struct Stat {
 impl Stat {
     fn read(pid: i32) -> io::Result<Self> {
         let path = format!("/proc/{pid}/stat");
-        let text = std::fs::read(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Errno::SRCH.into(),
-            _ => io::Error::new(error.kind(), format!("cannot read {path}: {error}")),
+        // Longer than any: 52 numbers of up to 20 digits and a name of up to 64 bytes. One read gives all of it.
+        let mut text = [0; 1200];
+        let length = File::open(&path).and_then(|mut file| file.read(&mut text)).map_err(|error| {
+            match error.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::NOENT | Errno::SRCH) => Errno::SRCH.into(),
+                _ => io::Error::new(error.kind(), format!("cannot read {path}: {error}")),
+            }
         })?;
-        Self::parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is malformed")))
+        Self::parse(text.get(..length).unwrap_or_default())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{path} is malformed")))
     }
 
     /// The second field, the program's name, is in parentheses and may itself contain anything but NUL.

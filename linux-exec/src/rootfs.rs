@@ -67,7 +67,8 @@ impl Rootfs {
         if !path.is_dir() {
             return Err(RootfsError::new(action(), Errno::NOTDIR));
         }
-        let mount = detached::copy(path, true, MountAttrFlags::empty()).map_err(|errno| RootfsError::new(action(), errno))?;
+        let mount =
+            detached::copy(path, true, MountAttrFlags::empty()).map_err(|errno| RootfsError::new(action(), errno))?;
         Ok(Self { mount })
     }
 

@@ -32,7 +32,8 @@ pub(crate) enum Step<'a> {
     EnterRoot(OwnedFd),
     /// Attaches what `Make` made.
     AttachMade { kind: &'static CStr, target: Target, slot: usize },
-    /// Another file system that depends on the new namespaces. `optional`: no error where the kernel does not have it.
+    /// Another file system that depends on the new namespaces. `optional`: no error where the kernel does not have
+    /// it, or where it lies there already.
     Mount { kind: &'static CStr, target: Target, flags: MountFlags, optional: bool },
     /// A mount that the parent made, on a directory or a file.
     Attach { tree: OwnedFd, target: Target, file: bool },
@@ -76,8 +77,8 @@ pub(crate) enum Step<'a> {
     DieWithParent,
     /// chdir(2) with the user's own rights.
     WorkingDirectory(CString),
-    /// Default actions, nothing blocked.
-    ResetSignals,
+    /// What a program expects to inherit: signals with default actions, none blocked, umask 022, no descriptors above 2.
+    ResetInherited,
 }
 
 /// How many mounts of procfs and sysfs a plan can have.
@@ -136,10 +137,7 @@ impl<'a> Step<'a> {
             Self::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
             Self::DieWithParent => actions::die_with_parent(context.report),
             Self::WorkingDirectory(path) => actions::change_directory(path),
-            Self::ResetSignals => {
-                sys::reset_signal_actions();
-                sys::unblock_all_signals()
-            }
+            Self::ResetInherited => actions::reset_inherited(),
         }
     }
 
@@ -153,7 +151,9 @@ impl<'a> Step<'a> {
             Self::PrivateMounts => "make the mounts private".into(),
             Self::EnterRoot(_) => "change to the container's root file system".into(),
             Self::Make { kind, .. } => format!("make a {} of the new namespaces", kind.to_string_lossy()),
-            Self::Mount { kind, target, .. } | Self::AttachMade { kind, target, .. } => format!("mount {} on {}", kind.to_string_lossy(), show(target.path())),
+            Self::Mount { kind, target, .. } | Self::AttachMade { kind, target, .. } => {
+                format!("mount {} on {}", kind.to_string_lossy(), show(target.path()))
+            }
             Self::Attach { target, .. } | Self::AttachDev { target, .. } => format!("mount {}", show(target.path())),
             Self::Console(target) => format!("provide {}", show(target.path())),
             Self::Mask(path) => format!("mask {}", show(path)),
@@ -178,7 +178,7 @@ impl<'a> Step<'a> {
             Self::NoNewPrivileges => "set no_new_privs".into(),
             Self::DieWithParent => "tie the container's life to its supervisor's".into(),
             Self::WorkingDirectory(path) => format!("change to the working directory {}", show(path)),
-            Self::ResetSignals => "reset the signals".into(),
+            Self::ResetInherited => "reset signals, umask and descriptors".into(),
         }
     }
 

@@ -21,9 +21,8 @@ fn check(result: c_long) -> Result<c_long> {
     if result >= 0 {
         return Ok(result);
     }
-    // SAFETY: __errno_location returns the address of this thread's errno, valid as long as the thread is.
-    let errno = unsafe { *libc::__errno_location() };
-    Err(Errno::from_raw_os_error(errno))
+    // Holds the number only: nothing is allocated.
+    Err(Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)))
 }
 
 // --- clone3(2) -------------------------------------------------------------------------------------------------
@@ -440,8 +439,7 @@ pub(crate) fn install_seccomp_filter(program: &[u64]) -> Result<()> {
     };
     // SAFETY: `filter` points to `len` words of eight bytes, the size of sock_filter, with a greater alignment; the
     // kernel copies and verifies them.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, ptr::from_ref(&program)) };
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, ptr::from_ref(&program)) };
     check(result).map(drop)
 }
 

@@ -27,8 +27,7 @@ impl Terminal {
     /// The same with a master that is open already.
     pub(crate) fn from_master(master: OwnedFd, size: Option<(u16, u16)>, owner: u32) -> Result<Self> {
         unlockpt(&master)?;
-        let slave =
-            ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         if owner != 0 {
             rustix::fs::fchown(&slave, Some(Uid::from_raw(owner)), None::<Gid>)?;
         }

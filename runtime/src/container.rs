@@ -100,6 +100,20 @@ pub(crate) enum LimitHit {
     Cpu,
 }
 
+impl LimitHit {
+    /// As `inspect` shows it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            LimitHit::Memory => "memory",
+            LimitHit::Timeout => "timeout",
+            LimitHit::Fuel => "fuel",
+            LimitHit::Pids => "pids",
+            LimitHit::Fsize => "fsize",
+            LimitHit::Cpu => "cpu",
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -333,6 +347,11 @@ impl Container {
     /// Waits for the lock.
     pub(crate) fn lock(&self) -> Result<Lock> {
         lock_dir(&self.dir, FlockArg::LockExclusive)?.ok_or_else(|| no_such(&self.spec.name))
+    }
+
+    /// The lock; None if somebody else has it, or the container is gone.
+    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
+        try_lock(&self.dir)
     }
 
     /// Where it is in its life, from the records and the processes themselves.

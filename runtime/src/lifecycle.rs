@@ -17,7 +17,10 @@ use linux_exec::{
     process::Process,
     spawn::{Child, Exit, SpawnError, spawn},
 };
-use nix::sys::signal::Signal;
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    signal::Signal,
+};
 
 use crate::{
     container::{Container, Ended, LimitHit, Lock, Running, Status},
@@ -86,19 +89,31 @@ pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
     // A session of its own: closing the user's terminal is none of its business. Fails only for a group leader.
     let _ = nix::unistd::setsid();
     let lock = container.lock()?;
-    let started = check_startable(&container).and_then(|()| {
-        let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
-        start(host, &container, wiring, &mut Timings::off())
-    });
+    if let Err(error) = check_startable(&container) {
+        // Another command was faster: the run that goes on is not ours to write an end for.
+        tell_starter(&error)?;
+        return Ok(errors::exit_code(&error));
+    }
+    let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
+    let started = start(host, &container, wiring, &mut Timings::off());
     drop(lock);
-    let told = match &started {
-        Ok(_) => "started ".to_owned(),
-        Err(error) => format!("{} {error:#}", errors::exit_code(error)),
-    };
-    std::io::stdout().write_all(told.as_bytes()).and_then(|()| std::io::stdout().flush()).context("nobody listens")?;
+    match &started {
+        Ok(_) => tell("started ")?,
+        Err(error) => tell_starter(error)?,
+    }
     streams::detach()?;
     let ended = started.and_then(|started| finish(&container, started, &mut Timings::off()));
     settle(host, &container, ended).map(|ended| ended.exit_code)
+}
+
+/// Says on our standard output why there is nothing to supervise.
+fn tell_starter(error: &anyhow::Error) -> Result<()> {
+    tell(&format!("{} {error:#}", errors::exit_code(error)))
+}
+
+fn tell(words: &str) -> Result<()> {
+    let mut starter = std::io::stdout();
+    starter.write_all(words.as_bytes()).and_then(|()| starter.flush()).context("nobody listens")
 }
 
 /// A container runs once at a time.
@@ -221,6 +236,9 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, report: Option<&WasmRepo
         _ if report.out_of_fuel => Some(LimitHit::Fuel),
         Exit::Signal(signal) if i32::from(signal) == Signal::SIGXFSZ as i32 => Some(LimitHit::Fsize),
         Exit::Signal(signal) if i32::from(signal) == Signal::SIGXCPU as i32 => Some(LimitHit::Cpu),
+        Exit::Signal(signal) if i32::from(signal) == Signal::SIGKILL as i32 && has_used_up_cpu(spec) => {
+            Some(LimitHit::Cpu)
+        }
         _ if usage.pids_refused > 0 => Some(LimitHit::Pids),
         _ => None,
     };
@@ -240,6 +258,16 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, report: Option<&WasmRepo
         fuel_used: spec.limits.fuel.and(report.fuel_used),
         ..Ended::default()
     }
+}
+
+/// Whether the container, our only child so far, used its `--ulimit cpu`. The first process of a pid namespace does not
+/// see the SIGXCPU of the soft limit unless it has a handler, only the SIGKILL of the hard one.
+fn has_used_up_cpu(spec: &RunSpec) -> bool {
+    let Some(limit) = spec.limits.ulimits.iter().find(|ulimit| ulimit.name == "cpu") else { return false };
+    getrusage(UsageWho::RUSAGE_CHILDREN).is_ok_and(|used| {
+        let seconds = (used.user_time() + used.system_time()).tv_sec();
+        u64::try_from(seconds).is_ok_and(|seconds| seconds >= limit.soft)
+    })
 }
 
 /// Writes the end down, or removes the container; of two errors the first one counts.
@@ -319,14 +347,28 @@ pub(crate) fn kill_and_wait(container: &Container) -> Result<()> {
 
 /// Removes a container that does not run. Its anonymous volumes go with it when `volumes`.
 pub(crate) fn remove(host: &Host, container: &Container, volumes: bool) -> Result<()> {
+    if container.spec.auto_remove && !container.dir().exists() {
+        return Ok(());
+    }
+    // Under the lock, as one that is being started now would run by then.
+    let _lock = container.lock()?;
     let name = &container.spec.name;
     if let Status::Running(_) = container.status()? {
         bail!("container {name} is running: stop it first (amphora stop {name}), or use rm -f");
     }
-    if container.spec.auto_remove && !container.dir().exists() {
-        return Ok(());
+    discard(host, container, volumes)
+}
+
+/// Removes a container unless it runs, or another command is about to start or remove it; whether it did.
+pub(crate) fn remove_idle(host: &Host, container: &Container) -> Result<bool> {
+    let Some(_lock) = container.try_lock()? else { return Ok(false) };
+    match container.status()? {
+        Status::Running(_) => Ok(false),
+        Status::Created | Status::Stopped(_) => discard(host, container, false).map(|()| true),
     }
-    let _lock = container.lock()?;
+}
+
+fn discard(host: &Host, container: &Container, volumes: bool) -> Result<()> {
     leftover_cgroup(&container.spec.id)?;
     if volumes {
         container.delete_anonymous_volumes(&host.paths)?;
@@ -343,16 +385,17 @@ fn leftover_cgroup(id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Cgroups of ours whose container does not run, each with a sentence; removed when `remove`.
+/// Cgroups of containers that do not run, each with a sentence; removed when `remove`. Those of another ROOT's containers
+/// lie beside ours and are not ours to judge.
 pub(crate) fn check_cgroups(host: &Host, remove: bool) -> Result<Vec<String>> {
     let cgroups = Cgroups::detect()?;
     let mut found = Vec::new();
     for id in cgroups.list() {
-        let running = host.containers.load(&id)?.is_some_and(|c| matches!(c.status(), Ok(Status::Running(_)) | Err(_)));
-        if running {
-            continue;
-        }
-        let Some(cgroup) = cgroups.open(&id) else { continue };
+        let Some(container) = host.containers.load(&id)? else { continue };
+        // Locked: it is being started.
+        let Some(_lock) = container.try_lock()? else { continue };
+        let running = matches!(container.status(), Ok(Status::Running(_)) | Err(_));
+        let Some(cgroup) = cgroups.open(&id).filter(|_| !running) else { continue };
         found.extend(
             cgroup.paths().iter().map(|path| format!("cgroup of a container that does not run: {}", path.display())),
         );

@@ -34,6 +34,9 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 
+/// Those by which a user wants a program to end.
+const DEADLY: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
 /// Signals that wait to be read, blocked from before the container begins, so that none is lost.
 pub(crate) struct Signals(SignalFd);
 
@@ -82,14 +85,19 @@ pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule, resize
         None => Clock::Unlimited,
     };
     let mut timed_out = false;
+    let mut ended_by = None;
     loop {
         let (ended, signalled) = wait(child.pidfd.as_fd(), signals.0.as_fd(), &clock)?;
         if ended {
             let (exit, peak_rss_bytes) = reap(child).context("cannot reap the container's process")?;
+            let exit = match (exit, ended_by) {
+                (Exit::Signal(signal), Some(ended_by)) if i32::from(signal) == Signal::SIGKILL as i32 => ended_by,
+                (exit, _) => exit,
+            };
             return Ok(Ending { exit, timed_out, peak_rss_bytes });
         }
         if signalled {
-            forward(child.process, signals, resize);
+            ended_by = ended_by.or(forward(child.process, signals, resize));
         }
         timed_out |= clock.tick(child.process, rule);
     }
@@ -129,12 +137,22 @@ pub(crate) fn stop(process: Process, signal: i32, timeout: Option<Duration>) -> 
     if has_handler(process.pid, signal) { timeout } else { Some(Duration::ZERO) }
 }
 
-/// From SigCgt in proc_pid_status(5). When in doubt, yes.
+/// When in doubt, yes.
 fn has_handler(pid: i32, signal: i32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let mask = caught.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    mask.is_none_or(|mask| u32::try_from(signal - 1).is_ok_and(|bit| mask & 1u64.wrapping_shl(bit) != 0))
+    is_in_mask(pid, "SigCgt:", signal).unwrap_or(true)
+}
+
+/// Whether a signal is neither caught nor ignored. When in doubt, no.
+fn is_default(pid: i32, signal: i32) -> bool {
+    ["SigCgt:", "SigIgn:"].iter().all(|mask| is_in_mask(pid, mask, signal) == Some(false))
+}
+
+/// From one of the masks in proc_pid_status(5).
+fn is_in_mask(pid: i32, name: &str, signal: i32) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let hex = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let mask = u64::from_str_radix(hex.trim(), 16).ok()?;
+    Some(mask & 1u64.wrapping_shl(u32::try_from(signal - 1).ok()?) != 0)
 }
 
 fn wait(pidfd: BorrowedFd<'_>, signals: BorrowedFd<'_>, clock: &Clock) -> Result<(bool, bool)> {
@@ -151,13 +169,22 @@ fn wait(pidfd: BorrowedFd<'_>, signals: BorrowedFd<'_>, clock: &Clock) -> Result
     Ok((ready(&fds[0]), ready(&fds[1])))
 }
 
-fn forward(process: Process, signals: &Signals, resize: &dyn Fn()) {
+/// Passes on what came. Gives how the process ends if that was a signal which ends any program that does not care: the
+/// first process of a pid namespace would never see it, so that its default action is ours to do.
+fn forward(process: Process, signals: &Signals, resize: &dyn Fn()) -> Option<Exit> {
+    let mut ended_by = None;
     while let Ok(Some(info)) = signals.0.read_signal() {
-        match i32::try_from(info.ssi_signo) {
-            Ok(number) if number == Signal::SIGWINCH as i32 => resize(),
-            // It may have ended meanwhile.
-            Ok(number) => _ = process.signal(number),
-            Err(_) => {}
+        let Ok(number) = i32::try_from(info.ssi_signo) else { continue };
+        if number == Signal::SIGWINCH as i32 {
+            resize();
+            continue;
+        }
+        let is_deadly = DEADLY.iter().any(|deadly| *deadly as i32 == number) && is_default(process.pid, number);
+        // It may have ended meanwhile.
+        let _ = process.signal(if is_deadly { Signal::SIGKILL as i32 } else { number });
+        if is_deadly {
+            ended_by = ended_by.or(u8::try_from(number).ok().map(Exit::Signal));
         }
     }
+    ended_by
 }

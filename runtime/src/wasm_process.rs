@@ -21,6 +21,9 @@ use crate::{
     target::Target,
 };
 
+/// A program larger than this takes a moment to compile; then a word says what is being waited for.
+const WORTH_A_WORD_BYTES: u64 = 1 << 20;
+
 /// The first process and the end of the pipe on which it reports.
 pub(crate) struct WasmProcess {
     pub(crate) entry: Entry,
@@ -74,6 +77,9 @@ pub(crate) fn compiled(target: &Target, host: &Host, image: &Image, fuel: bool) 
     let key = cache_key(target, image)?;
     if let Some(code) = cache.lookup(&key, fuel)? {
         return Ok(code);
+    }
+    if image.size_bytes > WORTH_A_WORD_BYTES {
+        eprintln!("Compiling {} to native code, once", image.reference.as_ref().map_or_else(|| key.clone(), |r| r.familiar()));
     }
     let compiler = Command::new("/proc/self/exe")
         .arg(crate::COMPILE)

@@ -55,8 +55,9 @@ fn the_wasm_program_is_what_its_source_compiles_to() {
 }
 
 fn vessel(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = Command::new(LINUX_PROGRAM).args(arguments).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let Output { status, stdout, stderr } =
+        Command::new(LINUX_PROGRAM).args(arguments).output().expect("the build script made it");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it writes UTF-8");
     (status.code(), text(stdout), text(stderr))
 }
 

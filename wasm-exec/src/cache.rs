@@ -25,8 +25,10 @@ use rustix::{
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Write},
-    os::fd::{AsRawFd, RawFd},
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };

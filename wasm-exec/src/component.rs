@@ -40,7 +40,7 @@ fn refusal(engine: &Engine, component: &Component, error: &wasmtime::Error) -> R
         return RunError::no_entry("an instance `wasi:cli/run@0.2.x`", ty.exports(engine).map(|(name, _)| name));
     }
     match imports::missing_of_component(ty.imports(engine).map(|(name, _)| name)) {
-        Ok(missing) if !missing.is_empty() => RunError::Imports { missing },
-        _ => RunError::Imports { missing: vec![format!("{error:#}")] },
+        missing if missing.is_empty() => RunError::Imports { missing: vec![format!("{error:#}")] },
+        missing => RunError::Imports { missing },
     }
 }

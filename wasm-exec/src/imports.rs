@@ -7,10 +7,7 @@ use crate::{
 };
 use std::collections::HashMap;
 use wasmparser::{CompositeInnerType, Parser, Payload, TypeRef};
-use wasmtime::{
-    Engine, FuncType, Store, ValType,
-    component::{Component, Linker},
-};
+use wasmtime::{Engine, FuncType, Store, ValType, component::Component};
 
 /// An import of a module: the two names, and the type if it is a function.
 type Import = (String, String, Option<FuncType>);
@@ -30,8 +27,9 @@ pub fn unprovided_imports(wasm: &[u8], _network: NetworkGrant) -> Result<Vec<Str
         }
         Kind::Component => {
             let imports = ComponentImports::parse(wasm).map_err(|error| invalid(error.to_string()))?;
-            let missing = missing_of_component(imports.names.iter().copied()).map_err(RunError::engine)?;
-            Ok(if missing.is_empty() { mismatch(&imports).into_iter().collect() } else { missing })
+            let Some(error) = imports.link_error().map_err(RunError::engine)? else { return Ok(Vec::new()) };
+            let missing = missing_of_component(imports.names.iter().copied());
+            Ok(if missing.is_empty() { vec![error] } else { missing })
         }
     }
 }
@@ -106,43 +104,19 @@ fn func_type(engine: &Engine, ty: &CompositeInnerType) -> Option<FuncType> {
     Some(FuncType::new(engine, params?, results?))
 }
 
-/// Those of a component's imports that its linker does not have under this name or a compatible version.
-pub(crate) fn missing_of_component<'a>(names: impl Iterator<Item = &'a str>) -> wasmtime::Result<Vec<String>> {
-    let engine = engine::compiler(false)?;
-    let linker = component::linker(&engine)?;
-    let mut missing = Vec::new();
-    for name in names {
-        if !is_provided(&engine, &linker, name)? {
-            missing.push(name.to_owned());
-        }
-    }
-    Ok(missing)
+/// Those of a component's imports that are not of WASI 0.2. A linker cannot be asked what is in it.
+pub(crate) fn missing_of_component<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    names.filter(|name| !is_wasi_0_2(name)).map(str::to_owned).collect()
 }
 
-/// A linker cannot be asked what is in it, but it can be given a component that wants one instance, and nothing of it.
-fn is_provided(engine: &Engine, linker: &Linker<State>, name: &str) -> wasmtime::Result<bool> {
-    // Component model, Binary.md: the preamble; a type section with an empty instance type; an import section.
-    let mut wasm = b"\0asm\x0d\0\x01\0\x07\x03\x01\x42\0".to_vec();
-    let mut import = vec![1, 0];
-    push_leb128(&mut import, name.len());
-    import.extend_from_slice(name.as_bytes());
-    import.extend_from_slice(&[5, 0]);
-    wasm.push(10);
-    push_leb128(&mut wasm, import.len());
-    wasm.extend_from_slice(&import);
-    let component = Component::new(engine, wasm)?;
-    Ok(linker.instantiate_pre(&component).is_ok())
-}
-
-fn push_leb128(bytes: &mut Vec<u8>, mut value: usize) {
-    loop {
-        let low = (value & 0x7f) as u8;
-        value >>= 7;
-        bytes.push(if value == 0 { low } else { low | 0x80 });
-        if value == 0 {
-            return;
-        }
-    }
+/// Whether it is one of the packages of the `wasi:cli/command` world, in a version that is compatible with ours.
+fn is_wasi_0_2(name: &str) -> bool {
+    const PACKAGES: [&str; 6] =
+        ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
+    name.split_once('@').is_some_and(|(interface, version)| {
+        let package = interface.split_once('/').map(|(package, _)| package);
+        package.is_some_and(|package| PACKAGES.contains(&package)) && version.starts_with("0.2.")
+    })
 }
 
 /// What a component imports, and its bytes up to the last import.
@@ -176,12 +150,14 @@ impl<'a> ComponentImports<'a> {
         }
         Ok(imports)
     }
-}
 
-/// What is wrong with imports whose names are all there: a function that an interface lacks, or another type.
-fn mismatch(imports: &ComponentImports<'_>) -> Option<String> {
-    let engine = engine::compiler(false).ok()?;
-    let component = Component::new(&engine, imports.head?).ok()?;
-    let error = component::linker(&engine).ok()?.instantiate_pre(&component).err()?;
-    Some(format!("{error:#}"))
+    /// What keeps them from being linked, if anything does; where that cannot be tried, the names decide.
+    fn link_error(&self) -> wasmtime::Result<Option<String>> {
+        let Some(head) = self.head else {
+            return Ok(missing_of_component(self.names.iter().copied()).into_iter().next());
+        };
+        let engine = engine::compiler(false)?;
+        let component = Component::new(&engine, head)?;
+        Ok(component::linker(&engine)?.instantiate_pre(&component).err().map(|error| format!("{error:#}")))
+    }
 }

@@ -2,8 +2,12 @@
 //! Loading compiled code: the only place where bytes become instructions.
 
 use crate::{Compiled, RunError};
+use rustix::fs::{FsWord, statfs};
 use std::{io::Read, os::fd::AsRawFd};
 use wasmtime::{Engine, Module, component::Component};
+
+/// The type of procfs (statfs(2)).
+const PROC_SUPER_MAGIC: FsWord = 0x9fa0;
 
 /// Code, mapped and ready.
 pub(crate) enum Program {
@@ -19,7 +23,7 @@ pub(crate) fn load(engine: &Engine, code: Compiled) -> Result<Program, RunError>
         component(engine, code).map(Program::Component)
     } else {
         // SAFETY: wasmtime asks that the file holds what `Engine::precompile_module` returned and that it does not
-        // change while it is mapped. A `Compiled` is made by `CodeCache` alone (its constructor is private to it), from
+        // change while it is mapped. A `Compiled` is made by `CodeCache` alone (its file is private to this crate), from
         // a regular file that this user owns, that nobody else can write, and whose last bytes say that it was written
         // whole by `CodeCache::compile`. Our own code never writes to such a file again: a newer one replaces it by
         // rename. wasmtime compares version, settings and processor features before it uses any of it.
@@ -29,12 +33,14 @@ pub(crate) fn load(engine: &Engine, code: Compiled) -> Result<Program, RunError>
 }
 
 fn component(engine: &Engine, mut code: Compiled) -> wasmtime::Result<Component> {
-    // There is no `deserialize_open_file` for components. This path names the same open file, where /proc is mounted.
-    let path = format!("/proc/self/fd/{}", code.file.as_raw_fd());
-    if std::fs::exists(&path).unwrap_or(false) {
-        // SAFETY: as for modules in `load`, with `Engine::precompile_component`; the path leads to the open file itself
-        // and not to its name, so nothing can be put in between.
-        return unsafe { Component::deserialize_file(engine, &path) };
+    // There is no `deserialize_open_file` for components. This path names the same open file, where /proc is mounted. It
+    // must be the kernel's: a file of this name in an image is not ours to load.
+    let by_descriptor = "/proc/self/fd";
+    if statfs(by_descriptor).is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC) {
+        let path = format!("{by_descriptor}/{}", code.as_raw_fd());
+        // SAFETY: as for modules in `load`, with `Engine::precompile_component`; in procfs this path leads to the open
+        // file itself, whatever has become of its name.
+        return unsafe { Component::deserialize_file(engine, path) };
     }
     let mut image = Vec::new();
     code.file.read_to_end(&mut image)?;

@@ -117,12 +117,12 @@ pub enum RunError {
         detail: String,
     },
     /// A thread or the event loop could not be made.
-    #[error("cannot start {what}")]
+    #[error("cannot start {what}: {error}")]
     Thread {
         /// Which.
         what: &'static str,
         /// Why not.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -158,7 +158,7 @@ pub fn run(command: Command) -> Result<Report, RunError> {
     match watch::within(limit, &engine, work) {
         Ok(Some(ended)) => ended,
         Ok(None) => Ok(report(Outcome::timed_out_waiting(), &memory, None)),
-        Err(source) => Err(RunError::Thread { what: "the program's thread", source }),
+        Err(error) => Err(RunError::Thread { what: "the program's thread", error }),
     }
 }
 
@@ -173,7 +173,7 @@ fn execute(engine: &Engine, command: Command, memory: MemorySum, watched: Option
         Program::Module(module) => Ready::Module(module::prepare(engine, &module)?),
         Program::Component(component) => Ready::Component(component::prepare(engine, &component)?),
     };
-    let runtime = event_loop(command.network).map_err(|source| RunError::Thread { what: "the event loop", source })?;
+    let runtime = event_loop(command.network).map_err(|error| RunError::Thread { what: "the event loop", error })?;
 
     let ended = runtime.block_on(ready.start(&mut store));
     let outcome = match ended {
@@ -214,10 +214,10 @@ fn wasi(command: &Command) -> Result<WasiP1Ctx, RunError> {
         }
     }
     preopens::grant(&mut wasi, &command.preopens, command.cwd.as_deref())?;
-    match command.network {
-        NetworkGrant::None => wasi.allow_tcp(false).allow_udp(false),
-        NetworkGrant::All => wasi.inherit_network().allow_ip_name_lookup(true),
-    };
+    // Otherwise no socket can even be made.
+    if command.network == NetworkGrant::All {
+        wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+    }
     Ok(wasi.build_p1())
 }
 

@@ -14,7 +14,8 @@ use std::{
 use tempfile::TempDir;
 use wasm_exec::{CacheError, CodeCache, Outcome};
 
-const PROGRAM: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
+const PROGRAM: &[u8] =
+    b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
 
 fn empty() -> (TempDir, CodeCache) {
     let dir = tempfile::tempdir().unwrap();
@@ -182,8 +183,8 @@ fn what_does_not_compile_says_where_and_leaves_nothing() {
     let last = invalid.len() - 1;
     invalid[last] = 0x1a; // drop instead of end
     for (bytes, expected) in [
-        (&invalid[..], "offset 0x"),
-        (&PROGRAM[..PROGRAM.len() - 3], "offset 0x"),
+        (&invalid[..], "offset "),
+        (&PROGRAM[..PROGRAM.len() - 3], "offset "),
         (&b"\0asm\x07\0\0\0"[..], "unknown version"),
         (b"\x7fELF\x02\x01\x01\0", "does not begin with"),
         (b"", "does not begin with"),
@@ -278,10 +279,9 @@ fn leftovers_are_listed_and_nothing_else() {
 
     let name = file.file_name().unwrap().to_str().unwrap();
     let dead = exited_process();
-    let leftovers =
-        [format!("{name}.{dead}.0.tmp"), name.replace(&name[65..81], "0123456789abcdef")].map(|name| cache.dir.join(name));
-    let others =
-        [format!("{name}.{}.0.tmp", std::process::id()), "README".into(), format!("other.{dead}.0.tmp")];
+    let leftovers = [format!("{name}.{dead}.0.tmp"), name.replace(&name[65..81], "0123456789abcdef")]
+        .map(|name| cache.dir.join(name));
+    let others = [format!("{name}.{}.0.tmp", std::process::id()), "README".into(), format!("other.{dead}.0.tmp")];
     for path in leftovers.iter().cloned().chain(others.iter().map(|name| cache.dir.join(name))) {
         fs::copy(&file, path).unwrap();
     }

@@ -68,7 +68,8 @@ fn a_directory_can_be_read_and_only_written_if_granted() {
         ("new", true, false, &[PERM, ROFS, ACCES]),
         ("new", true, true, &[0]),
     ] {
-        let command = Command { preopens: vec![granted(dir.path(), "/data", writable)], ..command(&open(3, path, write)) };
+        let command =
+            Command { preopens: vec![granted(dir.path(), "/data", writable)], ..command(&open(3, path, write)) };
         let status = status(command);
         assert!(expected.contains(&status), "{path}, write {write}, writable {writable}: {status}");
     }

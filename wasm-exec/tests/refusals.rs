@@ -25,8 +25,7 @@ fn a_modules_missing_imports_are_all_named() {
         (import "env" "memory" (memory 1))
         (import "wasi_snapshot_preview1" "sock_connect" (func (param i32) (result i32)))
         (func (export "_start")))"#;
-    let expected =
-        ["env::host_call", "wasi_unstable::fd_write", "env::memory", "wasi_snapshot_preview1::sock_connect"];
+    let expected = ["env::host_call", "wasi_unstable::fd_write", "env::memory", "wasi_snapshot_preview1::sock_connect"];
     assert_eq!(unprovided(text), expected);
     assert_eq!(missing(text), expected);
 }
@@ -56,17 +55,25 @@ fn what_wasi_has_is_provided() {
     let text = r#"(component
         (import "wasi:cli/environment@0.2.0" (instance (export "get-arguments" (func (result (list string))))))
         (import "wasi:random/random@0.2.9" (instance (export "get-random-u64" (func (result u64)))))
-        (import "wasi:sockets/tcp@0.2.0" (instance)))"#;
+        (import "wasi:sockets/tcp@0.2.0" (instance (export "tcp-socket" (type (sub resource)))))
+        (import "my:own/types" (instance (type $number u32) (export "number" (type (eq $number))))))"#;
     assert_eq!(unprovided(text), [""; 0]);
+}
+
+#[test]
+fn imports_behind_code_are_judged_by_their_names() {
+    let import = |name| format!(r#"(component (core module) (import "{name}" (instance (export "f" (func)))))"#);
+    assert_eq!(unprovided(&import("wasi:http/types@0.2.0")), ["wasi:http/types@0.2.0"]);
+    assert_eq!(unprovided(&import("wasi:io/poll@0.2.0")), [""; 0]);
 }
 
 #[test]
 fn a_components_missing_imports_are_all_named() {
     let imports = r#"
         (import "wasi:cli/environment@0.2.0" (instance))
-        (import "wasi:http/types@0.2.0" (instance))
-        (import "wasi:cli/environment@0.3.0" (instance))
-        (import "my:own/thing" (instance))"#;
+        (import "wasi:http/types@0.2.0" (instance (export "fields" (type (sub resource)))))
+        (import "wasi:cli/environment@0.3.0" (instance (export "get-arguments" (func (result (list string))))))
+        (import "my:own/thing" (instance (export "do-it" (func))))"#;
     let text = component("i32.const 0").replacen("(component", &format!("(component {imports}"), 1);
     let expected = ["wasi:http/types@0.2.0", "wasi:cli/environment@0.3.0", "my:own/thing"];
     assert_eq!(unprovided(&text), expected);
@@ -85,7 +92,14 @@ fn a_function_that_an_interface_lacks_is_named() {
 
 #[test]
 fn what_is_no_program_has_no_imports() {
-    for bytes in [&b""[..], b"\0asm", b"\0asm\x02\0\0\0", b"#!/bin/sh\n", b"\0asm\x01\0\0\0\x02\xff", b"\0asm\x0d\0\x01\0\x0a\xff"] {
+    for bytes in [
+        &b""[..],
+        b"\0asm",
+        b"\0asm\x02\0\0\0",
+        b"#!/bin/sh\n",
+        b"\0asm\x01\0\0\0\x02\xff",
+        b"\0asm\x0d\0\x01\0\x0a\xff",
+    ] {
         let error = unprovided_imports(bytes, NetworkGrant::None).unwrap_err();
         assert!(matches!(error, RunError::Program { .. }), "{bytes:?}: {error}");
     }

@@ -92,12 +92,15 @@ impl Fixtures {
         Ok(())
     }
 
-    /// Like [`Fixtures::keep`] for what takes minutes.
-    fn keep_slow(&self, name: &str, stamp: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    /// Like [`Fixtures::keep`] for what takes long because it comes over the network: tried twice.
+    fn keep_slow(&self, name: &str, stamp: &str, make: impl Fn(&Path) -> Result<()>) -> Result<()> {
         if !self.slow_allowed && !self.path(name).exists() {
             return Err(LeftOut("takes long to make, and --quick was given".to_owned()).into());
         }
-        self.keep(name, stamp, make)
+        self.keep(name, stamp, &make).or_else(|error| {
+            eprintln!("fixture {name}: once more, because of: {error:#}");
+            self.keep(name, stamp, &make)
+        })
     }
 
     fn stamp_path(&self, name: &str) -> PathBuf {

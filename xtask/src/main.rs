@@ -24,6 +24,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test              everything that must hold: lints, tests, an ordinary user, a second kernel
     --quick           without the second kernel, and without what takes long to set up
     --no-install      installs no Debian packages, though this may be root
+    --only=PART       builds, and runs one part: workspace, ordinary-user or second-kernel
   bench             start-up of both kinds beside the other runtimes on PATH; results in target/bench
     --runs N, -n N    so many runs of each (100)
     --podman          podman too

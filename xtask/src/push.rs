@@ -119,3 +119,18 @@ fn blob(layout: &Path, descriptor: &Value) -> Result<Vec<u8>> {
     let path = layout.join("blobs").join(digest.replace(':', "/"));
     fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn an_answer_is_its_status_and_its_headers() {
+        let answer =
+            parse("HTTP/1.1 202 Accepted\r\nLocation: http://a:1/x?y=z\r\nX: b\r\n\r\nbody: no\r\n").expect("valid");
+        assert_eq!(answer.status, 202);
+        assert_eq!(answer.header("location"), Some("http://a:1/x?y=z"));
+        assert_eq!(answer.header("body"), None);
+        assert!(parse("not HTTP\r\n\r\n").is_none());
+    }
+}

@@ -28,14 +28,20 @@ impl Tally {
             self.passed += count(counts, " passed");
             self.failed += count(counts, " failed");
             self.in_successes = false;
+            self.current_test.clear();
         } else if let Some(test) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
             test.clone_into(&mut self.current_test);
         } else if let Some(why) = line.strip_prefix("skipped: ") {
-            self.skipped.push(format!("{}: {why}", self.current_test));
+            let test = if self.current_test.is_empty() { "a whole test binary" } else { &self.current_test };
+            self.skipped.push(format!("{test}: {why}"));
         } else if line == "successes:" {
             self.in_successes = true;
         } else if line == "failures:" {
             self.in_successes = false;
+        } else if !line.starts_with("test ") && !self.in_successes {
+            // Binaries without the usual harness print no sum.
+            self.passed += u64::from(line.ends_with(" ... ok"));
+            self.failed += u64::from(line.ends_with(" ... FAILED"));
         }
         !self.in_successes
     }
@@ -75,11 +81,12 @@ mod tests {
         let mut tally = Tally::default();
         let output = "test a ... ok\nsuccesses:\n\n---- e2e::a stdout ----\nskipped: no cgroup\nnoise\n\nsuccesses:\n    a\n\n\
                       test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured\n\
+                      plain: case ... ok\nskipped: needs root\n\
                       failures:\n---- b stdout ----\nwhy\n\
                       test result: FAILED. 3 passed; 2 failed; 0 ignored\n";
         let shown: Vec<&str> = output.lines().filter(|line| tally.line(line)).collect();
-        assert_eq!((tally.passed, tally.failed), (15, 2));
-        assert_eq!(tally.skipped, ["e2e::a: no cgroup"]);
+        assert_eq!((tally.passed, tally.failed), (16, 2));
+        assert_eq!(tally.skipped, ["e2e::a: no cgroup", "a whole test binary: needs root"]);
         assert!(shown.contains(&"why") && !shown.contains(&"noise"), "{shown:?}");
     }
 }

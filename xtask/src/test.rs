@@ -20,6 +20,15 @@ const LINT_LIMIT: Duration = Duration::from_secs(1500);
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 const TEST_LIMIT: Duration = Duration::from_secs(1500);
 
+/// A part of the tests that can run alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Everything that `cargo test` runs.
+    Workspace,
+    OrdinaryUser,
+    SecondKernel,
+}
+
 /// What was typed.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
@@ -27,19 +36,28 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
     /// May missing packages be installed (as root)?
     pub(crate) install: bool,
+    /// Only this, and no lints.
+    only: Option<Part>,
 }
 
 impl Options {
     pub(crate) fn parse(words: &[&str]) -> Result<Self> {
-        let mut options = Self { quick: false, install: true };
+        let mut options = Self { quick: false, install: true, only: None };
         for word in words {
             match *word {
                 "--quick" => options.quick = true,
                 "--no-install" => options.install = false,
-                other => bail!("unknown option of test: {other}; there are --quick and --no-install"),
+                "--only=workspace" => options.only = Some(Part::Workspace),
+                "--only=ordinary-user" => options.only = Some(Part::OrdinaryUser),
+                "--only=second-kernel" => options.only = Some(Part::SecondKernel),
+                other => bail!("unknown option of test: {other}; `cargo xtask help` names all"),
             }
         }
         Ok(options)
+    }
+
+    fn includes(self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
     }
 }
 
@@ -104,7 +122,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let mut report = Report::default();
     // Only as information: what this costs is named again, exactly, by each fixture and test that needs it.
     setup::packages(options.install, !options.quick)?;
-    lint(&mut report);
+    if options.only.is_none() {
+        lint(&mut report);
+    }
     report.step("cargo build --release", |_| build());
     if !report.failures.iter().any(|step| step.starts_with("cargo build")) {
         test(options, &mut report)?;
@@ -146,16 +166,23 @@ fn test(options: Options, report: &mut Report) -> Result<()> {
         Some(registries) => environment.extend(registries.environment()),
         None => report.skipped.push("every test that pulls: docker-registry is not installed".to_owned()),
     }
-    report.step("cargo test --release --workspace", |report| {
-        let mut tests = cargo(TEST_LIMIT);
-        tests.args(["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"]);
-        report.tally.run(tests.envs(environment.iter().cloned()))
-    });
+    if let Some(archive) = fixtures.existing("debian.tar") {
+        environment.push(("AMPHORA_TEST_TAR", archive.display().to_string()));
+    }
+    if options.includes(Part::Workspace) {
+        report.step("cargo test --release --workspace", |report| {
+            let mut tests = cargo(TEST_LIMIT);
+            tests.args(["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+            report.tally.run(tests.envs(environment.iter().cloned()))
+        });
+    }
     let tests = end_to_end_tests()?;
-    as_ordinary_user(&tests, &fixtures, &environment, report);
+    if options.includes(Part::OrdinaryUser) {
+        as_ordinary_user(&tests, &fixtures, &environment, report);
+    }
     if options.quick {
         report.skipped.push("the second kernel: --quick was given".to_owned());
-    } else {
+    } else if options.includes(Part::SecondKernel) {
         let configurations = registries.as_ref().map(Registries::configurations).unwrap_or_default();
         on_second_kernel(&tests, &environment, configurations, report);
     }

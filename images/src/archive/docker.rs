@@ -29,7 +29,8 @@ struct Saved {
 /// Loads every image of the list.
 pub(super) fn load(store: &Store, source: &Source) -> Result<Vec<Loaded>, ArchiveError> {
     let bytes = source.document("manifest.json", "the archive")?;
-    let saved: Vec<Saved> = serde_json::from_slice(&bytes).map_err(|error| source.malformed("manifest.json", error.to_string()))?;
+    let saved: Vec<Saved> =
+        serde_json::from_slice(&bytes).map_err(|error| source.malformed("manifest.json", error.to_string()))?;
     let mut loaded = Vec::new();
     for image in &saved {
         loaded.extend(load_one(store, source, image)?);
@@ -64,12 +65,18 @@ fn load_one(store: &Store, source: &Source, image: &Saved) -> Result<Vec<Loaded>
 }
 
 /// A layer, and its descriptor.
-fn layer(store: &Store, source: &Source, member: &str, expected: &Expected) -> Result<(Staged, serde_json::Value), ArchiveError> {
+fn layer(
+    store: &Store,
+    source: &Source,
+    member: &str,
+    expected: &Expected,
+) -> Result<(Staged, serde_json::Value), ArchiveError> {
     let failed =
-        |error| ArchiveError::Blob { archive: source.name.clone(), member: member.to_owned(), source: error };
+        |error| ArchiveError::Blob { archive: source.name.clone(), member: member.to_owned(), source: Box::new(error) };
     let mut first = Vec::new();
     let read = source.stream(member, "manifest.json")?.take(MAGIC_LENGTH as u64).read_to_end(&mut first);
-    let compression = read.and_then(|_| Compression::of(&first)).map_err(|error| failed(ingest::IngestError::Read(error)))?;
+    let compression =
+        read.and_then(|_| Compression::of(&first)).map_err(|error| failed(ingest::IngestError::Read(error)))?;
     let mut stream = source.stream(member, "manifest.json")?;
     let staged = ingest::stage(store, &mut stream, expected).map_err(failed)?;
     let media_type = compression.layer_media_type();

@@ -20,7 +20,8 @@ const MAX_DEPTH: usize = 4;
 /// Loads every entry of the index.
 pub(super) fn load(store: &Store, source: &Source) -> Result<Vec<Loaded>, ArchiveError> {
     let bytes = source.document("index.json", "the layout")?;
-    let index: ImageIndex = serde_json::from_slice(&bytes).map_err(|error| source.malformed("index.json", error.to_string()))?;
+    let index: ImageIndex =
+        serde_json::from_slice(&bytes).map_err(|error| source.malformed("index.json", error.to_string()))?;
     let mut loaded = Vec::new();
     for descriptor in index.manifests() {
         let mut image = Collected::default();
@@ -41,7 +42,13 @@ struct Collected {
 
 impl Collected {
     /// A manifest or an index with all in it that the archive has: that of a single platform keeps the whole index, and no more.
-    fn add(&mut self, store: &Store, source: &Source, descriptor: &Descriptor, depth: usize) -> Result<(), ArchiveError> {
+    fn add(
+        &mut self,
+        store: &Store,
+        source: &Source,
+        descriptor: &Descriptor,
+        depth: usize,
+    ) -> Result<(), ArchiveError> {
         let member = blob(descriptor);
         if depth > MAX_DEPTH {
             let error = SelectError::TooDeep { digest: descriptor.digest().to_string() };
@@ -63,7 +70,13 @@ impl Collected {
         Ok(())
     }
 
-    fn add_image(&mut self, store: &Store, source: &Source, manifest: &ImageManifest, member: &str) -> Result<(), ArchiveError> {
+    fn add_image(
+        &mut self,
+        store: &Store,
+        source: &Source,
+        manifest: &ImageManifest,
+        member: &str,
+    ) -> Result<(), ArchiveError> {
         let config = self.document(source, manifest.config(), member)?;
         let planned = plan::plan(manifest, &config).map_err(|error| ArchiveError::Plan {
             archive: source.name.clone(),
@@ -77,7 +90,14 @@ impl Collected {
         Ok(())
     }
 
-    fn add_layer(&mut self, store: &Store, source: &Source, layer: Layer, unpack: bool, needed_by: &str) -> Result<(), ArchiveError> {
+    fn add_layer(
+        &mut self,
+        store: &Store,
+        source: &Source,
+        layer: Layer,
+        unpack: bool,
+        needed_by: &str,
+    ) -> Result<(), ArchiveError> {
         let member = blob(&layer.descriptor);
         let digest = layer.descriptor.digest();
         let diff_id = layer.diff_id.filter(|_| unpack);
@@ -87,7 +107,8 @@ impl Collected {
         }
         let expected = Expected { digest: Some(digest.clone()), size: Some(layer.descriptor.size()), diff_id };
         let mut stream = source.stream(&member, needed_by)?;
-        let staged = ingest::stage(store, &mut stream, &expected).map_err(|error| blob_error(source, &member, error))?;
+        let staged =
+            ingest::stage(store, &mut stream, &expected).map_err(|error| blob_error(source, &member, error))?;
         self.layers.push(staged);
         Ok(())
     }
@@ -115,7 +136,7 @@ impl Collected {
 }
 
 fn blob_error(source: &Source, member: &str, error: ingest::IngestError) -> ArchiveError {
-    ArchiveError::Blob { archive: source.name.clone(), member: member.to_owned(), source: error }
+    ArchiveError::Blob { archive: source.name.clone(), member: member.to_owned(), source: Box::new(error) }
 }
 
 /// Where a layout has a blob.

@@ -36,8 +36,8 @@ pub enum ArchiveError {
     },
     /// Not an archive of images.
     #[error(
-        "{archive} is no archive of images: it has neither index.json (OCI layout) nor manifest.json (docker save); the archive \
-         of a root file system is imported with `amphora import {archive} NAME`"
+        "{archive} is no archive of images: it has neither index.json (OCI layout) nor manifest.json (docker save), \
+         or is cut short; the archive of a root file system is imported with `amphora import {archive} NAME`"
     )]
     Unknown {
         /// As it was given.
@@ -71,7 +71,7 @@ pub enum ArchiveError {
         /// A name in it.
         member: String,
         /// What was wrong with it.
-        source: IngestError,
+        source: Box<IngestError>,
     },
     /// Layers that are refused by name, or do not fit the config.
     #[error("image `{member}` in {archive}: {source}")]

@@ -83,7 +83,9 @@ impl Source {
         let read = self.stream(member, needed_by)?.take(DOCUMENT_BYTES + 1).read_to_end(&mut bytes);
         read.map_err(|source| ArchiveError::Read { archive: format!("`{member}` in {}", self.name), source })?;
         if bytes.len() as u64 > DOCUMENT_BYTES {
-            return Err(self.malformed(member, format!("it is larger than {DOCUMENT_BYTES} bytes, which no real one is")));
+            return Err(
+                self.malformed(member, format!("it is larger than {DOCUMENT_BYTES} bytes, which no real one is"))
+            );
         }
         Ok(bytes)
     }
@@ -95,7 +97,8 @@ impl Source {
 
 /// Opens a file, or standard input for `-`; what cannot be sought through is copied into an unnamed file.
 pub(crate) fn open_seekable(store: &Store, path: &Path) -> io::Result<File> {
-    let file = if path == Path::new("-") { File::from(io::stdin().as_fd().try_clone_to_owned()?) } else { File::open(path)? };
+    let file =
+        if path == Path::new("-") { File::from(io::stdin().as_fd().try_clone_to_owned()?) } else { File::open(path)? };
     if file.metadata()?.is_file() { Ok(file) } else { spool(store, &mut &file) }
 }
 
@@ -142,7 +145,8 @@ fn index(file: &File) -> io::Result<HashMap<String, Member>> {
 
 /// A link's target as a name in the archive.
 fn normal(directory: &[u8], target: &[u8]) -> String {
-    let mut path: Vec<&[u8]> = if target.starts_with(b"/") { Vec::new() } else { names::components(directory).collect() };
+    let mut path: Vec<&[u8]> =
+        if target.starts_with(b"/") { Vec::new() } else { names::components(directory).collect() };
     for component in names::components(target) {
         if component == b".." {
             path.pop();

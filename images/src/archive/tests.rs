@@ -7,12 +7,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use sha2::Digest as _;
-use std::{
-    fs,
-    io::Write,
-    path::PathBuf,
-    process::Command,
-};
+use std::{fs, io::Write, path::PathBuf, process::Command};
 
 /// Members of an archive, in their order.
 #[derive(Clone, Default)]
@@ -51,7 +46,8 @@ impl Members {
         for (name, bytes) in &named {
             let mut header = tar::Header::new_ustar();
             header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-            (header.set_size(bytes.len() as u64), header.set_mode(0o644));
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
             header.set_cksum();
             archive.append(&header, &bytes[..]).unwrap();
         }
@@ -165,11 +161,21 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 #[test]
 fn names_come_from_annotations_and_short_ones_are_read_as_if_typed() {
     let mut members = Members::default();
-    let (a, b, c, d) = (members.image("a", &host()), members.image("b", &host()), members.image("c", &host()), members.image("d", &host()));
+    let (a, b, c, d) = (
+        members.image("a", &host()),
+        members.image("b", &host()),
+        members.image("c", &host()),
+        members.image("d", &host()),
+    );
     let unnamed = d["digest"].as_str().unwrap().to_owned();
     let mut both = named(b, REF_NAME, "1.0");
     both["annotations"][CONTAINERD] = json!("ghcr.io/x/b:1.0");
-    members.index(&[named(a, REF_NAME, "short"), both, named(c, REF_NAME, "localhost:5000/c:2"), named(d, REF_NAME, "Not A Name")]);
+    members.index(&[
+        named(a, REF_NAME, "short"),
+        both,
+        named(c, REF_NAME, "localhost:5000/c:2"),
+        named(d, REF_NAME, "Not A Name"),
+    ]);
     let place = Place::new();
     let loaded = place.load(&members.tar("./")).unwrap();
     let expected = ["docker.io/library/short:latest", "ghcr.io/x/b:1.0", "localhost:5000/c:2"];
@@ -186,8 +192,12 @@ fn nested_indexes_load_with_what_the_archive_has_of_them() {
     let mut members = Members::default();
     let (here, other) = (members.image("here", &host()), members.image("other", "s390x"));
     let missing = json!({ "mediaType": MANIFEST, "digest": format!("sha256:{}", hex(b"?")), "size": 1, "platform": { "os": "linux", "architecture": "riscv64" } });
-    let inner = members.blob(INDEX, json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [missing, other, here] }).to_string().as_bytes());
-    let outer = members.blob(INDEX, json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [inner] }).to_string().as_bytes());
+    let inner = members.blob(
+        INDEX,
+        json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [missing, other, here] }).to_string().as_bytes(),
+    );
+    let outer = members
+        .blob(INDEX, json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [inner] }).to_string().as_bytes());
     let mut too_deep = members.clone();
     members.index(&[named(outer.clone(), CONTAINERD, "multi")]);
     let place = Place::new();
@@ -197,7 +207,10 @@ fn nested_indexes_load_with_what_the_archive_has_of_them() {
     assert_eq!((layers, place.is_clean()), (1, true), "only what runs here is unpacked");
     let mut index = outer;
     for _ in 0..3 {
-        index = too_deep.blob(INDEX, json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [index] }).to_string().as_bytes());
+        index = too_deep.blob(
+            INDEX,
+            json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [index] }).to_string().as_bytes(),
+        );
     }
     too_deep.index(&[index]);
     let place = Place::new();
@@ -223,14 +236,18 @@ fn docker_archives_load_with_links_between_layers() {
     inner.truncate(inner.len() - 1024);
     let mut link = tar::Header::new_gnu();
     link.set_entry_type(tar::EntryType::Symlink);
-    (link.set_size(0), link.set_mode(0o777));
+    link.set_size(0);
+    link.set_mode(0o777);
     archive.append_link(&mut link, "3/layer.tar", "../1/layer.tar").unwrap();
     let place = Place::new();
     let loaded = place.load(&archive.into_inner().unwrap()).unwrap();
     let expected = ["demo:1", "localhost:5000/demo:2"].map(|name| Loaded::Named(name.parse().unwrap()));
     assert_eq!(loaded[..2], expected);
     assert!(matches!(&loaded[2], Loaded::Unnamed(digest) if digest.starts_with("sha256:")));
-    assert_eq!((place.content("demo:1", "base"), place.content("demo:1", "top")), (b"content".to_vec(), b"content".to_vec()));
+    assert_eq!(
+        (place.content("demo:1", "base"), place.content("demo:1", "top")),
+        (b"content".to_vec(), b"content".to_vec())
+    );
     assert!(place.is_clean());
 }
 
@@ -265,7 +282,8 @@ fn damaged_archives_are_refused_and_leave_nothing() {
         ("index is no JSON", bad_index.tar(""), "index.json"),
         ("diff id", wrong_diff.tar(""), "diff id"),
         ("path out of the archive", outside.tar(""), "passwd"),
-        ("cut short", whole[..900].to_vec(), "cut short"),
+        ("cut in a member", whole[..560].to_vec(), "cut short"),
+        ("cut between members", whole[..1024].to_vec(), "cut short"),
         ("a root file system", tar_of(&[("bin/sh", b"#!")]), "amphora import"),
         ("no tar", b"hello".to_vec(), "tar archive"),
         ("cut gzip", gzip(&whole)[..300].to_vec(), ""),

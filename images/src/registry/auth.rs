@@ -62,9 +62,9 @@ fn from_config(bytes: &[u8], reference: &Reference) -> Result<Option<Credentials
     let keys = std::iter::once(full.as_str()).chain(parents.into_iter().rev());
     let entry = keys.filter_map(|key| config.auths.iter().find(|(name, _)| normal(name) == key)).next();
     match entry {
-        Some((name, entry)) if !entry.auth.is_empty() => decode(&entry.auth).map(Some).ok_or_else(|| {
-            format!("its entry `{name}` is not the base64 form of USER:PASSWORD")
-        }),
+        Some((name, entry)) if !entry.auth.is_empty() => decode(&entry.auth)
+            .map(Some)
+            .ok_or_else(|| format!("its entry `{name}` is not the base64 form of USER:PASSWORD")),
         _ => Ok(None),
     }
 }

@@ -1,6 +1,11 @@
 //! What can go wrong between a registry and the store, as sentences for the one who typed the reference.
 
-use crate::{Digest, Reference, platform::SelectError, store::StoreError, unpack::{IngestError, PlanError}};
+use crate::{
+    Digest, Reference,
+    platform::SelectError,
+    store::StoreError,
+    unpack::{IngestError, PlanError},
+};
 use std::{io, time::Duration};
 
 /// Why an image could not be pulled.
@@ -81,7 +86,9 @@ pub enum Reason {
         answer: String,
     },
     /// 429, after repetitions.
-    #[error("the registry answers 429 (too many requests), also after {tries} tries{answer}; wait, or log in for a higher limit")]
+    #[error(
+        "the registry answers 429 (too many requests), also after {tries} tries{answer}; wait, or log in for a higher limit"
+    )]
     TooManyRequests {
         /// How often it was asked.
         tries: u32,
@@ -117,7 +124,9 @@ pub enum Reason {
         limit: u64,
     },
     /// Not the bytes that were asked for.
-    #[error("{what} should have digest {expected}, but its bytes have {found}; the registry is damaged or lies, and nothing was kept")]
+    #[error(
+        "{what} should have digest {expected}, but its bytes have {found}; the registry is damaged or lies, and nothing was kept"
+    )]
     Digest {
         /// What was fetched.
         what: &'static str,
@@ -149,7 +158,7 @@ pub enum Reason {
         /// The layer.
         digest: Digest,
         /// What was wrong with it.
-        source: IngestError,
+        source: Box<IngestError>,
     },
     /// The file with the credentials.
     #[error("the credentials in {path} cannot be used: {cause}")]

@@ -15,7 +15,6 @@ use crate::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::{Method, Response, StatusCode};
 use std::{
-    fs::File,
     io::{self, Read},
     thread::{self, Scope},
 };
@@ -75,24 +74,26 @@ async fn fetch_one<'scope, 'env>(
     progress: &dyn Progress,
 ) -> Result<Staged, Reason> {
     let digest = layer.descriptor.digest();
-    let expected = Expected { digest: Some(digest.clone()), size: Some(layer.descriptor.size()), diff_id: layer.diff_id.clone() };
+    let expected =
+        Expected { digest: Some(digest.clone()), size: Some(layer.descriptor.size()), diff_id: layer.diff_id.clone() };
     let (report, reported) = oneshot::channel();
     let downloaded = if here {
         let mut blob = store.blob(digest)?;
-        scope.spawn(move || report.send(ingest::stage(store, &mut blob as &mut File, &expected)));
+        scope.spawn(move || drop(report.send(ingest::stage(store, &mut blob, &expected))));
         progress.advance(&short(layer), layer.descriptor.size());
         Ok(())
     } else {
         let (sender, receiver) = channel(WAITING);
         scope.spawn(move || {
             let mut pieces = Pieces { receiver, piece: Vec::new(), at: 0 };
-            report.send(ingest::stage(store, &mut pieces, &expected))
+            drop(report.send(ingest::stage(store, &mut pieces, &expected)));
         });
         download(session, layer, sender, progress).await
     };
-    let staged = reported.await.unwrap_or_else(|_| Err(IngestError::Read(io::Error::other("the layer's thread panicked"))));
+    let staged =
+        reported.await.unwrap_or_else(|_| Err(IngestError::Read(io::Error::other("the layer's thread panicked"))));
     downloaded?;
-    let staged = staged.map_err(|source| Reason::Layer { digest: digest.clone(), source })?;
+    let staged = staged.map_err(|source| Reason::Layer { digest: digest.clone(), source: Box::new(source) })?;
     progress.done(&short(layer));
     Ok(staged)
 }
@@ -100,7 +101,12 @@ async fn fetch_one<'scope, 'env>(
 /// Sends a blob's bytes to whoever stores them. A broken connection is taken up again where it broke.
 ///
 /// Ends without an error when nobody receives any more: the receiver knows why.
-async fn download(session: &Session<'_>, layer: &Layer, sender: Sender<Vec<u8>>, progress: &dyn Progress) -> Result<(), Reason> {
+async fn download(
+    session: &Session<'_>,
+    layer: &Layer,
+    sender: Sender<Vec<u8>>,
+    progress: &dyn Progress,
+) -> Result<(), Reason> {
     let digest = layer.descriptor.digest();
     let (path, what) = (format!("blobs/{digest}"), format!("layer {digest}"));
     let mut received = 0;

@@ -5,8 +5,7 @@ use super::{
     session::{Request, Session},
 };
 use crate::{
-    Digest, Selection,
-    classify,
+    Digest, Selection, classify,
     platform::{Search, Step, is_index},
     unpack::{
         ingest::{self, IngestError},
@@ -162,7 +161,12 @@ async fn config(session: &Session<'_>, descriptor: &Descriptor) -> Result<Docume
 }
 
 /// A whole body, refused as soon as it is too long.
-async fn body(session: &Session<'_>, mut response: Response, what: &'static str, limit: u64) -> Result<Vec<u8>, Reason> {
+async fn body(
+    session: &Session<'_>,
+    mut response: Response,
+    what: &'static str,
+    limit: u64,
+) -> Result<Vec<u8>, Reason> {
     let too_large = || Reason::TooLarge { what, limit };
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(too_large());
@@ -170,7 +174,9 @@ async fn body(session: &Session<'_>, mut response: Response, what: &'static str,
     let mut bytes = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if bytes.len() + chunk.len() > usize::try_from(limit).unwrap_or(usize::MAX) => return Err(too_large()),
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > usize::try_from(limit).unwrap_or(usize::MAX) => {
+                return Err(too_large());
+            }
             Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
             Ok(None) => return Ok(bytes),
             Err(error) if error.is_timeout() => {

@@ -75,7 +75,8 @@ impl<'a> Session<'a> {
         scheme: &'static str,
     ) -> Result<Self, Reason> {
         let tag = reference.tag.clone().unwrap_or_default();
-        let oci_reference = oci_client::Reference::with_tag(reference.registry.clone(), reference.repository.clone(), tag);
+        let oci_reference =
+            oci_client::Reference::with_tag(reference.registry.clone(), reference.repository.clone(), tag);
         let client = build_client(options, scheme).map_err(|error| unreachable(&reference.registry, &error))?;
         let authorization = RefCell::new(Authorization::None);
         Ok(Self { reference, options, oci_reference, credentials, scheme, client, authorization })
@@ -170,13 +171,16 @@ impl<'a> Session<'a> {
             None => RegistryAuth::Anonymous,
         };
         let url = self.url("");
-        let client = Client::try_from(self.oci_config()).map_err(|error| Reason::Unreachable { url: url.clone(), cause: error.to_string() })?;
+        let client = Client::try_from(self.oci_config())
+            .map_err(|error| Reason::Unreachable { url: url.clone(), cause: error.to_string() })?;
         let answer = client.auth(&self.oci_reference, &auth, RegistryOperation::Pull).await;
         let authorization = match (answer, &self.credentials) {
             (Ok(Some(token)), _) => Authorization::Bearer(token),
             (Ok(None), Some((user, password))) => Authorization::Basic(user.clone(), password.clone()),
             (Ok(None), None) => return Err(self.unauthorized(own_words(refused).await)),
-            (Err(OciDistributionError::AuthenticationFailure(answer)), _) => return Err(self.unauthorized(words(answer.as_bytes()))),
+            (Err(OciDistributionError::AuthenticationFailure(answer)), _) => {
+                return Err(self.unauthorized(words(answer.as_bytes())));
+            }
             (Err(OciDistributionError::RequestError(error)), _) => return Err(unreachable(&url, &error)),
             (Err(error), _) => return Err(self.unauthorized(words(error.to_string().as_bytes()))),
         };
@@ -324,7 +328,9 @@ fn words(body: &[u8]) -> String {
     let document: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let first = document.as_ref().and_then(|json| json.get("errors")?.get(0));
     let text = match first {
-        Some(error) => ["code", "message"].iter().filter_map(|key| error.get(key)?.as_str()).collect::<Vec<_>>().join(": "),
+        Some(error) => {
+            ["code", "message"].iter().filter_map(|key| error.get(key)?.as_str()).collect::<Vec<_>>().join(": ")
+        }
         None => String::from_utf8_lossy(body).trim().to_owned(),
     };
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
@@ -355,7 +361,10 @@ mod tests {
     #[test]
     fn a_registrys_words_are_one_safe_line() {
         for (body, expected) in [
-            (r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known"}]}"#, ": NAME_UNKNOWN: repository name not known"),
+            (
+                r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known"}]}"#,
+                ": NAME_UNKNOWN: repository name not known",
+            ),
             (r#"{"errors":[]}"#, r#": {"errors":[]}"#),
             ("go away\n\u{1b}[31m", ": go away  [31m"),
             ("<html>…", ""),

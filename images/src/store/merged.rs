@@ -15,8 +15,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// As many links as the kernel follows, path_resolution(7).
-const MAX_LINKS: usize = 40;
+/// Steps from one part of a path to the next: ends loops of links, and paths made to take long.
+const MAX_STEPS: usize = 1_000;
 /// Enough of a file to say what it is.
 const HEAD_BYTES: u64 = 64;
 
@@ -56,8 +56,9 @@ enum Found {
 /// Where the regular file lies that `path` leads to.
 fn locate(top_first: &[PathBuf], path: &str) -> Option<PathBuf> {
     let mut rest: VecDeque<String> = parts(path).collect();
-    let (mut done, mut visible, mut links) = (Vec::new(), top_first.to_vec(), 0);
-    while let Some(part) = rest.pop_front() {
+    let (mut done, mut visible) = (Vec::new(), top_first.to_vec());
+    for _ in 0..MAX_STEPS {
+        let part = rest.pop_front()?;
         let restart = if part == ".." {
             done.pop();
             std::mem::take(&mut done)
@@ -71,7 +72,6 @@ fn locate(top_first: &[PathBuf], path: &str) -> Option<PathBuf> {
                 Found::File(file) => return rest.is_empty().then_some(file),
                 Found::Nothing => return None,
                 Found::Link(target) => {
-                    links += 1;
                     done.pop();
                     let base = std::mem::take(&mut done);
                     let base = if target.starts_with('/') { Vec::new() } else { base };
@@ -79,9 +79,6 @@ fn locate(top_first: &[PathBuf], path: &str) -> Option<PathBuf> {
                 }
             }
         };
-        if links > MAX_LINKS {
-            return None;
-        }
         visible = top_first.to_vec();
         rest = restart.into_iter().chain(rest).collect();
     }
@@ -103,23 +100,18 @@ fn look(visible: &[PathBuf], path: &str) -> io::Result<Found> {
             Err(other) => return Err(other),
         };
         if !metadata.is_dir() {
+            if directories.is_empty() {
+                return other_than_directory(&place, &metadata);
+            }
             // Beneath a directory, anything else is hidden, and hides what is under it.
-            return if directories.is_empty() {
-                other_than_directory(&place, &metadata)
-            } else {
-                break_off(directories)
-            };
+            break;
         }
         directories.push(layer.clone());
         if is_opaque(&place) {
             break;
         }
     }
-    if directories.is_empty() { Ok(Found::Nothing) } else { break_off(directories) }
-}
-
-fn break_off(directories: Vec<PathBuf>) -> io::Result<Found> {
-    Ok(Found::Directory(directories))
+    Ok(if directories.is_empty() { Found::Nothing } else { Found::Directory(directories) })
 }
 
 fn other_than_directory(place: &Path, metadata: &Metadata) -> io::Result<Found> {

@@ -43,11 +43,7 @@ pub(super) struct Made {
 
 impl Directories {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self {
-            root: Directory { fd: root, given: Vec::new(), path: Vec::new() },
-            stack: Vec::new(),
-            made: Vec::new(),
-        }
+        Self { root: Directory { fd: root, given: Vec::new(), path: Vec::new() }, stack: Vec::new(), made: Vec::new() }
     }
 
     pub(super) fn root(&self) -> &OwnedFd {
@@ -77,7 +73,11 @@ impl Directories {
 
     /// Opens an existing directory without keeping it, by the path that [`Directory::path`] gave.
     pub(super) fn open(&self, path: &[u8]) -> Result<OwnedFd> {
-        if path.is_empty() { self.root.fd.try_clone().map_err(|_| Errno::MFILE) } else { open_beneath(&self.root.fd, path) }
+        if path.is_empty() {
+            self.root.fd.try_clone().map_err(|_| Errno::MFILE)
+        } else {
+            open_beneath(&self.root.fd, path)
+        }
     }
 
     /// Resolves an existing directory inside the root, following links there, without keeping it.
@@ -85,7 +85,13 @@ impl Directories {
         if name.is_empty() {
             return self.open(name);
         }
-        openat2(&self.root.fd, name, directory_flags(), Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        openat2(
+            &self.root.fd,
+            name,
+            directory_flags(),
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
     }
 
     /// Closes all: a directory was removed, and descriptors of it may be among them.

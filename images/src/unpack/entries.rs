@@ -160,7 +160,8 @@ impl<S: Source> Entries<S> {
     fn check_sum(&self, header: &Header) -> Result<(), UnpackError> {
         let bytes = header.as_bytes();
         let field = 148..156;
-        let sum: u64 = bytes.iter().enumerate().map(|(at, &b)| if field.contains(&at) { 32 } else { u64::from(b) }).sum();
+        let sum: u64 =
+            bytes.iter().enumerate().map(|(at, &b)| if field.contains(&at) { 32 } else { u64::from(b) }).sum();
         let stored = parse_number(&bytes[field]);
         if stored == Some(i128::from(sum)) {
             return Ok(());
@@ -172,7 +173,8 @@ impl<S: Source> Entries<S> {
     fn extension(&mut self, header: &Header) -> Result<Vec<u8>, UnpackError> {
         let size = self.number(&header.as_old().size)?;
         if size > EXTENSION_BYTES {
-            let reason = format!("an extension header of {size} bytes follows it; at most {EXTENSION_BYTES} are possible");
+            let reason =
+                format!("an extension header of {size} bytes follows it; at most {EXTENSION_BYTES} are possible");
             return Err(self.malformed(reason));
         }
         self.start_data(size)?;
@@ -204,7 +206,8 @@ impl<S: Source> Entries<S> {
         let kind = self.kind(header.entry_type(), &path)?;
         let own_link = || link.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
         let link = pax.link.take().unwrap_or_else(own_link);
-        let stored = if kind == Kind::File { pax.size.map_or_else(|| self.number(&header.as_old().size), Ok)? } else { 0 };
+        let stored =
+            if kind == Kind::File { pax.size.map_or_else(|| self.number(&header.as_old().size), Ok)? } else { 0 };
         self.start_data(stored)?;
         let old = header.as_old();
         let sparse = self.sparse(header, &pax)?;
@@ -356,10 +359,8 @@ impl Entries<Input<'_>> {
     /// Reads the stream to its end; its diff id.
     pub(crate) fn finish(self) -> Result<Digest, UnpackError> {
         let digest = self.source.finish().map_err(|source| read_error(&self.current, source))?;
-        Digest::from_str(&format!("sha256:{digest}")).map_err(|error| UnpackError::Read {
-            after: printable(&self.current),
-            source: io::Error::other(error),
-        })
+        Digest::from_str(&format!("sha256:{digest}"))
+            .map_err(|error| UnpackError::Read { after: printable(&self.current), source: io::Error::other(error) })
     }
 }
 
@@ -401,7 +402,7 @@ fn pieces(numbers: &[u64], real_size: u64, stored: u64) -> Result<Vec<(u64, u64)
         end = after.ok_or_else(|| format!("its map of holes is wrong at offset {offset}, length {length}"))?;
         total += length;
     }
-    if numbers.len() % 2 != 0 || total != stored {
+    if !numbers.len().is_multiple_of(2) || total != stored {
         return Err(format!("its map of holes describes {total} bytes; {stored} are stored"));
     }
     Ok(pieces)
@@ -430,13 +431,9 @@ mod tests {
     #[test]
     fn sparse_pieces_must_fit() {
         assert_eq!(pieces(&[0, 3, 10, 2], 20, 5).unwrap(), [(0, 3), (10, 2)]);
-        for (numbers, real_size, stored) in [
-            (&[0, 3, 2, 2][..], 20, 5),
-            (&[0, 3], 2, 3),
-            (&[0, 3], 20, 4),
-            (&[0], 20, 0),
-            (&[u64::MAX, 2], 20, 2),
-        ] {
+        for (numbers, real_size, stored) in
+            [(&[0, 3, 2, 2][..], 20, 5), (&[0, 3], 2, 3), (&[0, 3], 20, 4), (&[0], 20, 0), (&[u64::MAX, 2], 20, 2)]
+        {
             assert!(pieces(numbers, real_size, stored).is_err(), "{numbers:?}");
         }
     }

@@ -147,7 +147,8 @@ fn unpack_beside(tee: &mut Tee<'_>, target: Option<PathBuf>) -> Result<Digest, I
         });
         inflate(tee, &sender);
         drop(sender);
-        let unpacked = unpacking.join().map_err(|_| IngestError::Read(io::Error::other("the unpacking thread panicked")))?;
+        let unpacked =
+            unpacking.join().map_err(|_| IngestError::Read(io::Error::other("the unpacking thread panicked")))?;
         Ok(unpacked?)
     })
 }
@@ -162,7 +163,8 @@ fn inflate(tee: &mut Tee<'_>, sender: &SyncSender<io::Result<Vec<u8>>>) {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         let read = stream.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece);
         let last = read.as_ref().map_or(true, |&count| count == 0);
-        let sent = (piece.is_empty() || sender.send(Ok(piece)).is_ok()) && read.map_err(|error| sender.send(Err(error))).is_ok();
+        let sent = (piece.is_empty() || sender.send(Ok(piece)).is_ok())
+            && read.map_err(|error| sender.send(Err(error))).is_ok();
         if last || !sent {
             return;
         }
@@ -228,7 +230,9 @@ impl<'a> Tee<'a> {
         }
         let damaged = matches!(
             error,
-            IngestError::Unpack(UnpackError::Read { .. } | UnpackError::Truncated { .. } | UnpackError::Malformed { .. })
+            IngestError::Unpack(
+                UnpackError::Read { .. } | UnpackError::Truncated { .. } | UnpackError::Malformed { .. }
+            )
         );
         if damaged && let (Ok(()), Some(_)) = (drain(&mut self), &expected.digest) {
             return self.check(expected).err().unwrap_or(error);

@@ -45,11 +45,11 @@ use std::{
 };
 
 pub use compression::decompress;
-pub use ingest::IngestError;
-pub use plan::PlanError;
 pub(crate) use compression::{Compression, MAGIC_LENGTH};
 pub(crate) use entries::{Entries, Kind};
+pub use ingest::IngestError;
 pub(crate) use input::Source;
+pub use plan::PlanError;
 
 /// Why a layer was refused or could not be written.
 #[derive(Debug, thiserror::Error)]

@@ -13,8 +13,9 @@ use super::{
 };
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
-        fstat, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, seek, statat, symlinkat, unlinkat, utimensat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
+        fchown, fsetxattr, fstat, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, seek,
+        statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
     process::{getegid, geteuid},
@@ -109,8 +110,7 @@ impl Placer {
         self.note_made();
         self.directories.forget();
         for (path, late) in std::mem::take(&mut self.deferred).iter().rev() {
-            self.finish_directory(path, late)
-                .map_err(|(action, source)| system(path, &self.target, action, source))?;
+            self.finish_directory(path, late).map_err(|(action, source)| system(path, &self.target, action, source))?;
         }
         Ok(())
     }
@@ -278,7 +278,8 @@ impl Placer {
         let only_time = late.mode.is_none() && late.owner.is_none() && late.xattrs.is_empty() && !late.opaque;
         if let (true, false, Some(mtime)) = (only_time, path.is_empty(), late.mtime) {
             let times = timestamps(mtime);
-            return utimensat(self.directories.root(), path, &times, AtFlags::SYMLINK_NOFOLLOW).step("setting its time");
+            return utimensat(self.directories.root(), path, &times, AtFlags::SYMLINK_NOFOLLOW)
+                .step("setting its time");
         }
         let fd = self.directories.open(path).step("opening the directory")?;
         if let Some(owner) = late.owner {
@@ -340,7 +341,8 @@ impl Us {
         }
         if !entry.xattrs.is_empty() {
             // There is no call that takes a directory, a name and an xattr before Linux 6.13.
-            let path = [format!("/proc/self/fd/{}/", std::os::fd::AsRawFd::as_raw_fd(parent)).as_bytes(), name].concat();
+            let path =
+                [format!("/proc/self/fd/{}/", std::os::fd::AsRawFd::as_raw_fd(parent)).as_bytes(), name].concat();
             set_xattrs(&entry.xattrs, |name, value| lsetxattr(path.as_slice(), name, value, XattrFlags::empty()))?;
         }
         utimensat(parent, name, &timestamps(entry.mtime), no_follow).step("setting its time")
@@ -377,16 +379,14 @@ fn write_some<S: Source>(
     if bytes.is_empty() {
         return Ok(0);
     }
-    let count = rustix::io::retry_on_intr(|| rustix::io::write(fd, bytes)).step("writing its content").map_err(failed)?;
+    let count =
+        rustix::io::retry_on_intr(|| rustix::io::write(fd, bytes)).step("writing its content").map_err(failed)?;
     data.consume(count);
     Ok(count as u64)
 }
 
 /// Sets extended attributes. Those that this process may not set, or this file system does not have, are left out.
-fn set_xattrs(
-    xattrs: &[(Vec<u8>, Vec<u8>)],
-    set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>,
-) -> Step<()> {
+fn set_xattrs(xattrs: &[(Vec<u8>, Vec<u8>)], set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>) -> Step<()> {
     for (name, value) in xattrs {
         if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;

@@ -58,8 +58,7 @@ impl Archive {
         let mut bytes = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
-            let length = (rest..).map(|guess| guess.to_string().len() + rest).zip(rest..).map(|(length, _)| length).next();
-            let mut length = length.unwrap();
+            let mut length = rest;
             while length.to_string().len() + rest != length {
                 length += 1;
             }
@@ -140,12 +139,15 @@ fn owners_and_devices_are_those_of_the_archive() {
     let mut header = Header::new_gnu();
     header.set_path("owned").unwrap();
     header.set_mode(0o6711);
-    (header.set_uid(12), header.set_gid(3_000_000));
-    (header.set_size(0), header.set_mtime(5));
+    header.set_uid(12);
+    header.set_gid(3_000_000);
+    header.set_size(0);
+    header.set_mtime(5);
     archive.header(&mut header, b"");
     header.set_path("null").unwrap();
     header.set_entry_type(EntryType::Char);
-    (header.set_device_major(1).unwrap(), header.set_device_minor(3).unwrap());
+    header.set_device_major(1).unwrap();
+    header.set_device_minor(3).unwrap();
     archive.header(&mut header, b"");
     let root = archive.directory("d").pax(&[("uid", b"77"), ("gid", b"78")]).directory("d").good();
     let owned = fs::metadata(root.path().join("owned")).unwrap();
@@ -270,7 +272,10 @@ fn hostile_entries_are_refused() {
         ("parent in the middle", Archive::default().file("a/../../x", "")),
         ("hard link out", Archive::default().hard_link("x", "../../etc/passwd")),
         ("hard link to a file outside", Archive::default().hard_link("x", secret_name)),
-        ("hard link through a link out", Archive::default().symlink("l", "/tmp").hard_link("x", &format!("l/{}", &secret_name[5..]))),
+        (
+            "hard link through a link out",
+            Archive::default().symlink("l", "/tmp").hard_link("x", &format!("l/{}", &secret_name[5..])),
+        ),
         ("hard link to nothing", Archive::default().hard_link("x", "y")),
         ("hard link to a directory", Archive::default().directory("d").hard_link("x", "d")),
         ("link loop", Archive::default().symlink("a", "b").symlink("b", "a").file("a/x", "")),
@@ -311,14 +316,19 @@ fn damaged_streams_are_named() {
     let mut huge = Archive::default();
     let mut header = Header::new_gnu();
     header.set_path("claims-much").unwrap();
-    (header.set_size(1 << 60), header.set_mode(0o644), header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+    header.set_size(1 << 60);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header.set_cksum();
     huge.0.extend_from_slice(header.as_bytes());
     let mut wrong_sum = whole.bytes();
     wrong_sum[3] ^= 1;
     let mut long_name = Header::new_gnu();
     long_name.set_entry_type(EntryType::GNULongName);
-    (long_name.set_size(1 << 40), long_name.set_path("././@LongLink").unwrap());
+    long_name.set_size(1 << 40);
+    long_name.set_path("././@LongLink").unwrap();
     long_name.set_cksum();
     for (name, bytes, expected) in [
         ("cut in data", whole.bytes()[..2000].to_vec(), "`big`"),
@@ -353,7 +363,8 @@ fn bounds_hold() {
 #[test]
 fn long_names_and_pax_records_apply_to_the_next_entry_only() {
     let long = format!("{}/{}", "d".repeat(120), "f".repeat(200));
-    let gnu = Archive::default().entry(EntryType::GNULongName, "././@LongLink", "", 0o644, format!("{long}\0").as_bytes());
+    let gnu =
+        Archive::default().entry(EntryType::GNULongName, "././@LongLink", "", 0o644, format!("{long}\0").as_bytes());
     let root = gnu.file("short", "long").file("other", "o").good();
     assert_eq!(fs::read(root.path().join(&long)).unwrap(), b"long");
     assert!(root.path().join("other").exists() && !root.path().join("short").exists());
@@ -412,10 +423,16 @@ fn sparse_files_of_every_format_keep_their_holes() {
     let mut header = Header::new_gnu();
     header.set_path("gnu").unwrap();
     header.set_entry_type(EntryType::GNUSparse);
-    (header.set_size(8), header.set_mode(0o644), header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+    header.set_size(8);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     let gnu = header.as_gnu_mut().unwrap();
-    (gnu.sparse[0].set_offset(0), gnu.sparse[0].set_length(4));
-    (gnu.sparse[1].set_offset(end), gnu.sparse[1].set_length(4));
+    gnu.sparse[0].set_offset(0);
+    gnu.sparse[0].set_length(4);
+    gnu.sparse[1].set_offset(end);
+    gnu.sparse[1].set_length(4);
     gnu.set_real_size(1 << 20);
     archive.header(&mut header, b"headtail");
     let end = end.to_string();
@@ -434,7 +451,11 @@ fn sparse_files_of_every_format_keep_their_holes() {
             ("GNU.sparse.numbytes", b"4"),
         ])
         .file("pax-0.0", "headtail")
-        .pax(&[("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.name", b"pax-0.1"), ("GNU.sparse.map", map.as_bytes())])
+        .pax(&[
+            ("GNU.sparse.size", size.as_bytes()),
+            ("GNU.sparse.name", b"pax-0.1"),
+            ("GNU.sparse.map", map.as_bytes()),
+        ])
         .file("GNUSparseFile.1/x", "headtail")
         .pax(&[
             ("GNU.sparse.major", b"1"),
@@ -473,7 +494,11 @@ fn gnu_tar_and_we_agree() {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let target = tempfile::tempdir().unwrap();
         unpack(&mut Cursor::new(made.stdout), target.path(), &Bounds::default()).unwrap();
-        let differ = std::process::Command::new("diff").arg("-r").arg("--no-dereference").args([source.path(), target.path()]).output();
+        let differ = std::process::Command::new("diff")
+            .arg("-r")
+            .arg("--no-dereference")
+            .args([source.path(), target.path()])
+            .output();
         assert!(differ.unwrap().stdout.is_empty(), "{format}");
         assert_eq!(fs::metadata(target.path().join("a/b")).unwrap().mode() & 0o7777, 0o3710);
         let blocks = |root: &Path| fs::metadata(root.join("a/holes")).unwrap().blocks();
@@ -519,7 +544,8 @@ fn a_deep_tree_does_not_exhaust_descriptors() {
         path.push_str("d/");
         archive = archive.pax(&[("path", path.as_bytes())]).directory("d");
     }
-    archive = archive.pax(&[("path", format!("{path}f").as_bytes())]).file("f", "deep").file("d", "file over a deep tree");
+    archive =
+        archive.pax(&[("path", format!("{path}f").as_bytes())]).file("f", "deep").file("d", "file over a deep tree");
     let root = archive.good();
     assert_eq!(fs::read(root.path().join("d")).unwrap(), b"file over a deep tree");
 }
@@ -529,11 +555,18 @@ fn a_deep_tree_does_not_exhaust_descriptors() {
 fn in_a_user_namespace_with_one_id_owners_stay_ours() {
     const INSIDE: &str = "AMPHORA_TEST_UNPACK_INSIDE";
     let owned = |archive: Archive| {
-        let mut archive = archive.pax(&[("uid", b"1234"), ("gid", b"99")]).entry(EntryType::Regular, "su", "", 0o4755, b"x");
+        let mut archive =
+            archive.pax(&[("uid", b"1234"), ("gid", b"99")]).entry(EntryType::Regular, "su", "", 0o4755, b"x");
         let mut header = Header::new_gnu();
-        (header.set_path("null").unwrap(), header.set_entry_type(EntryType::Char));
-        (header.set_device_major(1).unwrap(), header.set_device_minor(3).unwrap());
-        (header.set_mode(0o666), header.set_uid(0), header.set_gid(0), header.set_mtime(0), header.set_size(0));
+        header.set_path("null").unwrap();
+        header.set_entry_type(EntryType::Char);
+        header.set_device_major(1).unwrap();
+        header.set_device_minor(3).unwrap();
+        header.set_mode(0o666);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(0);
         archive.header(&mut header, b"");
         archive.file(".wh.gone", "").directory("d").file("d/.wh..wh..opq", "")
     };
@@ -557,7 +590,12 @@ fn in_a_user_namespace_with_one_id_owners_stay_ours() {
         Ok(run) if String::from_utf8_lossy(&run.stderr).starts_with("unshare:") => {
             println!("skipped: {}", String::from_utf8_lossy(&run.stderr));
         }
-        Ok(run) => assert!(run.status.success(), "{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr)),
+        Ok(run) => assert!(
+            run.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&run.stdout),
+            String::from_utf8_lossy(&run.stderr)
+        ),
     }
 }
 

@@ -39,6 +39,15 @@ pub(super) fn write_obstacle(path: &Path) -> Option<io::Error> {
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK).err().map(io::Error::from)
 }
 
+/// The sentence for a tree that nobody may write: usual inside of a container.
+pub(super) fn read_only(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "{path} is mounted read-only; `mount -o remount,rw {path}` makes it writable where that is permitted, otherwise the \
+         container that this runs in must be started with a writable one (Docker: `--privileged`)"
+    )
+}
+
 /// Writes a value; nothing is created.
 pub(super) fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     let written = open_for_writing(path).and_then(|mut file| file.write_all(value.as_bytes()));

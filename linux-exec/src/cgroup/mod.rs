@@ -272,8 +272,8 @@ impl Cgroup {
         }
     }
 
-    /// Open `cgroup.procs` files, to which the child writes `0\n` as its first step: the only way in on v1, and on v2 the one
-    /// of a process that is not cloned into it.
+    /// Open `tasks` (v1) or `cgroup.procs` (v2) files, to which the child writes `0\n` as its first step: the only way in on
+    /// v1, and on v2 the one of a process that is not cloned into it.
     pub fn join_files(&self) -> Vec<BorrowedFd<'_>> {
         match &self.kind {
             Kind::V1(group) => group.join_files(),

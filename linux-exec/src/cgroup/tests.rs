@@ -41,6 +41,14 @@ fn run(group: &Cgroup, script: &str) -> ExitStatus {
     start(group, script).wait().unwrap()
 }
 
+/// Until the child has entered the group.
+fn await_member(path: &Path, child: &mut Child) {
+    while fs::read_to_string(path.join("cgroup.procs")).unwrap().is_empty() {
+        assert_eq!(child.try_wait().unwrap(), None, "{} takes no process", path.display());
+        std::thread::yield_now();
+    }
+}
+
 fn value(group: &Cgroup, file: &str) -> String {
     let read = |path: &PathBuf| fs::read_to_string(path.join(file)).ok();
     group.paths().iter().find_map(read).unwrap_or_else(|| panic!("no {file} in {:?}", group.paths())).trim().to_owned()
@@ -114,10 +122,8 @@ fn kill_ends_all_and_remove_takes_nested_groups_along() {
     let mut outer = start(&group.0, "sleep 1000 & wait");
     let inner = format!("echo $$ >{}/one/two/cgroup.procs; exec sleep 1000", path.display());
     let mut inner = Command::new("sh").arg("-c").arg(inner).spawn().unwrap();
-    while fs::read_to_string(path.join("one/two/cgroup.procs")).unwrap().is_empty() {
-        assert_eq!(inner.try_wait().unwrap(), None, "the nested group takes no process");
-        std::thread::yield_now();
-    }
+    await_member(&path, &mut outer);
+    await_member(&path.join("one/two"), &mut inner);
     let busy = cgroups.create(&id, &Resources::default()).err().map(|error| error.to_string());
     assert!(busy.is_some_and(|error| error.contains("still has processes")), "a group in use is not taken over");
     group.0.kill().unwrap();

@@ -3,6 +3,7 @@
 use super::{CgroupError, Controller, PARENT, ROOT, Resources, Usage, files, values};
 use std::{
     fs::{self, File},
+    io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -22,7 +23,7 @@ pub(super) struct Group {
 struct Member {
     controller: Controller,
     path: PathBuf,
-    procs: File,
+    tasks: File,
 }
 
 impl Hierarchies {
@@ -48,6 +49,9 @@ impl Hierarchies {
         let parent = root.join(PARENT);
         let directory = if parent.exists() { parent } else { root.to_owned() };
         let error = files::write_obstacle(&directory)?;
+        if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+            return Some(files::read_only(root));
+        }
         Some(format!(
             "{} cannot be written ({error}); cgroup v1 serves root only: run as root, or start the machine with \
              cgroup v2 (`systemd.unified_cgroup_hierarchy=1` on the kernel's command line)",
@@ -180,16 +184,18 @@ fn set(path: &Path, file: &str, value: Option<u64>) -> Result<(), CgroupError> {
 }
 
 impl Member {
+    /// `tasks`, not `cgroup.procs`: a thread that moves only itself needs no machine-wide lock, which costs a grace
+    /// period of RCU, 2 to 20 ms (cgroup_attach_lock in kernel/cgroup/cgroup.c). A new process has but one thread.
     fn open(controller: Controller, path: &Path) -> Result<Self, CgroupError> {
-        let file = path.join("cgroup.procs");
-        let procs = files::open_for_writing(&file).map_err(CgroupError::file("open", &file))?;
-        Ok(Self { controller, path: path.to_owned(), procs })
+        let file = path.join("tasks");
+        let tasks = files::open_for_writing(&file).map_err(CgroupError::file("open", &file))?;
+        Ok(Self { controller, path: path.to_owned(), tasks })
     }
 }
 
 impl Group {
     pub(super) fn join_files(&self) -> Vec<BorrowedFd<'_>> {
-        self.members.iter().map(|member| member.procs.as_fd()).collect()
+        self.members.iter().map(|member| member.tasks.as_fd()).collect()
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {

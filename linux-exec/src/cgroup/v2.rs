@@ -4,6 +4,7 @@ use super::{CgroupError, Controller, PARENT, Resources, Usage, files, values};
 use rustix::fs::{Mode, OFlags};
 use std::{
     fs::{self, File},
+    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -174,7 +175,10 @@ fn has_inner_processes(group: &Path) -> bool {
     group.join("cgroup.type").exists() && files::read(&group.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty())
 }
 
-fn no_delegation(top: &Path, error: &std::io::Error) -> String {
+fn no_delegation(top: &Path, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        return files::read_only(top);
+    }
     format!(
         "{} cannot be written ({error}) and no cgroup above this process is delegated to its user; where systemd runs, \
          `systemd-run --user --scope -p Delegate=yes amphora …` starts it in one that is",

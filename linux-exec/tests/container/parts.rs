@@ -1,17 +1,19 @@
 //! What is run in a process of its own: joining changes the caller's pid namespace for its children, and needs a caller
 //! with one thread; a supervisor that ends must be another process.
-use crate::sandbox::{Sandbox, finish, piped, read_terminal, root_user};
+use crate::sandbox::{Sandbox, finish, piped, read_terminal, root_user, sleeping};
 use linux_exec::{
     capabilities::CapabilitySet,
     exec::{Join, join},
     plan::Stdio,
     process::Process,
     spawn::{Exit, reap, spawn},
+    userns::become_root,
 };
+use std::io::Read;
 
 /// By name; the arguments are those after it.
 pub(crate) const PARTS: &[(&str, fn(&[String]))] =
-    &[("@join", join_some), ("@join_terminal", join_terminal), ("@supervise", supervise)];
+    &[("@join", join_some), ("@sleep", sleep), ("@join_terminal", join_terminal), ("@supervise", supervise)];
 
 fn join_plan<'a>(target: Process, argv: &[&str], stdio: Stdio) -> Join<'a> {
     Join {
@@ -53,7 +55,7 @@ fn join_some(arguments: &[String]) {
 fn join_terminal(arguments: &[String]) {
     let stdio = Stdio::Terminal { size: None };
     let child = join(join_plan(target(arguments), &["sh", "-c", "tty; echo x >/dev/tty"], stdio)).unwrap();
-    print!("{}", read_terminal(&child));
+    print!("{}", read_terminal(&child, "\0"));
     assert_eq!(reap(&child).unwrap().0, Exit::Code(0));
 }
 
@@ -62,4 +64,13 @@ fn supervise(_arguments: &[String]) {
     let sandbox = Sandbox::new();
     let child = spawn(sandbox.plan(&["/bin/sleep", "1000"])).unwrap();
     println!("{} {}", child.process.pid, child.process.start_ticks);
+}
+
+/// A container without root that sleeps until our standard input ends.
+fn sleep(_arguments: &[String]) {
+    become_root().unwrap();
+    let sandbox = Sandbox::new();
+    let container = sleeping(&sandbox);
+    println!("{} {}", container.process.pid, container.process.start_ticks);
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }

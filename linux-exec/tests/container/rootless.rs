@@ -4,13 +4,15 @@ use crate::{
     sandbox::{Sandbox, own_command, read_terminal, run},
 };
 use linux_exec::{
-    plan::{Mount, MountSource, Stdio},
+    plan::{self, Mount, MountSource},
     spawn::{Exit, reap, spawn},
     userns::{IdMap, become_root},
 };
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::{fs::PermissionsExt, process::CommandExt},
+    process::{Command, Stdio},
 };
 
 /// Says that the cases below are wanted.
@@ -28,11 +30,29 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Runs the cases as that user, from a copy of this program that it may execute.
 pub(crate) fn as_ordinary_user() {
-    let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir_in("/dev/shm").unwrap();
+    let directory =
+        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir_in("/dev/shm").unwrap();
     let program = directory.path().join("container");
     fs::copy(own_command().get_program(), &program).unwrap();
-    let status = std::process::Command::new(&program).arg(ARGUMENT).uid(UID).gid(UID).current_dir("/").status().unwrap();
-    assert!(status.success());
+    let command = |argument: &str| {
+        let mut command = Command::new(&program);
+        command.arg(argument).uid(UID).gid(UID).current_dir("/");
+        command
+    };
+    assert!(command(ARGUMENT).status().unwrap().success());
+    join_from_outside(&command);
+}
+
+/// The joining process is that of the same user, but in the initial user namespace.
+fn join_from_outside(command: &dyn Fn(&str) -> Command) {
+    let mut sleeper = command("@sleep").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(sleeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let output = command("@join").args(line.split_whitespace()).stderr(Stdio::inherit()).output().unwrap();
+    drop(sleeper.stdin.take());
+    sleeper.wait().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.starts_with("vessel\n0\n"), "{text}");
 }
 
 fn becomes_root() {
@@ -59,7 +79,8 @@ fn container() {
 }
 
 fn host_network_binds_the_hosts_sysfs() {
-    let (exit, output) = Sandbox::new().sh("ls /sys/kernel; touch /sys/x; ls -A /sys/firmware", |plan| plan.new_network = false);
+    let (exit, output) =
+        Sandbox::new().sh("ls /sys/kernel; touch /sys/x; ls -A /sys/firmware", |plan| plan.new_network = false);
     assert_eq!(exit, Exit::Code(0), "{output}");
     assert!(output.contains("mm\n") && output.contains("Read-only"), "{output}");
 }
@@ -75,8 +96,8 @@ fn unmapped_user_is_named() {
 fn terminal() {
     let sandbox = Sandbox::new();
     let mut plan = sandbox.plan(&["/bin/sh", "-c", "tty; echo x >/dev/console"]);
-    plan.stdio = Stdio::Terminal { size: None };
+    plan.stdio = plan::Stdio::Terminal { size: None };
     let child = spawn(plan).unwrap();
-    assert_eq!(read_terminal(&child), "/dev/pts/0\nx\n");
+    assert_eq!(read_terminal(&child, "\0"), "/dev/pts/0\nx\n");
     assert_eq!(reap(&child).unwrap().0, Exit::Code(0));
 }

@@ -30,13 +30,16 @@ impl Sandbox {
     /// A layer with busybox, and an upper directory on a tmpfs where there is one.
     pub(crate) fn new() -> Self {
         let place = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
-        let directory = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir_in(place).unwrap();
+        let directory =
+            tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir_in(place).unwrap();
         let sandbox = Self { directory };
         for name in ["lower/bin", "lower/etc", "upper", "work", "host"] {
             fs::create_dir_all(sandbox.path(name)).unwrap();
         }
         fs::copy(BUSYBOX, sandbox.path("lower/bin/busybox")).unwrap();
-        for applet in ["sh", "true", "cat", "ls", "sleep", "tty", "id", "kill", "stat", "touch", "echo", "pwd", "hostname"] {
+        for applet in
+            ["sh", "true", "cat", "ls", "sleep", "tty", "id", "kill", "stat", "touch", "echo", "pwd", "hostname"]
+        {
             std::os::unix::fs::symlink("busybox", sandbox.path("lower/bin").join(applet)).unwrap();
         }
         sandbox
@@ -54,7 +57,7 @@ impl Sandbox {
     }
 
     /// A plan that runs `argv` (argv[0] is a path).
-    pub(crate) fn plan(&self, argv: &[&str]) -> Plan<'static> {
+    pub(crate) fn plan<'a>(&self, argv: &[&str]) -> Plan<'a> {
         let entry = Entry::Exec {
             program: argv[0].into(),
             argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
@@ -71,7 +74,7 @@ impl Sandbox {
     }
 }
 
-pub(crate) fn plan(root: Rootfs, entry: Entry) -> Plan<'static> {
+pub(crate) fn plan<'a>(root: Rootfs, entry: Entry) -> Plan<'a> {
     let mount = |target: &str, source, readonly| Mount { target: target.into(), source, readonly };
     Plan {
         root,
@@ -136,14 +139,26 @@ pub(crate) fn own_command() -> std::process::Command {
     std::process::Command::new(std::env::current_exe().unwrap())
 }
 
-/// Reads until end-of-file, which a pty's master reports as EIO.
-pub(crate) fn read_terminal(child: &Child) -> String {
+/// Reads until `end` was read, or end-of-file, which a pty's master reports as EIO; without carriage returns.
+pub(crate) fn read_terminal(child: &Child, end: &str) -> String {
     let mut master = fs::File::from(child.terminal.as_ref().unwrap().try_clone().unwrap());
-    let mut output = Vec::new();
+    let mut output = String::new();
     let mut buffer = [0; 4096];
-    while let Ok(length @ 1..) = master.read(&mut buffer) {
-        output.extend(&buffer[..length]);
+    while !output.contains(end) {
+        match master.read(&mut buffer) {
+            Ok(length @ 1..) => output += &String::from_utf8_lossy(&buffer[..length]).replace('\r', ""),
+            _ => break,
+        }
     }
-    String::from_utf8_lossy(&output).replace('\r', "")
+    output
 }
 
+/// A container that sleeps.
+pub(crate) fn sleeping(sandbox: &Sandbox) -> Child {
+    let (mut reader, files) = piped();
+    let mut plan = sandbox.plan(&["/bin/sh", "-c", "echo up; exec sleep 1000"]);
+    plan.stdio = files;
+    let child = spawn(plan).unwrap();
+    reader.read_exact(&mut [0; 3]).unwrap();
+    child
+}

@@ -19,17 +19,19 @@ pub(crate) fn explain(host: &Host, args: &ExplainArgs) -> Result<u8> {
     let image = image.with_context(|| format!("image {0} is not in the store; amphora pull {0}", args.image))?;
     let fields = fields(host, &image)?;
     match args.format {
-        ExplainFormat::Json => println!("{}", serde_json::to_string_pretty(&fields)?),
+        ExplainFormat::Json => println!("{}", serde_json::to_string_pretty(&Map::from_iter(fields))?),
         ExplainFormat::Text => print!("{}", text(&fields)),
     }
     Ok(0)
 }
 
-/// In the order in which they are shown.
-fn fields(host: &Host, image: &Image) -> Result<Map<String, Value>> {
+/// Names and values, in the order in which they are shown.
+type Fields = Vec<(String, Value)>;
+
+fn fields(host: &Host, image: &Image) -> Result<Fields> {
     let classification = &image.classification;
-    let mut fields = Map::new();
-    let mut put = |name: &str, value: Value| _ = fields.insert(name.to_owned(), value);
+    let mut fields = Fields::new();
+    let mut put = |name: &str, value: Value| fields.push((name.to_owned(), value));
     put("name", json!(image.reference.as_ref().map(|reference| reference.familiar())));
     put("digest", json!(image.digest.to_string()));
     put("kind", json!(view::kind_name(image)));
@@ -118,7 +120,7 @@ fn needs(imports: &[String]) -> Vec<&'static str> {
 }
 
 /// `name: value`, one field a line; a list takes a line for each item.
-fn text(fields: &Map<String, Value>) -> String {
+fn text(fields: &Fields) -> String {
     let mut text = String::new();
     for (name, value) in fields {
         match value {
@@ -139,11 +141,8 @@ mod tests {
 
     #[test]
     fn text_has_one_field_a_line() {
-        let mut fields = Map::new();
-        fields.insert("kind".into(), json!("wasm"));
-        fields.insert("imports".into(), json!(["a", "b"]));
-        fields.insert("rule".into(), json!(1));
-        fields.insert("name".into(), Value::Null);
+        let fields = [("kind", json!("wasm")), ("imports", json!(["a", "b"])), ("rule", json!(1)), ("name", Value::Null)];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value)).to_vec();
         assert_eq!(text(&fields), "kind: wasm\nimports: a\nimports: b\nrule: 1\n");
     }
 

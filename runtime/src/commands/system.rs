@@ -1,6 +1,9 @@
 //! `info`, `version`, `system check` and `system prune`.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, IsTerminal, Write},
+};
 
 use anyhow::{Result, bail};
 use linux_exec::{cgroup::Cgroups, userns::IdMap};
@@ -75,8 +78,9 @@ pub(crate) fn check(host: &Host) -> Result<u8> {
 }
 
 fn leftovers(host: &Host, remove: bool) -> Result<Vec<String>> {
-    let mut found = host.containers.check(remove)?;
-    found.extend(lifecycle::check_cgroups(host, remove)?);
+    // Cgroups first: whose they are is known as long as their containers are there.
+    let mut found = lifecycle::check_cgroups(host, remove)?;
+    found.extend(host.containers.check(remove)?);
     found.extend(host.store.check(remove)?);
     found.extend(host.check_compiled(remove)?);
     Ok(found)
@@ -88,8 +92,7 @@ pub(crate) fn prune(host: &Host, args: &PruneArgs) -> Result<u8> {
         return Ok(1);
     }
     for container in host.containers.list()? {
-        if !matches!(container.status()?, Status::Running(_)) {
-            lifecycle::remove(host, &container, false)?;
+        if lifecycle::remove_idle(host, &container)? {
             println!("Deleted container: {}", container.spec.name);
         }
     }
@@ -117,12 +120,18 @@ fn confirmed(all: bool) -> Result<bool> {
 
 fn remove_unused_images(host: &Host) -> Result<()> {
     let used = host.image_digests_in_use()?;
+    // An index is listed once for each of its images that are here, but its name goes only once.
+    let (mut names, mut spared) = (BTreeSet::new(), BTreeSet::new());
     for image in host.store.list()? {
-        let digest = image.digest.to_string();
-        let (false, Some(reference)) = (used.contains(&digest), &image.reference) else { continue };
-        for line in host.store.remove(&reference.to_string(), false, &|digest| used.contains(&digest.to_string()))? {
-            println!("{line}");
+        let Some(reference) = &image.reference else { continue };
+        names.insert(reference.to_string());
+        if used.contains(&image.digest.to_string()) {
+            spared.insert(reference.to_string());
         }
+    }
+    for name in names.difference(&spared) {
+        let lines = host.store.remove(name, false, &|digest| used.contains(&digest.to_string()))?;
+        lines.iter().for_each(|line| println!("{line}"));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use images::Image;
 use serde_json::{Value, json};
 
 use crate::{
-    container::{Container, Ended, Status},
+    container::{Container, Ended, LimitHit, Status},
     limits::Limits,
     mounts::{MountKind, MountSpec},
     output,
@@ -170,7 +170,7 @@ fn state(status: &Status) -> Value {
         "Pid": pid,
         "ExitCode": ended.exit_code,
         "OOMKilled": ended.oom_killed,
-        "LimitHit": ended.limit_hit,
+        "LimitHit": ended.limit_hit.map_or("", LimitHit::name),
         "Error": ended.error.unwrap_or_default(),
         "StartedAt": started,
         "FinishedAt": finished,

@@ -105,7 +105,7 @@ fn memory_is_mounted_with_its_size() {
     for flags in [["--tmpfs", "/scratch:size=1m"], ["--mount", mount]] {
         let words = ["run", "--rm"].iter().chain(&flags).copied();
         let said = sandbox.ok(words.chain([busybox.as_str(), "sh", "-c", show]));
-        assert!(said.starts_with("tmpfs /scratch tmpfs ") && said.contains("size=1024k"), "{said}");
+        assert!(said.contains(" /scratch tmpfs ") && said.contains("size=1024k"), "{said}");
         assert!(said.ends_with("x\n"), "{said}");
     }
     for tag in ["linux", "wasm", "component"] {

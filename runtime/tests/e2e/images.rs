@@ -180,7 +180,7 @@ fn archives_and_folders_of_images_are_loaded() {
     ] {
         let path = file.to_str().expect("UTF-8");
         assert_eq!(sandbox.ok(["load", "-i", path]), format!("Loaded image: {name}\n"), "{path}");
-        let words = ["run", "--rm", "--pull", "never", name].iter().chain(words);
+        let words = [&["run", "--rm", "--pull", "never", name], words].concat();
         assert_eq!(sandbox.ok(words), output, "{path}");
         if file.is_file() {
             let mut command = sandbox.command(["load", "-q"]);

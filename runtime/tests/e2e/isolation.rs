@@ -1,6 +1,6 @@
 //! What a program must not see or reach.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use crate::{
     sandbox::{KINDS, Sandbox, binary},
@@ -31,19 +31,18 @@ fn capabilities_seccomp_and_privileges_are_dockers() {
 #[test]
 fn dangerous_calls_are_refused() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
-    for script in ["mount -t tmpfs none /tmp", "unshare -m true", "swapoff -a", "date -s 2000-01-01", "chroot /proc/1/cwd/.. false"] {
+    for script in ["mount -t tmpfs none /tmp", "umount /proc/sys", "unshare -m true", "hostname other", "date -s 2000-01-01"] {
         let ended = sandbox.run(["run", "--rm", &busybox, "sh", "-c", script]);
-        assert_ne!(ended.code, Some(0), "{script}: {ended}");
+        assert!(ended.stderr.contains("not permitted") || ended.stderr.contains("denied"), "{script}: {ended}");
     }
 }
 
 #[test]
-fn only_own_processes_and_the_own_host_name_are_seen() {
+fn only_its_own_processes_and_its_own_host_name_are_seen() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
     assert_eq!(shell(&sandbox, &busybox, &[], "echo /proc/[0-9]*"), "/proc/1\n");
-    assert_eq!(shell(&sandbox, &busybox, &[], "hostname inside && hostname"), "inside\n");
     let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("the host's name");
-    assert_ne!(host, "inside\n");
+    assert_ne!(shell(&sandbox, &busybox, &[], "hostname"), host);
 }
 
 #[test]
@@ -59,7 +58,7 @@ fn the_kernels_settings_are_masked_or_read_only() {
         let line = mounts.lines().find(|line| line.split(' ').nth(4) == Some(target));
         line.is_some_and(|line| line.split(' ').nth(5).is_some_and(|options| options.starts_with("ro")))
     };
-    for target in ["/proc/sys", "/proc/sysrq-trigger", "/sys"] {
+    for target in ["/proc/sys", "/proc/sysrq-trigger", "/sys"].iter().filter(|path| Path::new(path).exists()) {
         assert!(is_read_only(target), "{target} in {mounts}");
     }
 }
@@ -68,9 +67,15 @@ fn the_kernels_settings_are_masked_or_read_only() {
 fn the_hosts_folders_are_nowhere_in_the_mounts() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
     let mounts = shell(&sandbox, &busybox, &[], "cat /proc/self/mounts");
-    assert!(mounts.starts_with("overlay / overlay"), "{mounts}");
-    assert!(!mounts.contains("/oldroot") && !mounts.contains(" /old"), "{mounts}");
-    assert_eq!(shell(&sandbox, &busybox, &[], "ls /proc/1/root/../../.. | tr '\\n' ' '"), shell(&sandbox, &busybox, &[], "ls / | tr '\\n' ' '"));
+    let targets: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    assert_eq!(targets.iter().filter(|target| **target == "/").count(), 1, "{mounts}");
+    for target in targets {
+        let known = ["/", "/proc", "/sys", "/dev", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].contains(&target);
+        let below = ["/proc/", "/sys/", "/dev/"].iter().any(|folder| target.starts_with(folder));
+        assert!(known || below, "{target} in {mounts}");
+    }
+    let outside = shell(&sandbox, &busybox, &[], "ls /proc/1/root/../../..");
+    assert_eq!(outside, shell(&sandbox, &busybox, &[], "ls /"));
 }
 
 #[test]
@@ -150,7 +155,9 @@ fn no_folder_of_the_host_is_open(sandbox: &Sandbox, tag: &str, pid: &str) {
     for entry in entries.filter_map(Result::ok) {
         let target = fs::read_link(entry.path()).unwrap_or_default();
         let number = entry.file_name().to_string_lossy().into_owned();
-        assert!(!target.starts_with(sandbox.root()), "{tag}: {number} is {}", target.display());
+        // A Wasm program's own code is mapped from a file that cannot be written.
+        let own_code = target.starts_with(sandbox.root().join("compiled"));
+        assert!(own_code || !target.starts_with(sandbox.root()), "{tag}: {number} is {}", target.display());
         let is_folder = fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir());
         assert!(!is_folder, "{tag}: {number} is the folder {}", target.display());
     }

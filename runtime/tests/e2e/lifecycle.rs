@@ -26,9 +26,11 @@ fn a_container_in_the_background_is_listed_stopped_and_removed() {
         assert_eq!(sandbox.ok(["ps", "-q"]), "", "{tag}");
         let state = sandbox.inspect("web", ".State.Status");
         let code = sandbox.inspect("web", ".State.ExitCode");
-        assert_eq!((state.as_str(), code.as_str()), ("exited", "137"), "{tag}");
+        // The first process of a pid namespace does not see SIGTERM without a handler; our own engine has one.
+        let expected = if tag == "linux" { "137" } else { "143" };
+        assert_eq!((state.as_str(), code.as_str()), ("exited", expected), "{tag}");
         let status = sandbox.ok(["ps", "-a", "--format", "{{.Status}}"]);
-        assert!(status.starts_with("Exited (137) "), "{tag}: {status}");
+        assert!(status.starts_with(&format!("Exited ({expected}) ")), "{tag}: {status}");
 
         assert_eq!(sandbox.ok(["rm", "web"]), "web\n");
         assert_eq!(sandbox.ok(["ps", "-a", "-q"]), "", "{tag}");
@@ -99,13 +101,15 @@ fn logs_follow_cut_and_stamp() {
     sandbox.ok(["wait", "talk"]);
     let ended = sandbox.run(["logs", "talk"]);
     assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("one\nthree\nfour", "two\n"));
-    assert_eq!(sandbox.ok(["logs", "--tail", "2", "talk"]), "three\nfour");
     assert_eq!(sandbox.ok(["logs", "--tail", "0", "talk"]), "");
-    let stamped = sandbox.ok(["logs", "-t", "--tail", "1", "talk"]);
-    let (time, text) = stamped.split_once(' ').expect("a time and the text");
-    assert!(time.starts_with("20") && time.ends_with('Z') && text == "four", "{stamped}");
     assert_eq!(sandbox.ok(["logs", "--since", "1h", "talk"]), "one\nthree\nfour");
     assert_eq!(sandbox.ok(["logs", "--until", "1h", "talk"]), "");
+
+    sandbox.ok(["run", "--name", "count", &busybox, "seq", "5"]);
+    assert_eq!(sandbox.ok(["logs", "--tail", "2", "count"]), "4\n5\n");
+    let stamped = sandbox.ok(["logs", "-t", "--tail", "1", "count"]);
+    let (time, text) = stamped.split_once(' ').expect("a time and the text");
+    assert!(time.starts_with("20") && time.ends_with('Z') && text == "5\n", "{stamped}");
 }
 
 #[test]
@@ -282,12 +286,12 @@ fn inspect_shows_what_was_asked_for() {
 #[test]
 fn several_containers_are_stopped_though_one_is_unknown() {
     let Some((sandbox, [sleep])) = Sandbox::with(["sleep:linux"]) else { return };
-    for name in ["a", "b"] {
+    for name in ["one", "two"] {
         sandbox.ok(["run", "-d", "--name", name, &sleep, "1000"]);
     }
-    let ended = sandbox.run(["stop", "a", "nobody", "b"]);
+    let ended = sandbox.run(["stop", "one", "nobody", "two"]);
     assert_ne!(ended.code, Some(0));
-    assert_eq!(ended.stdout, "a\nb\n", "{ended}");
+    assert_eq!(ended.stdout, "one\ntwo\n", "{ended}");
     assert!(ended.stderr.contains("nobody"), "{ended}");
     assert_eq!(sandbox.ok(["ps", "-q"]), "");
 }

@@ -55,9 +55,14 @@ fn the_working_directory_is_where_w_says() {
         let image = sandbox.pull(&format!("args:{tag}"));
         let said = sandbox.ok(["run", "--rm", &image]);
         assert!(said.ends_with("cwd=/\n"), "{tag}: {said}");
-        let said = sandbox.ok(["run", "--rm", "-v", ".:/some/where", "-w", "/some/where", &image]);
-        assert!(said.ends_with("cwd=/some/where\n"), "{tag}: {said}");
+        let fill = sandbox.pull(&format!("fill:{tag}"));
+        let flags = ["run", "--rm", "-v", ".:/some/where", "-w", "/some/where", "--ulimit", "fsize=4096", &fill];
+        sandbox.run(flags.iter().copied().chain([format!("by-{tag}").as_str()]));
+        assert!(sandbox.work().join(format!("by-{tag}")).is_file(), "{tag}");
     }
+    let args = sandbox.image("args:linux");
+    let said = sandbox.ok(["run", "--rm", "-w", "/some/where", &args]);
+    assert!(said.ends_with("cwd=/some/where\n"), "{said}");
 }
 
 #[test]

@@ -1,24 +1,26 @@
 //! Programs for the tests, written as text.
 
+#![allow(dead_code, reason = "each test file is a crate of its own, and none uses all of this")]
+
 use wasm_exec::{CodeCache, Command, Compiled, NetworkGrant, Outcome, Report, RunError, run};
 
 /// Any digest will do where each program has a cache of its own.
-pub const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+pub(crate) const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 /// Assembles and compiles a module or component.
-pub fn compiled(text: &str, fuel: bool) -> Compiled {
+pub(crate) fn compiled(text: &str, fuel: bool) -> Compiled {
     let dir = tempfile::tempdir().unwrap();
     let wasm = wat::parse_str(text).unwrap();
     CodeCache::new(dir.path().into()).compile(DIGEST, &wasm, fuel).unwrap()
 }
 
 /// A program that is granted nothing.
-pub fn command(text: &str) -> Command {
+pub(crate) fn command(text: &str) -> Command {
     command_of(compiled(text, false))
 }
 
 /// A program that is granted nothing.
-pub fn command_of(code: Compiled) -> Command {
+pub(crate) fn command_of(code: Compiled) -> Command {
     Command {
         code,
         argv: vec!["program".into()],
@@ -33,20 +35,17 @@ pub fn command_of(code: Compiled) -> Command {
 }
 
 /// Runs a program that must start.
-#[allow(dead_code, reason = "each test file is a crate of its own, and not all use it")]
-pub fn report(command: Command) -> Report {
+pub(crate) fn report(command: Command) -> Report {
     run(command).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Runs a program that must start, and says how it ended.
-#[allow(dead_code, reason = "each test file is a crate of its own, and not all use it")]
-pub fn outcome(command: Command) -> Outcome {
+pub(crate) fn outcome(command: Command) -> Outcome {
     report(command).outcome
 }
 
 /// The error of a program that must not start.
-#[allow(dead_code, reason = "each test file is a crate of its own, and not all use it")]
-pub fn refusal(command: Command) -> RunError {
+pub(crate) fn refusal(command: Command) -> RunError {
     match run(command) {
         Err(error) => error,
         Ok(report) => panic!("it ran: {report:?}"),
@@ -54,8 +53,7 @@ pub fn refusal(command: Command) -> RunError {
 }
 
 /// A component whose `run` is the given core function's instructions: `i32.const 0` is success, 1 an error.
-#[allow(dead_code, reason = "each test file is a crate of its own, and not all use it")]
-pub fn component(run: &str) -> String {
+pub(crate) fn component(run: &str) -> String {
     format!(
         r#"(component
             (core module $program (memory 1) (table 10 funcref) (func $body (export "run") (result i32) {run}))

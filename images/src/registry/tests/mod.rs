@@ -7,14 +7,7 @@ use super::*;
 use crate::Class;
 use serde_json::{Value, json};
 use server::{Reply, Server, digest};
-use std::{
-    collections::HashMap,
-    fs,
-    io::Write,
-    path::Path,
-    sync::Mutex,
-    time::Duration,
-};
+use std::{collections::HashMap, fs, io::Write, sync::Mutex, time::Duration};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -95,7 +88,8 @@ fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, bytes) in files {
         let mut header = tar::Header::new_gnu();
-        (header.set_size(bytes.len() as u64), header.set_mode(0o755));
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o755);
         builder.append_data(&mut header, path, *bytes).unwrap();
     }
     builder.into_inner().unwrap()
@@ -184,7 +178,7 @@ fn app(server: &Server) -> String {
 #[test]
 fn an_image_is_pulled_whole_and_not_twice() {
     let made = Made::usual();
-    let server = Server::start(made.files.clone(), |_| None);
+    let server = Server::start(made.files, |_| None);
     let (place, progress) = (Place::new(), Counter::default());
     let reference = app(&server).parse().unwrap();
     let image = pull(&place.store, &reference, &Selection::default(), &quick(), &progress).unwrap();
@@ -234,9 +228,8 @@ fn answers_of_a_registry_become_sentences() {
         (Reply { pause: Duration::from_secs(2), ..Reply::new(200, b"{}") }, &["sent nothing for 0.4 s"], 1),
     ];
     for (reply, expected, requests) in table {
-        let server = Server::start(HashMap::new(), move |asked| {
-            asked.path.contains("/manifests/").then(|| reply.clone())
-        });
+        let server =
+            Server::start(HashMap::new(), move |asked| asked.path.contains("/manifests/").then(|| reply.clone()));
         fails(&server, &app(&server), expected);
         assert_eq!(server.count("/manifests/"), requests, "{expected:?}");
     }
@@ -245,7 +238,8 @@ fn answers_of_a_registry_become_sentences() {
 #[test]
 fn a_registry_that_recovers_is_asked_again() {
     let server = Server::start(Made::usual().files, |asked| {
-        (asked.before < 2 && !asked.path.ends_with("/v2/")).then(|| Reply::new(503, b"not yet").header("Retry-After", "0"))
+        (asked.before < 2 && !asked.path.ends_with("/v2/"))
+            .then(|| Reply::new(503, b"not yet").header("Retry-After", "0"))
     });
     Place::new().pull(&app(&server), &quick()).unwrap();
 }
@@ -257,7 +251,8 @@ fn a_broken_connection_is_taken_up_where_it_broke() {
     for ranges in [true, false] {
         let (path, bytes) = (path.clone(), bytes.clone());
         let server = Server::start(made.files.clone(), move |asked| {
-            let whole = Reply { cut: (asked.before < 2).then_some(100_000 * (asked.before + 1)), ..Reply::new(200, &bytes) };
+            let whole =
+                Reply { cut: (asked.before < 2).then_some(100_000 * (asked.before + 1)), ..Reply::new(200, &bytes) };
             (asked.path == path && (asked.before == 0 || !ranges)).then_some(whole)
         });
         let place = Place::new();
@@ -299,11 +294,15 @@ fn images_that_contradict_themselves_leave_nothing() {
     let mut count = Made::default();
     count.image("latest", layers, |config, _| config["rootfs"]["diff_ids"] = json!([]));
     let mut traversal = Made::default();
-    traversal.image("latest", layers, |config, _| config["rootfs"]["diff_ids"][0] = json!("sha256:../../../../../../../../x"));
+    traversal.image("latest", layers, |config, _| {
+        config["rootfs"]["diff_ids"][0] = json!("sha256:../../../../../../../../x");
+    });
     let mut size = Made::default();
     size.image("latest", layers, |_, manifest| manifest["layers"][0]["size"] = json!(1_000_000));
     let mut encrypted = Made::default();
-    encrypted.image("latest", layers, |_, manifest| manifest["layers"][0]["mediaType"] = json!(format!("{GZIP_LAYER}+encrypted")));
+    encrypted.image("latest", layers, |_, manifest| {
+        manifest["layers"][0]["mediaType"] = json!(format!("{GZIP_LAYER}+encrypted"));
+    });
     let mut no_gzip = Made::default();
     no_gzip.image("latest", &[], |config, manifest| {
         config["rootfs"]["diff_ids"] = json!([wrong]);
@@ -312,7 +311,8 @@ fn images_that_contradict_themselves_leave_nothing() {
     no_gzip.blob(b"no tar");
     let mut hostile = Made::default();
     let mut tar = tar_of(&[("aa/x", b"x")]);
-    (tar[..4].copy_from_slice(b"../x"), tar[148..156].copy_from_slice(b"        "));
+    tar[..4].copy_from_slice(b"../x");
+    tar[148..156].copy_from_slice(b"        ");
     let sum: u32 = tar[..512].iter().map(|&byte| u32::from(byte)).sum();
     tar[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     let mut blob = hostile.blob(&gzip(&tar));
@@ -379,16 +379,17 @@ fn indexes_are_followed_to_the_right_manifest_and_end() {
     fails(&server, &name("index5"), &["deeper than 4"]);
     let selection = Selection { platform: Some("linux/arm64".parse().unwrap()), ..Selection::default() };
     let place = Place::new();
-    let error = pull(&place.store, &name("index1").parse().unwrap(), &selection, &quick(), &Counter::default()).unwrap_err();
+    let error =
+        pull(&place.store, &name("index1").parse().unwrap(), &selection, &quick(), &Counter::default()).unwrap_err();
     assert!(error.to_string().contains("linux/s390x"), "{error}");
-    let error = pull(&place.store, &name("here").parse().unwrap(), &selection, &quick(), &Counter::default()).unwrap_err();
+    let error =
+        pull(&place.store, &name("here").parse().unwrap(), &selection, &quick(), &Counter::default()).unwrap_err();
     assert!(error.to_string().contains("linux/arm64"), "{error}");
     assert_eq!(place.everything(), Vec::<String>::new());
     // An index cannot hold its own digest; a registry that serves it for any digest lies.
     let index = made.files["/v2/app/manifests/index5"].clone();
-    let server = Server::start(HashMap::new(), move |asked| {
-        asked.path.contains("/manifests/").then(|| Reply::new(200, &index))
-    });
+    let server =
+        Server::start(HashMap::new(), move |asked| asked.path.contains("/manifests/").then(|| Reply::new(200, &index)));
     fails(&server, &app(&server), &["should have digest"]);
 }
 
@@ -416,7 +417,11 @@ fn a_registry_that_is_not_there_is_named() {
 
 #[test]
 fn a_token_server_is_asked_for_a_token() {
-    let table = [(Some(("user", "secret")), Ok(())), (Some(("user", "wrong")), Err("the user or the password is wrong")), (None, Err("log in"))];
+    let table = [
+        (Some(("user", "secret")), Ok(())),
+        (Some(("user", "wrong")), Err("the user or the password is wrong")),
+        (None, Err("log in")),
+    ];
     for (credentials, expected) in table {
         let server = Server::start(Made::usual().files, |asked| {
             let authorization = asked.headers.get("authorization").map(String::as_str);
@@ -428,7 +433,9 @@ fn a_token_server_is_asked_for_a_token() {
                 }
                 (Some("/token"), _) => Some(Reply::new(401, b"no")),
                 (_, Some("Bearer let-me-in")) => None,
-                _ => Some(Reply::new(401, b"").header("WWW-Authenticate", &format!(r#"Bearer realm="{realm}",service="s""#))),
+                _ => Some(
+                    Reply::new(401, b"").header("WWW-Authenticate", &format!(r#"Bearer realm="{realm}",service="s""#)),
+                ),
             }
         });
         let credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));

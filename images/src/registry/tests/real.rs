@@ -88,8 +88,15 @@ fn images_of_both_kinds_come_back_from_a_real_registry() {
     let (source, target) = (Place::new(), Place::new());
     let big = noise(3 << 20);
     let changes = Changes { cmd: Some(vec!["/bin/x".into()]), ..Changes::default() };
-    let linux = import::import_files(&source.store, &[("bin/x", 0o755, b"#!"), ("big", 0o644, &big)], &registry.reference("l:1"), &changes).unwrap();
-    let wasm = import::import_wasm(&source.store, b"(module (func (export \"_start\")))", &registry.reference("w:1")).unwrap();
+    let linux = import::import_files(
+        &source.store,
+        &[("bin/x", 0o755, b"#!"), ("big", 0o644, &big)],
+        &registry.reference("l:1"),
+        &changes,
+    )
+    .unwrap();
+    let wasm =
+        import::import_wasm(&source.store, b"(module (func (export \"_start\")))", &registry.reference("w:1")).unwrap();
     registry.push(source.folder.path(), &registry.reference("l:1"), "l:1", "oci");
     registry.push(source.folder.path(), &registry.reference("l:1"), "l:docker", "v2s2");
     registry.push(source.folder.path(), &registry.reference("w:1"), "w:1", "oci");

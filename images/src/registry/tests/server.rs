@@ -128,7 +128,8 @@ fn file(files: &HashMap<String, Vec<u8>>, asked: &Asked) -> Reply {
     let Some(body) = files.get(&asked.path) else {
         return Reply::new(404, br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#);
     };
-    let offset = asked.headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let offset =
+        asked.headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     match offset {
         Some(offset) => Reply::new(206, &body[offset..]),
         None => Reply::new(200, body).header("Docker-Content-Digest", &digest(body)),
