@@ -1,7 +1,8 @@
 //! Import: an image is made of a root file system's tar archive, or of a `.wasm` or `.wat` file.
 //!
-//! What a file is comes from its bytes. A root file system becomes a Linux image of one layer, stored as it was given: plain, gzip or zstd. A
-//! Wasm binary becomes a CNCF Wasm OCI artifact, which is refused here rather than at its first run if it is broken.
+//! What a file is comes from its bytes. A root file system becomes a Linux image of one layer, stored as it was given:
+//! plain, gzip or zstd. A Wasm binary becomes a CNCF Wasm OCI artifact, which is refused here rather than at its first
+//! run if it is broken.
 //!
 //! Sources: the OCI image-spec (config.md, manifest.md), the CNCF TAG-Runtime Wasm OCI artifact document.
 

@@ -1,7 +1,8 @@
 //! Platforms, and which manifest of an index is wanted.
 //!
-//! No I/O: [`Search`] is told indexes and says which nested one it needs next, so that the store and the registry client, which get
-//! them in different ways, choose the same.
+//! No I/O: [`Search`] is told indexes and says which nested one it needs next, so that the store and the registry
+//! client, which get them in different ways, choose the same.
+//!
 //! Sources: OCI image-spec, image-index.md; containerd's platforms package for aliases and variants.
 
 use oci_spec::image::{Descriptor, ImageIndex};

@@ -90,7 +90,8 @@ pub(crate) fn console(target: &Target) -> Result<()> {
 /// Covers `path` with /dev/null, or if it is a directory with an empty read-only one: the one used before, if any. A
 /// missing one is fine.
 ///
-/// It looks first, since a bind that fails costs ten times as much: the kernel waits for all readers of the mount table.
+/// It looks first, since a bind that fails costs ten times as much: the kernel waits for all readers of the mount
+/// table.
 pub(crate) fn mask<'a>(path: &'a CStr, empty_directory: &mut Option<&'a CStr>) -> Result<()> {
     match open_beneath_root(path, OFlags::PATH | OFlags::DIRECTORY) {
         Err(Errno::NOENT) => return Ok(()),

@@ -22,8 +22,8 @@ impl Credentials<'_> {
     /// The steps, in order.
     ///
     /// The check reads programs, so it is done with root's rights; the working directory is entered with the user's.
-    /// The death signal is cleared by a change of ids (prctl(2)), so it is set after. The filter comes last, but without
-    /// no_new_privs it needs CAP_SYS_ADMIN, so then it comes before that is given up.
+    /// The death signal is cleared by a change of ids (prctl(2)), so it is set after. The filter comes last, but
+    /// without no_new_privs it needs CAP_SYS_ADMIN, so then it comes before that is given up.
     pub(crate) fn steps<'a>(self) -> Result<Vec<Step<'a>>, SpawnError> {
         let mut steps = Vec::with_capacity(16 + self.rlimits.len());
         steps.extend(self.check.map(Step::CheckProgram));

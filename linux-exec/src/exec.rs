@@ -75,7 +75,8 @@ const JOINED: [(&str, Kind); 5] = [
 ///
 /// The caller must be single-threaded and of the user that started the container (not inside a user namespace of its
 /// own), and has the container's user namespace and, for its children, pid namespace afterwards. The child never shares
-/// its memory and is not dumpable: processes of the container see it before its exec.
+/// its memory and is not dumpable: processes of the container see it before its exec. It gets SIGKILL when the calling
+/// thread ends, like a container's first process.
 pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
     let target = join.target;
     let pidfd = target.pidfd().map_err(|error| SpawnError::from_io("find the container's process", &error))?;
@@ -122,7 +123,8 @@ pub fn read_file(target: Process, path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(text))
 }
 
-/// The container's root directory; the process is looked at again afterwards, as its pid may have been taken by another.
+/// The container's root directory; the process is looked at again afterwards, as its pid may have been taken by
+/// another.
 fn open_root(target: Process) -> io::Result<OwnedFd> {
     let path = format!("/proc/{}/root", target.pid);
     let root = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

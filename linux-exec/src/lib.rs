@@ -1,7 +1,7 @@
 //! Runs a program in namespaces and cgroups on a root file system of its own.
 //!
-//! Everything is decided and allocated in a [`plan::Plan`] before the clone; the child walks a list of steps and reports
-//! failure as numbers.
+//! Everything is decided and allocated in a [`plan::Plan`] before the clone; the child walks a list of steps and
+//! reports failure as numbers.
 
 mod actions;
 pub mod capabilities;

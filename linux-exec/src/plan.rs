@@ -2,8 +2,8 @@
 use crate::{capabilities::CapabilitySet, cgroup::Cgroup, rootfs::Rootfs, seccomp::Filter, users::User};
 use std::{os::fd::OwnedFd, path::PathBuf};
 
-/// The plan of one container, which [`crate::spawn::spawn`] starts. Mount, pid, uts, ipc and cgroup namespaces are always
-/// new.
+/// The plan of one container, which [`crate::spawn::spawn`] starts. Mount, pid, uts, ipc and cgroup namespaces are
+/// always new.
 pub struct Plan<'a> {
     /// The root.
     pub root: Rootfs,
@@ -23,8 +23,8 @@ pub struct Plan<'a> {
     pub cwd: PathBuf,
     /// Ids.
     pub user: User,
-    /// The bounding set, and for root the permitted and effective ones too; another user than root has those empty, as in
-    /// Docker. Inheritable and ambient are empty for everybody.
+    /// The bounding set, and for root the permitted and effective ones too; another user than root has those empty, as
+    /// in Docker. Inheritable and ambient are empty for everybody.
     pub capabilities: CapabilitySet,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privileges: bool,
@@ -46,8 +46,8 @@ pub enum Stdio {
     Inherit,
     /// These.
     Files([OwnedFd; 3]),
-    /// A new pty in the container's own devpts, the controlling terminal of its session, also at /dev/console; its master
-    /// comes back in `Child::terminal`. The plan must have [`MountSource::Dev`] on /dev.
+    /// A new pty in the container's own devpts, the controlling terminal of its session, also at /dev/console; its
+    /// master comes back in `Child::terminal`. The plan must have [`MountSource::Dev`] on /dev.
     Terminal {
         /// Columns and rows to begin with.
         size: Option<(u16, u16)>,
@@ -65,9 +65,9 @@ pub enum Entry {
         /// `NAME=value`.
         env: Vec<Vec<u8>>,
     },
-    /// Runs in a copy of this process (clone without CLONE_VM; the caller must be single-threaded), then _exit(code); 125
-    /// if it panics. Descriptors in `keep` stay open, all other ones above 2 are closed first. SIGTERM, SIGINT, SIGHUP,
-    /// SIGQUIT, SIGUSR1 and SIGUSR2 end it with 128+n, as pid 1 would otherwise ignore them.
+    /// Runs in a copy of this process (clone without CLONE_VM; the caller must be single-threaded), then _exit(code);
+    /// 125 if it panics. Descriptors in `keep` stay open, all other ones above 2 are closed first. SIGTERM, SIGINT,
+    /// SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 end it with 128+n, as pid 1 would otherwise ignore them.
     Call {
         /// The function.
         function: Box<dyn FnOnce() -> u8>,

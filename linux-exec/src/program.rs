@@ -45,8 +45,8 @@ enum Found {
 }
 
 impl Rootfs {
-    /// Looks a command up as execvp(3) would, beneath the root: a name with a slash is relative to `cwd`, another one is
-    /// searched for in `path_env`. Mounts are not looked into, see [`Rootfs::find_program_with`].
+    /// Looks a command up as execvp(3) would, beneath the root: a name with a slash is relative to `cwd`, another one
+    /// is searched for in `path_env`. Mounts are not looked into, see [`Rootfs::find_program_with`].
     pub fn find_program(&self, name: &str, path_env: &str, cwd: &Path) -> Result<Program, ProgramError> {
         self.find_program_with(&[], name, path_env, cwd)
     }

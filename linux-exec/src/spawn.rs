@@ -79,8 +79,8 @@ impl SpawnError {
 /// is the cgroup that the process is in at that moment.
 const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
 
-/// Starts the plan. When it returns `Ok`, the program's execve has succeeded (or `Call` is about to begin); a child that
-/// was killed on its way there has that as its exit status.
+/// Starts the plan. When it returns `Ok`, the program's execve has succeeded (or `Call` is about to begin); a child
+/// that was killed on its way there has that as its exit status.
 ///
 /// The child gets SIGKILL when the calling *thread* ends (PR_SET_PDEATHSIG): call this from one that lives as long as
 /// the container should. Needs Linux 5.12.

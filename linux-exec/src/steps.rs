@@ -26,7 +26,8 @@ pub(crate) enum Step<'a> {
     /// No mount made from here on may appear outside.
     PrivateMounts,
     /// Makes a procfs or sysfs of the new namespaces. It comes before `EnterRoot`, since in a user namespace the kernel
-    /// allows it only where a complete one is in reach, and the old root must not be when paths of the image are resolved.
+    /// allows it only where a complete one is in reach, and the old root must not be when paths of the image are
+    /// resolved.
     Make { kind: &'static CStr, attributes: MountAttrFlags, slot: usize },
     /// Makes the root this process's, and detaches the old one with everything that was mounted in it.
     EnterRoot(OwnedFd),
@@ -77,7 +78,8 @@ pub(crate) enum Step<'a> {
     DieWithParent,
     /// chdir(2) with the user's own rights.
     WorkingDirectory(CString),
-    /// What a program expects to inherit: signals with default actions, none blocked, umask 022, no descriptors above 2.
+    /// What a program expects to inherit: signals with default actions, none blocked, umask 022, no descriptors above
+    /// 2.
     ResetInherited,
 }
 

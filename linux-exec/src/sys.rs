@@ -86,10 +86,10 @@ pub(crate) fn clone(
         args.cgroup = flag(directory.as_raw_fd());
     }
     let argument = ptr::from_mut(&mut child).cast::<c_void>();
-    // SAFETY: `args` is a valid clone_args whose pointers live on this frame. A child that shares memory gets a stack of
-    // its own, which the exclusive borrow in `Memory::Shared` keeps alive and unused by others, and CLONE_VFORK keeps
-    // this frame (with `child`) alive and this thread suspended until the child is done with both; so `child` runs as
-    // if this thread had called it. A child with a copy has copies of all of that. `enter` never returns.
+    // SAFETY: `args` is a valid clone_args whose pointers live on this frame. A child that shares memory gets a stack
+    // of its own, which the exclusive borrow in `Memory::Shared` keeps alive and unused by others, and CLONE_VFORK
+    // keeps this frame (with `child`) alive and this thread suspended until the child is done with both; so `child`
+    // runs as if this thread had called it. A child with a copy has copies of all of that. `enter` never returns.
     let pid = unsafe { clone3(&args, enter, argument) };
     if pid < 0 {
         return Err(Errno::from_raw_os_error(i32::try_from(-pid).unwrap_or(libc::EINVAL)));
@@ -114,7 +114,8 @@ extern "C" fn enter(argument: *mut c_void) -> ! {
     exit_now(child())
 }
 
-/// clone3, and in the child a call of `entry(argument)`, on the new stack if `args` names one. Returns the pid or -errno.
+/// clone3, and in the child a call of `entry(argument)`, on the new stack if `args` names one. Returns the pid or
+/// -errno.
 ///
 /// # Safety
 /// `args` must be valid for the kernel to read, `argument` must be what `entry` expects, and a stack in `args` must be

@@ -1,4 +1,5 @@
-//! Mount points and directories inside the container: found by the kernel beneath its root, made where they are missing.
+//! Mount points and directories inside the container: found by the kernel beneath its root, made where they are
+//! missing.
 use rustix::{
     fd::OwnedFd,
     fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat2},

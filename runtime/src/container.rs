@@ -236,11 +236,12 @@ impl Containers {
         }
     }
 
-    /// All containers, newest first. Folders that are not (yet) containers are passed over.
+    /// All containers, newest first. Folders that are not (yet) containers are passed over, and so are those whose record
+    /// is damaged: [`Self::check`] names them, and the other containers can still be used.
     pub(crate) fn list(&self) -> Result<Vec<Container>> {
         let mut all = Vec::new();
         for id in self.ids()? {
-            all.extend(self.load(&id)?);
+            all.extend(self.load(&id).ok().flatten());
         }
         all.sort_by_key(|container| std::cmp::Reverse(container.spec.created_unix_nanos));
         Ok(all)
@@ -276,10 +277,11 @@ impl Containers {
     fn check_folder(&self, id: &str, remove: bool, found: &mut Vec<String>) -> Result<()> {
         let dir = self.paths.containers().join(id);
         let Some(_lock) = try_lock(&dir)? else { return Ok(()) };
-        let (container, what) = match self.load(id)? {
-            None => (None, "half-made container"),
-            Some(container) if container.is_abandoned() => (Some(container), "container of a killed run with --rm"),
-            Some(_) => return Ok(()),
+        let (container, what) = match self.load(id) {
+            Err(_) => (None, "container with a damaged record"),
+            Ok(None) => (None, "half-made container"),
+            Ok(Some(container)) if container.is_abandoned() => (Some(container), "container of a killed run with --rm"),
+            Ok(Some(_)) => return Ok(()),
         };
         found.push(format!("{what}: {}", dir.display()));
         match (remove, container) {
@@ -455,10 +457,13 @@ fn folder_entries(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn remove_if(really: bool, path: &Path) -> Result<()> {
-    if !really {
-        return Ok(());
+    match really.then(|| fs::remove_file(path)) {
+        // Another command may clean up at the same time.
+        Some(Err(error)) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
-    fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
 fn try_lock(dir: &Path) -> Result<Option<Lock>> {
@@ -494,7 +499,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| {
-            format!("{} is damaged; amphora rm -f removes the container it belongs to", path.display())
+            format!("{} is damaged; amphora system prune removes the container it belongs to", path.display())
         }),
     }
 }

@@ -143,7 +143,7 @@ fn start(host: &Host, container: &Container, wiring: Wiring, timings: &mut Timin
     let begun = || -> Result<_> {
         let Prepared { plan, report, timeout_grace } = target.plan(host, &image, container, &cgroup, stdio)?;
         timings.stage("prepare");
-        let mut child = spawn(plan).map_err(spawn_error)?;
+        let mut child = spawn(plan).map_err(|error| spawn_error(&error))?;
         let started_unix_nanos = output::now_nanos();
         timings.stage("spawn");
         note_running(container, &child, started_unix_nanos).inspect_err(|_| abandon(&child))?;
@@ -168,7 +168,7 @@ fn abandon(child: &Child) {
     let _ = linux_exec::spawn::reap(child);
 }
 
-fn spawn_error(error: SpawnError) -> anyhow::Error {
+fn spawn_error(error: &SpawnError) -> anyhow::Error {
     Coded::new(error.exit_code(), error.to_string()).into()
 }
 
@@ -391,7 +391,7 @@ pub(crate) fn check_cgroups(host: &Host, remove: bool) -> Result<Vec<String>> {
     let cgroups = Cgroups::detect()?;
     let mut found = Vec::new();
     for id in cgroups.list() {
-        let Some(container) = host.containers.load(&id)? else { continue };
+        let Ok(Some(container)) = host.containers.load(&id) else { continue };
         // Locked: it is being started.
         let Some(_lock) = container.try_lock()? else { continue };
         let running = matches!(container.status(), Ok(Status::Running(_)) | Err(_));

@@ -346,13 +346,13 @@ fn linux_entry(spec: &RunSpec, root: &Rootfs, user: &User) -> Result<Entry> {
     let program = if in_volume {
         PathBuf::from(name)
     } else {
-        root.find_program(name, path, spec.cwd.as_ref()).map_err(program_error)?.path
+        root.find_program(name, path, spec.cwd.as_ref()).map_err(|error| program_error(&error))?.path
     };
     let bytes = |text: &String| text.clone().into_bytes();
     Ok(Entry::Exec { program, argv: spec.argv.iter().map(bytes).collect(), env: env.iter().map(bytes).collect() })
 }
 
-fn program_error(error: ProgramError) -> anyhow::Error {
+fn program_error(error: &ProgramError) -> anyhow::Error {
     let code = match error {
         ProgramError::NotFound(_) => 127,
         ProgramError::NotExecutable(_) => 126,

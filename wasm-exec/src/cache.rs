@@ -34,7 +34,7 @@ use std::{
 };
 
 const MAGIC: [u8; 8] = *b"AMPHORA1";
-const TRAILER_BYTES: u64 = 24;
+const TRAILER_BYTES: usize = 24;
 const SUFFIX: &str = ".cwasm";
 const FUEL: &str = "-fuel";
 const TEMPORARY: &str = ".tmp";
@@ -284,14 +284,14 @@ fn open_trusted(path: &Path) -> Result<Option<(File, u64)>, CacheError> {
 
 /// The kind that a whole file says it is of; none if it was cut short.
 fn trailer_kind(file: &File, bytes: u64) -> io::Result<Option<Kind>> {
-    let Some(image_bytes) = bytes.checked_sub(TRAILER_BYTES) else { return Ok(None) };
-    let mut trailer = [0; TRAILER_BYTES as usize];
+    let Some(image_bytes) = bytes.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
+    let mut trailer = [0; TRAILER_BYTES];
     file.read_exact_at(&mut trailer, image_bytes)?;
     Ok([Kind::Module, Kind::Component].into_iter().find(|kind| trailer == self::trailer(*kind, image_bytes)))
 }
 
-fn trailer(kind: Kind, image_bytes: u64) -> [u8; TRAILER_BYTES as usize] {
-    let mut trailer = [0; TRAILER_BYTES as usize];
+fn trailer(kind: Kind, image_bytes: u64) -> [u8; TRAILER_BYTES] {
+    let mut trailer = [0; TRAILER_BYTES];
     trailer[..8].copy_from_slice(&MAGIC);
     trailer[8..16].copy_from_slice(&u64::from(kind == Kind::Component).to_le_bytes());
     trailer[16..].copy_from_slice(&image_bytes.to_le_bytes());

@@ -75,7 +75,7 @@ mod tests {
         let preopens = [granted("/a", &outer), granted("/a/b", &inner), granted("/read-only", &outer)];
 
         let host = |cwd| working_directory(&preopens, cwd).unwrap().map(|preopen| preopen.host);
-        assert_eq!(host("/a"), Some(outer.clone()));
+        assert_eq!(host("/a"), Some(outer));
         assert_eq!(host("/a/inner"), Some(inner.clone()));
         assert_eq!(host("/a/b"), Some(inner.clone()));
         assert_eq!(host("/a/b/deep/"), Some(inner.join("deep")));

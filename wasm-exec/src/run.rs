@@ -149,11 +149,11 @@ pub fn run(command: Command) -> Result<Report, RunError> {
     }
     let engine = engine::runner(command.code.fuel).map_err(RunError::engine)?;
     let memory = MemorySum::new(command.memory_bytes);
-    let Some(limit) = command.timeout else { return execute(&engine, command, memory, None) };
+    let Some(limit) = command.timeout else { return execute(&engine, command, &memory, None) };
 
     let work = {
         let (engine, memory) = (engine.clone(), memory.clone());
-        move |watched| execute(&engine, command, memory, Some(watched))
+        move |watched| execute(&engine, command, &memory, Some(watched))
     };
     match watch::within(limit, &engine, work) {
         Ok(Some(ended)) => ended,
@@ -163,7 +163,12 @@ pub fn run(command: Command) -> Result<Report, RunError> {
 }
 
 /// Runs the program in this thread.
-fn execute(engine: &Engine, command: Command, memory: MemorySum, watched: Option<Watched>) -> Result<Report, RunError> {
+fn execute(
+    engine: &Engine,
+    command: Command,
+    memory: &MemorySum,
+    watched: Option<Watched>,
+) -> Result<Report, RunError> {
     let fuel = command.code.fuel.then(|| command.fuel.unwrap_or(u64::MAX));
     let mut store = store(engine, &command, memory.clone(), fuel)?;
     if let Some(watched) = watched {
@@ -179,11 +184,11 @@ fn execute(engine: &Engine, command: Command, memory: MemorySum, watched: Option
     let outcome = match ended {
         Ok(()) => Outcome::Exited(0),
         Err(error) => {
-            Outcome::of_error(&error, &memory).ok_or_else(|| RunError::Start { detail: format!("{error:#}") })?
+            Outcome::of_error(&error, memory).ok_or_else(|| RunError::Start { detail: format!("{error:#}") })?
         }
     };
     let fuel_used = fuel.zip(store.get_fuel().ok()).map(|(given, left)| given.saturating_sub(left));
-    Ok(report(outcome, &memory, fuel_used))
+    Ok(report(outcome, memory, fuel_used))
 }
 
 fn report(outcome: Outcome, memory: &MemorySum, fuel_used: Option<u64>) -> Report {

@@ -1,5 +1,7 @@
 //! What a program is given: arguments, environment, directories, sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
 mod program;
 
 use program::{command, outcome, refusal};

@@ -1,5 +1,7 @@
 //! How programs end, and what the report says of it.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
 mod program;
 
 use program::{command, command_of, compiled, component, outcome, report};

@@ -1,5 +1,7 @@
 //! Programs that must not start, and what is said about them.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
 mod program;
 
 use program::{command, component, refusal};

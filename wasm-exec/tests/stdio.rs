@@ -1,5 +1,7 @@
 //! What programs write and read: each in a process of its own, as standard input and output are.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
 mod program;
 
 use program::{command, outcome};

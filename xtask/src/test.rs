@@ -32,7 +32,8 @@ enum Part {
 /// What was typed.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
-    /// Leaves out the second kernel, and fixtures that take long to make and are not there.
+    /// Under a minute after a build: no clippy, no second kernel, no fixture that takes long to make and is not there,
+    /// and no test that takes long (`AMPHORA_TEST_QUICK` tells them).
     pub(crate) quick: bool,
     /// May missing packages be installed (as root)?
     pub(crate) install: bool,
@@ -123,7 +124,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     // Only as information: what this costs is named again, exactly, by each fixture and test that needs it.
     setup::packages(options.install, !options.quick)?;
     if options.only.is_none() {
-        lint(&mut report);
+        lint(options, &mut report);
     }
     report.step("cargo build --release", |_| build());
     if !report.failures.iter().any(|step| step.starts_with("cargo build")) {
@@ -132,9 +133,13 @@ pub(crate) fn run(options: Options) -> Result<()> {
     report.conclude(begun)
 }
 
-fn lint(report: &mut Report) {
+fn lint(options: Options, report: &mut Report) {
+    let clippy = ("clippy", "clippy --release --workspace --all-targets -- -D warnings");
+    if options.quick {
+        report.skipped.push("cargo clippy: --quick was given".to_owned());
+    }
     for (component, arguments) in
-        [("fmt", "fmt --all --check"), ("clippy", "clippy --release --workspace --all-targets -- -D warnings")]
+        std::iter::once(("fmt", "fmt --all --check")).chain((!options.quick).then_some(clippy))
     {
         if !is_available(component) {
             report.skipped.push(format!("cargo {component}: not part of this toolchain (rustup component add)"));
@@ -165,6 +170,9 @@ fn test(options: Options, report: &mut Report) -> Result<()> {
     match &registries {
         Some(registries) => environment.extend(registries.environment()),
         None => report.skipped.push("every test that pulls: docker-registry is not installed".to_owned()),
+    }
+    if options.quick {
+        environment.push(("AMPHORA_TEST_QUICK", "1".to_owned()));
     }
     if let Some(archive) = fixtures.existing("debian.tar") {
         environment.push(("AMPHORA_TEST_TAR", archive.display().to_string()));

@@ -41,7 +41,8 @@ struct Collected {
 }
 
 impl Collected {
-    /// A manifest or an index with all in it that the archive has: that of a single platform keeps the whole index, and no more.
+    /// A manifest or an index with all in it that the archive has: that of a single platform keeps the whole index, and
+    /// no more.
     fn add(
         &mut self,
         store: &Store,

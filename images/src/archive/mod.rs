@@ -1,8 +1,8 @@
 //! Archives of images: OCI layout directories, oci-archives and docker-archives (`amphora load`).
 //!
 //! An archive is read by name, not in its order: a tar file is indexed once by seeking over its content, and what
-//! cannot be sought through (standard input from a pipe, a compressed archive) is spooled into an unnamed file in the store first.
-//! Each image becomes visible as a whole, when all its digests were right.
+//! cannot be sought through (standard input from a pipe, a compressed archive) is spooled into an unnamed file in the
+//! store first. Each image becomes visible as a whole, when all its digests were right.
 //!
 //! Sources: the OCI image-spec (image-layout.md), and docker's `docker save` format (manifest.json; moby, image/spec).
 
@@ -108,8 +108,9 @@ pub enum Loaded {
 /// Loads every image in `path`: a directory with an OCI layout, or a tar archive of one or of `docker save`, plain or
 /// compressed, from a file or from standard input (`-`). Entries may have a leading `./`.
 ///
-/// The name is the annotation `io.containerd.image.name`, else `org.opencontainers.image.ref.name`, else docker's RepoTags; a
-/// short one is read as if typed. An image without a name, or with one that is no reference, is stored by its digest alone.
+/// The name is the annotation `io.containerd.image.name`, else `org.opencontainers.image.ref.name`, else docker's
+/// RepoTags; a short one is read as if typed. An image without a name, or with one that is no reference, is stored by
+/// its digest alone.
 ///
 /// # Errors
 /// See [`ArchiveError`]. Images that came before the one at fault stay loaded.

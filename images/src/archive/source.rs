@@ -126,11 +126,17 @@ fn spool(store: &Store, stream: &mut dyn Read) -> io::Result<File> {
     Ok(file)
 }
 
-/// Where each member lies; of several with one name, the last.
+/// Where each member lies; of several with one name, the last. What is no tar archive has none.
 fn index(file: &File) -> io::Result<HashMap<String, Member>> {
     let mut entries = Entries::new(Window::new(file)?);
     let mut members = HashMap::new();
-    while let Some(entry) = entries.next().map_err(io::Error::other)? {
+    loop {
+        let entry = match entries.next() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(_) if members.is_empty() => break,
+            Err(error) => return Err(io::Error::other(error)),
+        };
         let Ok(name) = names::clean(&entry.path) else { continue };
         let member = match entry.kind {
             Kind::File if entry.sparse.is_none() => Member::Section { offset: entries.source().at, size: entry.size },

@@ -285,7 +285,7 @@ fn damaged_archives_are_refused_and_leave_nothing() {
         ("cut in a member", whole[..560].to_vec(), "cut short"),
         ("cut between members", whole[..1024].to_vec(), "cut short"),
         ("a root file system", tar_of(&[("bin/sh", b"#!")]), "amphora import"),
-        ("no tar", b"hello".to_vec(), "tar archive"),
+        ("no tar", b"hello".to_vec(), "no archive of images"),
         ("cut gzip", gzip(&whole)[..300].to_vec(), ""),
     ] {
         let place = Place::new();

@@ -54,7 +54,8 @@ fn files() -> impl Iterator<Item = PathBuf> {
     named.into_iter().chain(docker.map(|folder| folder.join("config.json")))
 }
 
-/// The entry of the registry, or of its longest parent path (`ghcr.io/user` before `ghcr.io`), as containers-auth.json(5) has it.
+/// The entry of the registry, or of its longest parent path (`ghcr.io/user` before `ghcr.io`), as
+/// containers-auth.json(5) has it.
 fn from_config(bytes: &[u8], reference: &Reference) -> Result<Option<Credentials>, String> {
     let config: DockerConfig = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let full = format!("{}/{}", reference.registry, reference.repository);

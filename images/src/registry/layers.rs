@@ -1,4 +1,5 @@
-//! The layers of an image, up to four at a time: each is downloaded here, and stored and unpacked by threads of its own.
+//! The layers of an image, up to four at a time: each is downloaded here, and stored and unpacked by threads of its
+//! own.
 
 use super::{
     Progress, Reason,

@@ -6,15 +6,17 @@
 //!                                                                          all right? ▼ commit all, then name the image
 //! ```
 //!
-//! The `oci-client` crate answers the registry's challenge (basic, or a token from its token server). The bodies are read here, with the HTTP client that it
-//! uses too, because it holds manifests of any size in memory and does not pass `Retry-After` on.
+//! The `oci-client` crate answers the registry's challenge (basic, or a token from its token server). The bodies are
+//! read here, with the HTTP client that it uses too, because it holds manifests of any size in memory and does not pass
+//! `Retry-After` on.
 //!
-//! **HTTP or HTTPS.** A registry on this machine (`localhost`, `127.0.0.0/8`, `::1`) is asked by HTTP first, then by HTTPS; the first
-//! question carries no credentials. With [`RegistryOptions::insecure`] any registry is asked by HTTPS first, whatever its certificate, then by HTTP. Everyone else
-//! is asked by HTTPS only, with the system's certificate authorities.
+//! **HTTP or HTTPS.** A registry on this machine (`localhost`, `127.0.0.0/8`, `::1`) is asked by HTTP first, then by
+//! HTTPS; the first question carries no credentials. With [`RegistryOptions::insecure`] any registry is asked by HTTPS
+//! first, whatever its certificate, then by HTTP. Everyone else is asked by HTTPS only, with the system's certificate
+//! authorities.
 //!
-//! **Threads.** [`pull`] runs its own single-threaded tokio runtime and joins every thread it started before it returns: the
-//! process has as many threads afterwards as before.
+//! **Threads.** [`pull`] runs its own single-threaded tokio runtime and joins every thread it started before it
+//! returns: the process has as many threads afterwards as before.
 
 mod auth;
 mod error;
@@ -33,14 +35,16 @@ use std::{io, time::Duration};
 /// How to talk to the registry.
 #[derive(Debug, Clone)]
 pub struct RegistryOptions {
-    /// User and password. `None`: those that `$REGISTRY_AUTH_FILE`, or `config.json` in `$DOCKER_CONFIG` or `~/.docker`, has under `auths` for
-    /// this registry, else anonymous. Credential helpers are not run.
+    /// User and password. `None`: those that `$REGISTRY_AUTH_FILE`, or `config.json` in `$DOCKER_CONFIG` or
+    /// `~/.docker`, has under `auths` for this registry, else anonymous. Credential helpers are not run.
     pub credentials: Option<(String, String)>,
-    /// Plain HTTP and certificates that nobody vouches for are allowed, though not on this machine (`--tls-verify=false`).
+    /// Plain HTTP and certificates that nobody vouches for are allowed, though not on this machine
+    /// (`--tls-verify=false`).
     pub insecure: bool,
     /// How long the registry may say nothing before the connection counts as broken.
     pub idle_timeout: Duration,
-    /// Wait before the first of three repetitions; doubled for each further one. A `Retry-After` counts instead, up to 30 s.
+    /// Wait before the first of three repetitions; doubled for each further one. A `Retry-After` counts instead, up to
+    /// 30 s.
     pub retry_delay: Duration,
 }
 
@@ -64,9 +68,9 @@ pub trait Progress: Send + Sync {
 
 /// Pulls and names an image.
 ///
-/// Layers of a root file system are stored and unpacked, others stored. Of an index, only the selected manifest is fetched; the index itself is kept too,
-/// so that its digest stays true. Blobs that are here are not fetched again. The name is given when all is here, whole and checked; an error
-/// leaves nothing behind.
+/// Layers of a root file system are stored and unpacked, others stored. Of an index, only the selected manifest is
+/// fetched; the index itself is kept too, so that its digest stays true. Blobs that are here are not fetched again. The
+/// name is given when all is here, whole and checked; an error leaves nothing behind.
 ///
 /// # Errors
 /// [`PullError`] names the image, the registry, and what it answered.

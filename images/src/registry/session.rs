@@ -274,7 +274,8 @@ fn is_worth_repeating(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
-/// Whether the same request may succeed a moment later. A refused connection or a wrong certificate stays so; silence has lasted long enough.
+/// Whether the same request may succeed a moment later. A refused connection or a wrong certificate stays so; silence
+/// has lasted long enough.
 fn is_passing(error: &reqwest::Error) -> bool {
     !error.is_connect() && !error.is_timeout() && !error.is_redirect() && !error.is_builder()
 }

@@ -52,7 +52,7 @@ impl Store {
     ///
     /// A full disk shows as an error of [`Write::write`] of kind [`ErrorKind::StorageFull`] that names the store.
     pub fn blob_writer(&self) -> Result<BlobWriter, StoreError> {
-        let (temporary, file) = Temporary::file(self)?;
+        let (temporary, file) = Temporary::file(self, Some(self.writing()?))?;
         Ok(BlobWriter { store: self.clone(), file, temporary, hash: Sha256::new(), written: 0 })
     }
 
@@ -95,8 +95,8 @@ impl BlobWriter {
 
     /// Checks the digest (if one is expected) and makes the blob visible by rename.
     ///
-    /// Without an expected digest the blob goes under its sha256. One that is here already is replaced by the same bytes, which
-    /// mends it in case a power cut left it damaged.
+    /// Without an expected digest the blob goes under its sha256. One that is here already is replaced by the same
+    /// bytes, which mends it in case a power cut left it damaged.
     pub fn commit(mut self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
         let digest = match expected {
             None => self.own_digest(),

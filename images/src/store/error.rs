@@ -106,6 +106,14 @@ pub enum StoreError {
         /// The manifest that is used.
         digest: Digest,
     },
+    /// Asked to remove an image without a name while somebody writes.
+    #[error(
+        "image {name} cannot be removed now: a pull, load or import is running, or a container is being made; try again"
+    )]
+    Busy {
+        /// As it was asked for.
+        name: String,
+    },
     /// Asked to give a name that holds a digest.
     #[error("`{target}` cannot be given to an image: a digest says itself what it stands for; leave it out")]
     DigestInTag {

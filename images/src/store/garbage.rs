@@ -4,6 +4,7 @@ use super::{
     Store, StoreError, entries,
     index::{self, Entries, Index},
     layers,
+    lock::Removing,
     removal::remove_tree,
     resolve, temporary,
 };
@@ -14,19 +15,24 @@ use std::{collections::HashSet, fs, path::PathBuf, str::FromStr};
 impl Store {
     /// Removes a name (or by id, all its names when `force`); blobs and layers that nothing names any more go too.
     ///
-    /// Returns lines `Untagged: …`, `Deleted: …`. `in_use` tells whether a container uses a manifest digest: the last name
-    /// of such an image is refused, and with `force` only the name goes; the image stays without one.
+    /// Returns lines `Untagged: …`, `Deleted: …`. `in_use` tells whether a container uses a manifest digest: the last
+    /// name of such an image is refused, and with `force` only the name goes; the image stays without one, as it
+    /// does while somebody writes. The id of a manifest in an index stands for the index.
     pub fn remove(&self, name: &str, force: bool, in_use: &dyn Fn(&Digest) -> bool) -> Result<Vec<String>, StoreError> {
-        let lines = index::edit(self, |index| self.take_away(index, name, force, in_use))?;
-        self.sweep()?;
+        let alone = self.removing()?;
+        let request = Request { name, force, in_use, alone: alone.is_some() };
+        let Some(alone) = alone else { return index::edit(self, |index| self.take_away(index, &request)) };
+        let lines = index::edit_alone(self, &alone, |index| self.take_away(index, &request))?;
+        self.sweep(alone)?;
         Ok(lines)
     }
 
     /// Removes the images that have no name and that no container uses: what lost its name to a newer pull.
     ///
-    /// Returns lines `Deleted: …`.
+    /// Returns lines `Deleted: …`; none while somebody writes.
     pub fn remove_unnamed(&self, in_use: &dyn Fn(&Digest) -> bool) -> Result<Vec<String>, StoreError> {
-        let lines = index::edit(self, |index| {
+        let Some(alone) = self.removing()? else { return Ok(Vec::new()) };
+        let lines = index::edit_alone(self, &alone, |index| {
             let mut lines = Vec::new();
             for entry in index.unnamed() {
                 let manifests = self.manifests_of(&self.index_digest(&entry.digest)?, &entry.media_type)?;
@@ -37,7 +43,7 @@ impl Store {
             }
             Ok(lines)
         })?;
-        self.sweep()?;
+        self.sweep(alone)?;
         Ok(lines)
     }
 
@@ -46,54 +52,41 @@ impl Store {
     ///
     /// While somebody writes nothing can be told apart: the list is empty then, or says so when it was to be removed.
     pub fn check(&self, remove: bool) -> Result<Vec<String>, StoreError> {
-        let Some(lock) = self.removing()? else {
+        let Some(alone) = self.removing()? else {
             let busy = "a pull, load or import is running: what it does not need was left alone; try again after it";
             return Ok(if remove { vec![busy.to_owned()] } else { Vec::new() });
         };
-        let leftovers = self.leftovers()?;
-        if remove {
-            let moved = self.take_off(&leftovers)?;
-            drop(lock);
-            moved.iter().try_for_each(|path| remove_tree(path))?;
-        }
+        let leftovers = if remove { self.sweep(alone)? } else { self.leftovers()? };
         Ok(leftovers.into_iter().map(|leftover| leftover.sentence).collect())
     }
 
-    /// Removes leftovers if nobody writes now; if somebody does, a later sweep will.
-    fn sweep(&self) -> Result<(), StoreError> {
-        let Some(lock) = self.removing()? else { return Ok(()) };
-        let moved = self.take_off(&self.leftovers()?)?;
-        drop(lock);
-        moved.iter().try_for_each(|path| remove_tree(path))
+    /// Removes leftovers and returns what they were.
+    fn sweep(&self, alone: Removing) -> Result<Vec<Leftover>, StoreError> {
+        let leftovers = self.leftovers()?;
+        let moved = self.take_off(&leftovers)?;
+        drop(alone);
+        moved.iter().try_for_each(|path| remove_tree(path))?;
+        Ok(leftovers)
     }
 
-    fn take_away(
-        &self,
-        index: &mut Index,
-        name: &str,
-        force: bool,
-        in_use: &dyn Fn(&Digest) -> bool,
-    ) -> Result<Vec<String>, StoreError> {
+    fn take_away(&self, index: &mut Index, request: &Request) -> Result<Vec<String>, StoreError> {
+        let name = request.name;
         let target = self.find_in(index, name)?.ok_or_else(|| StoreError::NotFound { name: name.to_owned() })?;
         let entry = target.entry.to_string();
         let all = index.names_of(&entry);
         let full = Reference::from_str(name).map(|reference| reference.to_string()).ok();
         let names = full.filter(|full| all.contains(full)).map_or_else(|| all.clone(), |full| vec![full]);
-        if names.len() > 1 && !force {
+        if names.len() > 1 && !request.force {
             return Err(StoreError::SeveralNames { id: name.to_owned(), names });
         }
-        let mut lines: Vec<String> = names.iter().map(|name| format!("Untagged: {}", familiar(name))).collect();
         let manifests = self.manifests_of(&target.entry, target.media_type())?;
-        let used = manifests.iter().find(|manifest| in_use(manifest)).filter(|_| names.len() == all.len());
-        match used {
-            Some(digest) if !force || names.is_empty() => {
-                return Err(StoreError::InUse { name: name.to_owned(), digest: digest.clone() });
-            }
-            None if names.len() == all.len() => {
-                index.forget(&entry);
-                lines.extend(manifests.iter().map(|manifest| format!("Deleted: {manifest}")));
-            }
-            _ => names.iter().for_each(|name| index.untag(name)),
+        let forget = names.len() == all.len() && request.may_forget(&manifests, names.is_empty())?;
+        let mut lines: Vec<String> = names.iter().map(|name| format!("Untagged: {}", familiar(name))).collect();
+        if forget {
+            index.forget(&entry);
+            lines.extend(manifests.iter().map(|manifest| format!("Deleted: {manifest}")));
+        } else {
+            names.iter().for_each(|name| index.untag(name));
         }
         Ok(lines)
     }
@@ -161,8 +154,8 @@ impl Store {
         kept.extend(diff_ids.map(|diff_id| self.layer_dir(&diff_id)));
     }
 
-    /// Takes leftovers from where they would be found: small things are removed; layers, whose removal takes long, are moved to
-    /// `temporary/` and returned, to be removed once the lock is gone.
+    /// Takes leftovers from where they would be found: small things are removed; layers, whose removal takes long, are
+    /// moved to `temporary/` and returned, to be removed once the lock is gone.
     fn take_off(&self, leftovers: &[Leftover]) -> Result<Vec<PathBuf>, StoreError> {
         let mut moved = Vec::new();
         for Leftover { path, .. } in leftovers {
@@ -175,6 +168,27 @@ impl Store {
             }
         }
         Ok(moved)
+    }
+}
+
+/// What [`Store::remove`] was asked for.
+struct Request<'a> {
+    name: &'a str,
+    force: bool,
+    in_use: &'a dyn Fn(&Digest) -> bool,
+    /// Nobody writes, so images may go and not only names.
+    alone: bool,
+}
+
+impl Request<'_> {
+    /// Whether an image that loses its last name goes too, or stays without one. One that had none must go.
+    fn may_forget(&self, manifests: &[Digest], nameless: bool) -> Result<bool, StoreError> {
+        let name = self.name.to_owned();
+        match manifests.iter().find(|manifest| (self.in_use)(manifest)) {
+            Some(digest) if !self.force || nameless => Err(StoreError::InUse { name, digest: digest.clone() }),
+            None if !self.alone && nameless => Err(StoreError::Busy { name }),
+            used => Ok(self.alone && used.is_none()),
+        }
     }
 }
 

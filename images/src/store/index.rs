@@ -1,9 +1,9 @@
 //! `index.json`: which names there are, and what they point to.
 //!
-//! Two views of one file: [`Entries`] borrows the few fields that looking something up needs from the file's bytes; [`Index`]
-//! keeps every field, also those that other tools wrote, for changing it.
+//! Two views of one file: [`Entries`] borrows the few fields that looking something up needs from the file's bytes;
+//! [`Index`] keeps every field, also those that other tools wrote, for changing it.
 
-use super::{Store, StoreError, clock, layers, temporary};
+use super::{Store, StoreError, Writing, clock, layers, lock::Removing, temporary};
 use crate::Reference;
 use oci_spec::image::Digest;
 use serde::{Deserialize, Serialize};
@@ -181,10 +181,27 @@ pub(super) fn edit<T>(
     store: &Store,
     change: impl FnOnce(&mut Index) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let (_writing, _lock) = (store.writing()?, store.index_lock()?);
+    rewrite(store, Some(store.writing()?), change)
+}
+
+/// The same for who holds the exclusive lock, as taking images out of the index needs.
+pub(super) fn edit_alone<T>(
+    store: &Store,
+    _alone: &Removing,
+    change: impl FnOnce(&mut Index) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    rewrite(store, None, change)
+}
+
+fn rewrite<T>(
+    store: &Store,
+    writing: Option<Writing>,
+    change: impl FnOnce(&mut Index) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let _lock = store.index_lock()?;
     let mut index: Index = parse(store, &read(store)?)?;
     let result = change(&mut index)?;
-    temporary::write(store, &store.index_path(), &index.to_bytes(store)?)?;
+    temporary::write(store, writing, &store.index_path(), &index.to_bytes(store)?)?;
     Ok(result)
 }
 
@@ -192,8 +209,8 @@ impl Store {
     /// Makes a name point to a descriptor whose blobs are whole (manifest or index), atomically, under the index
     /// lock; replaces an older one of that name.
     ///
-    /// What the name pointed to before stays as an image without a name, until it is removed or pruned. Brings all blobs and
-    /// layers written so far to the disk first.
+    /// What the name pointed to before stays as an image without a name, until it is removed or pruned. Brings all
+    /// blobs and layers written so far to the disk first.
     pub fn name(&self, reference: &Reference, media_type: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
         self.insert(Entry::new(media_type, digest.as_ref(), size), Some(&reference.to_string()))
     }

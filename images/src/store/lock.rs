@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-/// While this lives, no blob and no layer is removed from the store, by any process.
+/// While this lives, no image, no blob and no layer is removed from the store, by any process.
 ///
 /// Held shared by everyone who writes, or who relies on things that no entry of the index keeps alive yet.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub(super) struct Removing {
 }
 
 impl Store {
-    /// Announces that things are being added, or used before they are named: hold it from the first look at what is
-    /// there already until [`Store::name`] is done.
+    /// Announces that things are being added, or used before anything tells so: hold it from the first look at what is
+    /// there already until [`Store::name`] is done, or until a container's state names its image.
     ///
     /// Waits while somebody removes things (milliseconds, or as long as deleting large layers takes).
     pub fn writing(&self) -> Result<Writing, StoreError> {

@@ -14,23 +14,28 @@
 //!
 //! # What can be trusted
 //! A file or a layer has its final name only once it is whole and its digest was right: it is written under
-//! `temporary/` and renamed. `index.json` is replaced by rename and names only what is whole, after a `syncfs`. So readers take no
-//! lock: [`Store::resolve`] reads three small files and hashes nothing. A process killed at any moment leaves
-//! files under `temporary/`, and blobs or layers that nothing names; [`Store::check`] finds and removes both.
+//! `temporary/` and renamed. `index.json` is replaced by rename and names only what is whole, after a `syncfs`. So
+//! readers take no lock: [`Store::resolve`] reads three small files and hashes nothing. A process killed at any moment
+//! leaves files under `temporary/`, and blobs or layers that nothing names; [`Store::check`] finds and removes both.
 //!
 //! # Who locks what
 //! - `index.lock` is held for one read-change-rename of `index.json`, with `writers.lock` shared.
-//! - `writers.lock` is held *shared* by every [`BlobWriter`] and [`LayerStage`], and by whoever pulls or loads an
-//!   image from its first look at what is there already until it has named it ([`Store::writing`]). Removing blobs and
-//!   layers takes it *exclusively* and never waits, only reads `index.json`, and only moves layers to `temporary/`, to delete them when it has let go: if anybody writes, what is no longer named stays where it is until the next
-//!   [`Store::check`]. So no fresh blob is lost, and none that a running pull found already there.
+//! - `writers.lock` is held *shared* ([`Store::writing`]) by every [`BlobWriter`] and [`LayerStage`]; by whoever pulls
+//!   or loads an image, from its first look at what is there already until it has named it; and by whoever makes a
+//!   container, from resolving its image until `in_use` would tell of it.
+//! - Taking an image out of `index.json`, and removing blobs and layers, takes it *exclusively* and never waits: while
+//!   anybody holds it shared, a name is only taken off, and what it named stays until the next
+//!   [`Store::remove_unnamed`] and [`Store::check`]. Layers are moved to `temporary/` first and deleted after letting
+//!   go. So nothing is lost that is fresh, that a running pull found already there, or that a container is about to
+//!   use.
 //! - Taken in the order writers, index. Locks go with their process; there are no stale ones.
 //!
 //! # What keeps a thing alive
-//! The entries of `index.json`, named or not, and all they reach: an index its manifests that are here, a manifest its config and
-//! layers, a config the unpacked layers of its diff ids. Containers hold no references of their own. Instead an
-//! image that a container uses stays in `index.json`: a name that moves on, or is removed by force, leaves an entry
-//! without a name behind, and only [`Store::remove`] and [`Store::remove_unnamed`], which both ask `in_use`, take that away.
+//! The entries of `index.json`, named or not, and all they reach: an index its manifests that are here, a manifest its
+//! config and layers, a config the unpacked layers of its diff ids. Containers hold no references of their own.
+//! Instead an image that a container uses stays in `index.json`: a name that moves on, or is removed by force, leaves
+//! an entry without a name behind, and only [`Store::remove`] and [`Store::remove_unnamed`], which both ask `in_use`,
+//! take that away.
 
 mod blobs;
 mod clock;
@@ -108,7 +113,7 @@ impl Store {
         if !self.index_path().exists() {
             index::edit(self, |_| Ok(()))?;
         }
-        temporary::write(self, marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
+        temporary::write(self, Some(self.writing()?), marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
     }
 
     fn layout(&self) -> PathBuf {

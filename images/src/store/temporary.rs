@@ -16,24 +16,24 @@ use std::{
 
 /// A path under `temporary/` that is removed on drop, with all that is beneath it, unless it was renamed away.
 ///
-/// Holds the writers' lock, so that nobody else removes it.
+/// Holds the writers' lock, so that nobody else removes it; without that, its maker holds the exclusive one.
 #[derive(Debug)]
 pub(super) struct Temporary {
     pub(super) path: PathBuf,
     renamed: bool,
-    _writing: Writing,
+    _writing: Option<Writing>,
 }
 
 impl Temporary {
-    pub(super) fn file(store: &Store) -> Result<(Self, File), StoreError> {
-        let temporary = Self::claim(store)?;
+    pub(super) fn file(store: &Store, writing: Option<Writing>) -> Result<(Self, File), StoreError> {
+        let temporary = Self::claim(store, writing);
         let opened = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary.path);
         let file = opened.map_err(|source| StoreError::io("creating", &temporary.path, source))?;
         Ok((temporary, file))
     }
 
-    pub(super) fn directory(store: &Store) -> Result<Self, StoreError> {
-        let temporary = Self::claim(store)?;
+    pub(super) fn directory(store: &Store, writing: Writing) -> Result<Self, StoreError> {
+        let temporary = Self::claim(store, Some(writing));
         let made = DirBuilder::new().mode(0o755).create(&temporary.path);
         made.map_err(|source| StoreError::io("creating", &temporary.path, source))?;
         Ok(temporary)
@@ -46,9 +46,8 @@ impl Temporary {
         Ok(())
     }
 
-    fn claim(store: &Store) -> Result<Self, StoreError> {
-        let _writing = store.writing()?;
-        Ok(Self { path: fresh_path(store), renamed: false, _writing })
+    fn claim(store: &Store, writing: Option<Writing>) -> Self {
+        Self { path: fresh_path(store), renamed: false, _writing: writing }
     }
 }
 
@@ -68,9 +67,9 @@ pub(super) fn fresh_path(store: &Store) -> PathBuf {
     store.temporary_folder().join(name)
 }
 
-/// Makes a small file appear whole.
-pub(super) fn write(store: &Store, target: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let (temporary, mut file) = Temporary::file(store)?;
+/// Makes a small file appear whole. Who holds the exclusive lock gives no shared one.
+pub(super) fn write(store: &Store, writing: Option<Writing>, target: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let (temporary, mut file) = Temporary::file(store, writing)?;
     file.write_all(bytes).map_err(|source| StoreError::io("writing", target, source))?;
     temporary.rename(target)
 }

@@ -373,16 +373,19 @@ fn leftovers_are_told_and_removed() {
 #[test]
 fn nothing_is_removed_while_somebody_writes() {
     let (_folder, store) = store();
-    named(&store, "app", "one");
+    let app = named(&store, "app", "one");
     let pull = store.writing().unwrap();
     let fresh = store.put_blob(b"fresh", None).unwrap();
     assert_eq!(store.check(false).unwrap(), [""; 0]);
     assert!(store.check(true).unwrap()[0].contains("is running"));
-    store.remove("app", false, &unused).unwrap();
+    assert_eq!(store.remove("app", false, &unused).unwrap(), ["Untagged: app:latest"]);
     assert!(store.has_blob(&fresh));
-    assert_eq!(resolved(&store, "app"), None);
+    assert_eq!((resolved(&store, "app"), resolved(&store, app.digest())), (None, Some(app.clone())));
+    assert!(matches!(store.remove(app.digest(), true, &unused), Err(StoreError::Busy { .. })));
+    assert_eq!(store.remove_unnamed(&unused).unwrap(), [""; 0]);
     drop(pull);
     store.check(true).unwrap();
+    assert_eq!(store.remove_unnamed(&unused).unwrap(), [format!("Deleted: {app}")]);
     assert_eq!(counts(&store), (0, 0, 0));
 }
 

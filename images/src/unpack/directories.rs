@@ -1,9 +1,9 @@
 //! The directories of the target, opened beneath it and kept open while entries go into them.
 //!
 //! Archives are written depth first, so the directories from the root down to the last entry's parent are almost always
-//! the ones the next entry needs. They are kept as a stack of descriptors; what is not on it is opened by one `openat2` that follows no
-//! symbolic link. Only where that fails does the slow walk begin, which follows the layer's own links inside the root and
-//! makes directories that the archive left out.
+//! the ones the next entry needs. They are kept as a stack of descriptors; what is not on it is opened by one `openat2`
+//! that follows no symbolic link. Only where that fails does the slow walk begin, which follows the layer's own links
+//! inside the root and makes directories that the archive left out.
 
 use super::names;
 use rustix::{

@@ -1,7 +1,7 @@
 //! Tar entries, one at a time, with their extensions already applied: GNU long names, PAX, sparse files.
 //!
-//! The `tar` crate gives the header's fields; its own iterator holds extension headers of any size in memory and does not know PAX's sparse
-//! files, so the iteration is here, with bounds.
+//! The `tar` crate gives the header's fields; its own iterator holds extension headers of any size in memory and does
+//! not know PAX's sparse files, so the iteration is here, with bounds.
 
 use super::{
     UnpackError,
@@ -64,7 +64,7 @@ pub(crate) struct Entries<S> {
     /// Data of the current entry not read yet.
     left: u64,
     /// What pads it to whole blocks.
-    padding: u64,
+    padding: usize,
     /// Set by the end-of-archive block.
     ended: bool,
     /// For messages.
@@ -132,9 +132,11 @@ impl<S: Source> Entries<S> {
         if !self.source.skip(data).map_err(|source| read_error(&self.current, source))? {
             return Err(truncated(&self.current));
         }
-        // The padding of the very last entry may be missing, as may the final blocks of zeros.
-        let whole = self.source.skip(padding).map_err(|source| read_error(&self.current, source))?;
-        let Some(block) = (if whole { self.block()? } else { None }) else {
+        if !self.skip_padding(padding)? {
+            self.ended = true;
+            return Ok(None);
+        }
+        let Some(block) = self.block()? else {
             self.ended = true;
             return Ok(None);
         };
@@ -145,6 +147,16 @@ impl<S: Source> Entries<S> {
         let header = Header::from_byte_slice(&block).clone();
         self.check_sum(&header)?;
         Ok(Some(header))
+    }
+
+    /// False at the end of the stream: the last entry's padding may be missing, as may the final blocks of zeros.
+    fn skip_padding(&mut self, padding: usize) -> Result<bool, UnpackError> {
+        let found = self.source.peek(padding).map_err(|source| read_error(&self.current, source))?.len();
+        if 0 < found && found < padding {
+            return Err(truncated(&self.current));
+        }
+        self.source.consume(found);
+        Ok(found == padding)
     }
 
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>, UnpackError> {
@@ -190,7 +202,7 @@ impl<S: Source> Entries<S> {
 
     fn start_data(&mut self, size: u64) -> Result<(), UnpackError> {
         self.left = size;
-        self.padding = size.wrapping_neg() % BLOCK as u64;
+        self.padding = padding(size);
         if size > i64::MAX as u64 {
             return Err(self.malformed(format!("it claims {size} bytes")));
         }
@@ -288,14 +300,14 @@ impl<S: Source> Entries<S> {
         Ok(())
     }
 
-    /// PAX 1.0: the map precedes the data, as decimal lines: count, offset, length, offset, length, …, padded to whole blocks.
+    /// PAX 1.0: the map precedes the data, as decimal lines: count, offset, length, offset, length, …, padded to whole
+    /// blocks.
     fn map_in_data(&mut self) -> Result<Vec<u64>, UnpackError> {
         let before = self.left;
         let count = self.map_line()?;
         self.check_map_size(usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(2))?;
         let numbers = (0..count * 2).map(|_| self.map_line()).collect::<Result<Vec<_>, _>>()?;
-        let padding = (before - self.left).wrapping_neg() % BLOCK as u64;
-        for _ in 0..padding {
+        for _ in 0..padding(before - self.left) {
             self.map_byte()?;
         }
         Ok(numbers)
@@ -364,6 +376,11 @@ impl Entries<Input<'_>> {
     }
 }
 
+/// What fills so many bytes up to whole blocks.
+fn padding(size: u64) -> usize {
+    usize::try_from(size.wrapping_neg() % BLOCK as u64).unwrap_or_default()
+}
+
 fn truncated(entry: &[u8]) -> UnpackError {
     UnpackError::Truncated { entry: printable(entry) }
 }
@@ -377,7 +394,8 @@ fn until_nul(mut text: Vec<u8>) -> Vec<u8> {
     text
 }
 
-/// A numeric header field: octal digits between blanks, or base 256 (GNU) where the first bit is set. An empty field is 0.
+/// A numeric header field: octal digits between blanks, or base 256 (GNU) where the first bit is set. An empty field is
+/// 0.
 fn parse_number(field: &[u8]) -> Option<i128> {
     match field.first()? {
         first @ 0x80.. => {

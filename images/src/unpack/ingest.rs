@@ -1,4 +1,5 @@
-//! One pass over a layer: its bytes are stored and hashed as they came, and at the same time inflated, hashed and unpacked.
+//! One pass over a layer: its bytes are stored and hashed as they came, and at the same time inflated, hashed and
+//! unpacked.
 //!
 //! ```text
 //! source ─ Tee ─▶ blob writer (sha256: the digest)
@@ -6,7 +7,8 @@
 //!          this thread                     a second thread
 //! ```
 //!
-//! Nothing is visible until [`Staged::commit`], so that a caller with several layers makes all of them visible, or none.
+//! Nothing is visible until [`Staged::commit`], so that a caller with several layers makes all of them visible, or
+//! none.
 
 use super::{Bounds, UnpackError, decompress, unpack};
 use crate::{
@@ -106,7 +108,8 @@ impl Staged {
     }
 }
 
-/// Reads a layer to its end. What the store has already, blob or unpacked layer, is checked against the bytes but not written again.
+/// Reads a layer to its end. What the store has already, blob or unpacked layer, is checked against the bytes but not
+/// written again.
 pub(crate) fn stage(store: &Store, source: &mut (dyn Read + Send), expected: &Expected) -> Result<Staged, IngestError> {
     let present = expected.digest.as_ref().is_some_and(|digest| store.has_blob(digest));
     let blob = if present { None } else { Some(store.blob_writer()?) };

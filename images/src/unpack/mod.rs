@@ -1,8 +1,8 @@
 //! Unpacking: a tar stream becomes a directory that overlayfs can use as a lower layer.
 //!
 //! A layer is hostile until proven otherwise. Every name in it is resolved beneath the target directory by the kernel
-//! (`openat2` with `RESOLVE_BENEATH`), a symbolic link that the layer itself brought is followed within the target only, and
-//! bytes and entries are bounded.
+//! (`openat2` with `RESOLVE_BENEATH`), a symbolic link that the layer itself brought is followed within the target
+//! only, and bytes and entries are bounded.
 //!
 //! ```text
 //! compressed bytes ─ compression ─▶ tar stream ─ input (sha256: the diff id) ─ entries ─▶ one entry at a time
@@ -24,7 +24,8 @@
 //! | device that the process may not make | left out, as rootless Podman does |
 //! | xattrs `trusted.overlay.*`, `user.overlay.*` | left out: a layer does not get to steer the overlay |
 //!
-//! Sources: the OCI image-spec (layer.md), the kernel's overlayfs.rst, tar(5), pax(1) and GNU tar's manual on sparse formats.
+//! Sources: the OCI image-spec (layer.md), the kernel's overlayfs.rst, tar(5), pax(1) and GNU tar's manual on sparse
+//! formats.
 
 mod compression;
 mod directories;

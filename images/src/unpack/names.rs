@@ -87,6 +87,9 @@ pub(super) fn marker(path: &[u8]) -> Result<Option<Marker<'_>>, &'static str> {
 
 /// A name for an error message: readable, and short.
 pub(crate) fn printable(name: &[u8]) -> String {
+    if name.is_empty() {
+        return "(none yet)".to_owned();
+    }
     let shown = &name[..name.len().min(200)];
     let mut text = shown.escape_ascii().to_string();
     if shown.len() < name.len() {

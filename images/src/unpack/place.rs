@@ -1,8 +1,9 @@
 //! One entry becomes one file: the system calls.
 //!
-//! Making files is most of what unpacking costs, so each gets no call that it does not need: for an ordinary file `openat`, `write`,
-//! `utimensat`, `close`. Ownership is changed only where it differs from what the kernel gave, the mode only where the umask or the
-//! owner's change would have taken bits off it (always after the owner, which clears set-id bits).
+//! Making files is most of what unpacking costs, so each gets no call that it does not need: for an ordinary file
+//! `openat`, `write`, `utimensat`, `close`. Ownership is changed only where it differs from what the kernel gave, the
+//! mode only where the umask or the owner's change would have taken bits off it (always after the owner, which clears
+//! set-id bits).
 
 use super::{
     UnpackError,
@@ -38,7 +39,8 @@ type Step<T> = Result<T, (&'static str, io::Error)>;
 pub(super) struct Placer {
     target: PathBuf,
     directories: Directories,
-    /// Directories' modes, owners, times and xattrs, by path: set last, as filling a directory changes its time, and a mode may forbid filling it.
+    /// Directories' modes, owners, times and xattrs, by path: set last, as filling a directory changes its time, and a
+    /// mode may forbid filling it.
     deferred: BTreeMap<Vec<u8>, Late>,
     us: Us,
 }
@@ -174,7 +176,8 @@ impl Placer {
         Ok(())
     }
 
-    /// Hides a name of the layers below. What this layer itself put there stays (OCI image-spec, layer.md, "Whiteouts").
+    /// Hides a name of the layers below. What this layer itself put there stays (OCI image-spec, layer.md,
+    /// "Whiteouts").
     fn whiteout(&mut self, directory: &[u8], name: &[u8]) -> Step<()> {
         let directory = self.directories.enter(directory).step("opening its directory")?;
         let mode = Mode::from_raw_mode(0o600);

@@ -442,7 +442,10 @@ fn terminal() {
         master.write_all(&[3]).unwrap();
         output += &read_terminal(&child, "\0");
         let exit = reap(&child).unwrap().0;
-        assert!(output.contains("/dev/pts/0\n45 123\n") && output.contains("hello\nconsole\n"), "{output}");
+        assert!(
+            output.contains("/dev/pts/0\n") && output.contains("45 123\n") && output.contains("hello\nconsole\n"),
+            "{output}"
+        );
         assert_eq!(exit, Exit::Code(130), "{output}");
     }
 }
@@ -473,7 +476,7 @@ fn function_as_first_process() {
     let child = spawn(call(
         Box::new(|| {
             loop {
-                std::thread::sleep(Duration::from_secs(1))
+                std::thread::sleep(Duration::from_secs(1));
             }
         }),
         vec![],

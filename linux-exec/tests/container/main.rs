@@ -2,6 +2,8 @@
 //!
 //! Without the usual harness: `Entry::Call` and `exec::join` want a caller with one thread, and the cases count
 //! descriptors and mounts of this process. `container NAME…` runs the cases whose names contain one of those.
+#![allow(clippy::unwrap_used, reason = "a case that panics has failed")]
+
 mod cases;
 mod parts;
 mod rootless;
@@ -20,11 +22,11 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|argument| argument == rootless::ARGUMENT) {
         return run(rootless::CASES, &[]);
     }
-    if let Some((name, rest)) = arguments.split_first() {
-        if let Some((_, part)) = parts::PARTS.iter().find(|part| part.0 == name) {
-            part(rest);
-            return ExitCode::SUCCESS;
-        }
+    if let Some((name, rest)) = arguments.split_first()
+        && let Some((_, part)) = parts::PARTS.iter().find(|part| part.0 == name)
+    {
+        part(rest);
+        return ExitCode::SUCCESS;
     }
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: needs root; the rootless cases are `container {}`", rootless::ARGUMENT);

@@ -11,8 +11,11 @@ use linux_exec::{
 };
 use std::io::Read;
 
+/// Takes its arguments.
+type Part = fn(&[String]);
+
 /// By name; the arguments are those after it.
-pub(crate) const PARTS: &[(&str, fn(&[String]))] =
+pub(crate) const PARTS: &[(&str, Part)] =
     &[("@join", join_some), ("@sleep", sleep), ("@join_terminal", join_terminal), ("@supervise", supervise)];
 
 fn join_plan<'a>(target: Process, argv: &[&str], stdio: Stdio) -> Join<'a> {

@@ -66,7 +66,7 @@ fn a_program_that_ends_in_time_keeps_its_own_code() {
         let image = sandbox.pull(&format!("exit:{tag}"));
         let ended = sandbox.run(["run", "--name", "quick", "--timeout", "100s", &image, "1"]);
         assert_eq!(ended.code, Some(1), "{tag}: {ended}");
-        assert_eq!(sandbox.inspect("quick", "json .State.LimitHit"), "null", "{tag}");
+        assert_eq!(sandbox.inspect("quick", ".State.LimitHit"), "", "{tag}");
         sandbox.ok(["rm", "quick"]);
     }
 }

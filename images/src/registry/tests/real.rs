@@ -133,7 +133,8 @@ fn a_real_registry_with_a_user_wants_the_right_password() {
     assert_eq!(target.everything(), Vec::<String>::new());
 }
 
-/// Rootless containers need a process with one thread. Run in a process of its own, as the test harness has threads too.
+/// Rootless containers need a process with one thread. Run in a process of its own, as the test harness has threads
+/// too.
 #[test]
 fn after_a_pull_there_is_no_thread_more_than_before() {
     const INSIDE: &str = "AMPHORA_TEST_PULL_INSIDE";
