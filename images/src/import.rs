@@ -12,7 +12,7 @@ use crate::{
     classify::Form,
     platform::Platform,
     program::{self, ProgramError},
-    store::StoreError,
+    store::{StoreError, clock},
     unpack::{
         self, Bounds, Compression, IngestError, decompress,
         ingest::{self, Expected, Staged},
@@ -24,10 +24,6 @@ use std::{
     io::{self, Cursor, Read, Seek},
     path::Path,
 };
-
-#[allow(clippy::duplicate_mod, reason = "the store keeps its clock to itself")]
-#[path = "store/clock.rs"]
-mod clock;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const IMAGE_CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";

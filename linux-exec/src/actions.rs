@@ -7,7 +7,7 @@ use crate::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd, BorrowedFd, OwnedFd},
-    fs::{CWD, Dev, FileType, Gid, Mode, OFlags, Uid, makedev, mkdirat, mknodat, symlinkat},
+    fs::{CWD, FileType, Gid, Mode, OFlags, Uid, mkdirat, mknodat, symlinkat},
     io::{Errno, Result},
     mount::{MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, mount_bind_recursive, move_mount},
     process::{Signal, chdir, fchdir, pivot_root},
@@ -50,9 +50,8 @@ pub(crate) fn attach(tree: &OwnedFd, target: &Target, file: bool) -> Result<()> 
     move_mount(tree, c"", to, c"", flags)
 }
 
-/// The devices that every container has: name, major, minor.
-pub(crate) const DEVICES: [(&CStr, u32, u32); 6] =
-    [(c"null", 1, 3), (c"zero", 1, 5), (c"full", 1, 7), (c"random", 1, 8), (c"urandom", 1, 9), (c"tty", 5, 0)];
+/// The devices that every container has.
+pub(crate) const DEVICES: [&CStr; 6] = [c"null", c"zero", c"full", c"random", c"urandom", c"tty"];
 
 /// Target and name.
 const DEV_LINKS: [(&CStr, &CStr); 6] = [
@@ -64,19 +63,17 @@ const DEV_LINKS: [(&CStr, &CStr); 6] = [
     (c"pts/ptmx", c"ptmx"),
 ];
 
-/// Fills an empty tmpfs and attaches it. The child's umask is 0.
-pub(crate) fn attach_dev(tree: &OwnedFd, target: &Target, nodes: bool) -> Result<()> {
+/// Fills an empty tmpfs and attaches it; the devices are files for now, on which the host's are bound. The child's umask
+/// is 0.
+pub(crate) fn attach_dev(tree: &OwnedFd, target: &Target) -> Result<()> {
     for (to, name) in DEV_LINKS {
         symlinkat(to, tree, name)?;
     }
     for directory in [c"pts", c"shm", c"mqueue"] {
         mkdirat(tree, directory, Mode::from_raw_mode(0o755))?;
     }
-    let mode = Mode::from_raw_mode(0o666);
-    for (name, major, minor) in DEVICES {
-        let (kind, device): (_, Dev) =
-            if nodes { (FileType::CharacterDevice, makedev(major, minor)) } else { (FileType::RegularFile, 0) };
-        mknodat(tree, name, kind, mode, device)?;
+    for name in DEVICES {
+        mknodat(tree, name, FileType::RegularFile, Mode::from_raw_mode(0o666), 0)?;
     }
     attach(tree, target, false)
 }

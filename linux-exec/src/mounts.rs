@@ -34,6 +34,8 @@ pub(crate) struct Mounts<'a> {
     pub(crate) steps: Vec<Step<'a>>,
     user_namespace: bool,
     new_network: bool,
+    /// The container has all of the host's devices: nodes open them.
+    host_devices: bool,
     /// Made before, when the plan has a terminal in it.
     devpts: Option<OwnedFd>,
 }
@@ -44,7 +46,8 @@ impl<'a> Mounts<'a> {
         let terminal = devpts.is_some();
         let user_namespace = sys::in_user_namespace();
         let (before, steps) = (Vec::new(), Vec::new());
-        let mut mounts = Self { before, steps, user_namespace, new_network: plan.new_network, devpts };
+        let host_devices = has_host_devices(plan);
+        let mut mounts = Self { before, steps, user_namespace, new_network: plan.new_network, host_devices, devpts };
         for mount in &plan.mounts {
             if !matches!(mount.source, MountSource::Bind { .. } | MountSource::Tmpfs { .. }) {
                 plan.root.refuse_symlink(&mount.target).map_err(SpawnError::from_rootfs)?;
@@ -128,7 +131,8 @@ impl<'a> Mounts<'a> {
     }
 
     fn bind(&mut self, mount: &Mount, source: &Path, recursive: bool) -> Result<(), SpawnError> {
-        let attributes = with_read_only(MountAttrFlags::empty(), mount.readonly);
+        let devices = if self.host_devices { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
+        let attributes = with_read_only(devices, mount.readonly);
         let error = |errno| {
             let error = SpawnError::new(format!("bind {} on {}", source.display(), mount.target.display()), errno);
             match errno {
@@ -149,19 +153,19 @@ impl<'a> Mounts<'a> {
         Ok(())
     }
 
-    /// /dev and what is mounted in it. In a user namespace there are no device nodes, so the host's are bound.
+    /// /dev and what is mounted in it. The devices are the host's, bound one by one: /dev itself, like all else in the
+    /// container, is `nodev`, so that a node which its program makes (CAP_MKNOD is in Docker's default set) opens nothing.
     fn dev(&mut self, at: &Path, shm_bytes: u64, host_devices: bool) -> Result<(), SpawnError> {
         if host_devices {
             let tree = detached::copy(Path::new("/dev"), true, MountAttrFlags::empty())
                 .map_err(|errno| SpawnError::new("bind the host's /dev", errno))?;
             self.attach(tree, at, false)?;
         } else {
-            let tree = detached::tmpfs(Some(DEV_BYTES), 0o755, MountAttrFlags::MOUNT_ATTR_NOSUID)
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            let tree = detached::tmpfs(Some(DEV_BYTES), 0o755, attributes)
                 .map_err(|errno| SpawnError::new("make a tmpfs for /dev", errno))?;
-            self.steps.push(Step::AttachDev { tree, target: target(at)?, nodes: !self.user_namespace });
-            if self.user_namespace {
-                self.bind_devices(at)?;
-            }
+            self.steps.push(Step::AttachDev { tree, target: target(at)? });
+            self.bind_devices(at)?;
         }
         let devpts = match self.devpts.take() {
             Some(devpts) => devpts,
@@ -173,7 +177,7 @@ impl<'a> Mounts<'a> {
     }
 
     fn bind_devices(&mut self, at: &Path) -> Result<(), SpawnError> {
-        for (name, ..) in actions::DEVICES {
+        for name in actions::DEVICES {
             let name = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
             let host = Path::new("/dev").join(name);
             let tree = detached::copy(&host, false, MountAttrFlags::empty())
@@ -190,6 +194,11 @@ impl<'a> Mounts<'a> {
         self.steps.push(Step::Console(target(Path::new("/dev/console"))?));
         Ok(())
     }
+}
+
+/// Whether device nodes in the container are to work.
+pub(crate) fn has_host_devices(plan: &Plan<'_>) -> bool {
+    plan.mounts.iter().any(|mount| matches!(mount.source, MountSource::Dev { host_devices: true, .. }))
 }
 
 fn with_read_only(attributes: MountAttrFlags, read_only: bool) -> MountAttrFlags {

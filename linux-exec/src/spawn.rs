@@ -5,7 +5,7 @@ use crate::{
     credentials::Credentials,
     detached,
     guard::Check,
-    mounts::{Mounts, c_path, target},
+    mounts::{Mounts, c_path, has_host_devices, target},
     plan::{Entry, Plan, Stdio},
     process::Process,
     rootfs::RootfsError,
@@ -17,6 +17,7 @@ use nix::libc;
 use rustix::{
     fd::{AsFd, OwnedFd},
     io::Errno,
+    mount::MountAttrFlags,
 };
 use std::{ffi::CString, io};
 
@@ -69,6 +70,20 @@ impl SpawnError {
         self
     }
 
+    /// For another process to tell: exit code, then the texts with NULs between. Longer than four bytes always.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        [&[self.exit_code], format!("{}\0{}\0{}", self.action, self.source, self.hint).as_bytes()].concat()
+    }
+
+    /// The inverse of [`SpawnError::to_bytes`]; of nothing, an error that says so.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let (exit_code, texts) = bytes.split_first().unwrap_or((&125, b"start the program\0the helper process was killed\0"));
+        let texts = String::from_utf8_lossy(texts);
+        let mut texts = texts.split('\0').map(str::to_owned);
+        let mut next = || texts.next().unwrap_or_default();
+        Self { action: next(), source: io::Error::other(next()), hint: next(), exit_code: *exit_code }
+    }
+
     pub(crate) fn exit_code_of_exec(mut self, errno: Errno) -> Self {
         self.exit_code = if errno == Errno::NOENT { 127 } else { 126 };
         self
@@ -88,6 +103,10 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
     let (devpts, terminal) = open_terminal(&plan)?;
     let (master, slave) = terminal.map(|terminal| (terminal.master, terminal.slave)).unzip();
     let mounts = Mounts::prepare(&plan, devpts)?;
+    if !has_host_devices(&plan) {
+        sys::mount_setattr(plan.root.mount.as_fd(), c"", MountAttrFlags::MOUNT_ATTR_NODEV, false, false)
+            .map_err(|errno| SpawnError::new("switch off device nodes in the container's root", errno))?;
+    }
     let (last, check) = last(std::mem::replace(&mut plan.entry, no_entry()), &plan)?;
     let credentials = Credentials {
         user: &plan.user,

@@ -38,8 +38,8 @@ pub(crate) enum Step<'a> {
     Mount { kind: &'static CStr, target: Target, flags: MountFlags, optional: bool },
     /// A mount that the parent made, on a directory or a file.
     Attach { tree: OwnedFd, target: Target, file: bool },
-    /// The symbolic links, directories and (outside user namespaces) device nodes of an empty /dev, then attaches it.
-    AttachDev { tree: OwnedFd, target: Target, nodes: bool },
+    /// The symbolic links, directories and files (for the devices) of an empty /dev, then attaches it.
+    AttachDev { tree: OwnedFd, target: Target },
     /// The first terminal of the container's devpts, also as /dev/console.
     Console(Target),
     /// Covers a file with /dev/null or a directory with an empty one.
@@ -119,7 +119,7 @@ impl<'a> Step<'a> {
             }
             Self::Mount { kind, target, flags, optional } => actions::mount(kind, target, *flags, *optional),
             Self::Attach { tree, target, file } => actions::attach(tree, target, *file),
-            Self::AttachDev { tree, target, nodes } => actions::attach_dev(tree, target, *nodes),
+            Self::AttachDev { tree, target } => actions::attach_dev(tree, target),
             Self::Console(target) => actions::console(target),
             Self::Mask(path) => actions::mask(path, &mut context.empty_directory),
             Self::ReadOnlyPath(path) => actions::read_only_path(path),
@@ -204,7 +204,6 @@ impl<'a> Step<'a> {
             (Self::EnterRoot(_), Errno::INVAL) => {
                 "the host's root must be a mount that can be pivoted away from, which an initramfs is not"
             }
-            (Self::AttachDev { .. }, Errno::PERM) => "making device nodes needs CAP_MKNOD",
             (Self::ResourceLimit { .. }, Errno::PERM) => {
                 "raising a hard limit needs CAP_SYS_RESOURCE: ask for at most the caller's own (`ulimit -H -a`)"
             }

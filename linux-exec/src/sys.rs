@@ -73,7 +73,8 @@ pub(crate) fn clone(
     let mut args = CloneArgs {
         flags: u64::from(flags.cast_unsigned()) | flag(libc::CLONE_PIDFD),
         pidfd: ptr::from_mut(&mut pidfd).expose_provenance() as u64,
-        exit_signal: flag(libc::SIGCHLD),
+        // A sibling has the caller's own (clone3(2): with CLONE_PARENT it must be 0).
+        exit_signal: if flags & libc::CLONE_PARENT == 0 { flag(libc::SIGCHLD) } else { 0 },
         ..CloneArgs::default()
     };
     if let Memory::Shared(stack) = memory {

@@ -47,12 +47,18 @@ struct Started {
 }
 
 /// Runs a container in the foreground to its end, and removes it where that was asked for. The exit code.
-pub(crate) fn run_attached(host: &Host, container: &Container, lock: Lock, timings: &mut Timings) -> Result<u8> {
+pub(crate) fn run_attached(
+    host: &Host,
+    container: &Container,
+    image: &Image,
+    lock: Lock,
+    timings: &mut Timings,
+) -> Result<u8> {
     let wiring = match container.spec.auto_remove {
         true => Wiring::Direct,
         false => Wiring::Copied { attached: true, log: Some(container.log_path()) },
     };
-    let started = start(host, container, wiring, timings);
+    let started = start(host, container, image, wiring, timings);
     drop(lock);
     let ended = started.and_then(|started| finish(container, started, timings));
     let ended = settle(host, container, ended);
@@ -60,10 +66,9 @@ pub(crate) fn run_attached(host: &Host, container: &Container, lock: Lock, timin
     ended.map(|ended| ended.exit_code)
 }
 
-/// Leaves a supervisor behind, and returns when the container runs, or with the reason why it does not.
-pub(crate) fn start_detached(host: &Host, container: &Container, lock: Lock) -> Result<()> {
-    // The supervisor takes the lock itself.
-    drop(lock);
+/// Leaves a supervisor behind, and returns when the container runs, or with the reason why it does not. The caller holds
+/// the container's lock until then.
+pub(crate) fn start_detached(host: &Host, container: &Container, _lock: &Lock) -> Result<()> {
     let mut supervisor = Command::new("/proc/self/exe")
         .arg(crate::SUPERVISE)
         .args([&host.paths.root, &host.paths.runroot])
@@ -88,32 +93,19 @@ pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
     let container = host.containers.find(id)?;
     // A session of its own: closing the user's terminal is none of its business. Fails only for a group leader.
     let _ = nix::unistd::setsid();
-    let lock = container.lock()?;
-    if let Err(error) = check_startable(&container) {
-        // Another command was faster: the run that goes on is not ours to write an end for.
-        tell_starter(&error)?;
-        return Ok(errors::exit_code(&error));
-    }
     let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
-    let started = start(host, &container, wiring, &mut Timings::off());
-    drop(lock);
-    match &started {
-        Ok(_) => tell("started ")?,
-        Err(error) => tell_starter(error)?,
-    }
+    // Whoever started us holds the container's lock, and has seen that it does not run.
+    let started = image_of(host, &container.spec)
+        .and_then(|image| start(host, &container, &image, wiring, &mut Timings::off()));
+    let told = match &started {
+        Ok(_) => "started ".to_owned(),
+        Err(error) => format!("{} {error:#}", errors::exit_code(error)),
+    };
+    let mut starter = std::io::stdout();
+    starter.write_all(told.as_bytes()).and_then(|()| starter.flush()).context("nobody listens")?;
     streams::detach()?;
     let ended = started.and_then(|started| finish(&container, started, &mut Timings::off()));
     settle(host, &container, ended).map(|ended| ended.exit_code)
-}
-
-/// Says on our standard output why there is nothing to supervise.
-fn tell_starter(error: &anyhow::Error) -> Result<()> {
-    tell(&format!("{} {error:#}", errors::exit_code(error)))
-}
-
-fn tell(words: &str) -> Result<()> {
-    let mut starter = std::io::stdout();
-    starter.write_all(words.as_bytes()).and_then(|()| starter.flush()).context("nobody listens")
 }
 
 /// A container runs once at a time.
@@ -124,7 +116,8 @@ pub(crate) fn check_startable(container: &Container) -> Result<()> {
     }
 }
 
-fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
+/// The image that a container was made from, though its name may belong to another one by now.
+pub(crate) fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
     host.store.resolve(&spec.image.digest, &Selection::default())?.with_context(|| {
         format!(
             "the image {} ({}) of container {} is gone; pull or load it again",
@@ -133,15 +126,20 @@ fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
     })
 }
 
-fn start(host: &Host, container: &Container, wiring: Wiring, timings: &mut Timings) -> Result<Started> {
+fn start(
+    host: &Host,
+    container: &Container,
+    image: &Image,
+    wiring: Wiring,
+    timings: &mut Timings,
+) -> Result<Started> {
     let spec = &container.spec;
-    let image = image_of(host, spec)?;
-    let target = Target::of(&image)?;
+    let target = Target::of(image)?;
     let signals = Signals::block()?;
     let cgroup = make_cgroup(&target, spec)?;
     let (stdio, pending) = streams::prepare(spec.stdio, wiring)?;
     let begun = || -> Result<_> {
-        let Prepared { plan, report, timeout_grace } = target.plan(host, &image, container, &cgroup, stdio)?;
+        let Prepared { plan, report, timeout_grace } = target.plan(host, image, container, &cgroup, stdio)?;
         timings.stage("prepare");
         let mut child = spawn(plan).map_err(|error| spawn_error(&error))?;
         let started_unix_nanos = output::now_nanos();

@@ -39,10 +39,16 @@ pub(crate) fn mounts(spec: &RunSpec) -> Vec<Mount> {
     let mount = |target: &str, source, readonly| Mount { target: PathBuf::from(target), source, readonly };
     vec![
         mount("/proc", MountSource::Proc, false),
-        mount("/dev", MountSource::Dev { shm_bytes: SHM_BYTES, host_devices: privileged }, false),
+        devices(spec),
         mount("/sys", MountSource::Sysfs, !privileged),
         mount("/sys/fs/cgroup", MountSource::Cgroup, !privileged),
     ]
+}
+
+/// A `/dev` of its own.
+pub(crate) fn devices(spec: &RunSpec) -> Mount {
+    let source = MountSource::Dev { shm_bytes: SHM_BYTES, host_devices: spec.security.privileged };
+    Mount { target: PathBuf::from("/dev"), source, readonly: false }
 }
 
 /// `/etc/hosts` and `/etc/hostname`, kept in the container's folder; with the host's network its name servers too.

@@ -220,14 +220,17 @@ impl Target {
         let (entry, report, mounts, timeout_grace) = match self {
             Target::Linux => {
                 let files = linux_defaults::network_files(spec, container.dir())?;
-                let mounts = linux_defaults::mounts(spec).into_iter().chain(files).chain(user_mounts).collect();
-                (linux_entry(spec, &root, &user)?, None, mounts, Duration::ZERO)
+                let mounts: Vec<_> = linux_defaults::mounts(spec).into_iter().chain(files).chain(user_mounts).collect();
+                (linux_entry(spec, &root, &user, &mounts)?, None, mounts, Duration::ZERO)
             }
             Target::WasmBlob { .. } | Target::WasmFile { .. } => {
                 let code = wasm_process::compiled(self, host, image, spec.limits.fuel.is_some())?;
                 let whole_root = matches!(self, Target::WasmFile { .. });
                 let WasmProcess { entry, report } = wasm_process::entry(spec, code, whole_root)?;
-                (entry, Some(report), user_mounts, WASM_TIMEOUT_GRACE)
+                // A terminal lives in a /dev/pts; the program is not granted it, so it cannot see that it is there.
+                let terminal = spec.stdio.terminal.then(|| linux_defaults::devices(spec));
+                let mounts = terminal.into_iter().chain(user_mounts).collect();
+                (entry, Some(report), mounts, WASM_TIMEOUT_GRACE)
             }
         };
         let plan = self.common_plan(spec, root, user, mounts, entry, cgroup, stdio)?;
@@ -334,20 +337,16 @@ fn find_user(spec: &RunSpec, root: &Rootfs) -> Result<User> {
     Ok(users::resolve(&spec.user, &read("/etc/passwd")?, &read("/etc/group")?)?)
 }
 
-fn linux_entry(spec: &RunSpec, root: &Rootfs, user: &User) -> Result<Entry> {
+fn linux_entry(spec: &RunSpec, root: &Rootfs, user: &User, mounts: &[Mount]) -> Result<Entry> {
     let mut env = spec.env.clone();
     if !env.iter().any(|variable| variable.starts_with("HOME=")) {
         env.push(format!("HOME={}", user.home));
     }
     let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
     let name = &spec.argv[0];
-    // A program that a volume brings is not in the root yet: the child looks it up once the volume is mounted.
-    let in_volume = spec.mounts.iter().any(|mount| std::path::Path::new(name).starts_with(&mount.target));
-    let program = if in_volume {
-        PathBuf::from(name)
-    } else {
-        root.find_program(name, path, spec.cwd.as_ref()).map_err(|error| program_error(&error))?.path
-    };
+    // A program may come from a volume, so mounts are looked into as well.
+    let found = root.find_program_with(mounts, name, path, spec.cwd.as_ref());
+    let program = found.map_err(|error| program_error(&error))?.path;
     let bytes = |text: &String| text.clone().into_bytes();
     Ok(Entry::Exec { program, argv: spec.argv.iter().map(bytes).collect(), env: env.iter().map(bytes).collect() })
 }

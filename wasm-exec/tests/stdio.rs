@@ -47,7 +47,11 @@ fn start(text: &str, timeout_ms: &str, stdin: Stdio) -> Child {
 
 #[test]
 #[ignore = "the process of the other tests"]
-#[expect(clippy::exit, reason = "the test harness must not add to the program's output, nor wait for its threads")]
+#[expect(
+    clippy::exit,
+    clippy::disallowed_methods,
+    reason = "the test harness must not add to the program's output, nor wait for its threads"
+)]
 fn guest() {
     let timeout = match std::env::var("TIMEOUT_MS").unwrap().as_str() {
         "" => None,

@@ -11,7 +11,7 @@
 //! `Retry-After` on.
 //!
 //! **HTTP or HTTPS.** A registry on this machine (`localhost`, `127.0.0.0/8`, `::1`) is asked by HTTP first, then by
-//! HTTPS; the first question carries no credentials. With [`RegistryOptions::insecure`] any registry is asked by HTTPS
+//! HTTPS; the first question carries no credentials. With [`RegistryOptions::insecure`] any other one is asked by HTTPS
 //! first, whatever its certificate, then by HTTP. Everyone else is asked by HTTPS only, with the system's certificate
 //! authorities.
 //!

@@ -57,15 +57,17 @@ impl<'a> Session<'a> {
         install_crypto();
         let credentials = auth::credentials(reference, options)?;
         let schemes = schemes(&reference.registry, options.insecure);
-        let mut first_error = None;
+        let (mut first_error, mut wrong_scheme) = (None, None);
         for &scheme in schemes {
             let session = Self::new(reference, options, credentials.clone(), scheme)?;
             match session.answers(schemes.len() > 1).await {
                 Ok(()) => return Ok(session),
+                // Worth telling only if nothing else is wrong: the other scheme's error says more.
+                Err(error @ Reason::Unreachable { .. }) if scheme == "http" => wrong_scheme = Some(error),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
-        Err(first_error.unwrap_or(Reason::Gone))
+        Err(first_error.or(wrong_scheme).unwrap_or(Reason::Gone))
     }
 
     fn new(

@@ -38,7 +38,7 @@
 //! take that away.
 
 mod blobs;
-mod clock;
+pub(crate) mod clock;
 mod error;
 mod garbage;
 mod index;

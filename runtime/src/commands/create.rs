@@ -22,13 +22,22 @@ const DEFAULT_STOP_TIMEOUT_MS: u64 = 10_000;
 
 /// `amphora create`.
 pub(crate) fn create(host: &Host, args: &CreateArgs) -> Result<u8> {
-    let (container, _lock) = make(host, &args.container)?;
-    println!("{}", container.spec.id);
+    let made = make(host, &args.container)?;
+    println!("{}", made.container.spec.id);
     Ok(0)
 }
 
+/// A container that was just made; nobody else touches it while the lock is held.
+pub(crate) struct Made {
+    pub(crate) container: Container,
+    pub(crate) image: Image,
+    pub(crate) lock: Lock,
+}
+
 /// Finds the image (or pulls it), and writes the container down.
-pub(crate) fn make(host: &Host, args: &ContainerArgs) -> Result<(Container, Lock)> {
+pub(crate) fn make(host: &Host, args: &ContainerArgs) -> Result<Made> {
+    // Until the container names the image, nobody may remove it.
+    let _writing = host.store.writing()?;
     let image = find_or_pull(host, args.image(), &selection(args.platform.as_deref(), args.prefer)?, args.pull)?;
     let target = Target::of(&image)?;
     let spec = spec(host, args, &image, &target)?;
@@ -38,7 +47,7 @@ pub(crate) fn make(host: &Host, args: &ContainerArgs) -> Result<(Container, Lock
     if let Some(path) = &args.cidfile {
         write_cidfile(path, &container.spec.id)?;
     }
-    Ok((container, lock))
+    Ok(Made { container, image, lock })
 }
 
 fn spec(host: &Host, args: &ContainerArgs, image: &Image, target: &Target) -> Result<RunSpec> {

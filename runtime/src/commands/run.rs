@@ -2,7 +2,10 @@
 
 use anyhow::{Result, bail};
 
-use super::{create, each};
+use super::{
+    create::{self, Made},
+    each,
+};
 use crate::{
     cli::{RunArgs, StartArgs},
     host::Host,
@@ -13,14 +16,14 @@ use crate::{
 /// `amphora run`: the container's own exit code, or its id with `-d`.
 pub(crate) fn run(host: &Host, args: &RunArgs) -> Result<u8> {
     let mut timings = if args.timings { Timings::on() } else { Timings::off() };
-    let (container, lock) = create::make(host, &args.container)?;
+    let Made { container, image, lock } = create::make(host, &args.container)?;
     timings.stage("resolve");
     if args.detach {
-        lifecycle::start_detached(host, &container, lock)?;
+        lifecycle::start_detached(host, &container, &lock)?;
         println!("{}", container.spec.id);
         return Ok(0);
     }
-    let code = lifecycle::run_attached(host, &container, lock, &mut timings)?;
+    let code = lifecycle::run_attached(host, &container, &image, lock, &mut timings)?;
     eprint!("{}", timings.report());
     Ok(code)
 }
@@ -35,7 +38,7 @@ pub(crate) fn start(host: &Host, args: &StartArgs) -> Result<u8> {
         let container = host.containers.find(name)?;
         let lock = container.lock()?;
         lifecycle::check_startable(&container)?;
-        lifecycle::start_detached(host, &container, lock)?;
+        lifecycle::start_detached(host, &container, &lock)?;
         println!("{name}");
         Ok(())
     })
@@ -45,5 +48,6 @@ fn start_attached(host: &Host, name: &str) -> Result<u8> {
     let container = host.containers.find(name)?;
     let lock = container.lock()?;
     lifecycle::check_startable(&container)?;
-    lifecycle::run_attached(host, &container, lock, &mut Timings::off())
+    let image = lifecycle::image_of(host, &container.spec)?;
+    lifecycle::run_attached(host, &container, &image, lock, &mut Timings::off())
 }

@@ -48,9 +48,13 @@ fn mistakes_on_the_command_line_end_with_125() {
 #[test]
 fn a_program_that_is_not_there_is_127_and_one_that_is_none_126() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
-    for (program, code) in
-        [("no-such-program", 127), ("/no/such/program", 127), ("/etc/passwd", 126), ("/etc", 126), ("./bin/nothing", 127)]
-    {
+    for (program, code) in [
+        ("no-such-program", 127),
+        ("/no/such/program", 127),
+        ("/etc/passwd", 126),
+        ("/etc", 126),
+        ("./bin/nothing", 127),
+    ] {
         for mode in [&["run", "--rm"][..], &["run"], &["run", "-d"]] {
             let words = mode.iter().copied().chain([busybox.as_str(), program]);
             let message = sandbox.fails(code, words);

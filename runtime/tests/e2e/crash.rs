@@ -65,9 +65,12 @@ fn a_compilation_that_is_killed_leaves_nothing_in_the_way() {
 #[test]
 fn a_start_that_is_killed_leaves_nothing_in_the_way() {
     let Some((sandbox, [busybox, hello])) = Sandbox::with(["busybox:latest", "hello:wasm"]) else { return };
-    for (words, flags) in
-        [(&[busybox.as_str(), "true"][..], &["--rm"][..]), (&[&busybox, "true"], &[]), (&[&hello], &["--rm"]), (&[&hello], &["-d"])]
-    {
+    for (words, flags) in [
+        (&[busybox.as_str(), "true"][..], &["--rm"][..]),
+        (&[&busybox, "true"], &[]),
+        (&[&hello], &["--rm"]),
+        (&[&hello], &["-d"]),
+    ] {
         for delay in (0..12).map(|step| step * step / 2) {
             let run = sandbox.start(["run"].iter().chain(flags).chain(words));
             thread::sleep(Duration::from_millis(delay));

@@ -92,7 +92,8 @@ fn a_named_volume_passes_files_from_one_kind_to_the_other() {
         let fill = sandbox.pull(&format!("fill:{tag}"));
         let words = ["run", "--rm", "-v", "both:/b", "--ulimit", "fsize=131072"];
         sandbox.run(words.iter().copied().chain([fill.as_str(), "/b/filled"]));
-        let size = sandbox.ok(["run", "--rm", "-v", "both:/c", &busybox, "sh", "-c", "wc -c < /c/filled; rm /c/filled"]);
+        let size =
+            sandbox.ok(["run", "--rm", "-v", "both:/c", &busybox, "sh", "-c", "wc -c < /c/filled; rm /c/filled"]);
         assert_eq!(size.trim(), "131072", "{tag}");
     }
 }

@@ -31,7 +31,9 @@ fn capabilities_seccomp_and_privileges_are_dockers() {
 #[test]
 fn dangerous_calls_are_refused() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
-    for script in ["mount -t tmpfs none /tmp", "umount /proc/sys", "unshare -m true", "hostname other", "date -s 2000-01-01"] {
+    for script in
+        ["mount -t tmpfs none /tmp", "umount /proc/sys", "unshare -m true", "hostname other", "date -s 2000-01-01"]
+    {
         let ended = sandbox.run(["run", "--rm", &busybox, "sh", "-c", script]);
         assert!(ended.stderr.contains("not permitted") || ended.stderr.contains("denied"), "{script}: {ended}");
     }
@@ -48,7 +50,8 @@ fn only_its_own_processes_and_its_own_host_name_are_seen() {
 #[test]
 fn the_kernels_settings_are_masked_or_read_only() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
-    let masked = "cat /proc/kcore /proc/keys /proc/timer_list /proc/interrupts 2>/dev/null | wc -c; ls /sys/firmware | wc -l";
+    let masked =
+        "cat /proc/kcore /proc/keys /proc/timer_list /proc/interrupts 2>/dev/null | wc -c; ls /sys/firmware | wc -l";
     assert_eq!(shell(&sandbox, &busybox, &[], masked).split_whitespace().collect::<Vec<_>>(), ["0", "0"]);
     let write = "for file in /proc/sys/kernel/domainname /proc/irq/default_smp_affinity /sys/kernel/mm/ksm/run; do \
         (echo 1 > $file) 2>/dev/null && echo wrote $file; done; mkdir /sys/fs/cgroup/x 2>/dev/null && echo made; echo end";
@@ -82,8 +85,13 @@ fn the_hosts_folders_are_nowhere_in_the_mounts() {
 fn devices_are_the_harmless_ones() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
     let listed = shell(&sandbox, &busybox, &[], "ls /dev");
-    let expected = ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"];
-    for name in ["full", "null", "ptmx", "pts", "random", "shm", "tty", "urandom", "zero", "fd", "stdin", "stdout", "stderr"] {
+    let expected = [
+        "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom",
+        "zero",
+    ];
+    for name in
+        ["full", "null", "ptmx", "pts", "random", "shm", "tty", "urandom", "zero", "fd", "stdin", "stdout", "stderr"]
+    {
         assert!(listed.lines().any(|line| line == name), "no /dev/{name}: {listed}");
     }
     for name in listed.lines() {
@@ -104,7 +112,9 @@ fn a_device_node_that_the_program_makes_opens_nothing() {
     });
     for node in disk.into_iter().chain(["c 10 229".to_owned()]) {
         for folder in ["/", "/dev/", "/dev/shm/", "/tmp/"] {
-            let script = format!("mknod {folder}node {node} 2>/dev/null; (: < {folder}node) 2>/dev/null && echo opened; echo end");
+            let script = format!(
+                "mknod {folder}node {node} 2>/dev/null; (: < {folder}node) 2>/dev/null && echo opened; echo end"
+            );
             assert_eq!(shell(&sandbox, &busybox, &[], &script), "end\n", "{node} in {folder}");
         }
     }

@@ -90,7 +90,8 @@ fn an_endless_output_fills_a_bounded_log() {
         sandbox.ok(["kill", "spew"]);
         sandbox.ok(["wait", "spew"]);
         let folder = Path::new(&log).parent().expect("a folder");
-        let files = fs::read_dir(folder).expect("the container's folder").filter_map(|entry| entry.ok()?.metadata().ok());
+        let files =
+            fs::read_dir(folder).expect("the container's folder").filter_map(|entry| entry.ok()?.metadata().ok());
         let size: u64 = files.filter(fs::Metadata::is_file).map(|file| file.len()).sum();
         assert!((16 << 20..40 << 20).contains(&size), "{tag}: {size}");
         assert_eq!(sandbox.ok(["logs", "--tail", "1", "spew"]).get(..5), Some("spew "), "{tag}");

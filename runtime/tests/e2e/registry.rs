@@ -34,8 +34,7 @@ fn credentials_are_found_where_docker_keeps_them() {
 #[test]
 fn certificates_are_checked_unless_the_user_says_otherwise() {
     let Some(sandbox) = Sandbox::new() else { return };
-    let (Ok(registry), Ok(authority)) =
-        (env::var("AMPHORA_TEST_REGISTRY_TLS"), env::var("AMPHORA_TEST_REGISTRY_CA"))
+    let (Ok(registry), Ok(authority)) = (env::var("AMPHORA_TEST_REGISTRY_TLS"), env::var("AMPHORA_TEST_REGISTRY_CA"))
     else {
         return;
     };

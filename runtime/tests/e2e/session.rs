@@ -152,7 +152,9 @@ impl Session {
                         stderr.text()
                     ));
                 }
-                Some(_) => return Err("it ended, but somebody still holds its standard output or error open".to_owned()),
+                Some(_) => {
+                    return Err("it ended, but somebody still holds its standard output or error open".to_owned());
+                }
             }
         }
     }

@@ -159,7 +159,8 @@ fn a_terminal_in_the_background_is_logged() {
 #[test]
 fn a_signal_to_amphora_reaches_the_program() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
-    let script = "trap 'echo got TERM; exit 9' TERM; trap 'echo got USR1' USR1; echo ready; while :; do sleep 0.1; done";
+    let script =
+        "trap 'echo got TERM; exit 9' TERM; trap 'echo got USR1' USR1; echo ready; while :; do sleep 0.1; done";
     for flags in [&["run", "--rm"][..], &["run"]] {
         let run = sandbox.start(flags.iter().copied().chain([busybox.as_str(), "sh", "-c", script]));
         run.until_printed("ready\n");
