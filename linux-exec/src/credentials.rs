@@ -1,7 +1,7 @@
 //! Who the program is and what it may do, as steps: the same for a container's first process and for one that joins.
 use crate::{
-    capabilities::CapabilitySet, guard::Check, mounts::c_path, seccomp::Filter, spawn::SpawnError, steps::Step, sys,
-    users::User,
+    capabilities::CapabilitySet, guard::Check, mounts::c_path, process::Process, seccomp::Filter, spawn::SpawnError,
+    steps::Step, sys, users::User,
 };
 use rustix::fs::{Gid, Uid};
 use std::path::Path;
@@ -16,6 +16,8 @@ pub(crate) struct Credentials<'p> {
     pub(crate) cwd: &'p Path,
     /// None: no program is executed.
     pub(crate) check: Option<Check>,
+    /// A process of the container that is joined; None: the container is new, in this process's user namespace.
+    pub(crate) joined: Option<Process>,
 }
 
 impl Credentials<'_> {
@@ -25,6 +27,7 @@ impl Credentials<'_> {
     /// The death signal is cleared by a change of ids (prctl(2)), so it is set after. The filter comes last, but
     /// without no_new_privs it needs CAP_SYS_ADMIN, so then it comes before that is given up.
     pub(crate) fn steps<'a>(self) -> Result<Vec<Step<'a>>, SpawnError> {
+        let groups_are_fixed = self.groups_are_fixed();
         let mut steps = Vec::with_capacity(16 + self.rlimits.len());
         steps.extend(self.check.map(Step::CheckProgram));
         steps.extend(self.rlimits.iter().map(|&(resource, soft, hard)| Step::ResourceLimit { resource, soft, hard }));
@@ -33,7 +36,7 @@ impl Credentials<'_> {
             steps.extend(filter.take());
         }
         steps.push(Step::BoundingSet(self.capabilities));
-        if !(self.user.groups.is_empty() && groups_are_fixed()) {
+        if !(self.user.groups.is_empty() && groups_are_fixed) {
             steps.push(Step::Groups(self.user.groups.iter().copied().map(Gid::from_raw).collect()));
         }
         steps.push(Step::Ids(Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid)));
@@ -49,9 +52,14 @@ impl Credentials<'_> {
         steps.extend(filter);
         Ok(steps)
     }
-}
 
-/// In a user namespace made without newgidmap setgroups(2) is off (user_namespaces(7)).
-fn groups_are_fixed() -> bool {
-    sys::in_user_namespace() && std::fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
+    /// In a user namespace made without newgidmap setgroups(2) is off (user_namespaces(7)).
+    fn groups_are_fixed(&self) -> bool {
+        let file = match self.joined {
+            Some(process) => format!("/proc/{}/setgroups", process.pid),
+            None if sys::in_user_namespace() => "/proc/self/setgroups".to_owned(),
+            None => return false,
+        };
+        std::fs::read(file).is_ok_and(|text| text.starts_with(b"deny"))
+    }
 }

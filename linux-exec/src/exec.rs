@@ -101,6 +101,7 @@ pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
         rlimits: &join.rlimits,
         cwd: &join.cwd,
         check: Some(Check { programs: programs.clone(), directory }),
+        joined: Some(target),
     }
     .steps()?;
 
@@ -113,8 +114,7 @@ pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
     steps.extend(stdio_steps(join.stdio, slave)?);
     steps.extend(credentials);
     let last = Last::Exec { programs, argv: exec_strings(join.argv)?, env: exec_strings(join.env)? };
-    let launch =
-        Launch { namespaces: CLONE_PARENT, cgroup: None, share_memory: false, steps, last, terminal: None };
+    let launch = Launch { namespaces: CLONE_PARENT, cgroup: None, share_memory: false, steps, last, terminal: None };
     start_from_inside(launch, &outer, &pidfd, master)
 }
 
@@ -155,11 +155,14 @@ fn start_from_inside(
             None => Err(SpawnError::new("start twice", Errno::INVAL)),
         });
         // Nobody reads it if the caller is gone; the child is then killed with it.
-        let _ = rustix::io::write(&writer, &started.map_or_else(|error| error.to_bytes(), |pid| pid.to_ne_bytes().to_vec()));
+        let _ = rustix::io::write(
+            &writer,
+            &started.map_or_else(|error| error.to_bytes(), |pid| pid.to_ne_bytes().to_vec()),
+        );
         0
     };
-    let inside = sys::clone(0, Memory::Copied, None, &mut copy)
-        .map_err(|errno| SpawnError::new("copy this process", errno))?;
+    let inside =
+        sys::clone(0, Memory::Copied, None, &mut copy).map_err(|errno| SpawnError::new("copy this process", errno))?;
     drop(writer);
     let mut told = Vec::new();
     let read = File::from(reader).read_to_end(&mut told);

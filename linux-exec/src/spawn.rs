@@ -77,7 +77,8 @@ impl SpawnError {
 
     /// The inverse of [`SpawnError::to_bytes`]; of nothing, an error that says so.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
-        let (exit_code, texts) = bytes.split_first().unwrap_or((&125, b"start the program\0the helper process was killed\0"));
+        let (exit_code, texts) =
+            bytes.split_first().unwrap_or((&125, b"start the program\0the helper process was killed\0"));
         let texts = String::from_utf8_lossy(texts);
         let mut texts = texts.split('\0').map(str::to_owned);
         let mut next = || texts.next().unwrap_or_default();
@@ -116,6 +117,7 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
         rlimits: &plan.rlimits,
         cwd: &plan.cwd,
         check,
+        joined: None,
     }
     .steps()?;
 

@@ -180,37 +180,64 @@ impl Containers {
     /// Claims the name and writes the container down. The lock comes with it, so that nobody sees it half made.
     pub(crate) fn create(&self, spec: RunSpec) -> Result<(Container, Lock)> {
         make_folders(&[&self.paths.containers(), &self.paths.names(), &self.paths.running()])?;
-        self.claim_name(&spec)?;
         let container = self.handle(spec);
-        let made = container.write_new();
+        let lock = container.make_folder()?;
+        let made = self.claim_name(&container.spec).and_then(|()| {
+            write_json(&container.dir.join("spec.json"), &container.spec)
+                .inspect_err(|_| self.drop_name(&container.spec))
+        });
         if made.is_err() {
             // Best effort: what cannot be removed here, `system prune` recognises.
             let _ = fs::remove_dir_all(&container.dir);
-            let _ = fs::remove_file(self.paths.names().join(&container.spec.name));
         }
-        made.map(|lock| (container, lock))
+        made.map(|()| (container, lock))
     }
 
-    /// A name whose container is gone (its creator was killed) is taken over.
+    /// The folder that the link leads to is there and locked by now: a link to none, or to one that nobody holds and that
+    /// has no spec, was left by a killed command and is taken over, by one command at a time.
     fn claim_name(&self, spec: &RunSpec) -> Result<()> {
-        let link = self.paths.names().join(&spec.name);
-        for _ in 0..2 {
-            match std::os::unix::fs::symlink(&spec.id, &link) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot make {}", link.display())),
-            }
-            let owner = fs::read_link(&link).unwrap_or_default();
-            if self.paths.containers().join(&owner).exists() {
-                let short: String = owner.to_string_lossy().chars().take(12).collect();
-                bail!(
-                    "the container name \"{}\" is taken by container {short}; remove it (amphora rm {0}) or choose another name",
-                    spec.name
-                );
-            }
-            let _ = fs::remove_file(&link);
+        if self.link_name(spec)? {
+            return Ok(());
         }
-        bail!("the container name \"{}\" is being taken by another command; try again", spec.name)
+        let _one_at_a_time = lock_dir(&self.paths.names(), FlockArg::LockExclusive)?;
+        let link = self.paths.names().join(&spec.name);
+        let owner = fs::read_link(&link).unwrap_or_default();
+        if self.is_dead(&owner)? {
+            // Gone already is fine: then the link is free, or somebody else's.
+            let _ = fs::remove_file(&link);
+            if self.link_name(spec)? {
+                return Ok(());
+            }
+        }
+        let short: String = owner.to_string_lossy().chars().take(12).collect();
+        bail!(
+            "the container name \"{}\" is taken by container {short}; remove it (amphora rm {0}) or choose another name",
+            spec.name
+        )
+    }
+
+    /// False if the name is taken.
+    fn link_name(&self, spec: &RunSpec) -> Result<bool> {
+        let link = self.paths.names().join(&spec.name);
+        match std::os::unix::fs::symlink(&spec.id, &link) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot make {}", link.display())),
+        }
+    }
+
+    /// Best effort: a link to nothing is taken over by whoever wants the name.
+    fn drop_name(&self, spec: &RunSpec) {
+        let _ = fs::remove_file(self.paths.names().join(&spec.name));
+    }
+
+    /// Whether nobody makes or has made the container of this id.
+    fn is_dead(&self, id: &Path) -> Result<bool> {
+        let dir = self.paths.containers().join(id);
+        if !dir.exists() {
+            return Ok(true);
+        }
+        Ok(try_lock(&dir)?.is_some() && !dir.join("spec.json").exists())
     }
 
     /// Whether a container has this name.
@@ -339,11 +366,9 @@ impl Container {
         self.dir.join("log")
     }
 
-    fn write_new(&self) -> Result<Lock> {
+    fn make_folder(&self) -> Result<Lock> {
         fs::create_dir(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
-        let lock = self.lock()?;
-        write_json(&self.dir.join("spec.json"), &self.spec)?;
-        Ok(lock)
+        self.lock()
     }
 
     /// Waits for the lock.
@@ -417,16 +442,18 @@ impl Container {
         Ok(())
     }
 
-    /// Removes everything of it, with `--rm` its anonymous volumes too. The name goes last: until then nobody else can
-    /// take it.
+    /// Removes everything of it, with `--rm` its anonymous volumes too.
     pub(crate) fn delete(&self, paths: &Paths) -> Result<()> {
         self.forget_running()?;
         if self.spec.auto_remove {
             self.delete_anonymous_volumes(paths)?;
         }
-        fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))?;
+        // The name first: as long as it leads here, nobody else can have it, so it is ours to remove.
         let link = paths.names().join(&self.spec.name);
-        remove_if(true, &link)
+        if fs::read_link(&link).is_ok_and(|id| id.as_os_str() == self.spec.id.as_str()) {
+            remove_if(true, &link)?;
+        }
+        fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))
     }
 }
 

@@ -95,8 +95,8 @@ pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
     let _ = nix::unistd::setsid();
     let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
     // Whoever started us holds the container's lock, and has seen that it does not run.
-    let started = image_of(host, &container.spec)
-        .and_then(|image| start(host, &container, &image, wiring, &mut Timings::off()));
+    let started =
+        image_of(host, &container.spec).and_then(|image| start(host, &container, &image, wiring, &mut Timings::off()));
     let told = match &started {
         Ok(_) => "started ".to_owned(),
         Err(error) => format!("{} {error:#}", errors::exit_code(error)),
@@ -126,13 +126,7 @@ pub(crate) fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
     })
 }
 
-fn start(
-    host: &Host,
-    container: &Container,
-    image: &Image,
-    wiring: Wiring,
-    timings: &mut Timings,
-) -> Result<Started> {
+fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timings: &mut Timings) -> Result<Started> {
     let spec = &container.spec;
     let target = Target::of(image)?;
     let signals = Signals::block()?;

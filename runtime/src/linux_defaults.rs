@@ -2,7 +2,10 @@
 //!
 //! Source: moby `oci/defaults.go`, and the OCI runtime specification's "Default Filesystems".
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use linux_exec::plan::{Mount, MountSource};
@@ -54,12 +57,11 @@ pub(crate) fn devices(spec: &RunSpec) -> Mount {
 /// `/etc/hosts` and `/etc/hostname`, kept in the container's folder; with the host's network its name servers too.
 pub(crate) fn network_files(spec: &RunSpec, folder: &Path) -> Result<Vec<Mount>> {
     let hosts = format!("127.0.0.1\tlocalhost {0}\n::1\tlocalhost ip6-localhost ip6-loopback\n", spec.hostname);
-    let mut mounts = vec![
-        written(folder, "hosts", &hosts)?,
-        written(folder, "hostname", &format!("{}\n", spec.hostname))?,
-    ];
+    let mut mounts =
+        vec![written(folder, "hosts", &hosts)?, written(folder, "hostname", &format!("{}\n", spec.hostname))?];
     if spec.network == Network::Host {
-        for name in ["hosts", "resolv.conf"].map(|name| Path::new("/etc").join(name)).into_iter().filter(|p| p.exists()) {
+        for name in ["hosts", "resolv.conf"].map(|name| Path::new("/etc").join(name)).into_iter().filter(|p| p.exists())
+        {
             mounts.retain(|mount| mount.target != name);
             mounts.push(Mount { readonly: true, ..file_bind(name.clone(), name) });
         }

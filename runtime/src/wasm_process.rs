@@ -79,7 +79,10 @@ pub(crate) fn compiled(target: &Target, host: &Host, image: &Image, fuel: bool) 
         return Ok(code);
     }
     if image.size_bytes > WORTH_A_WORD_BYTES {
-        eprintln!("Compiling {} to native code, once", image.reference.as_ref().map_or_else(|| key.clone(), |r| r.familiar()));
+        eprintln!(
+            "Compiling {} to native code, once",
+            image.reference.as_ref().map_or_else(|| key.clone(), |r| r.familiar())
+        );
     }
     let compiler = Command::new("/proc/self/exe")
         .arg(crate::COMPILE)

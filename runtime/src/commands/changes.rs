@@ -59,7 +59,8 @@ mod tests {
     #[test]
     fn dockerfile_words() {
         let changes =
-            parsed(&[r#"CMD ["a", "b c"]"#, "entrypoint run me", "ENV A=b=c", "LABEL x \"y\"", "USER nobody"]).expect("valid");
+            parsed(&[r#"CMD ["a", "b c"]"#, "entrypoint run me", "ENV A=b=c", "LABEL x \"y\"", "USER nobody"])
+                .expect("valid");
         assert_eq!(changes.cmd, Some(vec!["a".to_owned(), "b c".to_owned()]));
         assert_eq!(changes.entrypoint.expect("set")[2], "run me");
         assert_eq!(changes.env, ["A=b=c"]);

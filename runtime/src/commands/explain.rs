@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn text_has_one_field_a_line() {
-        let fields = [("kind", json!("wasm")), ("imports", json!(["a", "b"])), ("rule", json!(1)), ("name", Value::Null)];
+        let fields =
+            [("kind", json!("wasm")), ("imports", json!(["a", "b"])), ("rule", json!(1)), ("name", Value::Null)];
         let fields = fields.map(|(name, value)| (name.to_owned(), value)).to_vec();
         assert_eq!(text(&fields), "kind: wasm\nimports: a\nimports: b\nrule: 1\n");
     }

@@ -67,8 +67,7 @@ pub(crate) fn find_or_pull(host: &Host, name: &str, selection: &Selection, polic
 fn is_current(host: &Host, name: &str, image: &Image) -> Result<bool> {
     let reference: Reference = name.parse()?;
     let remote = registry::remote_digest(&reference, &RegistryOptions::default())?;
-    Ok(remote == image.digest.to_string()
-        || host.store.entry_digest(name)?.is_some_and(|digest| digest == remote))
+    Ok(remote == image.digest.to_string() || host.store.entry_digest(name)?.is_some_and(|digest| digest == remote))
 }
 
 /// Pulls, and prepares what was pulled, so that `run` need not.
@@ -178,9 +177,8 @@ pub(crate) fn images(host: &Host, args: &ImagesArgs) -> Result<u8> {
     let filters = Filters::parse(&args.filter, &["reference", "kind", "dangling", "label"])?;
     let wanted = args.reference.as_deref();
     let all = host.store.list()?;
-    let shown = all.iter().filter(|image| {
-        matches(&filters, image) && wanted.is_none_or(|wanted| is_named(image, wanted))
-    });
+    let shown =
+        all.iter().filter(|image| matches(&filters, image) && wanted.is_none_or(|wanted| is_named(image, wanted)));
     let rows: Vec<_> = shown.map(|image| view::image_row(image, args.no_trunc)).collect();
     let mut columns = COLUMNS.to_vec();
     if args.digests {
