@@ -22,7 +22,7 @@ use std::{fs, process::ExitCode};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   test              everything that must hold: lints, tests, an ordinary user, a second kernel
-    --quick           without clippy, the second kernel, and what takes long to set up or to run
+    --quick           without clippy, the ordinary user, the second kernel, and what takes long
     --no-install      installs no Debian packages, though this may be root
     --only=PART       builds, and runs one part: workspace, ordinary-user or second-kernel
   bench             start-up of both kinds beside the other runtimes on PATH; results in target/bench

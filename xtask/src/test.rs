@@ -20,6 +20,14 @@ const LINT_LIMIT: Duration = Duration::from_secs(1500);
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 const TEST_LIMIT: Duration = Duration::from_secs(1500);
 
+/// What takes ten seconds and more, by parts of names: large images, and waiting for limits of time.
+const SLOW_TESTS: [&str; 4] = [
+    "a_real_wasm_application_runs_on_the_users_files",
+    "two_pulls_that_share_a_layer",
+    "limits::a_busy_loop",
+    "a_pull_that_is_killed",
+];
+
 /// A part of the tests that can run alone.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -32,8 +40,8 @@ enum Part {
 /// What was typed.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
-    /// Under a minute after a build: no clippy, no second kernel, no fixture that takes long to make and is not there,
-    /// and no test that takes long (`AMPHORA_TEST_QUICK` tells them).
+    /// Under a minute after a build: no clippy, no ordinary user, no second kernel, no fixture that takes long to make
+    /// and is not there, and none of [`SLOW_TESTS`].
     pub(crate) quick: bool,
     /// May missing packages be installed (as root)?
     pub(crate) install: bool,
@@ -135,9 +143,6 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
 fn lint(options: Options, report: &mut Report) {
     let clippy = ("clippy", "clippy --release --workspace --all-targets -- -D warnings");
-    if options.quick {
-        report.skipped.push("cargo clippy: --quick was given".to_owned());
-    }
     for (component, arguments) in
         std::iter::once(("fmt", "fmt --all --check")).chain((!options.quick).then_some(clippy))
     {
@@ -171,9 +176,6 @@ fn test(options: Options, report: &mut Report) -> Result<()> {
         Some(registries) => environment.extend(registries.environment()),
         None => report.skipped.push("every test that pulls: docker-registry is not installed".to_owned()),
     }
-    if options.quick {
-        environment.push(("AMPHORA_TEST_QUICK", "1".to_owned()));
-    }
     if let Some(archive) = fixtures.existing("debian.tar") {
         environment.push(("AMPHORA_TEST_TAR", archive.display().to_string()));
     }
@@ -181,16 +183,22 @@ fn test(options: Options, report: &mut Report) -> Result<()> {
         report.step("cargo test --release --workspace", |report| {
             let mut tests = cargo(TEST_LIMIT);
             tests.args(["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+            if options.quick {
+                tests.args(SLOW_TESTS.map(|name| format!("--skip={name}")));
+            }
             report.tally.run(tests.envs(environment.iter().cloned()))
         });
+    }
+    if options.quick {
+        let left_out = ["cargo clippy", "tests that take long", "an ordinary user", "the second kernel"];
+        report.skipped.extend(left_out.map(|what| format!("{what}: --quick was given")));
+        return Ok(());
     }
     let tests = end_to_end_tests()?;
     if options.includes(Part::OrdinaryUser) {
         as_ordinary_user(&tests, &fixtures, &environment, report);
     }
-    if options.quick {
-        report.skipped.push("the second kernel: --quick was given".to_owned());
-    } else if options.includes(Part::SecondKernel) {
+    if options.includes(Part::SecondKernel) {
         let configurations = registries.as_ref().map(Registries::configurations).unwrap_or_default();
         on_second_kernel(&tests, &environment, configurations, report);
     }
