@@ -87,6 +87,21 @@ pub enum Class {
     },
 }
 
+impl Class {
+    /// For lists: `linux`, `wasm`, or what else it is.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Class::Linux => "linux",
+            Class::WasmArtifact { .. } | Class::WasmRootfs { .. } => "wasm",
+            Class::ProxyWasm => "proxy-wasm",
+            Class::Spin => "spin",
+            Class::Windows => "windows",
+            Class::Other { .. } => "other",
+        }
+    }
+}
+
 /// The class, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classification {

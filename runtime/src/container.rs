@@ -366,14 +366,21 @@ impl Container {
         self.dir.join("log")
     }
 
+    /// Between the two calls `system prune` may take the folder for one that a killed command left: then once more.
     fn make_folder(&self) -> Result<Lock> {
-        fs::create_dir(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
-        self.lock()
+        for _ in 0..8 {
+            fs::create_dir(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
+            if let Ok(lock) = self.lock() {
+                return Ok(lock);
+            }
+        }
+        bail!("{} is removed as soon as it is made", self.dir.display())
     }
 
-    /// Waits for the lock.
+    /// Waits for the lock. Whoever had it may have removed the container meanwhile: then there is none.
     pub(crate) fn lock(&self) -> Result<Lock> {
-        lock_dir(&self.dir, FlockArg::LockExclusive)?.ok_or_else(|| no_such(&self.spec.name))
+        let lock = lock_dir(&self.dir, FlockArg::LockExclusive)?;
+        lock.filter(|_| self.dir.exists()).ok_or_else(|| no_such(&self.spec.name))
     }
 
     /// The lock; None if somebody else has it, or the container is gone.

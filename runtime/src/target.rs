@@ -55,11 +55,6 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
-    /// Of an image, if it is one that can run.
-    pub(crate) fn of(image: &Image) -> Option<Self> {
-        Target::of(image).ok().map(|target| target.kind())
-    }
-
     /// Whether a second program can join a running container of this kind.
     pub(crate) fn check_exec(self, name: &str) -> Result<()> {
         match self {

@@ -5,7 +5,7 @@ use images::{Image, classify::Form, program, program::Program};
 use serde_json::{Map, Value, json};
 use wasm_exec::NetworkGrant;
 
-use super::{image::selection, view};
+use super::image::selection;
 use crate::{
     cli::{ExplainArgs, ExplainFormat},
     host::Host,
@@ -34,11 +34,11 @@ fn fields(host: &Host, image: &Image) -> Result<Fields> {
     let mut put = |name: &str, value: Value| fields.push((name.to_owned(), value));
     put("name", json!(image.reference.as_ref().map(|reference| reference.familiar())));
     put("digest", json!(image.digest.to_string()));
-    put("kind", json!(view::kind_name(image)));
+    put("kind", json!(classification.class.kind()));
     put("rule", json!(classification.rule));
     put("reason", json!(classification.reason));
     put("warnings", json!(classification.warnings));
-    put("platform", json!(format!("{}/{}", image.config.os(), image.config.architecture())));
+    put("platform", json!(platform(host, image)?));
     put("size_bytes", json!(image.size_bytes));
     put("layers", json!(layers(image)));
     let target = match Target::of(image) {
@@ -58,6 +58,13 @@ fn fields(host: &Host, image: &Image) -> Result<Fields> {
         put("runs_here", json!(image.config.architecture().to_string() == host_architecture()));
     }
     Ok(fields)
+}
+
+/// From the config blob itself: an artifact's is no image config, but may name a platform all the same.
+fn platform(host: &Host, image: &Image) -> Result<Option<String>> {
+    let config: Value = serde_json::from_reader(host.store.blob(image.manifest.config().digest())?).unwrap_or_default();
+    let field = |name: &str| config.get(name).and_then(Value::as_str);
+    Ok(field("os").zip(field("architecture")).map(|(os, architecture)| format!("{os}/{architecture}")))
 }
 
 fn layers(image: &Image) -> Vec<String> {

@@ -107,7 +107,7 @@ pub(crate) fn pull(host: &Host, args: &PullArgs) -> Result<u8> {
     if args.quiet {
         println!("{reference}");
     } else {
-        println!("Digest: {}\nKind: {}\n{reference}", image.digest, view::kind_name(&image));
+        println!("Digest: {}\nKind: {}\n{reference}", image.digest, image.classification.class.kind());
     }
     Ok(0)
 }
@@ -200,7 +200,7 @@ fn is_named(image: &Image, wanted: &str) -> bool {
 fn matches(filters: &Filters, image: &Image) -> bool {
     let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
     filters.any("reference", |name| is_named(image, name))
-        && filters.any("kind", |kind| view::kind_name(image) == kind)
+        && filters.any("kind", |kind| image.classification.class.kind() == kind)
         && filters.any("dangling", |dangling| image.reference.is_none() == (dangling == "true"))
         && filters.labels(|name| labels.and_then(|labels| labels.get(name)).cloned())
 }

@@ -12,7 +12,6 @@ use crate::{
     mounts::{MountKind, MountSpec},
     output,
     spec::Network,
-    target::Kind,
 };
 
 /// One line of `ps`.
@@ -63,7 +62,7 @@ pub(crate) fn image_row(image: &Image, no_trunc: bool) -> Value {
         "Repository": image.reference.as_ref().map_or_else(none, |r| r.familiar_repository()),
         "Tag": image.reference.as_ref().and_then(|r| r.tag.clone()).unwrap_or_else(none),
         "Digest": image.digest.to_string(),
-        "Kind": kind_name(image),
+        "Kind": image.classification.class.kind(),
         "ID": match no_trunc {
             true => image.digest.to_string(),
             false => image.digest.digest().chars().take(12).collect(),
@@ -72,18 +71,6 @@ pub(crate) fn image_row(image: &Image, no_trunc: bool) -> Value {
         "CreatedAt": image.created.clone().unwrap_or_default(),
         "Size": output::size(image.size_bytes),
     })
-}
-
-/// `linux`, `wasm`, or what else it is.
-pub(crate) fn kind_name(image: &Image) -> String {
-    use images::Class;
-    match (&image.classification.class, Kind::of(image)) {
-        (_, Some(kind)) => kind.to_string(),
-        (Class::Windows, None) => "windows".to_owned(),
-        (Class::ProxyWasm, None) => "proxy-wasm".to_owned(),
-        (Class::Spin, None) => "spin".to_owned(),
-        (_, None) => "other".to_owned(),
-    }
 }
 
 /// `inspect` of a container.
@@ -197,7 +184,7 @@ pub(crate) fn image_details(image: &Image) -> Value {
         "Id": image.digest.to_string(),
         "RepoTags": image.reference.as_ref().map(|r| r.familiar()).into_iter().collect::<Vec<_>>(),
         "Created": image.created,
-        "Kind": kind_name(image),
+        "Kind": image.classification.class.kind(),
         "Rule": image.classification.rule,
         "Os": image.config.os().to_string(),
         "Architecture": image.config.architecture().to_string(),
