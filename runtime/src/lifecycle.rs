@@ -168,11 +168,11 @@ fn spawn_error(error: &SpawnError) -> anyhow::Error {
 fn make_cgroup(target: &Target, spec: &RunSpec) -> Result<Cgroup> {
     let cgroups = Cgroups::detect()?;
     let mut resources = target.resources(&spec.limits);
-    let unenforceable = cgroups.unenforceable(&resources);
+    let mut unenforceable = cgroups.unenforceable(&resources);
     if !unenforceable.is_empty() && target.memory_without_cgroup() {
         (resources.memory_bytes, resources.memory_swap_bytes) = (None, None);
+        unenforceable = cgroups.unenforceable(&resources);
     }
-    let unenforceable = cgroups.unenforceable(&resources);
     if !unenforceable.is_empty() {
         bail!("cannot enforce what was asked for, so {} is not started: {}", spec.name, unenforceable.join("; "));
     }

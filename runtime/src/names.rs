@@ -1,7 +1,5 @@
 //! Container ids, and names for containers whose user gave none.
 
-use std::{fs::File, io::Read};
-
 /// How much of an id is shown where `--no-trunc` is not given.
 pub(crate) const SHORT_ID_LENGTH: usize = 12;
 
@@ -14,8 +12,8 @@ pub(crate) enum NameError {
     )]
     Invalid { what: &'static str, found: String },
     /// The kernel gave no random bytes.
-    #[error("cannot read random bytes from /dev/urandom: {0}")]
-    NoRandom(#[from] std::io::Error),
+    #[error("the kernel gives no random bytes: {0}")]
+    NoRandom(getrandom::Error),
 }
 
 /// Makes a new id: 32 random bytes as 64 lower-case hexadecimal digits.
@@ -62,9 +60,9 @@ pub(crate) fn short_id(id: &str) -> &str {
     hex.get(..SHORT_ID_LENGTH).unwrap_or(hex)
 }
 
-fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+fn random<const N: usize>() -> Result<[u8; N], NameError> {
     let mut bytes = [0; N];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    getrandom::fill(&mut bytes).map_err(NameError::NoRandom)?;
     Ok(bytes)
 }
 

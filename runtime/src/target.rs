@@ -54,6 +54,15 @@ impl fmt::Display for Kind {
     }
 }
 
+/// What the program's process is kept from.
+struct Confinement {
+    seccomp: Option<seccomp::Filter>,
+    new_network: bool,
+    no_new_privileges: bool,
+    masked_paths: Vec<PathBuf>,
+    readonly_paths: Vec<PathBuf>,
+}
+
 impl Kind {
     /// Whether a second program can join a running container of this kind.
     pub(crate) fn check_exec(self, name: &str) -> Result<()> {
@@ -246,29 +255,52 @@ impl Target {
         let security = &spec.security;
         let base = if security.privileged { CapabilitySet::all() } else { CapabilitySet::docker_default() };
         let capabilities = base.adjusted(&security.cap_add, &security.cap_drop)?;
-        let unfiltered = security.privileged || security.seccomp_unconfined;
-        let (masked_paths, readonly_paths) = match self {
-            Target::Linux if !security.privileged => linux_defaults::hidden_paths(),
-            Target::Linux | Target::WasmBlob { .. } | Target::WasmFile { .. } => (Vec::new(), Vec::new()),
-        };
+        let confinement = self.confinement(spec, capabilities);
         Ok(Plan {
             root,
             root_readonly: spec.read_only || matches!(self, Target::WasmBlob { .. }),
             mounts,
-            masked_paths,
-            readonly_paths,
-            new_network: spec.network == Network::None,
+            masked_paths: confinement.masked_paths,
+            readonly_paths: confinement.readonly_paths,
+            new_network: confinement.new_network,
             hostname: Some(spec.hostname.clone()),
             cwd: PathBuf::from(if matches!(self, Target::WasmBlob { .. }) { "/" } else { &spec.cwd }),
             user,
             capabilities,
-            no_new_privileges: !security.new_privileges_allowed && !security.privileged,
-            seccomp: (!unfiltered).then(|| seccomp::docker_default(capabilities)),
+            no_new_privileges: confinement.no_new_privileges,
+            seccomp: confinement.seccomp,
             rlimits: self.rlimits(spec),
             cgroup: Some(cgroup),
             stdio,
             entry,
         })
+    }
+
+    fn confinement(&self, spec: &RunSpec, capabilities: CapabilitySet) -> Confinement {
+        let security = &spec.security;
+        let filtered = !(security.privileged || security.seccomp_unconfined);
+        let offline = spec.network == Network::None;
+        match self {
+            Target::Linux => {
+                let hidden = if security.privileged { Default::default() } else { linux_defaults::hidden_paths() };
+                Confinement {
+                    seccomp: filtered.then(|| seccomp::docker_default(capabilities)),
+                    new_network: offline,
+                    no_new_privileges: !security.new_privileges_allowed && !security.privileged,
+                    masked_paths: hidden.0,
+                    readonly_paths: hidden.1,
+                }
+            }
+            // The engine executes no other program, so there are no privileges to gain. Behind its filter no socket can
+            // be made, so it needs no network namespace, which is the dearest of all, to be without a network.
+            Target::WasmBlob { .. } | Target::WasmFile { .. } => Confinement {
+                seccomp: filtered.then(|| seccomp::engine(!offline)),
+                new_network: offline && !filtered,
+                no_new_privileges: true,
+                masked_paths: Vec::new(),
+                readonly_paths: Vec::new(),
+            },
+        }
     }
 
     fn rlimits(&self, spec: &RunSpec) -> Vec<(u32, u64, u64)> {

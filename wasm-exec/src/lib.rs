@@ -15,6 +15,7 @@ mod outcome;
 mod preopens;
 mod run;
 mod stdio;
+mod wasi_p1;
 mod watch;
 
 pub use cache::{CacheError, CodeCache, Compiled};

@@ -3,27 +3,26 @@
 use crate::{
     imports,
     run::{RunError, State},
+    wasi_p1,
 };
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Store};
-use wasmtime_wasi::{I32Exit, p1};
 
-const WASI_P1: &str = "wasi_snapshot_preview1";
 const START: &str = "_start";
 
 /// All that a module can import.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi)?;
-    // wasmtime-wasi's own takes a status over 125 for an error; a process may end with any.
-    linker.allow_shadowing(true);
-    linker.func_wrap(WASI_P1, "proc_exit", |status: i32| -> wasmtime::Result<()> { Err(I32Exit(status).into()) })?;
+    wasi_p1::add_all(&mut linker)?;
     Ok(linker)
 }
 
 /// Checks that the module can be started and that all its imports are there.
 pub(crate) fn prepare(engine: &Engine, module: &Module) -> Result<InstancePre<State>, RunError> {
     check_entry(module)?;
-    let linker = linker(engine).map_err(RunError::engine)?;
+    let mut linker = Linker::new(engine);
+    for import in module.imports().filter(|import| import.module() == wasi_p1::MODULE) {
+        wasi_p1::add(&mut linker, import.name()).map_err(RunError::engine)?;
+    }
     linker.instantiate_pre(module).map_err(|error| missing(engine, module, &error))
 }
 

@@ -8,7 +8,7 @@ use crate::{
     stdio::Output,
     watch::{self, Watched},
 };
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, mem::ManuallyDrop, path::PathBuf, time::Duration};
 use tokio::runtime::{self, Runtime};
 use wasmtime::{Engine, InstancePre, Store};
 use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx, p2::bindings::CommandPre};
@@ -140,19 +140,19 @@ enum Ready {
 
 /// Runs the program in this process to its end.
 ///
-/// Call it in a process of its own: it takes the process's stdio, installs signal handlers for traps, blocks in every
-/// call of the program's to its host, and may leave a thread behind that waits for standard input or, after a time-out,
-/// for something else. Whatever ends the program is in the report; an error means that nothing of it ran.
+/// Call it in a process of its own that ends right after: it takes the process's stdio, installs signal handlers for
+/// traps, blocks in every call of the program's to its host, leaves the program's memory as it is, and may leave a thread
+/// behind that waits for standard input or, after a time-out, for something else. Whatever ends the program is in the report; an error means that nothing of it ran.
 pub fn run(command: Command) -> Result<Report, RunError> {
     if command.fuel.is_some() && !command.code.fuel {
         return Err(RunError::NotCounting);
     }
-    let engine = engine::runner(command.code.fuel).map_err(RunError::engine)?;
+    let engine = ManuallyDrop::new(engine::runner(command.code.fuel).map_err(RunError::engine)?);
     let memory = MemorySum::new(command.memory_bytes);
     let Some(limit) = command.timeout else { return execute(&engine, command, &memory, None) };
 
     let work = {
-        let (engine, memory) = (engine.clone(), memory.clone());
+        let (engine, memory) = (Engine::clone(&engine), memory.clone());
         move |watched| execute(&engine, command, &memory, Some(watched))
     };
     match watch::within(limit, &engine, work) {
@@ -163,6 +163,9 @@ pub fn run(command: Command) -> Result<Report, RunError> {
 }
 
 /// Runs the program in this thread.
+///
+/// Nothing is dropped: the process ends now, and the kernel takes its memory back faster than it can be unmapped and freed
+/// piece by piece.
 fn execute(
     engine: &Engine,
     command: Command,
@@ -170,15 +173,17 @@ fn execute(
     watched: Option<Watched>,
 ) -> Result<Report, RunError> {
     let fuel = command.code.fuel.then(|| command.fuel.unwrap_or(u64::MAX));
-    let mut store = store(engine, &command, memory.clone(), fuel)?;
+    let mut store = ManuallyDrop::new(store(engine, &command, memory.clone(), fuel)?);
     if let Some(watched) = watched {
         watched.attach(&mut store);
     }
-    let ready = match load::load(engine, command.code)? {
-        Program::Module(module) => Ready::Module(module::prepare(engine, &module)?),
-        Program::Component(component) => Ready::Component(component::prepare(engine, &component)?),
-    };
+    let program = ManuallyDrop::new(load::load(engine, command.code)?);
+    let ready = ManuallyDrop::new(match &*program {
+        Program::Module(module) => Ready::Module(module::prepare(engine, module)?),
+        Program::Component(component) => Ready::Component(component::prepare(engine, component)?),
+    });
     let runtime = event_loop(command.network).map_err(|error| RunError::Thread { what: "the event loop", error })?;
+    let runtime = ManuallyDrop::new(runtime);
 
     let ended = runtime.block_on(ready.start(&mut store));
     let outcome = match ended {

@@ -39,8 +39,14 @@ pub(crate) fn within<T: Send + 'static>(
     work: impl FnOnce(Watched) -> T + Send + 'static,
 ) -> io::Result<Option<T>> {
     let (sender, noticed) = mpsc::channel();
-    let worker = thread::Builder::new().name("guest".into()).spawn(move || work(Watched(sender)))?;
-    // The sender goes with the work, so "disconnected" means that it is done.
+    let worker = thread::Builder::new().name("guest".into()).spawn(move || {
+        // The store keeps the other one, and outlives the work.
+        let done = sender.clone();
+        let result = work(Watched(sender));
+        let _ = done.send(());
+        result
+    })?;
+    // Whether the program has noticed, is done, or has panicked: in each case the thread ends now.
     if noticed.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
         engine.increment_epoch();
         if noticed.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {

@@ -5,6 +5,7 @@ mod catalog;
 mod command;
 mod fixtures;
 mod layout;
+mod link_order;
 mod paths;
 mod push;
 mod registry;
@@ -29,6 +30,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
     --runs N, -n N    so many runs of each (100)
     --podman          podman too
     --readme          puts the table into README.md
+  link-order        follows starts of both kinds, and writes which functions belong together to runtime/link-order.txt
   fixtures          makes what tests and benchmarks run on, and prints the environment that names it
   registry          serves the test images until it is ended; writes the environment to target/fixtures/env
 ";
@@ -49,6 +51,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
     match words {
         ["test", options @ ..] => test::run(test::Options::parse(options)?),
         ["bench", options @ ..] => bench::run(options),
+        ["link-order"] => link_order::write(),
         ["fixtures"] => make_fixtures(),
         ["registry"] => serve_registry(),
         [] | ["help" | "-h" | "--help"] => {

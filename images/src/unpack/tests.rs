@@ -262,14 +262,17 @@ fn a_layers_own_links_are_followed_inside_the_root() {
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
+/// What hostile entries try to make beside the root; nobody else makes it.
+const OUTSIDE: &str = "amphora-test-was-here";
+
 #[test]
 fn hostile_entries_are_refused() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     let secret_name = secret.path().to_str().unwrap();
     let long = "a/".repeat(3000);
     let table: Vec<(&str, Archive)> = vec![
-        ("parent", Archive::default().file("../../x", "")),
-        ("parent in the middle", Archive::default().file("a/../../x", "")),
+        ("parent", Archive::default().file(&format!("../../{OUTSIDE}"), "")),
+        ("parent in the middle", Archive::default().file(&format!("a/../../{OUTSIDE}"), "")),
         ("hard link out", Archive::default().hard_link("x", "../../etc/passwd")),
         ("hard link to a file outside", Archive::default().hard_link("x", secret_name)),
         (
@@ -284,7 +287,7 @@ fn hostile_entries_are_refused() {
         ("whiteout of nothing", Archive::default().file("a/.wh.", "")),
         ("root as a file", Archive::default().file("./", "").file(".", "")),
         ("empty link", Archive::default().symlink("a", "")),
-        ("PAX path out", Archive::default().pax(&[("path", b"../x")]).file("fine", "")),
+        ("PAX path out", Archive::default().pax(&[("path", format!("../{OUTSIDE}").as_bytes())]).file("fine", "")),
         ("PAX path with NUL", Archive::default().pax(&[("path", b"a\0b")]).file("fine", "")),
         ("PAX path too long", Archive::default().pax(&[("path", long.as_bytes())]).file("fine", "")),
         ("PAX size", Archive::default().pax(&[("size", b"18446744073709551615")]).file("fine", "")),
@@ -296,7 +299,7 @@ fn hostile_entries_are_refused() {
         let (target, result) = archive.unpack();
         let message = result.expect_err(name).to_string();
         println!("{name}: {message}");
-        assert!(!target.path().parent().unwrap().join("x").exists(), "{name}");
+        assert!(!target.path().parent().unwrap().join(OUTSIDE).exists(), "{name}");
     }
     assert_eq!(fs::read(secret.path()).unwrap(), b"");
 }

@@ -186,7 +186,10 @@ impl Cgroups {
     pub fn unenforceable(&self, wanted: &Resources) -> Vec<String> {
         let mut sentences = Vec::new();
         for controller in Controller::ALL {
-            if let Some((flag, reason)) = controller.flag(wanted).zip(self.obstacle(controller)) {
+            // The machine is looked at only for what is wanted.
+            if let Some(flag) = controller.flag(wanted)
+                && let Some(reason) = self.obstacle(controller)
+            {
                 sentences.push(format!("{flag} cannot be enforced: {reason}"));
             }
         }

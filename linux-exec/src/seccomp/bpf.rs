@@ -6,6 +6,7 @@
 use super::table::{Action, NAMESPACES, PERSONALITIES, REFUSED_FAMILIES, TABLE_LEN};
 use linux_raw_sys::{
     errno,
+    general::CLONE_THREAD,
     ptrace::{BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_LD, BPF_RET},
 };
 
@@ -88,6 +89,7 @@ impl Program {
             Action::Allow => self.answer(ALLOW),
             Action::AllowFamilies => self.judge(IF_EQUAL, &REFUSED_FAMILIES, ERRNO | errno::EPERM, ALLOW),
             Action::AllowPersonalities => self.judge(IF_EQUAL, &PERSONALITIES, ALLOW, ERRNO | errno::EPERM),
+            Action::AllowThread => self.judge(IF_ANY_BIT, &[CLONE_THREAD], ALLOW, ERRNO | errno::EPERM),
             Action::AllowWithoutNamespaces => self.judge(IF_ANY_BIT, &[NAMESPACES], ERRNO | errno::EPERM, ALLOW),
         }
     }

@@ -21,6 +21,8 @@ pub(super) enum Action {
     AllowPersonalities,
     /// `clone`: goes ahead where none of [`NAMESPACES`] is asked for.
     AllowWithoutNamespaces,
+    /// `clone`: goes ahead for a thread, that is with CLONE_THREAD.
+    AllowThread,
 }
 
 /// One more than the newest number that the profile knows.
@@ -70,7 +72,7 @@ pub(super) const fn actions(capabilities: CapabilitySet) -> [Action; TABLE_LEN] 
     table
 }
 
-const fn set(table: &mut [Action; TABLE_LEN], numbers: &[u32], action: Action) {
+pub(super) const fn set(table: &mut [Action; TABLE_LEN], numbers: &[u32], action: Action) {
     let mut index = 0;
     while index < numbers.len() {
         table[numbers[index] as usize] = action;

@@ -147,6 +147,49 @@ fn capabilities_open_their_calls() {
 }
 
 #[test]
+fn an_engine_may_do_little() {
+    let files_memory_time_and_threads =
+        [__NR_read, __NR_write, __NR_openat, __NR_mmap, __NR_futex, __NR_clock_gettime, __NR_ppoll, __NR_getrandom];
+    let sockets = [__NR_socket, __NR_connect, __NR_socketpair, __NR_recvmsg];
+    let never = [
+        __NR_execve,
+        __NR_execveat,
+        __NR_kill,
+        __NR_ptrace,
+        __NR_process_vm_writev,
+        __NR_pidfd_getfd,
+        __NR_mount,
+        __NR_unshare,
+        __NR_setns,
+        __NR_setuid,
+        __NR_prctl,
+        __NR_chroot,
+        __NR_mknodat,
+        __NR_fchmodat,
+        __NR_shmget,
+        __NR_mq_open,
+        __NR_io_uring_setup,
+        __NR_bpf,
+    ];
+    for with_sockets in [false, true] {
+        let filter = engine(with_sockets);
+        for number in files_memory_time_and_threads {
+            assert_eq!(judge(&filter, number, 0), Answer::Allow, "{number}");
+        }
+        for number in sockets {
+            assert_eq!(judge(&filter, number, 1), if with_sockets { Answer::Allow } else { EPERM }, "{number}");
+        }
+        for number in never {
+            assert_eq!(judge(&filter, number, 0), EPERM, "{number}");
+        }
+        assert_eq!(judge(&filter, __NR_socket, 40), EPERM, "AF_VSOCK");
+        assert_eq!(judge(&filter, __NR_clone, u64::from(CLONE_THREAD | CLONE_VM)), Answer::Allow);
+        assert_eq!(judge(&filter, __NR_clone, 17), EPERM, "a process");
+        assert_eq!(judge(&filter, __NR_clone3, 0), ENOSYS, "a C library then uses clone");
+    }
+}
+
+#[test]
 fn unknown_numbers_and_foreign_conventions() {
     let filter = with(&[]);
     for number in [__NR_removexattrat + 1, 1000, 0x4000_0000, 0x4000_0001, u32::MAX] {
@@ -164,9 +207,10 @@ fn every_number_gets_what_the_table_says_in_few_steps() {
         for (number, action) in table::actions(CapabilitySet(set)).iter().enumerate() {
             let (answer, steps) = run(&filter, HERE, u32::try_from(number).unwrap(), u64::MAX);
             let expected = match action {
-                table::Action::Allow | table::Action::AllowFamilies | table::Action::AllowPersonalities => {
-                    Answer::Allow
-                }
+                table::Action::Allow
+                | table::Action::AllowFamilies
+                | table::Action::AllowPersonalities
+                | table::Action::AllowThread => Answer::Allow,
                 table::Action::Refuse | table::Action::AllowWithoutNamespaces => EPERM,
                 table::Action::Unknown => ENOSYS,
             };

@@ -1,6 +1,6 @@
 //! As root.
 use crate::{
-    Case, rootless,
+    Case, engine, rootless,
     sandbox::{MASKED, READ_ONLY, Sandbox, finish, part, piped, plan, read_terminal, root_user, run, sleeping},
 };
 use linux_exec::{
@@ -45,6 +45,10 @@ pub(crate) const CASES: &[Case] = &[
     ("cgroup_joined_is_the_root_seen", cgroup_joined_is_the_root_seen),
     ("terminal", terminal),
     ("function_as_first_process", function_as_first_process),
+    (
+        "an_engine_executes_nothing_and_has_sockets_only_if_granted",
+        engine::an_engine_executes_nothing_and_has_sockets_only_if_granted,
+    ),
     ("join_a_running_container", join_a_running_container),
     ("join_with_a_terminal", join_with_a_terminal),
     ("programs_are_found_beneath_the_root", programs_are_found_beneath_the_root),

@@ -7,7 +7,7 @@ use crate::{
 use clap::{ArgAction, Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(override_usage = "amphora run [OPTIONS] IMAGE [COMMAND] [ARG...]")]
 pub(crate) struct RunArgs {
     /// Run in the background and print the container's id
@@ -28,7 +28,7 @@ pub(crate) struct CreateArgs {
 }
 
 // What `run` and `create` share, as typed. `-h` is the host name, as with Docker, so help has only its long form.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(disable_help_flag = true, arg(help_flag()))]
 pub(crate) struct ContainerArgs {
     /// Add a Linux capability
@@ -139,7 +139,7 @@ pub(crate) struct ContainerArgs {
     // The image, then what replaces its command (Linux) or is passed to it (Wasm). One argument to the parser, so that
     // nothing after the image is read as an option of ours.
     #[arg(value_name = "IMAGE [COMMAND] [ARG...]", required = true, trailing_var_arg = true, hide = true)]
-    words: Vec<String>,
+    pub(super) words: Vec<String>,
 }
 
 impl ContainerArgs {
@@ -205,9 +205,10 @@ fn parsed<T>(
 }
 
 /// `--network`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum NetworkChoice {
     /// Loopback only.
+    #[default]
     None,
     /// The host's.
     Host,
@@ -222,18 +223,20 @@ fn parse_network(text: &str) -> Result<NetworkChoice, &'static str> {
 }
 
 /// `--prefer`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PreferChoice {
     // The host's Linux manifest, then Wasm
+    #[default]
     Linux,
     // Wasm, then the host's Linux manifest
     Wasm,
 }
 
 /// `--pull`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PullPolicy {
     // When the store has no such image
+    #[default]
     Missing,
     // Each time
     Always,

@@ -148,7 +148,9 @@ fn both_kinds_are_behind_the_same_walls() {
                 Err(error) => println!("skipped: {namespace} of {tag} cannot be looked at: {error}"),
                 Ok(theirs) => {
                     let ours = fs::metadata(format!("/proc/self/ns/{namespace}")).expect("our own").ino();
-                    assert_ne!(theirs.ino(), ours, "{tag}: {namespace}");
+                    // Behind its filter a Wasm program makes no sockets, so it needs no network of its own.
+                    let shared = namespace == "net" && tag != "linux";
+                    assert_eq!(theirs.ino() == ours, shared, "{tag}: {namespace}");
                 }
             }
         }
