@@ -73,8 +73,9 @@ impl Launch<'_> {
     }
 
     fn clone(&mut self, reader: &OwnedFd, writer: &OwnedFd) -> Result<sys::Cloned, SpawnError> {
-        let mut stack = Stack::new().map_err(|errno| SpawnError::new("map a stack", errno))?;
-        let memory = if self.share_memory { Memory::Shared(&mut stack) } else { Memory::Copied };
+        let stack = self.share_memory.then(Stack::new).transpose();
+        let mut stack = stack.map_err(|errno| SpawnError::new("map a stack", errno))?;
+        let memory = stack.as_mut().map_or(Memory::Copied, Memory::Shared);
         let _signals = SignalsBlocked::new().map_err(|errno| SpawnError::new("block signals", errno))?;
         let (steps, last) = (&self.steps, &mut self.last);
         let mut child = || run(steps, last, reader.as_fd(), writer.as_fd());

@@ -93,6 +93,7 @@ pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
     let container = host.containers.find(id)?;
     // A session of its own: closing the user's terminal is none of its business. Fails only for a group leader.
     let _ = nix::unistd::setsid();
+    container.writable()?;
     let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
     // Whoever started us holds the container's lock, and has seen that it does not run.
     let started =
@@ -339,7 +340,7 @@ pub(crate) fn kill_and_wait(container: &Container) -> Result<()> {
 
 /// Removes a container that does not run. Its anonymous volumes go with it when `volumes`.
 pub(crate) fn remove(host: &Host, container: &Container, volumes: bool) -> Result<()> {
-    if container.spec.auto_remove && !container.dir().exists() {
+    if container.spec.auto_remove && !container.exists() {
         return Ok(());
     }
     // Under the lock, as one that is being started now would run by then.

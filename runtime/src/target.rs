@@ -223,7 +223,7 @@ impl Target {
         let user = find_user(spec, &root)?;
         let (entry, report, mounts, timeout_grace) = match self {
             Target::Linux => {
-                let files = linux_defaults::network_files(spec, container.dir())?;
+                let files = linux_defaults::network_files(spec, container.writable()?)?;
                 let mounts: Vec<_> = linux_defaults::mounts(spec).into_iter().chain(files).chain(user_mounts).collect();
                 (linux_entry(spec, &root, &user, &mounts)?, None, mounts, Duration::ZERO)
             }
@@ -318,7 +318,8 @@ impl Target {
         match self {
             Target::Linux | Target::WasmFile { .. } => {
                 let layers = host.store.layers(image)?;
-                let (upper, work) = (container.dir().join("upper"), container.dir().join("work"));
+                let writable = container.writable()?;
+                let (upper, work) = (writable.join("upper"), writable.join("work"));
                 for dir in [&upper, &work] {
                     make_dir(dir)?;
                 }

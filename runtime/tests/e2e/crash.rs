@@ -172,3 +172,31 @@ fn prune_spares_what_runs_and_what_is_used() {
     sandbox.ok(["start", "runs"]);
     assert_eq!(sandbox.inspect("runs", ".State.Running"), "true");
 }
+
+#[test]
+fn a_reboot_forgets_containers_that_are_removed_when_they_end_and_keeps_the_others() {
+    let Some((sandbox, [hello])) = Sandbox::with(["hello:linux"]) else { return };
+    sandbox.ok(["run", "-d", "--rm", "--name", "passing", &sandbox.pull("sleep:linux"), "1000"]);
+    assert_eq!(sandbox.stored("writable").len(), 1);
+    let passing = Pid::from_raw(sandbox.inspect("passing", ".State.Pid").parse().expect("a pid"));
+    let supervisor = Pid::from_raw(supervisor_of(&sandbox, "passing"));
+    for pid in [supervisor, passing] {
+        // The first one takes the second one with it.
+        let _ = signal::kill(pid, Signal::SIGKILL);
+        until("it is gone", || (!is_alive(pid.as_raw())).then_some(()));
+    }
+    // A reboot removes the cgroup too, which here only prune can, and that would take the writable layer along.
+    let (writable, aside) = (sandbox.root().join("writable"), sandbox.root().join("aside"));
+    fs::rename(&writable, &aside).expect("the writable layers");
+    sandbox.ok(["system", "prune", "-f"]);
+    sandbox.ok(["create", "--name", "kept", &hello]);
+    fs::rename(&aside, &writable).expect("the writable layers");
+    fs::remove_dir_all(sandbox.runroot()).expect("what a reboot removes");
+    assert_eq!(sandbox.ok(["ps", "-a", "--format", "{{.Names}}"]), "kept\n");
+    let found = sandbox.run(["system", "check"]);
+    assert!(found.code == Some(1) && found.stdout.contains("writable layer without a container"), "{found}");
+    sandbox.ok(["run", "--rm", "--name", "passing", &hello]);
+    assert_eq!(sandbox.ok(["start", "-a", "kept"]), "hello from linux\n");
+    recovers(&sandbox);
+    assert_eq!(sandbox.stored("writable"), [""; 0]);
+}

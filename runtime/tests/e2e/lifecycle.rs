@@ -238,6 +238,14 @@ fn a_name_belongs_to_one_container() {
     assert!(message.contains("\"taken\"") && message.contains("rm taken"), "{message}");
     sandbox.ok(["rm", "taken"]);
     sandbox.ok(["run", "--rm", "--name", "taken", &hello]);
+    sandbox.ok(["create", "--rm", "--name", "taken", &hello]);
+    let message = sandbox.fails(125, ["create", "--name", "taken", &hello]);
+    assert!(message.contains("\"taken\"") && message.contains("rm taken"), "{message}");
+    sandbox.ok(["rm", "taken"]);
+    sandbox.ok(["create", "--name", "taken", &hello]);
+    let message = sandbox.fails(125, ["run", "--rm", "--name", "taken", &hello]);
+    assert!(message.contains("\"taken\"") && message.contains("rm taken"), "{message}");
+    sandbox.ok(["rm", "taken"]);
     sandbox.ok(["run", "--name", "taken", &hello]);
     let message = sandbox.fails(125, ["run", "--name", "not a name", &hello]);
     assert!(message.contains("not a name"), "{message}");

@@ -64,7 +64,7 @@ fn twenty_runs_of_both_kinds_at_once_all_succeed_and_leave_nothing() {
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), output), "{number}: {ended}");
     }
     assert_eq!(sandbox.ok(["ps", "-aq"]), "");
-    for folder in ["containers", "names"] {
+    for folder in ["containers", "names", "writable", "running"] {
         assert_eq!(sandbox.stored(folder), [""; 0], "{folder}");
     }
     sandbox.check_clean();

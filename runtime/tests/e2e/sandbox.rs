@@ -172,9 +172,10 @@ impl Sandbox {
         assert_eq!(ended.code, Some(0), "system check: {ended}");
     }
 
-    /// What is under a folder of ROOT; nothing if it is not there.
+    /// What is under a folder of ROOT and RUNROOT; nothing if it is not there.
     pub(crate) fn stored(&self, folder: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.root().join(folder)).into_iter().flatten();
+        let folders = [self.root().join(folder), self.runroot().join(folder)];
+        let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten());
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
     }
 
@@ -196,7 +197,16 @@ impl Sandbox {
         }
         step(&["system", "check"]);
         step(&["system", "prune", "-a", "-f"]);
-        for folder in ["containers", "names", "layers", "compiled", "image-layout/blobs/sha256", "temporary"] {
+        for folder in [
+            "containers",
+            "names",
+            "writable",
+            "running",
+            "layers",
+            "compiled",
+            "image-layout/blobs/sha256",
+            "temporary",
+        ] {
             let left = self.stored(folder);
             if !left.is_empty() {
                 wrong.push(format!("after system prune -a there is something in ROOT/{folder}: {left:?}"));

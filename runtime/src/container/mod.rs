@@ -1,30 +1,40 @@
-//! Containers on disk.
+//! Containers and their records.
 //!
 //! ```text
-//! ROOT/containers/ID/spec.json   what it is to be; the container exists when this file does
-//!                    ended.json  how the last run ended
-//!                    log         its output, if it is kept
+//! ROOT/containers/ID/spec.json     what it is to be; the container exists when this file does
+//!                    ended.json    how the last run ended
+//!                    log           its output, if it is kept
 //!                    upper/ work/  the writable layer
-//! ROOT/names/NAME -> ID          claims a name: symlink(2) fails if it is taken
-//! RUNROOT/running/ID.json        the run that is going on: pids and their start times
+//! ROOT/names/NAME -> ID            claims a name: symlink(2) fails if it is taken
+//! RUNROOT/running/ID.json          the run that is going on: pids and their start times
+//!
+//! RUNROOT/containers/ID/spec.json  with --rm: it goes when it ends, and at a reboot
+//! RUNROOT/names/NAME -> ID
+//! ROOT/writable/ID/                with --rm, where needed: log, upper/, work/, which can be large
 //! ```
 //!
 //! Locking: `start`, `rm` and the end of a run hold flock(2) on `containers/ID` itself. Every file appears by rename.
 //! A record of a run whose processes are gone is recognised by pid and start time and counts as ended.
 
+mod files;
+mod shelf;
+
 use std::{
     fs,
-    io::{self, ErrorKind},
-    os::fd::OwnedFd,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 use linux_exec::process::Process;
-use nix::fcntl::{Flock, FlockArg};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use nix::fcntl::FlockArg;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use files::{Lock, write_json};
 
 use crate::{mounts::MountKind, names, spec::RunSpec};
+use files::{folder_entries, lock_dir, make_private_folder, read_json, remove_if, try_lock};
+use shelf::Shelf;
 
 /// Where everything lies.
 #[derive(Debug, Clone)]
@@ -36,16 +46,12 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    fn containers(&self) -> PathBuf {
-        self.root.join("containers")
-    }
-
-    fn names(&self) -> PathBuf {
-        self.root.join("names")
-    }
-
     fn running(&self) -> PathBuf {
         self.runroot.join("running")
+    }
+
+    fn writable(&self) -> PathBuf {
+        self.root.join("writable")
     }
 
     /// Compiled Wasm programs.
@@ -150,41 +156,58 @@ impl Status {
     }
 }
 
-/// All containers of one ROOT.
+/// All containers of one ROOT and RUNROOT.
 pub(crate) struct Containers {
     paths: Paths,
+    /// For what outlives a reboot.
+    kept: Shelf,
+    /// For what is removed when it ends.
+    passing: Shelf,
 }
 
 /// One container.
 pub(crate) struct Container {
     pub(crate) spec: RunSpec,
+    /// Its records, and its lock.
     dir: PathBuf,
+    /// What it writes, on disk; another folder than `dir` for what is removed when it ends.
+    writable: PathBuf,
     running: PathBuf,
 }
-
-/// The lock of one container; released when dropped.
-pub(crate) type Lock = Flock<OwnedFd>;
 
 impl Containers {
     /// Nothing is made before the first container is.
     pub(crate) fn new(paths: &Paths) -> Self {
-        Self { paths: paths.clone() }
+        let (kept, passing) = (Shelf::in_folder(&paths.root), Shelf::in_folder(&paths.runroot));
+        Self { paths: paths.clone(), kept, passing }
+    }
+
+    fn shelves(&self) -> [&Shelf; 2] {
+        [&self.passing, &self.kept]
+    }
+
+    /// The shelf of a container, and the other one.
+    fn shelves_for(&self, spec: &RunSpec) -> (&Shelf, &Shelf) {
+        if spec.auto_remove { (&self.passing, &self.kept) } else { (&self.kept, &self.passing) }
     }
 
     fn handle(&self, spec: RunSpec) -> Container {
-        let dir = self.paths.containers().join(&spec.id);
+        let dir = self.shelves_for(&spec).0.folder(&spec.id);
+        let writable = if spec.auto_remove { self.paths.writable().join(&spec.id) } else { dir.clone() };
         let running = self.paths.running().join(format!("{}.json", spec.id));
-        Container { spec, dir, running }
+        Container { spec, dir, writable, running }
     }
 
     /// Claims the name and writes the container down. The lock comes with it, so that nobody sees it half made.
     pub(crate) fn create(&self, spec: RunSpec) -> Result<(Container, Lock)> {
-        make_folders(&[&self.paths.containers(), &self.paths.names(), &self.paths.running()])?;
+        let (shelf, other) = self.shelves_for(&spec);
+        shelf.make()?;
+        make_private_folder(&self.paths.running())?;
         let container = self.handle(spec);
         let lock = container.make_folder()?;
-        let made = self.claim_name(&container.spec).and_then(|()| {
+        let made = claim_name(&container.spec, shelf, other).and_then(|()| {
             write_json(&container.dir.join("spec.json"), &container.spec)
-                .inspect_err(|_| self.drop_name(&container.spec))
+                .inspect_err(|_| _ = shelf.drop_name(&container.spec))
         });
         if made.is_err() {
             // Best effort: what cannot be removed here, `system prune` recognises.
@@ -193,64 +216,19 @@ impl Containers {
         made.map(|()| (container, lock))
     }
 
-    /// The folder that the link leads to is there and locked by now: a link to none, or to one that nobody holds and that
-    /// has no spec, was left by a killed command and is taken over, by one command at a time.
-    fn claim_name(&self, spec: &RunSpec) -> Result<()> {
-        if self.link_name(spec)? {
-            return Ok(());
-        }
-        let _one_at_a_time = lock_dir(&self.paths.names(), FlockArg::LockExclusive)?;
-        let link = self.paths.names().join(&spec.name);
-        let owner = fs::read_link(&link).unwrap_or_default();
-        if self.is_dead(&owner)? {
-            // Gone already is fine: then the link is free, or somebody else's.
-            let _ = fs::remove_file(&link);
-            if self.link_name(spec)? {
-                return Ok(());
-            }
-        }
-        let short: String = owner.to_string_lossy().chars().take(12).collect();
-        bail!(
-            "the container name \"{}\" is taken by container {short}; remove it (amphora rm {0}) or choose another name",
-            spec.name
-        )
-    }
-
-    /// False if the name is taken.
-    fn link_name(&self, spec: &RunSpec) -> Result<bool> {
-        let link = self.paths.names().join(&spec.name);
-        match std::os::unix::fs::symlink(&spec.id, &link) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("cannot make {}", link.display())),
-        }
-    }
-
-    /// Best effort: a link to nothing is taken over by whoever wants the name.
-    fn drop_name(&self, spec: &RunSpec) {
-        let _ = fs::remove_file(self.paths.names().join(&spec.name));
-    }
-
-    /// Whether nobody makes or has made the container of this id.
-    fn is_dead(&self, id: &Path) -> Result<bool> {
-        let dir = self.paths.containers().join(id);
-        if !dir.exists() {
-            return Ok(true);
-        }
-        Ok(try_lock(&dir)?.is_some() && !dir.join("spec.json").exists())
-    }
-
     /// Whether a container has this name.
     pub(crate) fn has_name(&self, name: &str) -> bool {
-        self.paths.names().join(name).symlink_metadata().is_ok()
+        self.shelves().iter().any(|shelf| shelf.owner(name).is_some())
     }
 
     /// Finds a container by name, id, or unique prefix of an id.
     pub(crate) fn find(&self, wanted: &str) -> Result<Container> {
-        let id = match fs::read_link(self.paths.names().join(wanted)) {
-            Ok(id) if !wanted.is_empty() && !wanted.contains('/') => id.to_string_lossy().into_owned(),
-            _ => self.find_by_prefix(wanted)?,
-        };
+        for id in self.shelves().iter().filter_map(|shelf| shelf.owner(wanted)) {
+            if let Some(container) = self.load(&id)? {
+                return Ok(container);
+            }
+        }
+        let id = self.find_by_prefix(wanted)?;
         self.load(&id)?.ok_or_else(|| no_such(wanted))
     }
 
@@ -274,35 +252,37 @@ impl Containers {
         Ok(all)
     }
 
-    /// Names of the folders under `containers/`.
+    /// The ids of all containers, half-made ones too.
     pub(crate) fn ids(&self) -> Result<Vec<String>> {
-        let dir = self.paths.containers();
-        let entries = match fs::read_dir(&dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.with_context(|| format!("cannot list {}", dir.display()))?,
-        };
-        Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+        Ok([self.passing.ids()?, self.kept.ids()?].concat())
     }
 
     /// The container of an id; None if its folder has no spec.
     pub(crate) fn load(&self, id: &str) -> Result<Option<Container>> {
-        let path = self.paths.containers().join(id).join("spec.json");
-        Ok(read_json::<RunSpec>(&path)?.map(|spec| self.handle(spec)))
+        for shelf in self.shelves() {
+            if let Some(spec) = read_json::<RunSpec>(&shelf.folder(id).join("spec.json"))? {
+                return Ok(Some(self.handle(spec)));
+            }
+        }
+        Ok(None)
     }
 
     /// What killed processes left behind, each with a sentence; removed when `remove`.
     pub(crate) fn check(&self, remove: bool) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        for id in self.ids()? {
-            self.check_folder(&id, remove, &mut found)?;
+        for shelf in self.shelves() {
+            for id in shelf.ids()? {
+                self.check_folder(shelf, &id, remove, &mut found)?;
+            }
+            shelf.check_names(remove, &mut found)?;
         }
-        self.check_links(&self.paths.names(), remove, &mut found)?;
+        self.check_writable(remove, &mut found)?;
         self.check_records(remove, &mut found)?;
         Ok(found)
     }
 
-    fn check_folder(&self, id: &str, remove: bool, found: &mut Vec<String>) -> Result<()> {
-        let dir = self.paths.containers().join(id);
+    fn check_folder(&self, shelf: &Shelf, id: &str, remove: bool, found: &mut Vec<String>) -> Result<()> {
+        let dir = shelf.folder(id);
         let Some(_lock) = try_lock(&dir)? else { return Ok(()) };
         let (container, what) = match self.load(id) {
             Err(_) => (None, "container with a damaged record"),
@@ -313,17 +293,22 @@ impl Containers {
         found.push(format!("{what}: {}", dir.display()));
         match (remove, container) {
             (true, Some(container)) => container.delete(&self.paths),
-            (true, None) => fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display())),
+            (true, None) => remove_folder(&dir),
             (false, _) => Ok(()),
         }
     }
 
-    fn check_links(&self, names: &Path, remove: bool, found: &mut Vec<String>) -> Result<()> {
-        for link in folder_entries(names)? {
-            let owner = fs::read_link(&link).unwrap_or_default();
-            if !self.paths.containers().join(owner).exists() {
-                found.push(format!("name without a container: {}", link.display()));
-                remove_if(remove, &link)?;
+    /// What is written on disk belongs to a container that is removed when it ends, until a reboot forgets that one.
+    fn check_writable(&self, remove: bool, found: &mut Vec<String>) -> Result<()> {
+        for folder in folder_entries(&self.paths.writable())? {
+            let id = folder.file_name().unwrap_or_default();
+            // Looked at once more, as a container takes its own folder with it.
+            if self.passing.folder(id).exists() || !folder.exists() {
+                continue;
+            }
+            found.push(format!("writable layer without a container: {}", folder.display()));
+            if remove {
+                remove_folder(&folder)?;
             }
         }
         Ok(())
@@ -356,14 +341,22 @@ impl Containers {
 }
 
 impl Container {
-    /// The folder.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+    /// Whether it has not been removed.
+    pub(crate) fn exists(&self) -> bool {
+        self.dir.exists()
     }
 
-    /// The log of its output.
+    /// The folder on disk for what it writes; made if need be.
+    pub(crate) fn writable(&self) -> Result<&Path> {
+        if self.writable != self.dir {
+            make_private_folder(&self.writable)?;
+        }
+        Ok(&self.writable)
+    }
+
+    /// The log of its output; [`Self::writable`] makes the folder for it.
     pub(crate) fn log_path(&self) -> PathBuf {
-        self.dir.join("log")
+        self.writable.join("log")
     }
 
     /// Between the two calls `system prune` may take the folder for one that a killed command left: then once more.
@@ -456,84 +449,39 @@ impl Container {
             self.delete_anonymous_volumes(paths)?;
         }
         // The name first: as long as it leads here, nobody else can have it, so it is ours to remove.
-        let link = paths.names().join(&self.spec.name);
-        if fs::read_link(&link).is_ok_and(|id| id.as_os_str() == self.spec.id.as_str()) {
-            remove_if(true, &link)?;
+        let shelf = Shelf::in_folder(if self.spec.auto_remove { &paths.runroot } else { &paths.root });
+        shelf.drop_name(&self.spec)?;
+        if self.writable != self.dir {
+            remove_folder(&self.writable)?;
         }
-        fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))
+        remove_folder(&self.dir)
+    }
+}
+
+/// Two commands that claim a name on different shelves may both find it taken, but never both get it.
+fn claim_name(spec: &RunSpec, shelf: &Shelf, other: &Shelf) -> Result<()> {
+    let owner = match shelf.claim_name(spec)? {
+        None => other.living_owner(&spec.name)?.inspect(|_| _ = shelf.drop_name(spec)),
+        taken => taken,
+    };
+    let Some(owner) = owner else { return Ok(()) };
+    bail!(
+        "the container name \"{0}\" is taken by container {1}; remove it (amphora rm {0}) or choose another name",
+        spec.name,
+        names::short_id(&owner)
+    )
+}
+
+/// Removes a folder with all that is in it; gone already is fine.
+fn remove_folder(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
     }
 }
 
 fn no_such(wanted: &str) -> anyhow::Error {
     anyhow!("no such container: {wanted} (amphora ps -a lists them)")
-}
-
-fn make_folders(folders: &[&Path]) -> Result<()> {
-    folders.iter().try_for_each(|dir| match fs::create_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
-        }
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            Err(error).with_context(|| format!("cannot make {}", dir.display()))
-        }
-        _ => Ok(()),
-    })
-}
-
-fn folder_entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    match fs::read_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        other => {
-            let entries = other.with_context(|| format!("cannot list {}", dir.display()))?;
-            Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
-        }
-    }
-}
-
-fn remove_if(really: bool, path: &Path) -> Result<()> {
-    match really.then(|| fs::remove_file(path)) {
-        // Another command may clean up at the same time.
-        Some(Err(error)) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn try_lock(dir: &Path) -> Result<Option<Lock>> {
-    lock_dir(dir, FlockArg::LockExclusiveNonblock)
-}
-
-/// None: the folder is gone, or (non-blocking) somebody else has the lock.
-fn lock_dir(dir: &Path, how: FlockArg) -> Result<Option<Lock>> {
-    let file = match fs::File::open(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        other => other.with_context(|| format!("cannot open {}", dir.display()))?,
-    };
-    match Flock::lock(OwnedFd::from(file), how) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, errno)) => Err(io::Error::from(errno)).with_context(|| format!("cannot lock {}", dir.display())),
-    }
-}
-
-/// Writes to a temporary name beside it, then renames.
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    let write = || -> io::Result<()> {
-        fs::write(&temporary, serde_json::to_vec(value)?)?;
-        fs::rename(&temporary, path)
-    };
-    write().inspect_err(|_| _ = fs::remove_file(&temporary)).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// None if there is no such file.
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| {
-            format!("{} is damaged; amphora system prune removes the container it belongs to", path.display())
-        }),
-    }
 }

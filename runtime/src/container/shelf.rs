@@ -1,0 +1,112 @@
+//! Folders and names of containers. There are two shelves of them: one in ROOT, and one in RUNROOT, which is memory on most
+//! machines, for those that are removed when they end and so need not outlive a reboot.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use nix::fcntl::FlockArg;
+
+use super::files::{folder_entries, lock_dir, make_private_folder, remove_if, try_lock};
+use crate::spec::RunSpec;
+
+/// One shelf.
+pub(super) struct Shelf {
+    containers: PathBuf,
+    names: PathBuf,
+}
+
+impl Shelf {
+    /// The shelf in ROOT or RUNROOT; nothing is made.
+    pub(super) fn in_folder(parent: &Path) -> Self {
+        Self { containers: parent.join("containers"), names: parent.join("names") }
+    }
+
+    /// Makes the shelf itself.
+    pub(super) fn make(&self) -> Result<()> {
+        make_private_folder(&self.containers)?;
+        make_private_folder(&self.names)
+    }
+
+    /// Where a container's records are.
+    pub(super) fn folder(&self, id: impl AsRef<Path>) -> PathBuf {
+        self.containers.join(id)
+    }
+
+    /// Names of all folders, half-made ones too.
+    pub(super) fn ids(&self) -> Result<Vec<String>> {
+        let folders = folder_entries(&self.containers)?;
+        Ok(folders.iter().filter_map(|folder| Some(folder.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    /// The id that a name leads to, whether or not there is such a container.
+    pub(super) fn owner(&self, name: &str) -> Option<String> {
+        let id = fs::read_link(self.names.join(name)).ok()?;
+        (!name.is_empty() && !name.contains('/')).then(|| id.to_string_lossy().into_owned())
+    }
+
+    /// Claims a name for a container whose folder is there and locked. A link to no folder, or to one that nobody holds
+    /// and that has no spec, was left by a killed command and is taken over, by one command at a time. The id of the
+    /// container that has the name already, if there is one.
+    pub(super) fn claim_name(&self, spec: &RunSpec) -> Result<Option<String>> {
+        if self.link_name(spec)? {
+            return Ok(None);
+        }
+        let _one_at_a_time = lock_dir(&self.names, FlockArg::LockExclusive)?;
+        let owner = self.owner(&spec.name).unwrap_or_default();
+        if self.is_dead(&owner)? {
+            // Gone already is fine: then the link is free, or somebody else's.
+            let _ = fs::remove_file(self.names.join(&spec.name));
+            if self.link_name(spec)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(owner))
+    }
+
+    /// The living container that has a name.
+    pub(super) fn living_owner(&self, name: &str) -> Result<Option<String>> {
+        let Some(owner) = self.owner(name) else { return Ok(None) };
+        Ok((!self.is_dead(&owner)?).then_some(owner))
+    }
+
+    /// False if the name is taken.
+    fn link_name(&self, spec: &RunSpec) -> Result<bool> {
+        let link = self.names.join(&spec.name);
+        match std::os::unix::fs::symlink(&spec.id, &link) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot make {}", link.display())),
+        }
+    }
+
+    /// Gives a name back, if it is this container's.
+    pub(super) fn drop_name(&self, spec: &RunSpec) -> Result<()> {
+        let is_ours = self.owner(&spec.name).is_some_and(|owner| owner == spec.id);
+        remove_if(is_ours, &self.names.join(&spec.name))
+    }
+
+    /// Whether nobody makes or has made the container of this id.
+    fn is_dead(&self, id: &str) -> Result<bool> {
+        let dir = self.folder(id);
+        if !dir.exists() {
+            return Ok(true);
+        }
+        Ok(try_lock(&dir)?.is_some() && !dir.join("spec.json").exists())
+    }
+
+    /// Names that lead nowhere, each with a sentence; removed when `remove`.
+    pub(super) fn check_names(&self, remove: bool, found: &mut Vec<String>) -> Result<()> {
+        for link in folder_entries(&self.names)? {
+            let owner = fs::read_link(&link).unwrap_or_default();
+            if !self.folder(owner).exists() {
+                found.push(format!("name without a container: {}", link.display()));
+                remove_if(remove, &link)?;
+            }
+        }
+        Ok(())
+    }
+}
