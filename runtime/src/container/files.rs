@@ -66,9 +66,18 @@ pub(super) fn lock_dir(dir: &Path, how: FlockArg) -> Result<Option<Lock>> {
     }
 }
 
+/// Before the pid of the writer, in the extension of what is being written.
+const TEMPORARY: &str = "tmp";
+
+/// Whether a file is one that [`write_json`] was writing when its process was killed.
+pub(super) fn is_half_written(path: &Path) -> bool {
+    let writer = path.extension().and_then(|extension| extension.to_str()?.strip_prefix(TEMPORARY));
+    writer.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+}
+
 /// Writes to a temporary name beside it, then renames.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    let temporary = path.with_extension(format!("{TEMPORARY}{}", std::process::id()));
     let write = || -> io::Result<()> {
         fs::write(&temporary, serde_json::to_vec(value)?)?;
         fs::rename(&temporary, path)

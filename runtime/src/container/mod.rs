@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use files::{Lock, write_json};
 
 use crate::{mounts::MountKind, names, spec::RunSpec};
-use files::{folder_entries, lock_dir, make_private_folder, read_json, remove_if, try_lock};
+use files::{folder_entries, is_half_written, lock_dir, make_private_folder, read_json, remove_if, try_lock};
 use shelf::Shelf;
 
 /// Where everything lies.
@@ -316,6 +316,11 @@ impl Containers {
 
     fn check_records(&self, remove: bool, found: &mut Vec<String>) -> Result<()> {
         for record in folder_entries(&self.paths.running())? {
+            if is_half_written(&record) {
+                found.push(format!("half-written record: {}", record.display()));
+                remove_if(remove, &record)?;
+                continue;
+            }
             let Ok(Some(running)) = read_json::<Running>(&record) else { continue };
             if running.process().is_alive() || running.supervisor().is_alive() {
                 continue;
