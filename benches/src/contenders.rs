@@ -1,6 +1,6 @@
 //! Who takes part, and how each is called.
 
-use crate::{Options, bundle, find, prepare};
+use crate::{Options, bundle, find, install, prepare};
 use anyhow::Result;
 use std::{
     ffi::OsString,
@@ -50,7 +50,7 @@ pub(crate) fn all(options: &Options) -> Result<(Vec<Contender>, Vec<String>)> {
     let bundle = bundle::create(&options.out.join("bundle"), &options.fixtures.join("programs/linux/hello"))?;
     table.floor(&bundle)?;
     table.amphora(options)?;
-    table.oci_runtimes(&bundle);
+    table.oci_runtimes(&bundle, options);
     table.bubblewrap(&bundle);
     if options.podman {
         table.podman(options)?;
@@ -62,13 +62,13 @@ pub(crate) fn all(options: &Options) -> Result<(Vec<Contender>, Vec<String>)> {
 /// How amphora is called on the benchmark's own store.
 pub(crate) fn amphora(options: &Options) -> Command {
     let mut command = Command::new(&options.amphora);
-    command.args(store_arguments(&options.out, STORES[0]));
+    command.args(store_arguments(options, STORES[0]));
     command
 }
 
-fn store_arguments(out: &Path, store: &str) -> [String; 4] {
-    let folder = |name: &str| out.join(store).join(name).display().to_string();
-    ["--root".to_owned(), folder("root"), "--runroot".to_owned(), folder("run")]
+fn store_arguments(options: &Options, store: &str) -> [String; 4] {
+    let root = options.out.join(store).join("root").display().to_string();
+    ["--root".to_owned(), root, "--runroot".to_owned(), options.state.of(store)]
 }
 
 struct Table {
@@ -104,10 +104,10 @@ impl Table {
         for (store, layout) in STORES.iter().flat_map(|store| LAYOUTS.map(|layout| (store, layout))) {
             let folder = options.fixtures.join("layouts").join(layout);
             let mut load = Command::new(&options.amphora);
-            prepare(load.args(store_arguments(&options.out, store)).args(["load", "-i"]).arg(folder))?;
+            prepare(load.args(store_arguments(options, store)).args(["load", "-i"]).arg(folder))?;
         }
         let contender = |name: &str, family, store: &str, image: &[&str]| {
-            let store = store_arguments(&options.out, store);
+            let store = store_arguments(options, store);
             let store: Vec<&str> = store.iter().map(String::as_str).collect();
             let run = ["run", "--rm", "--network", "none"];
             Contender::new(name, family, &options.amphora, &[&store, run.as_slice(), image].concat())
@@ -125,12 +125,12 @@ impl Table {
         Ok(())
     }
 
-    fn oci_runtimes(&mut self, bundle: &Path) {
+    fn oci_runtimes(&mut self, bundle: &Path, options: &Options) {
         let bundle = bundle.to_string_lossy();
         let id = format!("amphora-bench-{}", std::process::id());
         for (name, program) in [("crun run", "crun"), ("runc run", "runc")] {
             if let Some(path) = self.installed(program) {
-                let state = self.out.join(program).to_string_lossy().into_owned();
+                let state = options.state.of(program);
                 self.add(name, Family::Linux, &path, &["--root", &state, "run", "--bundle", &bundle, &id]);
             }
         }
@@ -146,8 +146,8 @@ impl Table {
 
     fn podman(&mut self, options: &Options) -> Result<()> {
         let Some(path) = self.installed("podman") else { return Ok(()) };
-        let folder = |name: &str| self.out.join(name).to_string_lossy().into_owned();
-        let (root, runroot) = (folder("podman"), folder("podman-run"));
+        let root = self.out.join("podman").to_string_lossy().into_owned();
+        let runroot = options.state.of("podman");
         let store = ["--root", &root, "--runroot", &runroot, "--cgroup-manager=cgroupfs", "--events-backend=none"];
         let image = format!("oci:{}:hello:linux", options.fixtures.join("layouts/hello-linux").display());
         let id = prepare(Command::new(&path).args(store).args(["pull", "--quiet", &image]))?;
@@ -158,6 +158,7 @@ impl Table {
 
     fn wasmtime(&mut self, options: &Options) -> Result<()> {
         let Some(path) = self.installed("wasmtime") else { return Ok(()) };
+        let path = install(&path, &options.out)?;
         let module = options.fixtures.join("programs/wasm/hello.wasm");
         let compiled = self.out.join("hello.cwasm");
         prepare(Command::new(&path).arg("compile").arg(&module).arg("-o").arg(&compiled))?;

@@ -32,12 +32,14 @@ pub(crate) struct Options {
     pub(crate) amphora: PathBuf,
     pub(crate) fixtures: PathBuf,
     pub(crate) out: PathBuf,
+    /// For the state of what runs: memory, as /run is on most machines.
+    pub(crate) state: State,
     runs: usize,
     pub(crate) podman: bool,
 }
 
 fn main() -> ExitCode {
-    match parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
+    match parse(std::env::args().skip(1)).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("side-by-side: {error:#}");
@@ -61,11 +63,14 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options> {
         }
     }
     let amphora = amphora.context(USAGE)?;
-    Ok(Options { amphora, fixtures: fixtures.context(USAGE)?, out: out.context(USAGE)?, runs, podman })
+    let (fixtures, out) = (fixtures.context(USAGE)?, out.context(USAGE)?);
+    Ok(Options { amphora, fixtures, out, state: State::new(), runs, podman })
 }
 
-fn run(options: &Options) -> Result<()> {
+fn run(mut options: Options) -> Result<()> {
     fs::create_dir_all(&options.out)?;
+    options.amphora = install(&options.amphora, &options.out)?;
+    let options = &options;
     // crun refuses a cgroup v2 tree that has a controller; undone when this is dropped.
     let _hugetlb = hugetlb::move_to_v1()?;
     let (contenders, mut absent) = contenders::all(options)?;
@@ -111,6 +116,42 @@ fn measure_all(contenders: &[Contender], options: &Options) -> Result<Vec<Measur
         }
     }
     Ok(measured)
+}
+
+/// Copies a program as an installation does. What a linker has just written lies in small pieces in the page cache, and
+/// starts slower than what was copied or read from disk.
+pub(crate) fn install(program: &Path, out: &Path) -> Result<PathBuf> {
+    let folder = out.join("bin");
+    fs::create_dir_all(&folder)?;
+    let copy = folder.join(program.file_name().unwrap_or_default());
+    // A new file: the pages of an old one would stay as they are.
+    match fs::remove_file(&copy) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    fs::copy(program, &copy).with_context(|| format!("cannot copy {}", program.display()))?;
+    Ok(copy)
+}
+
+/// A folder in memory for what must not outlive a reboot; removed at the end.
+pub(crate) struct State(PathBuf);
+
+impl State {
+    fn new() -> Self {
+        Self(PathBuf::from(format!("/dev/shm/amphora-bench-{}", std::process::id())))
+    }
+
+    /// The folder of one of those who run.
+    pub(crate) fn of(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // It may never have been made.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Runs a command of the preparations to its end; its stdout.
