@@ -1,6 +1,6 @@
-//! Compiles the Linux half of the demo's program, and tells the linker which functions belong together.
+//! Compiles the init and the Linux half of the demo's program, and tells the linker which functions belong together.
 //!
-//! The Wasm half, `demo/vessel.wat`, is committed, as the compiler that rustc links with can seldom make Wasm.
+//! The demo's Wasm half, `demo/vessel.wat`, is committed, as the compiler that rustc links with can seldom make Wasm.
 
 use std::{
     env,
@@ -9,7 +9,8 @@ use std::{
     process::{Command, ExitCode},
 };
 
-const SOURCE: &str = "demo/vessel.c";
+/// Programs without any library, each by its source and the name of what is made of it.
+const PROGRAMS: [(&str, &str); 2] = [("demo/vessel.c", "vessel"), ("init/init.c", "init")];
 /// Written by `cargo xtask link-order`.
 const LINK_ORDER: &str = "link-order.txt";
 
@@ -33,10 +34,10 @@ const FLAGS: [&str; 15] = [
 ];
 
 fn main() -> ExitCode {
-    println!("cargo::rerun-if-changed={SOURCE}");
+    PROGRAMS.iter().for_each(|(source, _)| println!("cargo::rerun-if-changed={source}"));
     println!("cargo::rerun-if-env-changed=CC");
     println!("cargo::rerun-if-changed={LINK_ORDER}");
-    match order_functions().and_then(|()| compile()) {
+    match order_functions().and_then(|()| PROGRAMS.iter().try_for_each(|(source, name)| compile(source, name))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             println!("cargo::error={}", problem.replace('\n', " | "));
@@ -61,7 +62,7 @@ fn order_functions() -> Result<(), String> {
     Ok(())
 }
 
-fn compile() -> Result<(), String> {
+fn compile(source: &str, name: &str) -> Result<(), String> {
     let compiler = env::var("CC").ok().filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "cc".to_owned());
     let mut words = compiler.split_whitespace();
     let program = words.next().unwrap_or("cc");
@@ -70,8 +71,8 @@ fn compile() -> Result<(), String> {
         .args(words)
         .args(FLAGS)
         .arg("-o")
-        .arg(target.join("vessel"))
-        .arg(PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join(SOURCE))
+        .arg(target.join(name))
+        .arg(PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join(source))
         .output()
         .map_err(|error| {
             format!("cannot run the C compiler `{program}`: {error}; install one (Debian: apt install gcc) or set CC")
@@ -79,7 +80,7 @@ fn compile() -> Result<(), String> {
     match output.status.success() {
         true => Ok(()),
         false => {
-            Err(format!("`{compiler}` cannot compile {SOURCE}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+            Err(format!("`{compiler}` cannot compile {source}: {}", String::from_utf8_lossy(&output.stderr).trim()))
         }
     }
 }

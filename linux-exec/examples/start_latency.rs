@@ -150,6 +150,7 @@ fn plan(root: Rootfs) -> Plan<'static> {
             program: "/bin/true".into(),
             argv: vec![b"true".to_vec()],
             env: vec![b"PATH=/bin".to_vec()],
+            init: None,
         },
     }
 }

@@ -3,7 +3,7 @@
 //! The child writes nothing if all went well: the report pipe closes at its exec (or before its function is called),
 //! and end-of-file means success. A failure is two numbers, the index of the step and the errno.
 use crate::{
-    plan::Stdio,
+    plan::{Init, Stdio},
     process::Process,
     spawn::{Child, SpawnError},
     steps::{Context, MAX_MADE, Step},
@@ -12,7 +12,7 @@ use crate::{
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     fs::Mode,
-    io::Errno,
+    io::{Errno, FdFlags},
     pipe::{PipeFlags, pipe_with},
 };
 use std::{
@@ -25,6 +25,8 @@ use std::{
 pub(crate) enum Last {
     /// The first of these that can be executed.
     Exec { programs: Vec<CString>, argv: ExecStrings, env: ExecStrings },
+    /// What starts the program as the second process.
+    Init { init: Init, argv: ExecStrings, env: ExecStrings },
     /// A function, once every descriptor in `close` (first, last) is closed.
     Call { function: Box<dyn FnOnce() -> u8>, close: Vec<(u32, u32)> },
 }
@@ -46,13 +48,15 @@ pub(crate) struct Launch<'a> {
 /// What is told when the clone itself fails or the parent's own calls do.
 const EXIT_FAILED: u8 = 125;
 /// These would be ignored by the first process of a pid namespace unless it has a handler.
-const ENDING_SIGNALS: [c_int; 6] = [
+const ENDING_SIGNALS: [c_int; 8] = [
     nix::libc::SIGTERM,
     nix::libc::SIGINT,
     nix::libc::SIGHUP,
     nix::libc::SIGQUIT,
     nix::libc::SIGUSR1,
     nix::libc::SIGUSR2,
+    nix::libc::SIGXCPU,
+    nix::libc::SIGXFSZ,
 ];
 
 impl Launch<'_> {
@@ -92,7 +96,11 @@ impl Launch<'_> {
     }
 
     fn explain_exec(&self, errno: Errno) -> SpawnError {
-        let Last::Exec { programs, .. } = &self.last else { return SpawnError::new("call the program", errno) };
+        let programs = match &self.last {
+            Last::Exec { programs, .. } => programs,
+            Last::Init { .. } => return SpawnError::new("execute the container's init", errno),
+            Last::Call { .. } => return SpawnError::new("call the program", errno),
+        };
         let names: Vec<_> = programs.iter().map(|program| crate::steps::show(program)).collect();
         let hint = match errno {
             Errno::NOENT if names.len() == 1 => "there is no such file, or the interpreter that it needs is missing",
@@ -135,6 +143,7 @@ fn run(steps: &[Step<'_>], last: &mut Last, reader: BorrowedFd<'_>, report: Borr
     }
     let errno = match last {
         Last::Exec { programs, argv, env } => exec(programs, argv, env),
+        Last::Init { init, argv, env } => exec_init(init, argv, env),
         Last::Call { function, close } => call(std::mem::replace(function, Box::new(|| EXIT_FAILED)), close),
     };
     fail(report, steps.len(), errno)
@@ -151,6 +160,16 @@ fn exec(programs: &[CString], argv: &ExecStrings, env: &ExecStrings) -> Errno {
         }
     }
     remembered
+}
+
+/// Executes the init from its descriptor, with its report still open, and with all signals blocked: the first process of a
+/// pid namespace would lose those that come before it waits for them.
+fn exec_init(init: &Init, argv: &ExecStrings, env: &ExecStrings) -> Errno {
+    let ready = rustix::io::fcntl_setfd(&init.report, FdFlags::empty()).and_then(|()| sys::block_all_signals());
+    match ready {
+        Ok(()) => sys::execveat(init.program.as_fd(), argv, env),
+        Err(errno) => errno,
+    }
 }
 
 /// Calls the function in this process, a copy with one thread; comes back only if it could not be called.

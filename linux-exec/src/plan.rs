@@ -64,16 +64,28 @@ pub enum Entry {
         argv: Vec<Vec<u8>>,
         /// `NAME=value`.
         env: Vec<Vec<u8>>,
+        /// None: the program is the first process.
+        init: Option<Init>,
     },
     /// Runs in a copy of this process (clone without CLONE_VM; the caller must be single-threaded), then _exit(code);
     /// 125 if it panics. Descriptors in `keep` stay open, all other ones above 2 are closed first. SIGTERM, SIGINT,
-    /// SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 end it with 128+n, as pid 1 would otherwise ignore them.
+    /// SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU and SIGXFSZ end it with 128+n, as pid 1 would otherwise ignore them.
     Call {
         /// The function.
         function: Box<dyn FnOnce() -> u8>,
         /// Raw descriptors that the function uses.
         keep: Vec<i32>,
     },
+}
+
+/// The first process of a container whose program is the second. It is executed with all signals blocked, with the
+/// program's environment, and with these arguments: its name, the number of the report's descriptor, the program's path, the program's arguments from
+/// `argv[0]` on.
+pub struct Init {
+    /// An ELF file; nobody may be able to write to it, as /proc/1/exe leads to it.
+    pub program: OwnedFd,
+    /// Stays open in it.
+    pub report: OwnedFd,
 }
 
 /// One mount.

@@ -6,7 +6,7 @@ use crate::{
     detached,
     guard::Check,
     mounts::{Mounts, c_path, has_host_devices, target},
-    plan::{Entry, Plan, Stdio},
+    plan::{Entry, Init, Plan, Stdio},
     process::Process,
     rootfs::RootfsError,
     steps::Step,
@@ -15,11 +15,11 @@ use crate::{
 };
 use nix::libc;
 use rustix::{
-    fd::{AsFd, OwnedFd},
+    fd::{AsFd, AsRawFd, OwnedFd},
     io::Errno,
     mount::MountAttrFlags,
 };
-use std::{ffi::CString, io};
+use std::{ffi::CString, io, os::unix::ffi::OsStringExt};
 
 /// A container's first process, or one that joined it.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
     let launch = Launch {
         namespaces: NAMESPACES | network,
         cgroup: plan.cgroup.and_then(Cgroup::clone_into),
-        share_memory: matches!(last, Last::Exec { .. }),
+        share_memory: matches!(last, Last::Exec { .. } | Last::Init { .. }),
         steps,
         last,
         terminal: master,
@@ -173,13 +173,26 @@ fn no_entry() -> Entry {
 /// The last step, and the check of the program where there is one.
 fn last(entry: Entry, plan: &Plan<'_>) -> Result<(Last, Option<Check>), SpawnError> {
     match entry {
-        Entry::Exec { program, argv, env } => {
+        Entry::Exec { program, argv, env, init } => {
             let programs = vec![c_path(&program)?];
             let check = Check { programs: programs.clone(), directory: c_path(&plan.cwd)? };
-            Ok((Last::Exec { programs, argv: exec_strings(argv)?, env: exec_strings(env)? }, Some(check)))
+            let env = exec_strings(env)?;
+            let last = match init {
+                None => Last::Exec { programs, argv: exec_strings(argv)?, env },
+                Some(init) => last_with_init(init, program.into_os_string().into_vec(), argv, env)?,
+            };
+            Ok((last, Some(check)))
         }
         Entry::Call { function, keep } => Ok((Last::Call { function, close: ranges_without(&keep) }, None)),
     }
+}
+
+fn last_with_init(init: Init, program: Vec<u8>, argv: Vec<Vec<u8>>, env: ExecStrings) -> Result<Last, SpawnError> {
+    let above = |fd| sys::above_stdio(fd).map_err(|errno| SpawnError::new("duplicate a descriptor", errno));
+    let init = Init { program: above(init.program)?, report: above(init.report)? };
+    let number = init.report.as_raw_fd().to_string().into_bytes();
+    let words = [b"amphora-init".to_vec(), number, program].into_iter().chain(argv).collect();
+    Ok(Last::Init { init, argv: exec_strings(words)?, env })
 }
 
 /// Arguments or environment for execve(2).

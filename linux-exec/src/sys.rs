@@ -233,6 +233,22 @@ pub(crate) fn execve(program: &CStr, argv: &ExecStrings, env: &ExecStrings) -> E
     check(result.into()).err().unwrap_or(Errno::INVAL)
 }
 
+/// execveat(2) of the file that a descriptor is open on; comes back only with the reason why not.
+pub(crate) fn execveat(program: BorrowedFd<'_>, argv: &ExecStrings, env: &ExecStrings) -> Errno {
+    // SAFETY: all pointers are to strings that live as long as their owners, and both arrays end with null.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            argv.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    check(result).err().unwrap_or(Errno::INVAL)
+}
+
 /// Ends this process without running any destructor or exit handler.
 pub(crate) fn exit_now(code: u8) -> ! {
     // SAFETY: _exit has no precondition.
@@ -278,6 +294,11 @@ fn set_signal_mask(mask: SignalSet) -> Result<SignalSet> {
         )
     };
     check(result).map(|_| old)
+}
+
+/// Blocks all signals, for a process that waits for them one by one.
+pub(crate) fn block_all_signals() -> Result<()> {
+    set_signal_mask(!0).map(drop)
 }
 
 /// Lets all signals through.

@@ -19,3 +19,30 @@ impl Coded {
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(|cause| cause.downcast_ref::<Coded>()).map_or(125, |coded| coded.code)
 }
+
+/// An error with its causes, as one sentence. The errors of the crates beneath say what caused them already; a cause that
+/// was said is not said again.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn every_cause_is_said_once() {
+        let error = anyhow!("no such file").context("reading x: no such file").context("cannot load x");
+        assert_eq!(sentence(&error), "cannot load x: reading x: no such file");
+        let error = Err::<(), _>(anyhow!("denied")).context("cannot open y").unwrap_err();
+        assert_eq!(sentence(&error), "cannot open y: denied");
+        assert_eq!(sentence(&anyhow!("alone")), "alone");
+    }
+}

@@ -19,6 +19,7 @@ use crate::{
     mounts::{MountKind, MountSpec},
     spec::RunSpec,
     target::Target,
+    volumes::Volumes,
     wasm_process,
 };
 
@@ -27,6 +28,7 @@ pub(crate) struct Host {
     pub(crate) paths: Paths,
     pub(crate) store: Store,
     pub(crate) containers: Containers,
+    pub(crate) volumes: Volumes,
 }
 
 impl Host {
@@ -45,8 +47,8 @@ impl Host {
         let store = Store::open(&paths.root).with_context(|| {
             format!("cannot use {} (--root or AMPHORA_ROOT chooses another place)", paths.root.display())
         })?;
-        let containers = Containers::new(&paths);
-        Ok(Self { paths, store, containers })
+        let (containers, volumes) = (Containers::new(&paths), Volumes::new(&paths));
+        Ok(Self { paths, store, containers, volumes })
     }
 
     /// The user's mounts as the kernel is to make them. Named volumes are made on first use.
@@ -62,20 +64,13 @@ impl Host {
             }
             MountKind::Volume { name, copy: _ } => {
                 let name = name.as_deref().context("a volume without a name")?;
-                MountSource::Bind { source: self.volume(name)?, recursive: true }
+                MountSource::Bind { source: self.volumes.make(name)?, recursive: true }
             }
             MountKind::Tmpfs { size_bytes, mode, exec } => {
                 MountSource::Tmpfs { size_bytes: *size_bytes, mode: *mode, exec: *exec }
             }
         };
         Ok(Mount { target: mount.target.clone(), source, readonly: mount.readonly })
-    }
-
-    /// A volume's directory, made on first use.
-    fn volume(&self, name: &str) -> Result<PathBuf> {
-        let dir = self.paths.volumes().join(name).join("_data");
-        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make volume {name}: {}", dir.display()))?;
-        Ok(dir)
     }
 
     /// Manifest digests of all images that a container was made from.

@@ -20,6 +20,7 @@ use linux_exec::{
 use nix::sys::{
     resource::{UsageWho, getrusage},
     signal::Signal,
+    time::TimeValLike,
 };
 
 use crate::{
@@ -27,12 +28,12 @@ use crate::{
     errors::{self, Coded},
     host::Host,
     output,
+    report::Report,
     spec::RunSpec,
     streams::{self, Copying, Wiring},
     supervise::{self, Ending, Signals, StopRule},
     target::{Prepared, Target},
     timings::Timings,
-    wasm_process::WasmReport,
 };
 
 /// A container whose first process has begun.
@@ -100,7 +101,7 @@ pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
         image_of(host, &container.spec).and_then(|image| start(host, &container, &image, wiring, &mut Timings::off()));
     let told = match &started {
         Ok(_) => "started ".to_owned(),
-        Err(error) => format!("{} {error:#}", errors::exit_code(error)),
+        Err(error) => format!("{} {}", errors::exit_code(error), errors::sentence(error)),
     };
     let mut starter = std::io::stdout();
     starter.write_all(told.as_bytes()).and_then(|()| starter.flush()).context("nobody listens")?;
@@ -204,11 +205,11 @@ fn finish(container: &Container, started: Started, timings: &mut Timings) -> Res
     let ending = supervise::supervise(&child, &signals, rule, &|| copying.resize())?;
     copying.finish();
     timings.stage("run");
-    let report = report.and_then(WasmReport::read);
+    let told = report.map(Report::read);
     let usage = cgroup.usage();
     // Whatever still holds the cgroup cannot be helped here; `system check` finds it.
     let removed = cgroup.remove();
-    let mut ended = judge(spec, ending, &usage, report.as_ref());
+    let mut ended = judge(spec, ending, &usage, told);
     ended.started_unix_nanos = started_unix_nanos;
     ended.finished_unix_nanos = output::now_nanos();
     if let Err(error) = removed {
@@ -217,23 +218,28 @@ fn finish(container: &Container, started: Started, timings: &mut Timings) -> Res
     Ok(ended)
 }
 
-/// Exit code and limit, from what the kernel and the program's own process said.
-fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, report: Option<&WasmReport>) -> Ended {
-    let none = WasmReport::default();
-    let report = report.unwrap_or(&none);
+/// Exit code and limit, from what the kernel said, and the first process if it is one that tells (outer `Some`) and did.
+fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Option<Option<Report>>) -> Ended {
+    let silent = matches!(told, Some(None));
+    let report = told.flatten().unwrap_or_default();
+    let signal = match ending.exit {
+        Exit::Signal(signal) => Some(signal),
+        // The engine says nothing only where a signal ends it, and then ends with 128 + n.
+        Exit::Code(code) if silent => code.checked_sub(128),
+        Exit::Code(_) => report.signal,
+    };
+    let killed_by = |wanted: Signal| signal.is_some_and(|signal| i32::from(signal) == wanted as i32);
     let timed_out = ending.timed_out || report.timed_out;
     let oom_killed = usage.oom_kills > 0 || report.out_of_memory;
-    let limit_hit = match ending.exit {
-        _ if timed_out => Some(LimitHit::Timeout),
-        _ if oom_killed => Some(LimitHit::Memory),
-        _ if report.out_of_fuel => Some(LimitHit::Fuel),
-        Exit::Signal(signal) if i32::from(signal) == Signal::SIGXFSZ as i32 => Some(LimitHit::Fsize),
-        Exit::Signal(signal) if i32::from(signal) == Signal::SIGXCPU as i32 => Some(LimitHit::Cpu),
-        Exit::Signal(signal) if i32::from(signal) == Signal::SIGKILL as i32 && has_used_up_cpu(spec) => {
-            Some(LimitHit::Cpu)
-        }
-        _ if usage.pids_refused > 0 => Some(LimitHit::Pids),
-        _ => None,
+    let limit_hit = match () {
+        () if timed_out => Some(LimitHit::Timeout),
+        () if oom_killed => Some(LimitHit::Memory),
+        () if report.out_of_fuel => Some(LimitHit::Fuel),
+        () if killed_by(Signal::SIGXFSZ) => Some(LimitHit::Fsize),
+        () if killed_by(Signal::SIGXCPU) => Some(LimitHit::Cpu),
+        () if killed_by(Signal::SIGKILL) && has_used_up_cpu(spec) => Some(LimitHit::Cpu),
+        () if usage.pids_refused > 0 => Some(LimitHit::Pids),
+        () => None,
     };
     let exit_code = match ending.exit {
         _ if timed_out => 124,
@@ -253,13 +259,15 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, report: Option<&WasmRepo
     }
 }
 
-/// Whether the container, our only child so far, used its `--ulimit cpu`. The first process of a pid namespace does not
-/// see the SIGXCPU of the soft limit unless it has a handler, only the SIGKILL of the hard one.
+/// Whether the container, our only child so far, used its `--ulimit cpu`: a program that ignores the SIGXCPU of the soft
+/// limit gets the SIGKILL of the hard one.
 fn has_used_up_cpu(spec: &RunSpec) -> bool {
+    // The kernel's two ways of counting differ by some milliseconds.
+    const TOLERANCE_MS: i64 = 100;
     let Some(limit) = spec.limits.ulimits.iter().find(|ulimit| ulimit.name == "cpu") else { return false };
     getrusage(UsageWho::RUSAGE_CHILDREN).is_ok_and(|used| {
-        let seconds = (used.user_time() + used.system_time()).tv_sec();
-        u64::try_from(seconds).is_ok_and(|seconds| seconds >= limit.soft)
+        let used_ms = (used.user_time() + used.system_time()).num_milliseconds() + TOLERANCE_MS;
+        u64::try_from(used_ms).is_ok_and(|used_ms| used_ms / 1000 >= limit.soft)
     })
 }
 
@@ -275,7 +283,7 @@ fn settle(host: &Host, container: &Container, ended: Result<Ended>) -> Result<En
             let now = output::now_nanos();
             container.write_ended(&Ended {
                 exit_code: errors::exit_code(error),
-                error: Some(format!("{error:#}")),
+                error: Some(errors::sentence(error)),
                 started_unix_nanos: now,
                 finished_unix_nanos: now,
                 ..Ended::default()
@@ -364,7 +372,7 @@ pub(crate) fn remove_idle(host: &Host, container: &Container) -> Result<bool> {
 fn discard(host: &Host, container: &Container, volumes: bool) -> Result<()> {
     leftover_cgroup(&container.spec.id)?;
     if volumes {
-        container.delete_anonymous_volumes(&host.paths)?;
+        host.volumes.remove_unnamed_of(container)?;
     }
     container.delete(&host.paths)
 }

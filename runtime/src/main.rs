@@ -7,6 +7,7 @@ mod demo;
 mod env;
 mod errors;
 mod host;
+mod init;
 mod lifecycle;
 mod limits;
 mod linux_defaults;
@@ -16,6 +17,7 @@ mod names;
 mod output;
 mod progress;
 mod quantity;
+mod report;
 mod signals;
 mod spec;
 mod streams;
@@ -23,6 +25,7 @@ mod supervise;
 mod target;
 mod terminal;
 mod timings;
+mod volumes;
 mod wasm_process;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("amphora: {error:#}");
+            eprintln!("amphora: {}", errors::sentence(&error));
             ExitCode::from(errors::exit_code(&error))
         }
     }

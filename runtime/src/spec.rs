@@ -40,6 +40,9 @@ pub(crate) struct RunSpec {
     pub(crate) read_only: bool,
     /// Which of its streams are connected, and to what.
     pub(crate) stdio: StdioSpec,
+    /// `--init`: the program is not the first process. What runs a Wasm program does that part itself.
+    #[serde(default)]
+    pub(crate) init: bool,
     /// Removed as soon as it has ended.
     pub(crate) auto_remove: bool,
     /// Sent by `stop`, and at the time limit.

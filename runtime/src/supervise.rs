@@ -137,14 +137,14 @@ pub(crate) fn stop(process: Process, signal: i32, timeout: Option<Duration>) -> 
     if has_handler(process.pid, signal) { timeout } else { Some(Duration::ZERO) }
 }
 
-/// When in doubt, yes.
+/// Whether a signal is caught, or blocked, as who waits for signals one by one has them (an init does). When in doubt, yes.
 fn has_handler(pid: i32, signal: i32) -> bool {
-    is_in_mask(pid, "SigCgt:", signal).unwrap_or(true)
+    ["SigCgt:", "SigBlk:"].iter().any(|mask| is_in_mask(pid, mask, signal).unwrap_or(true))
 }
 
-/// Whether a signal is neither caught nor ignored. When in doubt, no.
+/// Whether a signal is neither caught nor ignored nor blocked. When in doubt, no.
 fn is_default(pid: i32, signal: i32) -> bool {
-    ["SigCgt:", "SigIgn:"].iter().all(|mask| is_in_mask(pid, mask, signal) == Some(false))
+    ["SigCgt:", "SigIgn:", "SigBlk:"].iter().all(|mask| is_in_mask(pid, mask, signal) == Some(false))
 }
 
 /// From one of the masks in proc_pid_status(5).

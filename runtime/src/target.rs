@@ -22,6 +22,7 @@ use crate::{
     container::Container,
     errors::Coded,
     host::Host,
+    init,
     limits::Limits,
     linux_defaults,
     spec::{Network, RunSpec},
@@ -225,7 +226,8 @@ impl Target {
             Target::Linux => {
                 let files = linux_defaults::network_files(spec, container.writable()?)?;
                 let mounts: Vec<_> = linux_defaults::mounts(spec).into_iter().chain(files).chain(user_mounts).collect();
-                (linux_entry(spec, &root, &user, &mounts)?, None, mounts, Duration::ZERO)
+                let (entry, report) = linux_entry(spec, &root, &user, &mounts)?;
+                (entry, report, mounts, Duration::ZERO)
             }
             Target::WasmBlob { .. } | Target::WasmFile { .. } => {
                 let code = wasm_process::compiled(self, host, image, spec.limits.fuel.is_some())?;
@@ -365,7 +367,8 @@ fn find_user(spec: &RunSpec, root: &Rootfs) -> Result<User> {
     Ok(users::resolve(&spec.user, &read("/etc/passwd")?, &read("/etc/group")?)?)
 }
 
-fn linux_entry(spec: &RunSpec, root: &Rootfs, user: &User, mounts: &[Mount]) -> Result<Entry> {
+/// The program, and where its init tells of its end, if it has one.
+fn linux_entry(spec: &RunSpec, root: &Rootfs, user: &User, mounts: &[Mount]) -> Result<(Entry, Option<OwnedFd>)> {
     let mut env = spec.env.clone();
     if !env.iter().any(|variable| variable.starts_with("HOME=")) {
         env.push(format!("HOME={}", user.home));
@@ -376,7 +379,14 @@ fn linux_entry(spec: &RunSpec, root: &Rootfs, user: &User, mounts: &[Mount]) -> 
     let found = root.find_program_with(mounts, name, path, spec.cwd.as_ref());
     let program = found.map_err(|error| program_error(&error))?.path;
     let bytes = |text: &String| text.clone().into_bytes();
-    Ok(Entry::Exec { program, argv: spec.argv.iter().map(bytes).collect(), env: env.iter().map(bytes).collect() })
+    let (init, report) = needs_init(spec).then(init::new).transpose()?.unzip();
+    let (argv, env) = (spec.argv.iter().map(bytes).collect(), env.iter().map(bytes).collect());
+    Ok((Entry::Exec { program, argv, env, init }, report))
+}
+
+/// A limit that ends a program by a signal holds only for one that is not the first process of its pid namespace.
+fn needs_init(spec: &RunSpec) -> bool {
+    spec.init || spec.limits.ulimits.iter().any(|ulimit| matches!(ulimit.name.as_str(), "cpu" | "fsize"))
 }
 
 fn program_error(error: &ProgramError) -> anyhow::Error {

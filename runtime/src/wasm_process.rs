@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::Write,
     os::fd::{AsRawFd, OwnedFd},
     process::Command,
     time::Duration,
@@ -12,11 +12,11 @@ use anyhow::{Context, Result, bail};
 use images::Image;
 use linux_exec::plan::Entry;
 use nix::{fcntl::OFlag, unistd::pipe2};
-use serde::{Deserialize, Serialize};
 use wasm_exec::{CodeCache, Compiled, NetworkGrant, Outcome, Preopen};
 
 use crate::{
     host::Host,
+    report::Report,
     spec::{Network, RunSpec},
     target::Target,
 };
@@ -28,33 +28,6 @@ const WORTH_A_WORD_BYTES: u64 = 1 << 20;
 pub(crate) struct WasmProcess {
     pub(crate) entry: Entry,
     pub(crate) report: OwnedFd,
-}
-
-/// What the program's process tells its supervisor, once, before it ends.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WasmReport {
-    /// The program was stopped at its memory limit.
-    pub(crate) out_of_memory: bool,
-    /// The program was stopped at its time limit.
-    pub(crate) timed_out: bool,
-    /// The program had used up its fuel.
-    pub(crate) out_of_fuel: bool,
-    /// It could not be started.
-    pub(crate) error: Option<String>,
-    /// Fuel used, if it was counted.
-    pub(crate) fuel_used: Option<u64>,
-    /// Most that memories and tables came to.
-    pub(crate) peak_memory_bytes: u64,
-}
-
-impl WasmReport {
-    /// Reads what came; None if the process was killed before it could tell.
-    pub(crate) fn read(pipe: OwnedFd) -> Option<Self> {
-        let mut bytes = Vec::new();
-        File::from(pipe).take(1 << 20).read_to_end(&mut bytes).ok()?;
-        serde_json::from_slice(&bytes).ok()
-    }
 }
 
 /// Refuses options that mean nothing to a Wasm program, rather than ignoring them.
@@ -153,7 +126,7 @@ fn preopens(spec: &RunSpec, whole_root: bool) -> Vec<Preopen> {
 fn run(command: wasm_exec::Command, pipe: OwnedFd) -> u8 {
     let (code, report) = match wasm_exec::run(command) {
         Ok(report) => conclude(&report),
-        Err(error) => (126, WasmReport { error: Some(error.to_string()), ..WasmReport::default() }),
+        Err(error) => (126, Report { error: Some(error.to_string()), ..Report::default() }),
     };
     if let Some(error) = &report.error {
         say(error);
@@ -165,9 +138,8 @@ fn run(command: wasm_exec::Command, pipe: OwnedFd) -> u8 {
     code
 }
 
-fn conclude(run: &wasm_exec::Report) -> (u8, WasmReport) {
-    let mut report =
-        WasmReport { fuel_used: run.fuel_used, peak_memory_bytes: run.peak_memory_bytes, ..WasmReport::default() };
+fn conclude(run: &wasm_exec::Report) -> (u8, Report) {
+    let mut report = Report { fuel_used: run.fuel_used, peak_memory_bytes: run.peak_memory_bytes, ..Report::default() };
     let code = match &run.outcome {
         Outcome::Exited(code) => *code,
         Outcome::Trapped { trap, backtrace } => {

@@ -125,7 +125,8 @@ impl BlobWriter {
         self.written += written.len() as u64;
     }
 
-    fn own_digest(&self) -> Digest {
+    /// The sha256 of what was written so far.
+    pub(crate) fn own_digest(&self) -> Digest {
         sha256_digest(&self.hash.clone().finalize())
     }
 

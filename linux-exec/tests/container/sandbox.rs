@@ -62,6 +62,7 @@ impl Sandbox {
             program: argv[0].into(),
             argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
             env: vec![PATH.into()],
+            init: None,
         };
         plan(self.root(), entry)
     }

@@ -1,7 +1,83 @@
-//! Commands on containers that exist.
+//! Commands on containers that exist, and the group of all commands on containers.
 
-use clap::{Args, ValueEnum};
+use super::{
+    Command,
+    run::{CreateArgs, RunArgs, switch},
+};
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
+
+/// `container COMMAND`: each is a command that has a shorter name too.
+#[derive(Debug, Subcommand)]
+#[command(defer = true)]
+pub(crate) enum ContainerCommand {
+    /// Create a container from an image and run it
+    Run(Box<RunArgs>),
+    /// Create a container from an image
+    Create(Box<CreateArgs>),
+    /// Start containers that were created or have ended
+    Start(StartArgs),
+    /// List containers
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(PsArgs),
+    /// Show what a container wrote
+    Logs(LogsArgs),
+    /// Run another command in a running container
+    Exec(ExecArgs),
+    /// Show all that is known about containers
+    Inspect(InspectArgs),
+    /// Ask containers to stop, then kill them
+    Stop(StopArgs),
+    /// Stop containers, then start them again
+    Restart(RestartArgs),
+    /// Send a signal to containers
+    Kill(KillArgs),
+    /// Wait until containers end, and print their exit codes
+    Wait(WaitArgs),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
+    /// Remove containers that do not run
+    Prune(ContainerPruneArgs),
+}
+
+impl ContainerCommand {
+    /// The same by its shorter name, if it has one.
+    pub(super) fn into_command(self) -> Command {
+        match self {
+            Self::Run(args) => Command::Run(args),
+            Self::Create(args) => Command::Create(args),
+            Self::Start(args) => Command::Start(args),
+            Self::Ls(args) => Command::Ps(args),
+            Self::Logs(args) => Command::Logs(args),
+            Self::Exec(args) => Command::Exec(args),
+            Self::Inspect(args) => Command::Inspect(InspectArgs { object_type: Some(ObjectType::Container), ..args }),
+            Self::Stop(args) => Command::Stop(args),
+            Self::Restart(args) => Command::Restart(args),
+            Self::Kill(args) => Command::Kill(args),
+            Self::Wait(args) => Command::Wait(args),
+            Self::Rm(args) => Command::Rm(args),
+            Self::Prune(_) => Command::Container(self),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ContainerPruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
+    /// Seconds until SIGKILL, -1 to wait for ever
+    #[arg(short, long = "time", alias = "timeout", value_name = "seconds", allow_negative_numbers = true)]
+    pub(crate) time: Option<String>,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct StartArgs {
@@ -81,7 +157,7 @@ fn parse_tail(text: &str) -> Result<Tail, &'static str> {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "amphora exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
+#[command(override_usage = "amphora exec [OPTIONS] CONTAINER COMMAND [ARG...]", mut_args(switch))]
 pub(crate) struct ExecArgs {
     /// Run in the background
     #[arg(short, long)]

@@ -1,6 +1,6 @@
 //! Commands on images.
 
-use super::run::PreferChoice;
+use super::{run::PreferChoice, system::PruneArgs};
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -18,6 +18,8 @@ pub(crate) enum ImageCommand {
     /// List images
     #[command(visible_alias = "list")]
     Ls(ImagesArgs),
+    /// Remove images without a name
+    Prune(PruneArgs),
     /// Fetch an image from its registry
     Pull(PullArgs),
     /// Remove images
@@ -29,6 +31,10 @@ pub(crate) enum ImageCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
+    // There are no intermediate images that could be left out.
+    /// Show all images, as it does without this
+    #[arg(short, long)]
+    pub(crate) all: bool,
     /// Show digests
     #[arg(long)]
     pub(crate) digests: bool,

@@ -10,9 +10,11 @@ mod plain;
 mod run;
 mod system;
 mod unsupported;
+mod volume;
 
 pub(crate) use container::{
-    ExecArgs, InspectArgs, KillArgs, LogsArgs, ObjectType, PsArgs, RmArgs, StartArgs, StopArgs, Tail, WaitArgs,
+    ContainerCommand, ContainerPruneArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, ObjectType, PsArgs, RestartArgs,
+    RmArgs, StartArgs, StopArgs, Tail, WaitArgs,
 };
 pub(crate) use filter::Filters;
 pub(crate) use image::{
@@ -21,6 +23,9 @@ pub(crate) use image::{
 };
 pub(crate) use run::{ContainerArgs, CreateArgs, NetworkChoice, PreferChoice, PullPolicy, RunArgs};
 pub(crate) use system::{CompletionsArgs, FormatArgs, PruneArgs, SystemCommand};
+pub(crate) use volume::{
+    VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
+};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::{ffi::OsString, path::PathBuf};
@@ -66,6 +71,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Ask containers to stop, then kill them
     Stop(StopArgs),
+    /// Stop containers, then start them again
+    Restart(RestartArgs),
     /// Send a signal to containers
     Kill(KillArgs),
     /// Wait until containers end, and print their exit codes
@@ -84,9 +91,15 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Fetch an image from its registry
     Pull(PullArgs),
+    /// The commands on containers, by Docker's longer names
+    #[command(subcommand)]
+    Container(ContainerCommand),
     /// Look into images and manage them
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Show the machine, the store and what can be enforced here
     Info(FormatArgs),
     /// Show the version
@@ -125,7 +138,11 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<(Globals, Command), clap::Err
 
 fn parse_all(args: Vec<OsString>) -> Result<(Globals, Command), clap::Error> {
     let cli = Cli::try_parse_from(args).map_err(unsupported::explain)?;
-    Ok((cli.globals, cli.command))
+    let command = match cli.command {
+        Command::Container(command) => command.into_command(),
+        command => command,
+    };
+    Ok((cli.globals, command))
 }
 
 /// Parses the commands that start something, without making the parser of any other command. Whatever it does not
@@ -297,7 +314,7 @@ mod tests {
             ("amphora run -itP alpine", "error: not supported yet: the flag `-P`;"),
             ("amphora create --oom-kill-disable alpine", "error: not supported yet: the flag `--oom-kill-disable`\n"),
             ("amphora build .", "error: not supported yet: the command `build`; build elsewhere"),
-            ("amphora --root /x volume ls", "error: not supported yet: the command `volume`\n"),
+            ("amphora --root /x network ls", "error: not supported yet: the command `network`\n"),
         ] {
             let refusal = refusal(line);
             assert!(refusal.starts_with(message), "{line}: {refusal}");

@@ -21,6 +21,12 @@ pub(super) fn parse(words: &[OsString]) -> Option<RunArgs> {
         if switches(&mut args, word).is_some() {
             continue;
         }
+        if let Some((name, value)) = word.strip_prefix("--").and_then(|word| word.split_once('='))
+            && let Some(switch) = switch(&mut args, name)
+        {
+            *switch = value.parse().ok()?;
+            continue;
+        }
         let (name, value) = match word.split_once('=') {
             Some((name, value)) if name.starts_with("--") => (name, value),
             Some(_) => return None,
@@ -63,6 +69,7 @@ fn switch<'a>(args: &'a mut RunArgs, name: &str) -> Option<&'a mut bool> {
     Some(match name {
         "detach" => &mut args.detach,
         "timings" => &mut args.timings,
+        "init" => &mut args.container.init,
         "interactive" => &mut args.container.interactive,
         "privileged" => &mut args.container.privileged,
         "read-only" => &mut args.container.read_only,
@@ -202,6 +209,7 @@ mod tests {
             "--rm -it -e A=b -e C=d image sh -c exit",
             "-dit --name web --memory=1g image",
             "-e A=b=c --env=D=e=f image -e X=y",
+            "--rm --rm=false --tty=true image",
             "--name a --name b --cap-add X --cap-add Y image --",
         ] {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
@@ -227,7 +235,8 @@ mod tests {
             "-m1g image",
             "-ix image",
             "-ie A=b image",
-            "--rm=true image",
+            "--rm=maybe image",
+            "-t=false image",
             "--network bridge image",
             "--pull sometimes image",
             "--prefer both image",

@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Default, Args)]
-#[command(override_usage = "amphora run [OPTIONS] IMAGE [COMMAND] [ARG...]")]
+#[command(override_usage = "amphora run [OPTIONS] IMAGE [COMMAND] [ARG...]", mut_args(switch))]
 pub(crate) struct RunArgs {
     /// Run in the background and print the container's id
     #[arg(short, long)]
@@ -29,7 +29,7 @@ pub(crate) struct CreateArgs {
 
 // What `run` and `create` share, as typed. `-h` is the host name, as with Docker, so help has only its long form.
 #[derive(Debug, Default, Args)]
-#[command(disable_help_flag = true, arg(help_flag()))]
+#[command(disable_help_flag = true, arg(help_flag()), mut_args(switch))]
 pub(crate) struct ContainerArgs {
     /// Add a Linux capability
     #[arg(long, value_name = "list")]
@@ -64,6 +64,9 @@ pub(crate) struct ContainerArgs {
     /// Host name inside the container
     #[arg(short = 'h', long, value_name = "string")]
     pub(crate) hostname: Option<String>,
+    /// Run the program under an init that passes signals on and reaps processes
+    #[arg(long)]
+    pub(crate) init: bool,
     /// Keep standard input open
     #[arg(short, long)]
     pub(crate) interactive: bool,
@@ -190,6 +193,23 @@ impl ContainerArgs {
     /// A value that is no duration.
     pub(crate) fn stop_timeout_ms(&self) -> Result<Option<Option<u64>>, LimitError> {
         self.stop_timeout.as_deref().map(|text| limits::parse_stop_timeout("--stop-timeout", text)).transpose()
+    }
+}
+
+/// As with Docker, a switch may be given a value: `--rm=true`, `-t=false`.
+pub(super) fn switch(arg: clap::Arg) -> clap::Arg {
+    match arg.get_action() {
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .value_parser(clap::value_parser!(bool))
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true")
+            .value_name("bool")
+            .hide_possible_values(true)
+            .hide_default_value(true),
+        _ => arg,
     }
 }
 

@@ -9,7 +9,6 @@ const FLAGS: &[(&[&str], &str)] = &[
     (&["--gpus", "--device", "--device-cgroup-rule"], "; --privileged gives all devices"),
     (&["--link", "--network-alias", "--ip", "--ip6", "--mac-address", "--add-host"], NETWORK),
     (&["--dns", "--dns-option", "--dns-search"], NETWORK),
-    (&["--init"], "; the image's own program is process 1"),
     (&["--userns"], "; a caller without root gets a user namespace always"),
     (
         &["--pid", "--ipc", "--uts", "--cgroupns", "--cgroup-parent"],
@@ -40,8 +39,8 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["build", "buildx", "builder", "commit"], "; build elsewhere, then `amphora load` or `amphora pull`"),
     (&["push", "save", "export"], "; the store is an OCI image layout: skopeo copies from it"),
     (&["login", "logout"], "; `amphora pull --creds USER[:PASSWORD]`"),
-    (&["container", "network", "volume", "cp", "attach", "top", "stats", "events", "rename", "update"], ""),
-    (&["pause", "unpause", "port", "diff", "history", "search", "restart"], ""),
+    (&["network", "cp", "attach", "top", "stats", "events", "rename", "update"], ""),
+    (&["pause", "unpause", "port", "diff", "history", "search"], ""),
     (&["compose", "swarm", "service", "stack", "node", "secret", "config", "context", "plugin", "manifest"], ""),
 ];
 

@@ -1,10 +1,11 @@
 //! `ps`, `stop`, `kill`, `wait` and `rm`.
 
 use anyhow::{Result, bail};
+use nix::sys::signal::Signal;
 
 use super::{each, print, view};
 use crate::{
-    cli::{Filters, KillArgs, PsArgs, RmArgs, StopArgs, WaitArgs},
+    cli::{Filters, KillArgs, PsArgs, RestartArgs, RmArgs, StopArgs, WaitArgs},
     container::{Container, Status},
     host::{Host, become_root},
     lifecycle, limits,
@@ -70,6 +71,32 @@ pub(crate) fn stop(host: &Host, args: &StopArgs) -> Result<u8> {
     })
 }
 
+/// `amphora restart`.
+pub(crate) fn restart(host: &Host, args: &RestartArgs) -> Result<u8> {
+    let timeout = args.time.as_deref().map(|text| limits::parse_stop_timeout("--time", text)).transpose()?;
+    let mut stopped: Vec<String> = Vec::new();
+    let stopping = each(&args.containers, |name| {
+        let container = host.containers.find(name)?;
+        if container.spec.auto_remove {
+            bail!("container {name} is removed when it ends (--rm), so it cannot be started again");
+        }
+        lifecycle::stop(&container, timeout.unwrap_or(container.spec.stop_timeout_ms))?;
+        stopped.push(name.to_owned());
+        Ok(())
+    });
+    // Only now: from inside a user namespace a process of another one might be out of reach.
+    become_root()?;
+    let starting = each(&stopped, |name| {
+        let container = host.containers.find(name)?;
+        let lock = container.lock()?;
+        lifecycle::check_startable(&container)?;
+        lifecycle::start_detached(host, &container, &lock)?;
+        println!("{name}");
+        Ok(())
+    });
+    stopping.and(starting)
+}
+
 /// `amphora kill`.
 pub(crate) fn kill(host: &Host, args: &KillArgs) -> Result<u8> {
     let signal = signals::parse(&args.signal)?;
@@ -77,6 +104,10 @@ pub(crate) fn kill(host: &Host, args: &KillArgs) -> Result<u8> {
         let container = host.containers.find(name)?;
         let Status::Running(running) = container.status()? else { bail!("container {name} is not running") };
         lifecycle::kill(&running, signal)?;
+        if signal == Signal::SIGKILL as i32 {
+            // What comes next, such as `rm`, may rely on it.
+            lifecycle::wait(&container)?;
+        }
         println!("{name}");
         Ok(())
     })

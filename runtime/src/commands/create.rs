@@ -72,6 +72,7 @@ fn spec(host: &Host, args: &ContainerArgs, image: &Image, target: &Target) -> Re
         security: security(args)?,
         read_only: args.read_only,
         stdio: StdioSpec { interactive: args.interactive, terminal: args.tty },
+        init: args.init,
         auto_remove: args.rm,
         stop_signal: signals::parse(
             args.stop_signal.as_deref().or(config.stop_signal().as_deref()).unwrap_or("SIGTERM"),

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{print, view};
 use crate::{
     cli::{ImageInspectArgs, InspectArgs, ObjectType},
+    errors,
     host::Host,
     output,
 };
@@ -38,14 +39,14 @@ fn image(host: &Host, name: &str) -> Result<Value> {
 }
 
 /// What was found is shown even when another name was not found; then the exit code is 1, as with Docker.
-fn show(names: &[String], format: Option<&str>, mut find: impl FnMut(&str) -> Result<Value>) -> Result<u8> {
+pub(super) fn show(names: &[String], format: Option<&str>, mut find: impl FnMut(&str) -> Result<Value>) -> Result<u8> {
     let mut found = Vec::new();
     let mut code = 0;
     for name in names {
         match find(name) {
             Ok(value) => found.push(value),
             Err(error) => {
-                eprintln!("amphora: {error:#}");
+                eprintln!("amphora: {}", errors::sentence(&error));
                 code = 1;
             }
         }

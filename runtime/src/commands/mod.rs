@@ -11,17 +11,18 @@ mod logs;
 mod run;
 mod system;
 mod view;
+mod volume;
 
 use std::{
-    io::{ErrorKind, Write},
+    io::{BufRead, ErrorKind, IsTerminal, Write},
     path::PathBuf,
 };
 
 use anyhow::{Context, Error, Result};
 
 use crate::{
-    cli::{Command, Globals, ImageCommand, SystemCommand},
-    demo,
+    cli::{Command, ContainerCommand, Globals, ImageCommand, SystemCommand},
+    demo, errors,
     host::{Host, become_root},
 };
 
@@ -46,6 +47,7 @@ pub(crate) fn dispatch(globals: Globals, command: &Command) -> Result<u8> {
         Command::Exec(args) => exec::exec(host, args),
         Command::Inspect(args) => inspect::inspect(host, args),
         Command::Stop(args) => container::stop(host, args),
+        Command::Restart(args) => container::restart(host, args),
         Command::Kill(args) => container::kill(host, args),
         Command::Wait(args) => container::wait(host, args),
         Command::Rm(args) => container::rm(host, args),
@@ -57,22 +59,25 @@ pub(crate) fn dispatch(globals: Globals, command: &Command) -> Result<u8> {
         Command::Pull(args) | Command::Image(ImageCommand::Pull(args)) => image::pull(host, args),
         Command::Image(ImageCommand::Explain(args)) => explain::explain(host, args),
         Command::Image(ImageCommand::Inspect(args)) => inspect::inspect_images(host, args),
+        Command::Volume(command) => volume::volume(host, command),
         Command::Info(args) => system::info(host, args),
         Command::System(SystemCommand::Check) => system::check(host),
         Command::System(SystemCommand::Prune(args)) => system::prune(host, args),
-        Command::Completions(_) | Command::Version(_) | Command::Demo => Ok(0),
+        Command::Container(ContainerCommand::Prune(args)) => system::prune_containers(host, args),
+        Command::Image(ImageCommand::Prune(args)) => system::prune_images(host, args),
+        Command::Container(_) | Command::Completions(_) | Command::Version(_) | Command::Demo => Ok(0),
     }
 }
 
 /// Whether a command makes or removes files that belong to an image's own users.
 fn touches_files_of_images(command: &Command) -> bool {
     match command {
-        Command::Run(_) | Command::Create(_) | Command::Start(_) => true,
+        Command::Run(_) | Command::Create(_) | Command::Start(_) | Command::Volume(_) => true,
         Command::Load(_) | Command::Import(_) | Command::Pull(_) | Command::Rmi(_) | Command::Tag(_) => true,
         Command::Image(ImageCommand::Inspect(_) | ImageCommand::Ls(_)) => false,
-        Command::Image(_) | Command::System(_) => true,
-        // `rm` has to reach the container's process first.
-        Command::Rm(_) => false,
+        Command::Image(_) | Command::System(_) | Command::Container(_) => true,
+        // These have to reach the container's process first.
+        Command::Rm(_) | Command::Restart(_) => false,
         Command::Ps(_) | Command::Logs(_) | Command::Inspect(_) | Command::Images(_) | Command::Info(_) => false,
         Command::Exec(_) | Command::Stop(_) | Command::Kill(_) | Command::Wait(_) => false,
         Command::Version(_) | Command::Completions(_) | Command::Demo => false,
@@ -93,10 +98,23 @@ fn each<T: AsRef<str>>(names: &[T], mut action: impl FnMut(&str) -> Result<()>) 
         0 => Ok(0),
         1 => Err(failures.swap_remove(0)),
         _ => {
-            let lines: Vec<String> = failures.iter().map(|error| format!("{error:#}")).collect();
+            let lines: Vec<String> = failures.iter().map(errors::sentence).collect();
             anyhow::bail!("{}", lines.join("\namphora: "))
         }
     }
+}
+
+/// Asks before something is removed.
+fn confirmed(what: &str, unasked: &str) -> Result<bool> {
+    eprint!("This removes {what}. Go on? [y/N] ");
+    std::io::stderr().flush()?;
+    if !std::io::stdin().is_terminal() {
+        eprintln!();
+        anyhow::bail!("nobody can be asked here: use {unasked}");
+    }
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Writes to standard output. A reader that went away, as `| head` does, is no error.

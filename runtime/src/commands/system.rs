@@ -1,17 +1,14 @@
 //! `info`, `version`, `system check` and `system prune`.
 
-use std::{
-    collections::BTreeSet,
-    io::{BufRead, IsTerminal, Write},
-};
+use std::collections::BTreeSet;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use linux_exec::{cgroup::Cgroups, userns::IdMap};
 use serde_json::{Value, json};
 
-use super::print;
+use super::{confirmed, print};
 use crate::{
-    cli::{FormatArgs, PruneArgs},
+    cli::{ContainerPruneArgs, FormatArgs, PruneArgs},
     container::Status,
     host::{Host, become_root},
     lifecycle, output,
@@ -88,34 +85,54 @@ fn leftovers(host: &Host, remove: bool) -> Result<Vec<String>> {
 
 /// `amphora system prune`.
 pub(crate) fn prune(host: &Host, args: &PruneArgs) -> Result<u8> {
-    if !args.force && !confirmed(args.all)? {
+    let images = if args.all { ", all images that no container uses" } else { "" };
+    let what = format!("all containers that do not run{images}, and what killed commands left behind");
+    if !args.force && !confirmed(&what, "system prune -f")? {
         return Ok(1);
     }
+    remove_idle_containers(host)?;
+    if args.all {
+        remove_unused_images(host)?;
+    }
+    remove_unnamed_images(host)?;
+    leftovers(host, true)?.iter().for_each(|line| println!("Deleted {line}"));
+    Ok(0)
+}
+
+/// `amphora container prune`.
+pub(crate) fn prune_containers(host: &Host, args: &ContainerPruneArgs) -> Result<u8> {
+    if !args.force && !confirmed("all containers that do not run", "container prune -f")? {
+        return Ok(1);
+    }
+    remove_idle_containers(host).map(|()| 0)
+}
+
+/// `amphora image prune`.
+pub(crate) fn prune_images(host: &Host, args: &PruneArgs) -> Result<u8> {
+    let what = if args.all { "all images that no container uses" } else { "all images without a name" };
+    if !args.force && !confirmed(what, "image prune -f")? {
+        return Ok(1);
+    }
+    if args.all {
+        remove_unused_images(host)?;
+    }
+    remove_unnamed_images(host).map(|()| 0)
+}
+
+fn remove_idle_containers(host: &Host) -> Result<()> {
     for container in host.containers.list()? {
         if lifecycle::remove_idle(host, &container)? {
             println!("Deleted container: {}", container.spec.name);
         }
     }
-    if args.all {
-        remove_unused_images(host)?;
-    }
-    let used = host.image_digests_in_use()?;
-    host.store.remove_unnamed(&|digest| used.contains(&digest.to_string()))?.iter().for_each(|line| println!("{line}"));
-    leftovers(host, true)?.iter().for_each(|line| println!("Deleted {line}"));
-    Ok(0)
+    Ok(())
 }
 
-fn confirmed(all: bool) -> Result<bool> {
-    let images = if all { ", all images that no container uses" } else { "" };
-    eprint!("This removes all containers that do not run{images}, and what killed commands left behind. Go on? [y/N] ");
-    std::io::stderr().flush()?;
-    if !std::io::stdin().is_terminal() {
-        eprintln!();
-        bail!("nobody can be asked here: use system prune -f");
-    }
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+fn remove_unnamed_images(host: &Host) -> Result<()> {
+    let used = host.image_digests_in_use()?;
+    let lines = host.store.remove_unnamed(&|digest| used.contains(&digest.to_string()))?;
+    lines.iter().for_each(|line| println!("{line}"));
+    Ok(())
 }
 
 fn remove_unused_images(host: &Host) -> Result<()> {

@@ -101,6 +101,8 @@ pub(crate) fn container_details(container: &Container) -> Result<Value> {
             "StopSignal": spec.stop_signal,
             "StopTimeoutMs": spec.stop_timeout_ms,
         },
+        // Neither network gives a container an address of its own.
+        "NetworkSettings": { "IPAddress": "", "Ports": {}, "Networks": { network_name(spec.network): { "IPAddress": "" } } },
     }))
 }
 
@@ -133,6 +135,7 @@ fn host_config(container: &Container) -> Value {
         "Fuel": fuel,
         "NetworkMode": network_name(spec.network),
         "AutoRemove": spec.auto_remove,
+        "Init": spec.init,
         "ReadonlyRootfs": spec.read_only,
         "Privileged": spec.security.privileged,
         "CapAdd": spec.security.cap_add,

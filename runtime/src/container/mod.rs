@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use files::{Lock, write_json};
 
-use crate::{mounts::MountKind, names, spec::RunSpec};
+use crate::{names, spec::RunSpec, volumes::Volumes};
 use files::{folder_entries, is_half_written, lock_dir, make_private_folder, read_json, remove_if, try_lock};
 use shelf::Shelf;
 
@@ -59,7 +59,7 @@ impl Paths {
         self.root.join("compiled")
     }
 
-    /// Named volumes.
+    /// Volumes.
     pub(crate) fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
     }
@@ -435,23 +435,11 @@ impl Container {
         }
     }
 
-    /// Removes the volumes that have no name but the one that this container gave them.
-    pub(crate) fn delete_anonymous_volumes(&self, paths: &Paths) -> Result<()> {
-        for mount in &self.spec.mounts {
-            let MountKind::Volume { name: Some(name), .. } = &mount.kind else { continue };
-            let dir = paths.volumes().join(name);
-            if names::is_id(name) && dir.exists() {
-                fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Removes everything of it, with `--rm` its anonymous volumes too.
     pub(crate) fn delete(&self, paths: &Paths) -> Result<()> {
         self.forget_running()?;
         if self.spec.auto_remove {
-            self.delete_anonymous_volumes(paths)?;
+            Volumes::new(paths).remove_unnamed_of(self)?;
         }
         // The name first: as long as it leads here, nobody else can have it, so it is ours to remove.
         let shelf = Shelf::in_folder(if self.spec.auto_remove { &paths.runroot } else { &paths.root });

@@ -303,3 +303,60 @@ fn several_containers_are_stopped_though_one_is_unknown() {
     assert!(ended.stderr.contains("nobody"), "{ended}");
     assert_eq!(sandbox.ok(["ps", "-q"]), "");
 }
+
+#[test]
+fn a_restart_stops_and_starts_again() {
+    let Some((sandbox, [sleep])) = Sandbox::with(["sleep:linux"]) else { return };
+    sandbox.ok(["run", "-d", "--name", "again", &sleep, "1000"]);
+    let first = sandbox.inspect("again", ".State.Pid");
+    assert_eq!(sandbox.ok(["restart", "-t", "0", "again"]), "again\n");
+    let second = sandbox.inspect("again", ".State.Pid");
+    assert_ne!(first, second);
+    assert_eq!(sandbox.inspect("again", ".State.Running"), "true");
+    sandbox.ok(["stop", "-t", "0", "again"]);
+    // One that does not run is started; of several, those that there are.
+    let ended = sandbox.run(["restart", "-t", "0", "missing", "again"]);
+    assert!(ended.code == Some(125) && ended.stderr.contains("no such container: missing"), "{ended}");
+    assert_eq!(sandbox.inspect("again", ".State.Running"), "true");
+    sandbox.ok(["rm", "-f", "again"]);
+    sandbox.ok(["run", "-d", "--rm", "--name", "once", &sleep, "1000"]);
+    assert!(sandbox.fails(125, ["restart", "once"]).contains("--rm"));
+    assert_eq!(sandbox.inspect("once", ".State.Running"), "true");
+    sandbox.ok(["rm", "-f", "once"]);
+    sandbox.check_clean();
+}
+
+#[test]
+fn the_longer_names_and_the_switches_of_docker_are_understood() {
+    let Some((sandbox, [hello])) = Sandbox::with(["hello:wasm"]) else { return };
+    assert_eq!(sandbox.ok(["container", "run", "--rm=true", "-t=false", &hello]), "hello from wasm\n");
+    assert_eq!(sandbox.ok(["run", "--rm=false", "--name", "kept", &hello]), "hello from wasm\n");
+    assert_eq!(sandbox.ok(["container", "ls", "-a", "--format", "{{.Names}}"]), "kept\n");
+    assert!(sandbox.ok(["container", "inspect", "kept"]).contains("\"Kind\": \"wasm\""));
+    assert_eq!(sandbox.run(["container", "inspect", &hello]).code, Some(1), "an image is no container");
+    sandbox.ok(["container", "rm", "kept"]);
+    assert_eq!(sandbox.ok(["images", "-a", "-q"]).lines().count(), 1);
+}
+
+#[test]
+fn an_init_passes_signals_and_the_exit_code_on_and_reaps() {
+    let Some((sandbox, [busybox, sleep])) = Sandbox::with(["busybox:latest", "sleep:wasm"]) else { return };
+    let processes = sandbox.ok(["run", "--rm", "--init", &busybox, "ps", "-o", "pid,args"]);
+    assert!(processes.contains("1 amphora-init") && processes.contains("2 ps -o"), "{processes}");
+    let ends = |script: &str| sandbox.run(["run", "--rm", "--init", &busybox, "sh", "-c", script]).code;
+    assert_eq!(ends("exit 5"), Some(5));
+    assert_eq!(ends("kill -TERM $$"), Some(143));
+    let orphans = "(sleep 0.1 &); sleep 0.3; ps -o stat | grep -c Z";
+    assert_eq!(ends(orphans), Some(1), "grep finds no zombie");
+    // What leads to the init from inside cannot be written to, now or later.
+    assert_eq!(ends("exec 3</proc/1/exe && ! echo x >/proc/1/exe && ! echo x >/proc/self/fd/3"), Some(0));
+    let missing = sandbox.run(["run", "--rm", "--init", &busybox, "nosuch"]);
+    assert_eq!(missing.code, Some(127), "{missing}");
+
+    sandbox.ok(["run", "-d", "--name", "asked", "--init", &busybox, "sleep", "1000"]);
+    sandbox.ok(["stop", "-t", "1000", "asked"]);
+    assert_eq!(sandbox.inspect("asked", ".State.ExitCode"), "143", "sleep has no handler, and is not process 1");
+    sandbox.ok(["run", "-d", "--name", "wasm", "--init", &sleep, "1000"]);
+    sandbox.ok(["rm", "-f", "asked", "wasm"]);
+    sandbox.check_clean();
+}

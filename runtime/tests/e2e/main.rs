@@ -17,3 +17,4 @@ mod run;
 mod sandbox;
 mod session;
 mod terminal;
+mod volumes;

@@ -1,0 +1,34 @@
+//! What a container's first process tells its supervisor, where it is one of our own: a Wasm program's engine, or an init.
+
+use std::{fs::File, io::Read, os::fd::OwnedFd};
+
+use serde::{Deserialize, Serialize};
+
+/// Written once, before the process ends.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Report {
+    /// The program was stopped at its memory limit.
+    pub(crate) out_of_memory: bool,
+    /// The program was stopped at its time limit.
+    pub(crate) timed_out: bool,
+    /// The program had used up its fuel.
+    pub(crate) out_of_fuel: bool,
+    /// It could not be started.
+    pub(crate) error: Option<String>,
+    /// Fuel used, if it was counted.
+    pub(crate) fuel_used: Option<u64>,
+    /// Most that memories and tables came to.
+    pub(crate) peak_memory_bytes: u64,
+    /// The program was killed by this signal.
+    pub(crate) signal: Option<u8>,
+}
+
+impl Report {
+    /// Reads what came; None if the process was killed before it could tell.
+    pub(crate) fn read(pipe: OwnedFd) -> Option<Self> {
+        let mut bytes = Vec::new();
+        File::from(pipe).take(1 << 20).read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+}

@@ -1,0 +1,136 @@
+//! Volumes: folders that containers of both kinds share and that outlive them, `ROOT/volumes/NAME/_data`. Those that got no
+//! name from their user have the form of an id, and go with their container where that is asked for.
+
+use std::{collections::BTreeMap, fs, io::ErrorKind, os::unix::fs::MetadataExt, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    container::{Container, Containers, Paths},
+    mounts::MountKind,
+    names,
+};
+
+/// The volumes of one ROOT.
+pub(crate) struct Volumes {
+    folder: PathBuf,
+}
+
+/// One volume.
+pub(crate) struct Volume {
+    pub(crate) name: String,
+    pub(crate) created_unix_nanos: i64,
+}
+
+impl Volumes {
+    /// Nothing is made before the first volume is.
+    pub(crate) fn new(paths: &Paths) -> Self {
+        Self { folder: paths.volumes() }
+    }
+
+    /// Where a volume's files are.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.folder.join(name).join("_data")
+    }
+
+    /// A volume's folder, made if it is not there.
+    pub(crate) fn make(&self, name: &str) -> Result<PathBuf> {
+        let data = self.data(name);
+        fs::create_dir_all(&data).with_context(|| format!("cannot make volume {name}: {}", data.display()))?;
+        Ok(data)
+    }
+
+    /// All volumes, by name.
+    pub(crate) fn list(&self) -> Result<Vec<Volume>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.with_context(|| format!("cannot list {}", self.folder.display()))?,
+        };
+        let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
+        let mut volumes = Vec::new();
+        for name in entries.filter_map(|entry| entry.ok().and_then(name)) {
+            volumes.extend(self.find(&name)?);
+        }
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(volumes)
+    }
+
+    /// The volume of this name.
+    pub(crate) fn find(&self, name: &str) -> Result<Option<Volume>> {
+        names::validate("volume name", name)?;
+        let dir = self.folder.join(name);
+        match dir.metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            other => {
+                let metadata = other.with_context(|| format!("cannot look at {}", dir.display()))?;
+                let created_unix_nanos = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
+                Ok(Some(Volume { name: name.to_owned(), created_unix_nanos }))
+            }
+        }
+    }
+
+    /// Removes a volume with all that is in it; whether it was there.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool> {
+        match fs::remove_dir_all(self.folder.join(name)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot remove volume {name}")),
+        }
+    }
+
+    /// Removes a volume unless a container has it; whether it was there.
+    pub(crate) fn remove_unused(&self, name: &str, used: &BTreeMap<String, String>) -> Result<bool> {
+        names::validate("volume name", name)?;
+        match used.get(name) {
+            Some(container) => {
+                bail!("volume {name} is used by container {container}; remove that first (amphora rm {container})")
+            }
+            None => self.remove(name),
+        }
+    }
+
+    /// Removes those of a container's volumes that it gave their names itself.
+    pub(crate) fn remove_unnamed_of(&self, container: &Container) -> Result<()> {
+        of(container).filter(|name| names::is_id(name)).try_for_each(|name| self.remove(name).map(drop))
+    }
+}
+
+/// The volumes that containers have, each with the name of one that has it.
+pub(crate) fn in_use(containers: &Containers) -> Result<BTreeMap<String, String>> {
+    let containers = containers.list()?;
+    let pairs = containers.iter().flat_map(|one| of(one).map(|name| (name.to_owned(), one.spec.name.clone())));
+    Ok(pairs.collect())
+}
+
+fn of(container: &Container) -> impl Iterator<Item = &str> {
+    container.spec.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Volume { name, .. } => name.as_deref(),
+        MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_made_listed_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths { root: folder.path().to_owned(), runroot: folder.path().join("run") };
+        let volumes = Volumes::new(&paths);
+        assert!(volumes.list().unwrap().is_empty());
+        let data = volumes.make("data").unwrap();
+        assert_eq!(volumes.make("data").unwrap(), data);
+        fs::write(data.join("file"), "").unwrap();
+        volumes.make("cache").unwrap();
+        let names: Vec<String> = volumes.list().unwrap().into_iter().map(|volume| volume.name).collect();
+        assert_eq!(names, ["cache", "data"]);
+        let used = BTreeMap::from([("data".to_owned(), "web".to_owned())]);
+        let message = volumes.remove_unused("data", &used).unwrap_err().to_string();
+        assert!(message.contains("data") && message.contains("rm web"), "{message}");
+        assert!(volumes.remove_unused("data", &BTreeMap::new()).unwrap());
+        assert!(!volumes.remove_unused("data", &BTreeMap::new()).unwrap());
+        assert!(volumes.remove_unused("../x", &BTreeMap::new()).is_err());
+        assert!(volumes.find("cache").unwrap().is_some() && volumes.find("data").unwrap().is_none());
+    }
+}
