@@ -22,6 +22,7 @@ typedef unsigned long long signal_set;
 #define WNOHANG 1
 #define F_SETFD 2
 #define FD_CLOEXEC 1
+#define SFD_CLOEXEC 02000000
 #define TIOCSPGRP 0x5410
 #define PR_SET_NAME 15
 #define ENOENT 2
@@ -30,6 +31,7 @@ typedef unsigned long long signal_set;
 
 #if defined(__x86_64__)
 enum {
+    SYS_READ = 0,
     SYS_WRITE = 1,
     SYS_RT_SIGPROCMASK = 14,
     SYS_IOCTL = 16,
@@ -41,8 +43,8 @@ enum {
     SYS_FCNTL = 72,
     SYS_SETPGID = 109,
     SYS_PRCTL = 157,
-    SYS_RT_SIGTIMEDWAIT = 128,
     SYS_EXIT_GROUP = 231,
+    SYS_SIGNALFD4 = 289,
 };
 
 static long call(word number, word a, word b, word c, word d, word e) {
@@ -60,6 +62,7 @@ static long call(word number, word a, word b, word c, word d, word e) {
 __asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall begin\n");
 #elif defined(__aarch64__)
 enum {
+    SYS_READ = 63,
     SYS_WRITE = 64,
     SYS_RT_SIGPROCMASK = 135,
     SYS_IOCTL = 29,
@@ -71,8 +74,8 @@ enum {
     SYS_FCNTL = 25,
     SYS_SETPGID = 154,
     SYS_PRCTL = 167,
-    SYS_RT_SIGTIMEDWAIT = 137,
     SYS_EXIT_GROUP = 94,
+    SYS_SIGNALFD4 = 74,
 };
 
 static long call(word number, word a, word b, word c, word d, word e) {
@@ -160,24 +163,29 @@ __attribute__((used)) _Noreturn void begin(word *stack) {
     char **environment = arguments + stack[0] + 1;
     int descriptor = number(arguments[1]), status = 0;
     signal_set all = ALL_SIGNALS;
+    /* struct signalfd_siginfo; the first number is the signal's. */
+    unsigned information[32];
 
     /* Otherwise it would be that of the file in memory. */
     call(SYS_PRCTL, PR_SET_NAME, (word)arguments[0], 0, 0, 0);
     call(SYS_FCNTL, (word)descriptor, F_SETFD, FD_CLOEXEC, 0, 0);
     call(SYS_RT_SIGPROCMASK, SIG_BLOCK, (word)&all, 0, sizeof all, 0);
+    /* They stay blocked, which shows whoever looks from outside that they are not lost. */
+    long signals = call(SYS_SIGNALFD4, (word)-1, (word)&all, sizeof all, SFD_CLOEXEC, 0);
     long program = call(SYS_CLONE, SIGCHLD, 0, 0, 0, 0);
     if (program == 0)
         become(arguments + 2, environment);
-    if (program < 0) {
+    if (program < 0 || signals < 0) {
         say(STDERR, "amphora: cannot start the program: too many processes, or too little memory\n");
         end(NOT_EXECUTABLE);
     }
     for (;;) {
-        long signal = call(SYS_RT_SIGTIMEDWAIT, (word)&all, 0, 0, sizeof all, 0);
-        if (signal == SIGCHLD && reap((int)program, &status))
+        if (call(SYS_READ, (word)signals, (word)information, sizeof information, 0, 0) != sizeof information)
+            continue;
+        if (information[0] != SIGCHLD)
+            call(SYS_KILL, (word)program, information[0], 0, 0, 0);
+        else if (reap((int)program, &status))
             break;
-        if (signal > 0 && signal != SIGCHLD)
-            call(SYS_KILL, (word)program, (word)signal, 0, 0, 0);
     }
     int killed_by = status & 0x7f;
     report(descriptor, killed_by);
