@@ -4,7 +4,7 @@
 //! one thing each, so that what it costs is seen.
 use linux_exec::{
     capabilities::CapabilitySet,
-    plan::{Entry, Mount, MountSource, Plan, Stdio},
+    plan::{Entry, Mount, MountSource, Namespaces, Plan, Stdio},
     rootfs::Rootfs,
     seccomp::docker_default,
     spawn::{Exit, reap, spawn},
@@ -23,7 +23,7 @@ type Variant = (&'static str, fn(&mut Plan<'static>));
 
 const VARIANTS: &[Variant] = &[
     ("all of it", |_| ()),
-    ("without a network namespace", |plan| plan.new_network = false),
+    ("without a network namespace", |plan| plan.namespaces.network = false),
     ("without seccomp", |plan| plan.seccomp = None),
     ("without masked and read-only paths", |plan| {
         plan.masked_paths.clear();
@@ -38,7 +38,7 @@ const VARIANTS: &[Variant] = &[
         plan.mounts.clear();
         plan.masked_paths.clear();
         plan.readonly_paths.clear();
-        plan.new_network = false;
+        plan.namespaces.network = false;
         plan.seccomp = None;
         plan.capabilities = CapabilitySet::all();
     }),
@@ -136,7 +136,7 @@ fn plan(root: Rootfs) -> Plan<'static> {
             "/sys/devices/virtual/powercap",
         ]),
         readonly_paths: paths(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
-        new_network: true,
+        namespaces: Namespaces::ALL,
         hostname: Some("measured".into()),
         cwd: "/".into(),
         user: User { uid: 0, gid: 0, groups: vec![], home: "/".into() },

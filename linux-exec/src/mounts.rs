@@ -47,7 +47,8 @@ impl<'a> Mounts<'a> {
         let user_namespace = sys::in_user_namespace();
         let (before, steps) = (Vec::new(), Vec::new());
         let host_devices = has_host_devices(plan);
-        let mut mounts = Self { before, steps, user_namespace, new_network: plan.new_network, host_devices, devpts };
+        let mut mounts =
+            Self { before, steps, user_namespace, new_network: plan.namespaces.network, host_devices, devpts };
         for mount in &plan.mounts {
             if !matches!(mount.source, MountSource::Bind { .. } | MountSource::Tmpfs { .. }) {
                 plan.root.refuse_symlink(&mount.target).map_err(SpawnError::from_rootfs)?;

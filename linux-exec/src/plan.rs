@@ -2,8 +2,7 @@
 use crate::{capabilities::CapabilitySet, cgroup::Cgroup, rootfs::Rootfs, seccomp::Filter, users::User};
 use std::{os::fd::OwnedFd, path::PathBuf};
 
-/// The plan of one container, which [`crate::spawn::spawn`] starts. Mount, pid, uts, ipc and cgroup namespaces are
-/// always new.
+/// The plan of one container, which [`crate::spawn::spawn`] starts.
 pub struct Plan<'a> {
     /// The root.
     pub root: Rootfs,
@@ -15,8 +14,8 @@ pub struct Plan<'a> {
     pub masked_paths: Vec<PathBuf>,
     /// Remounted read-only; missing ones are skipped.
     pub readonly_paths: Vec<PathBuf>,
-    /// True: a new network namespace with loopback up. False: the host's.
-    pub new_network: bool,
+    /// What it shares with the host.
+    pub namespaces: Namespaces,
     /// uts host name.
     pub hostname: Option<String>,
     /// Made if it is missing (as Docker does), owned by root.
@@ -38,6 +37,22 @@ pub struct Plan<'a> {
     pub stdio: Stdio,
     /// What runs.
     pub entry: Entry,
+}
+
+/// Which namespaces are new; the others are the host's. Mount, pid and uts namespaces are always new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespaces {
+    /// With loopback up.
+    pub network: bool,
+    /// System V objects and POSIX message queues.
+    pub ipc: bool,
+    /// What /proc and a cgroup file system show of cgroups.
+    pub cgroup: bool,
+}
+
+impl Namespaces {
+    /// All that there are.
+    pub const ALL: Self = Self { network: true, ipc: true, cgroup: true };
 }
 
 /// The three streams.

@@ -93,7 +93,7 @@ impl SpawnError {
 
 /// New for every container; the network only where the plan says so, and the cgroup namespace as a step, since its root
 /// is the cgroup that the process is in at that moment.
-const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS;
 
 /// Starts the plan. When it returns `Ok`, the program's execve has succeeded (or `Call` is about to begin); a child
 /// that was killed on its way there has that as its exit status.
@@ -126,7 +126,9 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
     if let Some(cgroup) = plan.cgroup.filter(|cgroup| Cgroup::clone_into(cgroup).is_none()) {
         steps.extend(cgroup.join_files().into_iter().map(Step::JoinCgroup));
     }
-    steps.push(Step::NewCgroupNamespace);
+    if plan.namespaces.cgroup {
+        steps.push(Step::NewCgroupNamespace);
+    }
     steps.push(Step::PrivateMounts);
     steps.extend(mounts.before);
     steps.push(Step::EnterRoot(plan.root.mount));
@@ -136,15 +138,16 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
         steps.push(Step::ReadOnlyMount(c"/".into()));
     }
     steps.extend(plan.hostname.map(|name| Step::HostName(name.into_bytes())));
-    if plan.new_network {
+    if plan.namespaces.network {
         steps.push(Step::LoopbackUp);
     }
     steps.extend(stdio_steps(plan.stdio, slave)?);
     steps.extend(credentials);
 
-    let network = if plan.new_network { libc::CLONE_NEWNET } else { 0 };
+    let network = if plan.namespaces.network { libc::CLONE_NEWNET } else { 0 };
+    let ipc = if plan.namespaces.ipc { libc::CLONE_NEWIPC } else { 0 };
     let launch = Launch {
-        namespaces: NAMESPACES | network,
+        namespaces: NAMESPACES | network | ipc,
         cgroup: plan.cgroup.and_then(Cgroup::clone_into),
         share_memory: matches!(last, Last::Exec { .. } | Last::Init { .. }),
         steps,

@@ -206,7 +206,8 @@ fn finish(container: &Container, started: Started, timings: &mut Timings) -> Res
     copying.finish();
     timings.stage("run");
     let told = report.map(Report::read);
-    let usage = cgroup.usage();
+    // Of what is removed now nobody can ask what it used.
+    let usage = if spec.auto_remove { Usage::default() } else { cgroup.usage() };
     // Whatever still holds the cgroup cannot be helped here; `system check` finds it.
     let removed = cgroup.remove();
     let mut ended = judge(spec, ending, &usage, told);

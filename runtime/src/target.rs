@@ -11,7 +11,7 @@ use images::{Class, Image};
 use linux_exec::{
     capabilities::CapabilitySet,
     cgroup::{Cgroup, Resources},
-    plan::{Entry, Mount, Plan, Stdio},
+    plan::{Entry, Mount, Namespaces, Plan, Stdio},
     rootfs::{ProgramError, Rootfs},
     seccomp, users,
     users::User,
@@ -58,7 +58,7 @@ impl fmt::Display for Kind {
 /// What the program's process is kept from.
 struct Confinement {
     seccomp: Option<seccomp::Filter>,
-    new_network: bool,
+    namespaces: Namespaces,
     no_new_privileges: bool,
     masked_paths: Vec<PathBuf>,
     readonly_paths: Vec<PathBuf>,
@@ -264,7 +264,7 @@ impl Target {
             mounts,
             masked_paths: confinement.masked_paths,
             readonly_paths: confinement.readonly_paths,
-            new_network: confinement.new_network,
+            namespaces: confinement.namespaces,
             hostname: Some(spec.hostname.clone()),
             cwd: PathBuf::from(if matches!(self, Target::WasmBlob { .. }) { "/" } else { &spec.cwd }),
             user,
@@ -287,17 +287,18 @@ impl Target {
                 let hidden = if security.privileged { Default::default() } else { linux_defaults::hidden_paths() };
                 Confinement {
                     seccomp: filtered.then(|| seccomp::docker_default(capabilities)),
-                    new_network: offline,
+                    namespaces: Namespaces { network: offline, ..Namespaces::ALL },
                     no_new_privileges: !security.new_privileges_allowed && !security.privileged,
                     masked_paths: hidden.0,
                     readonly_paths: hidden.1,
                 }
             }
-            // The engine executes no other program, so there are no privileges to gain. Behind its filter no socket can
-            // be made, so it needs no network namespace, which is the dearest of all, to be without a network.
+            // The engine executes no other program, so there are no privileges to gain. Behind its filter it can make no
+            // socket and no System V object or message queue, and its root has no /proc: it needs no namespace to be
+            // kept from those, of which that of the network is the dearest of all.
             Target::WasmBlob { .. } | Target::WasmFile { .. } => Confinement {
                 seccomp: filtered.then(|| seccomp::engine(!offline)),
-                new_network: offline && !filtered,
+                namespaces: Namespaces { network: offline && !filtered, ipc: !filtered, cgroup: !filtered },
                 no_new_privileges: true,
                 masked_paths: Vec::new(),
                 readonly_paths: Vec::new(),

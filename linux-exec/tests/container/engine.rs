@@ -1,6 +1,11 @@
 //! A function behind the filter for engines, which tries to get out.
 use crate::sandbox::{plan, run};
-use linux_exec::{plan::Entry, rootfs::Rootfs, seccomp, spawn::Exit};
+use linux_exec::{
+    plan::{Entry, Namespaces},
+    rootfs::Rootfs,
+    seccomp,
+    spawn::Exit,
+};
 use std::{
     fs::File,
     io,
@@ -27,7 +32,7 @@ pub(crate) fn an_engine_executes_nothing_and_has_sockets_only_if_granted() {
             0
         });
         let mut plan = plan(Rootfs::empty().unwrap(), Entry::Call { function, keep: vec![] });
-        plan.new_network = false;
+        plan.namespaces = Namespaces { network: false, ipc: false, cgroup: false };
         plan.seccomp = Some(seccomp::engine(granted));
         let (exit, output) = run(plan).unwrap();
         let socket = if granted { "done" } else { "1" };

@@ -80,7 +80,7 @@ fn container() {
 
 fn host_network_binds_the_hosts_sysfs() {
     let (exit, output) =
-        Sandbox::new().sh("ls /sys/kernel; touch /sys/x; ls -A /sys/firmware", |plan| plan.new_network = false);
+        Sandbox::new().sh("ls /sys/kernel; touch /sys/x; ls -A /sys/firmware", |plan| plan.namespaces.network = false);
     assert_eq!(exit, Exit::Code(0), "{output}");
     assert!(output.contains("mm\n") && output.contains("Read-only"), "{output}");
 }

@@ -1,7 +1,7 @@
 //! A tiny root file system from busybox, and a plan as an ordinary `run` would make it.
 use linux_exec::{
     capabilities::CapabilitySet,
-    plan::{Entry, Mount, MountSource, Plan, Stdio},
+    plan::{Entry, Mount, MountSource, Namespaces, Plan, Stdio},
     rootfs::Rootfs,
     spawn::{Child, Exit, SpawnError, reap, spawn},
     users::User,
@@ -88,7 +88,7 @@ pub(crate) fn plan<'a>(root: Rootfs, entry: Entry) -> Plan<'a> {
         ],
         masked_paths: MASKED.iter().map(PathBuf::from).collect(),
         readonly_paths: READ_ONLY.iter().map(PathBuf::from).collect(),
-        new_network: true,
+        namespaces: Namespaces::ALL,
         hostname: Some("vessel".into()),
         cwd: "/".into(),
         user: root_user(),

@@ -148,8 +148,8 @@ fn both_kinds_are_behind_the_same_walls() {
                 Err(error) => println!("skipped: {namespace} of {tag} cannot be looked at: {error}"),
                 Ok(theirs) => {
                     let ours = fs::metadata(format!("/proc/self/ns/{namespace}")).expect("our own").ino();
-                    // Behind its filter a Wasm program makes no sockets, so it needs no network of its own.
-                    let shared = namespace == "net" && tag != "linux";
+                    // What a Wasm program's filter keeps it from needs no namespace.
+                    let shared = tag != "linux" && ["net", "ipc", "cgroup"].contains(&namespace);
                     assert_eq!(theirs.ino() == ours, shared, "{tag}: {namespace}");
                 }
             }
