@@ -1,7 +1,7 @@
 //! A plan's mounts as steps.
 use crate::{
     actions, detached,
-    plan::{Mount, MountSource, Plan},
+    plan::{Mount, MountSource, Namespaces, Plan},
     spawn::SpawnError,
     steps::Step,
     sys,
@@ -33,7 +33,7 @@ pub(crate) struct Mounts<'a> {
     /// In it: all mounts, then masks and read-only paths.
     pub(crate) steps: Vec<Step<'a>>,
     user_namespace: bool,
-    new_network: bool,
+    namespaces: Namespaces,
     /// The container has all of the host's devices: nodes open them.
     host_devices: bool,
     /// Made before, when the plan has a terminal in it.
@@ -47,8 +47,7 @@ impl<'a> Mounts<'a> {
         let user_namespace = sys::in_user_namespace();
         let (before, steps) = (Vec::new(), Vec::new());
         let host_devices = has_host_devices(plan);
-        let mut mounts =
-            Self { before, steps, user_namespace, new_network: plan.namespaces.network, host_devices, devpts };
+        let mut mounts = Self { before, steps, user_namespace, namespaces: plan.namespaces, host_devices, devpts };
         for mount in &plan.mounts {
             if !matches!(mount.source, MountSource::Bind { .. } | MountSource::Tmpfs { .. }) {
                 plan.root.refuse_symlink(&mount.target).map_err(SpawnError::from_rootfs)?;
@@ -71,8 +70,8 @@ impl<'a> Mounts<'a> {
         let read_only = if mount.readonly { MountFlags::RDONLY } else { MountFlags::empty() };
         match &mount.source {
             MountSource::Proc => self.made_before(c"proc", mount),
-            MountSource::Mqueue => self.kernel(c"mqueue", &mount.target, read_only, true),
-            MountSource::Sysfs if self.user_namespace && !self.new_network => self.host_sysfs(mount),
+            MountSource::Mqueue => self.mqueue(&mount.target, read_only),
+            MountSource::Sysfs if self.user_namespace && !self.namespaces.network => self.host_sysfs(mount),
             MountSource::Sysfs => self.made_before(c"sysfs", mount),
             MountSource::Cgroup => self.cgroup(&mount.target),
             MountSource::Dev { shm_bytes, host_devices } => {
@@ -174,7 +173,12 @@ impl<'a> Mounts<'a> {
         };
         self.attach(devpts, &at.join("pts"), false)?;
         self.tmpfs(&at.join("shm"), Some(shm_bytes), 0o1777, detached::PLAIN)?;
-        self.kernel(c"mqueue", &at.join("mqueue"), MountFlags::empty(), true)
+        self.mqueue(&at.join("mqueue"), MountFlags::empty())
+    }
+
+    /// Those of the host are none of the container's business.
+    fn mqueue(&mut self, target: &Path, flags: MountFlags) -> Result<(), SpawnError> {
+        if self.namespaces.ipc { self.kernel(c"mqueue", target, flags, true) } else { Ok(()) }
     }
 
     fn bind_devices(&mut self, at: &Path) -> Result<(), SpawnError> {

@@ -94,8 +94,8 @@ pub enum Entry {
 }
 
 /// The first process of a container whose program is the second. It is executed with all signals blocked, with the
-/// program's environment, and with these arguments: its name, the number of the report's descriptor, the program's path, the program's arguments from
-/// `argv[0]` on.
+/// program's environment, and with these arguments: its name, the number of the report's descriptor, the program's path,
+/// the program's arguments from `argv[0]` on.
 pub struct Init {
     /// An ELF file; nobody may be able to write to it, as /proc/1/exe leads to it.
     pub program: OwnedFd,
@@ -123,10 +123,10 @@ pub enum MountSource {
     Sysfs,
     /// The cgroup v2 tree, seen from the new cgroup namespace, read-only. Skipped on v1 and hybrid hosts.
     Cgroup,
-    /// mqueue.
+    /// mqueue; skipped where the IPC namespace is the host's.
     Mqueue,
     /// A minimal /dev: tmpfs with null, zero, full, random, urandom, tty, the symlinks fd, stdin, stdout, stderr, ptmx,
-    /// core; pts (own devpts), shm (tmpfs), mqueue (where the kernel has it).
+    /// core; pts (own devpts), shm (tmpfs), mqueue (where the kernel has it, and the IPC namespace is new).
     Dev {
         /// Size of /dev/shm.
         shm_bytes: u64,

@@ -74,6 +74,8 @@ fn network_of_its_own_has_loopback_only() {
     let sandbox = Sandbox::new();
     let (_, output) = sandbox.sh("busybox ip -o addr", |_| ());
     assert!(output.contains("127.0.0.1/8") && output.lines().all(|line| line.contains(" lo ")), "{output}");
+    let (_, shared) = sandbox.sh("grep -c mqueue /proc/mounts", |plan| plan.namespaces.ipc = false);
+    assert_eq!(shared, "0\n", "the host's queues are not shown");
     let (_, own) = sandbox.sh("stat -Lc %i /proc/self/ns/net", |plan| plan.namespaces.network = false);
     let host = std::os::unix::fs::MetadataExt::ino(&fs::metadata("/proc/self/ns/net").unwrap());
     assert_eq!(own.trim(), host.to_string());

@@ -159,6 +159,26 @@ fn both_kinds_are_behind_the_same_walls() {
     }
 }
 
+#[test]
+fn a_wasm_program_without_the_filter_gets_the_namespaces_that_it_stands_for() {
+    let Some((sandbox, [sleep])) = Sandbox::with(["sleep:wasm"]) else { return };
+    let flags = ["run", "-d", "--name", "open", "--security-opt", "seccomp=unconfined"];
+    sandbox.ok(flags.into_iter().chain([sleep.as_str(), "1000"]));
+    let pid = sandbox.inspect("open", ".State.Pid");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process");
+    assert!(status.contains("Seccomp:\t0") && status.contains("NoNewPrivs:\t1"), "{status}");
+    for namespace in ["net", "ipc", "cgroup"] {
+        match fs::metadata(format!("/proc/{pid}/ns/{namespace}")) {
+            Err(error) => println!("skipped: {namespace} cannot be looked at: {error}"),
+            Ok(theirs) => {
+                let ours = fs::metadata(format!("/proc/self/ns/{namespace}")).expect("our own").ino();
+                assert_ne!(theirs.ino(), ours, "{namespace}");
+            }
+        }
+    }
+    sandbox.ok(["rm", "-f", "open"]);
+}
+
 fn no_folder_of_the_host_is_open(sandbox: &Sandbox, tag: &str, pid: &str) {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         println!("skipped: descriptors of {tag} cannot be looked at");
