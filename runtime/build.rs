@@ -34,7 +34,8 @@ const FLAGS: [&str; 15] = [
 ];
 
 fn main() -> ExitCode {
-    PROGRAMS.iter().for_each(|(source, _)| println!("cargo::rerun-if-changed={source}"));
+    let sources = PROGRAMS.iter().map(|(source, _)| *source).chain(["freestanding.h"]);
+    sources.for_each(|source| println!("cargo::rerun-if-changed={source}"));
     println!("cargo::rerun-if-env-changed=CC");
     println!("cargo::rerun-if-changed={LINK_ORDER}");
     match order_functions().and_then(|()| PROGRAMS.iter().try_for_each(|(source, name)| compile(source, name))) {

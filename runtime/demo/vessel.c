@@ -61,46 +61,17 @@ static char *more_memory(void) {
 #define KIND "Linux"
 #define MAP_FAILED_FROM ((word)-4095)
 
+#include "../freestanding.h"
+
 #if defined(__x86_64__)
 enum { SYS_WRITE = 1, SYS_MMAP = 9, SYS_EXIT_GROUP = 231 };
-
-static word call(word number, word a, word b, word c, word d, word e, word f) {
-    register word r10 __asm__("r10") = d;
-    register word r8 __asm__("r8") = e;
-    register word r9 __asm__("r9") = f;
-    word result;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-
-/* The kernel leaves the count of arguments at the top of the stack, and their addresses after it. */
-__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall begin\n");
-#elif defined(__aarch64__)
-enum { SYS_WRITE = 64, SYS_MMAP = 222, SYS_EXIT_GROUP = 94 };
-
-static word call(word number, word a, word b, word c, word d, word e, word f) {
-    register word x8 __asm__("x8") = number;
-    register word x0 __asm__("x0") = a;
-    register word x1 __asm__("x1") = b;
-    register word x2 __asm__("x2") = c;
-    register word x3 __asm__("x3") = d;
-    register word x4 __asm__("x4") = e;
-    register word x5 __asm__("x5") = f;
-    __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
-    return x0;
-}
-
-__asm__(".globl _start\n_start:\n\tmov x29, #0\n\tmov x0, sp\n\tbl begin\n");
 #else
-#error "vessel.c knows the system calls of x86-64 and arm64 only"
+enum { SYS_WRITE = 64, SYS_MMAP = 222, SYS_EXIT_GROUP = 94 };
 #endif
 
 static void write_all(int descriptor, const char *text, word length) {
     while (length > 0) {
-        long written = (long)call(SYS_WRITE, (word)descriptor, (word)text, length, 0, 0, 0);
+        long written = call(SYS_WRITE, (word)descriptor, (word)text, length, 0, 0, 0);
         if (written <= 0)
             end(1);
         text += written;
@@ -115,7 +86,7 @@ static _Noreturn void end(int code) {
 
 static char *more_memory(void) {
     const word read_write = 1 | 2, private_anonymous = 2 | 32, no_descriptor = (word)-1;
-    word address = call(SYS_MMAP, 0, MEBIBYTE, read_write, private_anonymous, no_descriptor, 0);
+    word address = (word)call(SYS_MMAP, 0, MEBIBYTE, read_write, private_anonymous, no_descriptor, 0);
     return address >= MAP_FAILED_FROM ? 0 : (char *)address;
 }
 

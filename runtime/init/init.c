@@ -10,7 +10,8 @@
  * It needs no library. It is executed from a sealed file in memory, as /proc/1/exe leads to it from inside.
  */
 
-typedef unsigned long word;
+#include "../freestanding.h"
+
 typedef unsigned long long signal_set;
 
 #define STDIN 0
@@ -47,20 +48,7 @@ enum {
     SYS_SIGNALFD4 = 289,
 };
 
-static long call(word number, word a, word b, word c, word d, word e) {
-    register word r10 __asm__("r10") = d;
-    register word r8 __asm__("r8") = e;
-    long result;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
-                     : "rcx", "r11", "memory");
-    return result;
-}
-
-/* The kernel leaves the count of arguments at the top of the stack, and their addresses after it. */
-__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall begin\n");
-#elif defined(__aarch64__)
+#else
 enum {
     SYS_READ = 63,
     SYS_WRITE = 64,
@@ -78,25 +66,11 @@ enum {
     SYS_SIGNALFD4 = 74,
 };
 
-static long call(word number, word a, word b, word c, word d, word e) {
-    register word x8 __asm__("x8") = number;
-    register word x0 __asm__("x0") = a;
-    register word x1 __asm__("x1") = b;
-    register word x2 __asm__("x2") = c;
-    register word x3 __asm__("x3") = d;
-    register word x4 __asm__("x4") = e;
-    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4) : "memory");
-    return (long)x0;
-}
-
-__asm__(".globl _start\n_start:\n\tmov x29, xzr\n\tmov x30, xzr\n\tmov x0, sp\n\tbl begin\n");
-#else
-#error "init has no system calls for this architecture"
 #endif
 
 static _Noreturn void end(int code) {
     for (;;)
-        call(SYS_EXIT_GROUP, (word)code, 0, 0, 0, 0);
+        call(SYS_EXIT_GROUP, (word)code, 0, 0, 0, 0, 0);
 }
 
 static word length(const char *text) {
@@ -106,7 +80,7 @@ static word length(const char *text) {
     return count;
 }
 
-static void say(int descriptor, const char *text) { call(SYS_WRITE, (word)descriptor, (word)text, length(text), 0, 0); }
+static void say(int descriptor, const char *text) { call(SYS_WRITE, (word)descriptor, (word)text, length(text), 0, 0, 0); }
 
 static int number(const char *digits) {
     int value = 0;
@@ -131,13 +105,13 @@ static void report(int descriptor, int signal) {
 static _Noreturn void become(char **words, char **environment) {
     const char *program = words[0];
     long error;
-    call(SYS_SETPGID, 0, 0, 0, 0, 0);
-    int own = (int)call(SYS_GETPID, 0, 0, 0, 0, 0);
+    call(SYS_SETPGID, 0, 0, 0, 0, 0, 0);
+    int own = (int)call(SYS_GETPID, 0, 0, 0, 0, 0, 0);
     /* Fails where there is no terminal. SIGTTOU is blocked. */
-    call(SYS_IOCTL, STDIN, TIOCSPGRP, (word)&own, 0, 0);
+    call(SYS_IOCTL, STDIN, TIOCSPGRP, (word)&own, 0, 0, 0);
     signal_set none = 0;
-    call(SYS_RT_SIGPROCMASK, SIG_SETMASK, (word)&none, 0, sizeof none, 0);
-    error = -call(SYS_EXECVE, (word)program, (word)(words + 1), (word)environment, 0, 0);
+    call(SYS_RT_SIGPROCMASK, SIG_SETMASK, (word)&none, 0, sizeof none, 0, 0);
+    error = -call(SYS_EXECVE, (word)program, (word)(words + 1), (word)environment, 0, 0, 0);
     say(STDERR, "amphora: cannot execute ");
     say(STDERR, program);
     say(STDERR, error == ENOENT ? ": the interpreter that it needs is missing\n" : ": it is not a program for this machine\n");
@@ -148,7 +122,7 @@ static _Noreturn void become(char **words, char **environment) {
 static int reap(int program, int *status) {
     for (;;) {
         int found = 0;
-        long pid = call(SYS_WAIT4, (word)-1, (word)&found, WNOHANG, 0, 0);
+        long pid = call(SYS_WAIT4, (word)-1, (word)&found, WNOHANG, 0, 0, 0);
         if (pid == program) {
             *status = found;
             return 1;
@@ -158,7 +132,7 @@ static int reap(int program, int *status) {
     }
 }
 
-__attribute__((used)) _Noreturn void begin(word *stack) {
+__attribute__((used)) _Noreturn void begin(const word *stack) {
     char **arguments = (char **)(stack + 1);
     char **environment = arguments + stack[0] + 1;
     int descriptor = number(arguments[1]), status = 0;
@@ -167,12 +141,12 @@ __attribute__((used)) _Noreturn void begin(word *stack) {
     unsigned information[32];
 
     /* Otherwise it would be that of the file in memory. */
-    call(SYS_PRCTL, PR_SET_NAME, (word)arguments[0], 0, 0, 0);
-    call(SYS_FCNTL, (word)descriptor, F_SETFD, FD_CLOEXEC, 0, 0);
-    call(SYS_RT_SIGPROCMASK, SIG_BLOCK, (word)&all, 0, sizeof all, 0);
+    call(SYS_PRCTL, PR_SET_NAME, (word)arguments[0], 0, 0, 0, 0);
+    call(SYS_FCNTL, (word)descriptor, F_SETFD, FD_CLOEXEC, 0, 0, 0);
+    call(SYS_RT_SIGPROCMASK, SIG_BLOCK, (word)&all, 0, sizeof all, 0, 0);
     /* They stay blocked, which shows whoever looks from outside that they are not lost. */
-    long signals = call(SYS_SIGNALFD4, (word)-1, (word)&all, sizeof all, SFD_CLOEXEC, 0);
-    long program = call(SYS_CLONE, SIGCHLD, 0, 0, 0, 0);
+    long signals = call(SYS_SIGNALFD4, (word)-1, (word)&all, sizeof all, SFD_CLOEXEC, 0, 0);
+    long program = call(SYS_CLONE, SIGCHLD, 0, 0, 0, 0, 0);
     if (program == 0)
         become(arguments + 2, environment);
     if (program < 0 || signals < 0) {
@@ -180,10 +154,10 @@ __attribute__((used)) _Noreturn void begin(word *stack) {
         end(NOT_EXECUTABLE);
     }
     for (;;) {
-        if (call(SYS_READ, (word)signals, (word)information, sizeof information, 0, 0) != sizeof information)
+        if (call(SYS_READ, (word)signals, (word)information, sizeof information, 0, 0, 0) != sizeof information)
             continue;
         if (information[0] != SIGCHLD)
-            call(SYS_KILL, (word)program, information[0], 0, 0, 0);
+            call(SYS_KILL, (word)program, information[0], 0, 0, 0, 0);
         else if (reap((int)program, &status))
             break;
     }

@@ -275,7 +275,7 @@ fn has_used_up_cpu(spec: &RunSpec) -> bool {
 /// Writes the end down, or removes the container; of two errors the first one counts.
 fn settle(host: &Host, container: &Container, ended: Result<Ended>) -> Result<Ended> {
     if container.spec.auto_remove {
-        let deleted = container.lock().and_then(|_lock| container.delete(&host.paths));
+        let deleted = container.lock().and_then(|_lock| host.containers.delete(container));
         return ended.and_then(|ended| deleted.map(|()| ended));
     }
     let noted = match &ended {
@@ -375,7 +375,7 @@ fn discard(host: &Host, container: &Container, volumes: bool) -> Result<()> {
     if volumes {
         host.volumes.remove_unnamed_of(container)?;
     }
-    container.delete(&host.paths)
+    host.containers.delete(container)
 }
 
 /// A supervisor that was killed leaves its cgroup.

@@ -1,5 +1,11 @@
 #![allow(unsafe_code, reason = "native code that this program compiled itself can be loaded in no other way")]
 //! Loading compiled code: the only place where bytes become instructions.
+//!
+//! wasmtime asks that they are what its own compiler returned, and that they do not change while they are mapped. A
+//! [`Compiled`] is made by `CodeCache` alone (its file is private to this crate), from a regular file that this user owns,
+//! that nobody else can write, and whose last bytes say that it was written whole by `CodeCache::compile`. Our own code
+//! never writes to such a file again: a newer one replaces it by rename. wasmtime compares version, settings and processor
+//! features before it uses any of it.
 
 use crate::{Compiled, RunError};
 use rustix::fs::{FsWord, statfs};
@@ -22,11 +28,7 @@ pub(crate) fn load(engine: &Engine, code: Compiled) -> Result<Program, RunError>
     let loaded = if code.component {
         component(engine, code).map(Program::Component)
     } else {
-        // SAFETY: wasmtime asks that the file holds what `Engine::precompile_module` returned and that it does not
-        // change while it is mapped. A `Compiled` is made by `CodeCache` alone (its file is private to this crate), from
-        // a regular file that this user owns, that nobody else can write, and whose last bytes say that it was written
-        // whole by `CodeCache::compile`. Our own code never writes to such a file again: a newer one replaces it by
-        // rename. wasmtime compares version, settings and processor features before it uses any of it.
+        // SAFETY: the file holds what `Engine::precompile_module` returned and does not change, as said above.
         unsafe { Module::deserialize_open_file(engine, code.file) }.map(Program::Module)
     };
     loaded.map_err(|error| RunError::Code { detail: format!("{error:#}") })
@@ -38,12 +40,11 @@ fn component(engine: &Engine, mut code: Compiled) -> wasmtime::Result<Component>
     let by_descriptor = "/proc/self/fd";
     if statfs(by_descriptor).is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC) {
         let path = format!("{by_descriptor}/{}", code.as_raw_fd());
-        // SAFETY: as for modules in `load`, with `Engine::precompile_component`; in procfs this path leads to the open
-        // file itself, whatever has become of its name.
+        // SAFETY: as for modules, by `Engine::precompile_component`; in procfs the path leads to the open file itself.
         return unsafe { Component::deserialize_file(engine, path) };
     }
     let mut image = Vec::new();
     code.file.read_to_end(&mut image)?;
-    // SAFETY: as for modules in `load`, with `Engine::precompile_component`; these bytes are a copy of our own.
+    // SAFETY: as for modules, by `Engine::precompile_component`; these bytes are a copy of our own.
     unsafe { Component::deserialize(engine, &image) }
 }

@@ -7,7 +7,7 @@ use super::{
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// `container COMMAND`: each is a command that has a shorter name too.
+/// `container COMMAND`: each but `prune` is a command that has a shorter name too.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum ContainerCommand {
@@ -29,7 +29,7 @@ pub(crate) enum ContainerCommand {
     /// Ask containers to stop, then kill them
     Stop(StopArgs),
     /// Stop containers, then start them again
-    Restart(RestartArgs),
+    Restart(StopArgs),
     /// Send a signal to containers
     Kill(KillArgs),
     /// Wait until containers end, and print their exit codes
@@ -42,7 +42,7 @@ pub(crate) enum ContainerCommand {
 }
 
 impl ContainerCommand {
-    /// The same by its shorter name, if it has one.
+    /// The same by its shorter name.
     pub(super) fn into_command(self) -> Command {
         match self {
             Self::Run(args) => Command::Run(args),
@@ -57,7 +57,7 @@ impl ContainerCommand {
             Self::Kill(args) => Command::Kill(args),
             Self::Wait(args) => Command::Wait(args),
             Self::Rm(args) => Command::Rm(args),
-            Self::Prune(_) => Command::Container(self),
+            Self::Prune(args) => Command::ContainerPrune(args),
         }
     }
 }
@@ -67,16 +67,6 @@ pub(crate) struct ContainerPruneArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RestartArgs {
-    /// Seconds until SIGKILL, -1 to wait for ever
-    #[arg(short, long = "time", alias = "timeout", value_name = "seconds", allow_negative_numbers = true)]
-    pub(crate) time: Option<String>,
-    /// Names or ids
-    #[arg(value_name = "CONTAINER", required = true)]
-    pub(crate) containers: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -13,8 +13,8 @@ mod unsupported;
 mod volume;
 
 pub(crate) use container::{
-    ContainerCommand, ContainerPruneArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, ObjectType, PsArgs, RestartArgs,
-    RmArgs, StartArgs, StopArgs, Tail, WaitArgs,
+    ContainerCommand, ContainerPruneArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, ObjectType, PsArgs, RmArgs,
+    StartArgs, StopArgs, Tail, WaitArgs,
 };
 pub(crate) use filter::Filters;
 pub(crate) use image::{
@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// Ask containers to stop, then kill them
     Stop(StopArgs),
     /// Stop containers, then start them again
-    Restart(RestartArgs),
+    Restart(StopArgs),
     /// Send a signal to containers
     Kill(KillArgs),
     /// Wait until containers end, and print their exit codes
@@ -94,6 +94,9 @@ pub(crate) enum Command {
     /// The commands on containers, by Docker's longer names
     #[command(subcommand)]
     Container(ContainerCommand),
+    // What `container prune` becomes.
+    #[command(skip)]
+    ContainerPrune(ContainerPruneArgs),
     /// Look into images and manage them
     #[command(subcommand)]
     Image(ImageCommand),

@@ -41,17 +41,12 @@ pub(super) fn parse(words: &[OsString]) -> Option<RunArgs> {
 
 /// Options without a value, short ones in any combination.
 fn switches(args: &mut RunArgs, word: &str) -> Option<()> {
-    match word.strip_prefix("--") {
-        Some(name) => *switch(args, name)? = true,
-        None => {
-            let letters = || word.bytes().skip(1).map(letter);
-            if letters().any(|name| name.is_none()) || word.len() == 1 {
-                return None;
-            }
-            for name in letters().flatten() {
-                *switch(args, name)? = true;
-            }
-        }
+    let names: Option<Vec<&str>> = match word.strip_prefix("--") {
+        Some(name) => Some(vec![name]),
+        None => word.bytes().skip(1).map(letter).collect(),
+    };
+    for name in names.filter(|names| !names.is_empty())? {
+        *switch(args, name)? = true;
     }
     Some(())
 }

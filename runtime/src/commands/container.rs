@@ -3,9 +3,9 @@
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use super::{each, print, view};
+use super::{each, print, run::start_one, view};
 use crate::{
-    cli::{Filters, KillArgs, PsArgs, RestartArgs, RmArgs, StopArgs, WaitArgs},
+    cli::{Filters, KillArgs, PsArgs, RmArgs, StopArgs, WaitArgs},
     container::{Container, Status},
     host::{Host, become_root},
     lifecycle, limits,
@@ -72,7 +72,7 @@ pub(crate) fn stop(host: &Host, args: &StopArgs) -> Result<u8> {
 }
 
 /// `amphora restart`.
-pub(crate) fn restart(host: &Host, args: &RestartArgs) -> Result<u8> {
+pub(crate) fn restart(host: &Host, args: &StopArgs) -> Result<u8> {
     let timeout = args.time.as_deref().map(|text| limits::parse_stop_timeout("--time", text)).transpose()?;
     let mut stopped: Vec<String> = Vec::new();
     let stopping = each(&args.containers, |name| {
@@ -86,14 +86,7 @@ pub(crate) fn restart(host: &Host, args: &RestartArgs) -> Result<u8> {
     });
     // Only now: from inside a user namespace a process of another one might be out of reach.
     become_root()?;
-    let starting = each(&stopped, |name| {
-        let container = host.containers.find(name)?;
-        let lock = container.lock()?;
-        lifecycle::check_startable(&container)?;
-        lifecycle::start_detached(host, &container, &lock)?;
-        println!("{name}");
-        Ok(())
-    });
+    let starting = each(&stopped, |name| start_one(host, name));
     stopping.and(starting)
 }
 

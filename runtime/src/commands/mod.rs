@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context, Error, Result};
 
 use crate::{
-    cli::{Command, ContainerCommand, Globals, ImageCommand, SystemCommand},
+    cli::{Command, Globals, ImageCommand, SystemCommand},
     demo, errors,
     host::{Host, become_root},
 };
@@ -63,7 +63,7 @@ pub(crate) fn dispatch(globals: Globals, command: &Command) -> Result<u8> {
         Command::Info(args) => system::info(host, args),
         Command::System(SystemCommand::Check) => system::check(host),
         Command::System(SystemCommand::Prune(args)) => system::prune(host, args),
-        Command::Container(ContainerCommand::Prune(args)) => system::prune_containers(host, args),
+        Command::ContainerPrune(args) => system::prune_containers(host, args),
         Command::Image(ImageCommand::Prune(args)) => system::prune_images(host, args),
         Command::Container(_) | Command::Completions(_) | Command::Version(_) | Command::Demo => Ok(0),
     }
@@ -75,12 +75,12 @@ fn touches_files_of_images(command: &Command) -> bool {
         Command::Run(_) | Command::Create(_) | Command::Start(_) | Command::Volume(_) => true,
         Command::Load(_) | Command::Import(_) | Command::Pull(_) | Command::Rmi(_) | Command::Tag(_) => true,
         Command::Image(ImageCommand::Inspect(_) | ImageCommand::Ls(_)) => false,
-        Command::Image(_) | Command::System(_) | Command::Container(_) => true,
+        Command::Image(_) | Command::System(_) | Command::ContainerPrune(_) => true,
         // These have to reach the container's process first.
         Command::Rm(_) | Command::Restart(_) => false,
         Command::Ps(_) | Command::Logs(_) | Command::Inspect(_) | Command::Images(_) | Command::Info(_) => false,
         Command::Exec(_) | Command::Stop(_) | Command::Kill(_) | Command::Wait(_) => false,
-        Command::Version(_) | Command::Completions(_) | Command::Demo => false,
+        Command::Container(_) | Command::Version(_) | Command::Completions(_) | Command::Demo => false,
     }
 }
 

@@ -34,14 +34,17 @@ pub(crate) fn start(host: &Host, args: &StartArgs) -> Result<u8> {
         let [name] = args.containers.as_slice() else { bail!("start -a takes one container at a time") };
         return start_attached(host, name);
     }
-    each(&args.containers, |name| {
-        let container = host.containers.find(name)?;
-        let lock = container.lock()?;
-        lifecycle::check_startable(&container)?;
-        lifecycle::start_detached(host, &container, &lock)?;
-        println!("{name}");
-        Ok(())
-    })
+    each(&args.containers, |name| start_one(host, name))
+}
+
+/// Starts a container in the background, and says its name.
+pub(super) fn start_one(host: &Host, name: &str) -> Result<()> {
+    let container = host.containers.find(name)?;
+    let lock = container.lock()?;
+    lifecycle::check_startable(&container)?;
+    lifecycle::start_detached(host, &container, &lock)?;
+    println!("{name}");
+    Ok(())
 }
 
 fn start_attached(host: &Host, name: &str) -> Result<u8> {

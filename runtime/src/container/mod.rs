@@ -267,6 +267,20 @@ impl Containers {
         Ok(None)
     }
 
+    /// Removes everything of a container, with `--rm` its unnamed volumes too. The caller holds its lock.
+    pub(crate) fn delete(&self, container: &Container) -> Result<()> {
+        container.forget_running()?;
+        if container.spec.auto_remove {
+            Volumes::new(&self.paths).remove_unnamed_of(container)?;
+        }
+        // The name first: as long as it leads here, nobody else can have it, so it is ours to remove.
+        self.shelves_for(&container.spec).0.drop_name(&container.spec)?;
+        if container.writable != container.dir {
+            remove_folder(&container.writable)?;
+        }
+        remove_folder(&container.dir)
+    }
+
     /// What killed processes left behind, each with a sentence; removed when `remove`.
     pub(crate) fn check(&self, remove: bool) -> Result<Vec<String>> {
         let mut found = Vec::new();
@@ -292,7 +306,7 @@ impl Containers {
         };
         found.push(format!("{what}: {}", dir.display()));
         match (remove, container) {
-            (true, Some(container)) => container.delete(&self.paths),
+            (true, Some(container)) => self.delete(&container),
             (true, None) => remove_folder(&dir),
             (false, _) => Ok(()),
         }
@@ -433,21 +447,6 @@ impl Container {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Removes everything of it, with `--rm` its anonymous volumes too.
-    pub(crate) fn delete(&self, paths: &Paths) -> Result<()> {
-        self.forget_running()?;
-        if self.spec.auto_remove {
-            Volumes::new(paths).remove_unnamed_of(self)?;
-        }
-        // The name first: as long as it leads here, nobody else can have it, so it is ours to remove.
-        let shelf = Shelf::in_folder(if self.spec.auto_remove { &paths.runroot } else { &paths.root });
-        shelf.drop_name(&self.spec)?;
-        if self.writable != self.dir {
-            remove_folder(&self.writable)?;
-        }
-        remove_folder(&self.dir)
     }
 }
 
