@@ -3,11 +3,12 @@
 //! The child writes nothing if all went well: the report pipe closes at its exec (or before its function is called),
 //! and end-of-file means success. A failure is two numbers, the index of the step and the errno.
 use crate::{
-    plan::{Init, Stdio},
+    launcher::{Becomes, Launcher},
+    plan::Stdio,
     process::Process,
     spawn::{Child, SpawnError},
     steps::{Context, MAX_MADE, Step},
-    sys::{self, ExecStrings, Memory, SignalsBlocked, Stack},
+    sys::{self, Memory, SignalsBlocked, Stack},
 };
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -17,16 +18,14 @@ use rustix::{
 };
 use std::{
     ffi::{CString, c_int},
-    io::Write,
+    io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 /// What comes after the steps.
 pub(crate) enum Last {
-    /// The first of these that can be executed.
-    Exec { programs: Vec<CString>, argv: ExecStrings, env: ExecStrings },
-    /// What starts the program as the second process.
-    Init { init: Init, argv: ExecStrings, env: ExecStrings },
+    /// The launcher, which executes the program.
+    Program(Launcher),
     /// A function, once every descriptor in `close` (first, last) is closed.
     Call { function: Box<dyn FnOnce() -> u8>, close: Vec<(u32, u32)> },
 }
@@ -37,8 +36,6 @@ pub(crate) struct Launch<'a> {
     pub(crate) namespaces: c_int,
     /// A cgroup v2 directory.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
-    /// Whether the child may see this process's memory until its exec.
-    pub(crate) share_memory: bool,
     pub(crate) steps: Vec<Step<'a>>,
     pub(crate) last: Last,
     /// The master of the child's pty.
@@ -64,20 +61,36 @@ impl Launch<'_> {
     pub(crate) fn start(mut self) -> Result<Child, SpawnError> {
         let (reader, writer) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SpawnError::new("create a pipe", errno))?;
+        if let Last::Program(launcher) = &mut self.last {
+            launcher.tell_of(&writer, self.steps.len())?;
+        }
         let cloned = self.clone(&reader, &writer)?;
         drop(writer);
         let process = Process::of(cloned.pid);
-        if let Some((step, errno)) = read_report(&reader) {
-            // It has exited or is about to.
-            let _ = sys::wait_with_usage(cloned.pid);
+        let report = Report::read(&reader);
+        let joins = matches!(&self.last, Last::Program(launcher) if matches!(launcher.becomes, Becomes::Join { .. }));
+        if let Some((step, errno)) = report.failure {
+            // They have exited or are about to.
+            for pid in report.sibling.into_iter().chain([cloned.pid]) {
+                let _ = sys::wait_with_usage(pid);
+            }
             return Err(self.explain(step, errno));
         }
-        let process = process.map_err(|error| SpawnError::from_io("identify the container's process", &error))?;
-        Ok(Child { process, pidfd: cloned.pidfd, terminal: self.terminal })
+        let identify = |error: io::Error| SpawnError::from_io("identify the container's process", &error);
+        if !joins {
+            return Ok(Child { process: process.map_err(identify)?, pidfd: cloned.pidfd, terminal: self.terminal });
+        }
+        let _ = sys::wait_with_usage(cloned.pid);
+        // A child that nobody has waited for keeps its pid.
+        let sibling = report.sibling.ok_or_else(|| SpawnError::new("join the container: it has ended", Errno::SRCH))?;
+        let process = Process::of(sibling).map_err(identify)?;
+        let pidfd = process.pidfd().map_err(identify)?;
+        Ok(Child { process, pidfd, terminal: self.terminal })
     }
 
     fn clone(&mut self, reader: &OwnedFd, writer: &OwnedFd) -> Result<sys::Cloned, SpawnError> {
-        let stack = self.share_memory.then(Stack::new).transpose();
+        let shares_memory = matches!(self.last, Last::Program(_));
+        let stack = shares_memory.then(Stack::new).transpose();
         let mut stack = stack.map_err(|errno| SpawnError::new("map a stack", errno))?;
         let memory = stack.as_mut().map_or(Memory::Copied, Memory::Shared);
         let _signals = SignalsBlocked::new().map_err(|errno| SpawnError::new("block signals", errno))?;
@@ -87,34 +100,40 @@ impl Launch<'_> {
     }
 
     fn explain(&self, step: usize, errno: Errno) -> SpawnError {
-        let Some(step) = self.steps.get(step) else { return self.explain_exec(errno) };
-        let error = SpawnError::new(step.describe(), errno).hint(step.hint(errno).unwrap_or_default());
-        match (step, errno) {
-            (Step::CheckProgram(_), _) => error.exit_code_of_exec(errno),
-            _ => error,
+        if let Some(step) = self.steps.get(step) {
+            return SpawnError::new(step.describe(), errno).hint(step.hint(errno).unwrap_or_default());
+        }
+        match (&self.last, step - self.steps.len()) {
+            (Last::Program(launcher), 0) => explain_exec(&launcher.programs, errno),
+            (Last::Program(_), 1) => SpawnError::new("start the program's process", errno)
+                .hint(match errno {
+                    Errno::AGAIN => "the limit on processes is reached (`--pids-limit`, `--ulimit nproc`)",
+                    Errno::NOMEM => "the container has ended meanwhile, or memory is used up",
+                    _ => "",
+                })
+                .exit_code_of_exec(errno),
+            (Last::Program(_), _) => SpawnError::new("execute the launcher from memory", errno)
+                .hint(if errno == Errno::ACCESS { "the sysctl vm.memfd_noexec must not be 2" } else { "" }),
+            (Last::Call { .. }, _) => SpawnError::new("call the program", errno),
         }
     }
+}
 
-    fn explain_exec(&self, errno: Errno) -> SpawnError {
-        let programs = match &self.last {
-            Last::Exec { programs, .. } => programs,
-            Last::Init { .. } => return SpawnError::new("execute the container's init", errno),
-            Last::Call { .. } => return SpawnError::new("call the program", errno),
-        };
-        let names: Vec<_> = programs.iter().map(|program| crate::steps::show(program)).collect();
-        let hint = match errno {
-            Errno::NOENT if names.len() == 1 => "there is no such file, or the interpreter that it needs is missing",
-            Errno::NOEXEC => "it is not a program for this machine, and has no `#!` line",
-            Errno::ACCESS => "it is not marked executable for this user, or is on a file system mounted noexec",
-            _ => "",
-        };
-        let tried = if names.len() > 3 {
-            format!("{} (and {} more)", names[..2].join(", "), names.len() - 2)
-        } else {
-            names.join(", ")
-        };
-        SpawnError::new(format!("execute {tried}"), errno).hint(hint).exit_code_of_exec(errno)
-    }
+fn explain_exec(programs: &[CString], errno: Errno) -> SpawnError {
+    let names: Vec<_> = programs.iter().map(|program| crate::steps::show(program)).collect();
+    let hint = match errno {
+        Errno::NOENT if names.len() == 1 => "there is no such file, or the interpreter that it needs is missing",
+        Errno::LOOP => "it leads through too many symbolic links",
+        Errno::NOEXEC => "it is not a program for this machine, and has no `#!` line",
+        Errno::ACCESS => "it is not marked executable for this user, or is on a file system mounted noexec",
+        _ => "",
+    };
+    let tried = if names.len() > 3 {
+        format!("{} (and {} more)", names[..2].join(", "), names.len() - 2)
+    } else {
+        names.join(", ")
+    };
+    SpawnError::new(format!("execute {tried}"), errno).hint(hint).exit_code_of_exec(errno)
 }
 
 fn clone_error(errno: Errno) -> SpawnError {
@@ -141,33 +160,25 @@ fn run(steps: &[Step<'_>], last: &mut Last, reader: BorrowedFd<'_>, report: Borr
             return fail(report, index, errno);
         }
     }
-    let errno = match last {
-        Last::Exec { programs, argv, env } => exec(programs, argv, env),
-        Last::Init { init, argv, env } => exec_init(init, argv, env),
-        Last::Call { function, close } => call(std::mem::replace(function, Box::new(|| EXIT_FAILED)), close),
-    };
-    fail(report, steps.len(), errno)
-}
-
-/// Tries one path after the other as execvp(3) does: a file without permission is remembered, but another may do.
-fn exec(programs: &[CString], argv: &ExecStrings, env: &ExecStrings) -> Errno {
-    let mut remembered = Errno::NOENT;
-    for program in programs {
-        match sys::execve(program, argv, env) {
-            Errno::NOENT | Errno::NOTDIR if programs.len() > 1 => {}
-            Errno::ACCESS => remembered = Errno::ACCESS,
-            errno => return errno,
+    match last {
+        Last::Program(launcher) => fail(report, steps.len() + 2, launch(launcher, report)),
+        Last::Call { function, close } => {
+            let function = std::mem::replace(function, Box::new(|| EXIT_FAILED));
+            fail(report, steps.len(), call(function, close))
         }
     }
-    remembered
 }
 
-/// Executes the init from its descriptor, with its report still open, and with all signals blocked: the first process of a
-/// pid namespace would lose those that come before it waits for them.
-fn exec_init(init: &Init, argv: &ExecStrings, env: &ExecStrings) -> Errno {
-    let ready = rustix::io::fcntl_setfd(&init.report, FdFlags::empty()).and_then(|()| sys::block_all_signals());
+/// Executes the launcher from its descriptor, with what it reports to still open, and an init with all signals blocked: the
+/// first process of a pid namespace would lose those that come before it waits for them.
+fn launch(launcher: &Launcher, report: BorrowedFd<'_>) -> Errno {
+    let keep = |fd: BorrowedFd<'_>| rustix::io::fcntl_setfd(fd, FdFlags::empty());
+    let ready = keep(report).and_then(|()| match &launcher.becomes {
+        Becomes::Exec | Becomes::Join { .. } => Ok(()),
+        Becomes::Init { report } => keep(report.as_fd()).and_then(|()| sys::block_all_signals()),
+    });
     match ready {
-        Ok(()) => sys::execveat(init.program.as_fd(), argv, env),
+        Ok(()) => sys::execveat(launcher.file.as_fd(), &launcher.words, &launcher.env),
         Err(errno) => errno,
     }
 }
@@ -198,18 +209,42 @@ fn fail(report: BorrowedFd<'_>, step: usize, errno: Errno) -> u8 {
     EXIT_FAILED
 }
 
-/// None at end-of-file: the child is past its steps (or was killed on the way, which its exit status tells).
-fn read_report(reader: &OwnedFd) -> Option<(usize, Errno)> {
-    let mut message = [0_u8; 8];
-    let length = rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut message)).unwrap_or_default();
-    let (index, number) = message.split_first_chunk::<4>()?;
-    let number = i32::from_ne_bytes(number.try_into().ok()?);
-    let step = usize::try_from(u32::from_ne_bytes(*index)).ok()?;
-    (length == message.len()).then(|| (step, Errno::from_raw_os_error(number)))
+/// What came through the pipe until its end: nothing if the child is past its steps (or was killed on the way, which its exit
+/// status tells).
+#[derive(Default)]
+struct Report {
+    failure: Option<(usize, Errno)>,
+    /// The pid of a program that joined.
+    sibling: Option<i32>,
+}
+
+impl Report {
+    fn read(reader: &OwnedFd) -> Self {
+        let mut report = Self::default();
+        let mut message = [0_u8; 8];
+        // Messages are shorter than a pipe's unit, so each comes whole.
+        while let Ok(8) = rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut message)) {
+            let [a, b, c, d, e, f, g, h] = message;
+            let second = i32::from_ne_bytes([e, f, g, h]);
+            match i32::from_ne_bytes([a, b, c, d]) {
+                -1 => report.sibling = Some(second),
+                step => {
+                    report.failure = usize::try_from(step).ok().map(|step| (step, Errno::from_raw_os_error(second)))
+                }
+            }
+        }
+        report
+    }
 }
 
 /// The streams as a step; `slave` is the pty's end for [`Stdio::Terminal`].
-pub(crate) fn stdio_steps<'a>(stdio: Stdio, slave: Option<OwnedFd>) -> Result<Vec<Step<'a>>, SpawnError> {
+///
+/// The terminal controls the session of the process that takes the steps if `controlling`.
+pub(crate) fn stdio_steps<'a>(
+    stdio: Stdio,
+    slave: Option<OwnedFd>,
+    controlling: bool,
+) -> Result<Vec<Step<'a>>, SpawnError> {
     let error = |errno| SpawnError::new("duplicate a descriptor", errno);
     match (stdio, slave) {
         (Stdio::Inherit, _) | (Stdio::Terminal { .. }, None) => Ok(Vec::new()),
@@ -219,7 +254,8 @@ pub(crate) fn stdio_steps<'a>(stdio: Stdio, slave: Option<OwnedFd>) -> Result<Ve
         }
         (Stdio::Terminal { .. }, Some(slave)) => {
             let copy = || rustix::io::fcntl_dupfd_cloexec(&slave, 3).map_err(error);
-            Ok(vec![Step::Stdio([copy()?, copy()?, copy()?]), Step::ControllingTerminal])
+            let streams = Step::Stdio([copy()?, copy()?, copy()?]);
+            Ok([streams].into_iter().chain(controlling.then_some(Step::ControllingTerminal)).collect())
         }
     }
 }

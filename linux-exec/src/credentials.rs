@@ -1,7 +1,7 @@
 //! Who the program is and what it may do, as steps: the same for a container's first process and for one that joins.
 use crate::{
-    capabilities::CapabilitySet, guard::Check, mounts::c_path, process::Process, seccomp::Filter, spawn::SpawnError,
-    steps::Step, sys, users::User,
+    capabilities::CapabilitySet, mounts::c_path, process::Process, seccomp::Filter, spawn::SpawnError, steps::Step,
+    sys, users::User,
 };
 use rustix::fs::{Gid, Uid};
 use std::path::Path;
@@ -14,8 +14,6 @@ pub(crate) struct Credentials<'p> {
     pub(crate) seccomp: Option<Filter>,
     pub(crate) rlimits: &'p [(u32, u64, u64)],
     pub(crate) cwd: &'p Path,
-    /// None: no program is executed.
-    pub(crate) check: Option<Check>,
     /// A process of the container that is joined; None: the container is new, in this process's user namespace.
     pub(crate) joined: Option<Process>,
 }
@@ -23,13 +21,11 @@ pub(crate) struct Credentials<'p> {
 impl Credentials<'_> {
     /// The steps, in order.
     ///
-    /// The check reads programs, so it is done with root's rights; the working directory is entered with the user's.
-    /// The death signal is cleared by a change of ids (prctl(2)), so it is set after. The filter comes last, but
+    /// The working directory is entered with the user's rights. The death signal is cleared by a change of ids (prctl(2)), so it is set after. The filter comes last, but
     /// without no_new_privs it needs CAP_SYS_ADMIN, so then it comes before that is given up.
     pub(crate) fn steps<'a>(self) -> Result<Vec<Step<'a>>, SpawnError> {
         let groups_are_fixed = self.groups_are_fixed();
         let mut steps = Vec::with_capacity(16 + self.rlimits.len());
-        steps.extend(self.check.map(Step::CheckProgram));
         steps.extend(self.rlimits.iter().map(|&(resource, soft, hard)| Step::ResourceLimit { resource, soft, hard }));
         let mut filter = self.seccomp.map(Step::Seccomp);
         if !self.no_new_privileges {

@@ -4,30 +4,26 @@ use crate::{
     cgroup::Cgroup,
     child::{Last, Launch, stdio_steps},
     credentials::Credentials,
-    guard::Check,
+    launcher::{Becomes, Launcher},
     mounts::c_path,
     plan::Stdio,
     process::Process,
     program::candidates,
     rootfs::open_regular,
     seccomp::Filter,
-    spawn::{Child, SpawnError, exec_strings},
+    spawn::{Child, SpawnError, c_strings, exec_strings},
     steps::Step,
-    sys::{self, Memory},
     terminal::Terminal,
     users::User,
 };
-use nix::libc::CLONE_PARENT;
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, openat, openat2, stat},
     io::Errno,
-    pipe::{PipeFlags, pipe_with},
     process::{DumpableBehavior, set_dumpable_behavior},
-    thread::{ThreadNameSpaceType as Kind, move_into_thread_name_spaces},
+    thread::ThreadNameSpaceType as Kind,
 };
 use std::{
-    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -65,9 +61,10 @@ const DEVPTS_MAGIC: i64 = 0x1cd1;
 /// The most that [`read_file`] reads.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The kinds of namespace that the child joins, with their names in /proc/PID/ns. The user namespace comes before, and
-/// the pid namespace is for children only.
-const JOINED: [(&str, Kind); 5] = [
+/// The kinds of namespace that are joined, with their names in /proc/PID/ns; the pid namespace is for children only.
+const JOINED: [(&str, Kind); 7] = [
+    ("user", Kind::USER),
+    ("pid", Kind::PROCESS_ID),
     ("mnt", Kind::MOUNT),
     ("net", Kind::NETWORK),
     ("uts", Kind::HOST_NAME_AND_NIS_DOMAIN_NAME),
@@ -75,24 +72,23 @@ const JOINED: [(&str, Kind); 5] = [
     ("cgroup", Kind::CONTROL_GROUP),
 ];
 
-/// Starts it.
+/// Starts it, as a child of the calling process.
 ///
-/// The caller must be single-threaded and of the user that started the container (not inside a user namespace of its
-/// own). It stays in its own namespaces: a copy of it enters the container's and starts the child there, as the caller's
-/// (CLONE_PARENT), since a process that has a pid namespace for its children can start no thread any more. The child
-/// never shares its memory and is not dumpable: processes of the container see it before its exec. It gets SIGKILL when
-/// the calling thread ends, like a container's first process.
+/// The caller must be of the user that started the container (not inside a user namespace of its own). A child of it takes
+/// all steps outside of the container's pid namespace, where no process of the container can see it: it enters the other
+/// namespaces and the cgroup, gives up its rights, and executes the launcher. Only what that starts, confined already, is
+/// inside (CVE-2016-9962). The program gets SIGKILL when the calling thread ends, like a container's first process.
 pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
     let target = join.target;
     let pidfd = target.pidfd().map_err(|error| SpawnError::from_io("find the container's process", &error))?;
     let kinds = differing_namespaces(target)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| SpawnError::new("make this process not dumpable", errno))?;
-    let outer = OuterNamespaces::of(target)?;
     let terminal = open_terminal(&join)?;
     let (master, slave) = terminal.map(|terminal| (terminal.master, terminal.slave)).unzip();
+    let becomes = Becomes::Join { terminal: slave.is_some() };
 
-    let (programs, directory) = (programs(&join)?, c_path(&join.cwd)?);
+    let programs = programs(&join)?;
     let credentials = Credentials {
         user: &join.user,
         capabilities: join.capabilities,
@@ -100,7 +96,6 @@ pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
         seccomp: join.seccomp,
         rlimits: &join.rlimits,
         cwd: &join.cwd,
-        check: Some(Check { programs: programs.clone(), directory }),
         joined: Some(target),
     }
     .steps()?;
@@ -109,70 +104,11 @@ pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
     if let Some(cgroup) = join.cgroup {
         steps.extend(cgroup.join_files().into_iter().map(Step::JoinCgroup));
     }
-    let entered = pidfd.try_clone().map_err(|error| SpawnError::from_io("duplicate a descriptor", &error))?;
-    steps.push(Step::EnterNamespaces { target: entered, kinds });
-    steps.extend(stdio_steps(join.stdio, slave)?);
+    steps.push(Step::EnterNamespaces { target: pidfd, kinds });
+    steps.extend(stdio_steps(join.stdio, slave, false)?);
     steps.extend(credentials);
-    let last = Last::Exec { programs, argv: exec_strings(join.argv)?, env: exec_strings(join.env)? };
-    let launch = Launch { namespaces: CLONE_PARENT, cgroup: None, share_memory: false, steps, last, terminal: None };
-    start_from_inside(launch, &outer, &pidfd, master)
-}
-
-/// Which of the namespaces that a process takes its children into differ from the container's.
-struct OuterNamespaces {
-    user: bool,
-    pid: bool,
-}
-
-impl OuterNamespaces {
-    fn of(target: Process) -> Result<Self, SpawnError> {
-        Ok(Self { user: differs(target, "user")?, pid: differs(target, "pid")? })
-    }
-
-    fn enter(&self, pidfd: &OwnedFd) -> Result<(), SpawnError> {
-        let enter = |wanted: bool, name: &str, kind| match wanted {
-            true => move_into_thread_name_spaces(pidfd.as_fd(), kind)
-                .map_err(|errno| SpawnError::new(format!("enter the container's {name} namespace"), errno)),
-            false => Ok(()),
-        };
-        enter(self.user, "user", Kind::USER)?;
-        enter(self.pid, "pid", Kind::PROCESS_ID)
-    }
-}
-
-/// Launches from a copy of this process, which tells what came of it and ends.
-fn start_from_inside(
-    launch: Launch<'_>,
-    outer: &OuterNamespaces,
-    pidfd: &OwnedFd,
-    terminal: Option<OwnedFd>,
-) -> Result<Child, SpawnError> {
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SpawnError::new("create a pipe", errno))?;
-    let mut launch = Some(launch);
-    let mut copy = || {
-        let started = outer.enter(pidfd).and_then(|()| match launch.take() {
-            Some(launch) => launch.start().map(|child| child.process.pid),
-            None => Err(SpawnError::new("start twice", Errno::INVAL)),
-        });
-        // Nobody reads it if the caller is gone; the child is then killed with it.
-        let _ = rustix::io::write(
-            &writer,
-            &started.map_or_else(|error| error.to_bytes(), |pid| pid.to_ne_bytes().to_vec()),
-        );
-        0
-    };
-    let inside =
-        sys::clone(0, Memory::Copied, None, &mut copy).map_err(|errno| SpawnError::new("copy this process", errno))?;
-    drop(writer);
-    let mut told = Vec::new();
-    let read = File::from(reader).read_to_end(&mut told);
-    let _ = sys::wait_with_usage(inside.pid);
-    read.map_err(|error| SpawnError::from_io("hear from the copy of this process", &error))?;
-    let Ok(pid) = <[u8; 4]>::try_from(told.as_slice()) else { return Err(SpawnError::from_bytes(&told)) };
-    let identify = |error: io::Error| SpawnError::from_io("identify the program's process", &error);
-    let process = Process::of(i32::from_ne_bytes(pid)).map_err(identify)?;
-    let pidfd = process.pidfd().map_err(identify)?;
-    Ok(Child { process, pidfd, terminal })
+    let last = Last::Program(Launcher::new(becomes, programs, c_strings(join.argv)?, exec_strings(join.env)?)?);
+    Launch { namespaces: 0, cgroup: None, steps, last, terminal: master }.start()
 }
 
 /// Reads a regular file inside a running container (e.g. /etc/passwd) as its processes would find it; Ok(None) if

@@ -10,7 +10,7 @@ mod child;
 mod credentials;
 mod detached;
 pub mod exec;
-mod guard;
+mod launcher;
 mod mounts;
 mod overlay;
 pub mod plan;

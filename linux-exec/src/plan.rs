@@ -93,13 +93,9 @@ pub enum Entry {
     },
 }
 
-/// The first process of a container whose program is the second. It is executed with all signals blocked, with the
-/// program's environment, and with these arguments: its name, the number of the report's descriptor, the program's path,
-/// the program's arguments from `argv[0]` on.
+/// The first process of a container whose program is the second: it passes signals on, reaps, and ends as the program does.
 pub struct Init {
-    /// An ELF file; nobody may be able to write to it, as /proc/1/exe leads to it.
-    pub program: OwnedFd,
-    /// Stays open in it.
+    /// A pipe to which it writes by which signal the program ended, `{"signal":9}` or `{"signal":null}`.
     pub report: OwnedFd,
 }
 

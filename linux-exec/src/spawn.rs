@@ -4,9 +4,9 @@ use crate::{
     child::{Last, Launch, ranges_without, stdio_steps},
     credentials::Credentials,
     detached,
-    guard::Check,
+    launcher::{Becomes, Launcher},
     mounts::{Mounts, c_path, has_host_devices, target},
-    plan::{Entry, Init, Plan, Stdio},
+    plan::{Entry, Plan, Stdio},
     process::Process,
     rootfs::RootfsError,
     steps::Step,
@@ -15,11 +15,11 @@ use crate::{
 };
 use nix::libc;
 use rustix::{
-    fd::{AsFd, AsRawFd, OwnedFd},
+    fd::{AsFd, OwnedFd},
     io::Errno,
     mount::MountAttrFlags,
 };
-use std::{ffi::CString, io, os::unix::ffi::OsStringExt};
+use std::{ffi::CString, io};
 
 /// A container's first process, or one that joined it.
 #[derive(Debug)]
@@ -70,21 +70,6 @@ impl SpawnError {
         self
     }
 
-    /// For another process to tell: exit code, then the texts with NULs between. Longer than four bytes always.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        [&[self.exit_code], format!("{}\0{}\0{}", self.action, self.source, self.hint).as_bytes()].concat()
-    }
-
-    /// The inverse of [`SpawnError::to_bytes`]; of nothing, an error that says so.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
-        let (exit_code, texts) =
-            bytes.split_first().unwrap_or((&125, b"start the program\0the helper process was killed\0"));
-        let texts = String::from_utf8_lossy(texts);
-        let mut texts = texts.split('\0').map(str::to_owned);
-        let mut next = || texts.next().unwrap_or_default();
-        Self { action: next(), source: io::Error::other(next()), hint: next(), exit_code: *exit_code }
-    }
-
     pub(crate) fn exit_code_of_exec(mut self, errno: Errno) -> Self {
         self.exit_code = if errno == Errno::NOENT { 127 } else { 126 };
         self
@@ -108,7 +93,7 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
         sys::mount_setattr(plan.root.mount.as_fd(), c"", MountAttrFlags::MOUNT_ATTR_NODEV, false, false)
             .map_err(|errno| SpawnError::new("switch off device nodes in the container's root", errno))?;
     }
-    let (last, check) = last(std::mem::replace(&mut plan.entry, no_entry()), &plan)?;
+    let last = last(std::mem::replace(&mut plan.entry, no_entry()))?;
     let credentials = Credentials {
         user: &plan.user,
         capabilities: plan.capabilities,
@@ -116,7 +101,6 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
         seccomp: plan.seccomp.take(),
         rlimits: &plan.rlimits,
         cwd: &plan.cwd,
-        check,
         joined: None,
     }
     .steps()?;
@@ -141,7 +125,7 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
     if plan.namespaces.network {
         steps.push(Step::LoopbackUp);
     }
-    steps.extend(stdio_steps(plan.stdio, slave)?);
+    steps.extend(stdio_steps(plan.stdio, slave, true)?);
     steps.extend(credentials);
 
     let network = if plan.namespaces.network { libc::CLONE_NEWNET } else { 0 };
@@ -149,7 +133,6 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
     let launch = Launch {
         namespaces: NAMESPACES | network | ipc,
         cgroup: plan.cgroup.and_then(Cgroup::clone_into),
-        share_memory: matches!(last, Last::Exec { .. } | Last::Init { .. }),
         steps,
         last,
         terminal: master,
@@ -173,35 +156,30 @@ fn no_entry() -> Entry {
     Entry::Call { function: Box::new(|| 0), keep: Vec::new() }
 }
 
-/// The last step, and the check of the program where there is one.
-fn last(entry: Entry, plan: &Plan<'_>) -> Result<(Last, Option<Check>), SpawnError> {
-    match entry {
+/// The last step.
+fn last(entry: Entry) -> Result<Last, SpawnError> {
+    Ok(match entry {
         Entry::Exec { program, argv, env, init } => {
-            let programs = vec![c_path(&program)?];
-            let check = Check { programs: programs.clone(), directory: c_path(&plan.cwd)? };
-            let env = exec_strings(env)?;
-            let last = match init {
-                None => Last::Exec { programs, argv: exec_strings(argv)?, env },
-                Some(init) => last_with_init(init, program.into_os_string().into_vec(), argv, env)?,
+            let above = |fd| sys::above_stdio(fd).map_err(|errno| SpawnError::new("duplicate a descriptor", errno));
+            let becomes = match init {
+                None => Becomes::Exec,
+                Some(init) => Becomes::Init { report: above(init.report)? },
             };
-            Ok((last, Some(check)))
+            Last::Program(Launcher::new(becomes, vec![c_path(&program)?], c_strings(argv)?, exec_strings(env)?)?)
         }
-        Entry::Call { function, keep } => Ok((Last::Call { function, close: ranges_without(&keep) }, None)),
-    }
+        Entry::Call { function, keep } => Last::Call { function, close: ranges_without(&keep) },
+    })
 }
 
-fn last_with_init(init: Init, program: Vec<u8>, argv: Vec<Vec<u8>>, env: ExecStrings) -> Result<Last, SpawnError> {
-    let above = |fd| sys::above_stdio(fd).map_err(|errno| SpawnError::new("duplicate a descriptor", errno));
-    let init = Init { program: above(init.program)?, report: above(init.report)? };
-    let number = init.report.as_raw_fd().to_string().into_bytes();
-    let words = [b"amphora-init".to_vec(), number, program].into_iter().chain(argv).collect();
-    Ok(Last::Init { init, argv: exec_strings(words)?, env })
-}
-
-/// Arguments or environment for execve(2).
+/// Environment for execve(2).
 pub(crate) fn exec_strings(strings: Vec<Vec<u8>>) -> Result<ExecStrings, SpawnError> {
+    c_strings(strings).map(ExecStrings::new)
+}
+
+/// Arguments.
+pub(crate) fn c_strings(strings: Vec<Vec<u8>>) -> Result<Vec<CString>, SpawnError> {
     let strings: Result<Vec<_>, _> = strings.into_iter().map(CString::new).collect();
-    strings.map(ExecStrings::new).map_err(|error| {
+    strings.map_err(|error| {
         let text = String::from_utf8_lossy(&error.into_vec()).into_owned();
         SpawnError::new(format!("pass {text:?}: it contains a NUL byte"), Errno::INVAL)
     })

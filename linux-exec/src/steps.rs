@@ -3,7 +3,7 @@
 //! A step owns everything it needs. Running one allocates nothing, takes no lock and cannot panic: it may run in a
 //! process that shares its memory with a parent of many threads. [`Step::describe`] and [`Step::hint`] are for the
 //! parent, which learns only the index of the failed step and the errno.
-use crate::{actions, capabilities::CapabilitySet, detached, guard, seccomp::Filter, sys, target::Target};
+use crate::{actions, capabilities::CapabilitySet, detached, seccomp::Filter, sys, target::Target};
 use rustix::{
     fd::{BorrowedFd, OwnedFd},
     fs::{Gid, Uid},
@@ -21,7 +21,7 @@ pub(crate) enum Step<'a> {
     JoinCgroup(BorrowedFd<'a>),
     /// The cgroup just joined becomes the root of what the container sees.
     NewCgroupNamespace,
-    /// Joins the namespaces of a running container, and its root with them.
+    /// Joins the namespaces of a running container, and its root with them. Its pid namespace is for children only.
     EnterNamespaces { target: OwnedFd, kinds: ThreadNameSpaceType },
     /// No mount made from here on may appear outside.
     PrivateMounts,
@@ -58,8 +58,6 @@ pub(crate) enum Step<'a> {
     Stdio([OwnedFd; 3]),
     /// Standard input becomes the controlling terminal.
     ControllingTerminal,
-    /// Refuses a program that is reached through a magic link.
-    CheckProgram(guard::Check),
     /// setrlimit(2).
     ResourceLimit { resource: u32, soft: u64, hard: u64 },
     /// seccomp(2).
@@ -129,7 +127,6 @@ impl<'a> Step<'a> {
             Self::LoopbackUp => actions::loopback_up(),
             Self::Stdio(files) => actions::stdio(files),
             Self::ControllingTerminal => rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()),
-            Self::CheckProgram(check) => check.run(),
             Self::ResourceLimit { resource, soft, hard } => sys::set_resource_limit(*resource, *soft, *hard),
             Self::Seccomp(filter) => sys::install_seccomp_filter(&filter.program),
             Self::BoundingSet(keep) => actions::limit_bounding_set(*keep),
@@ -165,7 +162,6 @@ impl<'a> Step<'a> {
             Self::LoopbackUp => "set the loopback interface up".into(),
             Self::Stdio(_) => "set standard input, output and error".into(),
             Self::ControllingTerminal => "set the controlling terminal".into(),
-            Self::CheckProgram(check) => format!("execute {}", check.show()),
             Self::ResourceLimit { resource, soft, hard } => {
                 format!("set resource limit {resource} to {} (hard {})", amount(*soft), amount(*hard))
             }
@@ -236,7 +232,6 @@ impl<'a> Step<'a> {
                 | Self::Console(_)
                 | Self::MakeDirectory(_)
                 | Self::WorkingDirectory(_)
-                | Self::CheckProgram(_)
         )
     }
 }

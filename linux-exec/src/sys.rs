@@ -226,13 +226,6 @@ impl ExecStrings {
     }
 }
 
-/// execve(2); comes back only with the reason why not.
-pub(crate) fn execve(program: &CStr, argv: &ExecStrings, env: &ExecStrings) -> Errno {
-    // SAFETY: all pointers are to strings that live as long as their owners, and both arrays end with null.
-    let result = unsafe { libc::execve(program.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
-    check(result.into()).err().unwrap_or(Errno::INVAL)
-}
-
 /// execveat(2) of the file that a descriptor is open on; comes back only with the reason why not.
 pub(crate) fn execveat(program: BorrowedFd<'_>, argv: &ExecStrings, env: &ExecStrings) -> Errno {
     // SAFETY: all pointers are to strings that live as long as their owners, and both arrays end with null.

@@ -61,7 +61,7 @@ static char *more_memory(void) {
 #define KIND "Linux"
 #define MAP_FAILED_FROM ((word)-4095)
 
-#include "../freestanding.h"
+#include "../../linux-exec/launcher/freestanding.h"
 
 #if defined(__x86_64__)
 enum { SYS_WRITE = 1, SYS_MMAP = 9, SYS_EXIT_GROUP = 231 };

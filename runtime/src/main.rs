@@ -7,7 +7,6 @@ mod demo;
 mod env;
 mod errors;
 mod host;
-mod init;
 mod lifecycle;
 mod limits;
 mod linux_defaults;

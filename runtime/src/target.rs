@@ -11,18 +11,18 @@ use images::{Class, Image};
 use linux_exec::{
     capabilities::CapabilitySet,
     cgroup::{Cgroup, Resources},
-    plan::{Entry, Mount, Namespaces, Plan, Stdio},
+    plan::{Entry, Init, Mount, Namespaces, Plan, Stdio},
     rootfs::{ProgramError, Rootfs},
     seccomp, users,
     users::User,
 };
+use nix::{fcntl::OFlag, unistd::pipe2};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     container::Container,
     errors::Coded,
     host::Host,
-    init,
     limits::Limits,
     linux_defaults,
     spec::{Network, RunSpec},
@@ -380,9 +380,15 @@ fn linux_entry(spec: &RunSpec, root: &Rootfs, user: &User, mounts: &[Mount]) -> 
     let found = root.find_program_with(mounts, name, path, spec.cwd.as_ref());
     let program = found.map_err(|error| program_error(&error))?.path;
     let bytes = |text: &String| text.clone().into_bytes();
-    let (init, report) = needs_init(spec).then(init::new).transpose()?.unzip();
+    let (init, report) = needs_init(spec).then(new_init).transpose()?.unzip();
     let (argv, env) = (spec.argv.iter().map(bytes).collect(), env.iter().map(bytes).collect());
     Ok((Entry::Exec { program, argv, env, init }, report))
+}
+
+/// An init, and the end of the pipe on which it tells of the program's end.
+fn new_init() -> Result<(Init, OwnedFd)> {
+    let (report, writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+    Ok((Init { report: writer }, report))
 }
 
 /// A limit that ends a program by a signal holds only for one that is not the first process of its pid namespace.

@@ -36,7 +36,11 @@ pub(crate) const CASES: &[Case] = &[
     ("later_mounts_land_in_earlier_ones", later_mounts_land_in_earlier_ones),
     ("symbolic_links_of_the_image_stay_inside", symbolic_links_of_the_image_stay_inside),
     ("magic_links_do_not_lead_out", magic_links_do_not_lead_out),
-    ("cve_2019_5736_own_executable_is_refused", cve_2019_5736_own_executable_is_refused),
+    ("cve_2019_5736_own_executable_is_out_of_reach", cve_2019_5736_own_executable_is_out_of_reach),
+    (
+        "programs_behind_descriptors_of_the_runtime_are_out_of_reach",
+        programs_behind_descriptors_of_the_runtime_are_out_of_reach,
+    ),
     ("working_directory_is_made_and_entered", working_directory_is_made_and_entered),
     ("exit_codes", exit_codes),
     ("signals_reach_the_first_process", signals_reach_the_first_process),
@@ -51,6 +55,8 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("join_a_running_container", join_a_running_container),
     ("join_with_a_terminal", join_with_a_terminal),
+    ("join_leads_to_no_file_of_the_host", join_leads_to_no_file_of_the_host),
+    ("cve_2016_9962_who_joins_is_confined_before_it_is_seen", cve_2016_9962_who_joins_is_confined_before_it_is_seen),
     ("programs_are_found_beneath_the_root", programs_are_found_beneath_the_root),
     ("container_dies_with_its_supervisor", container_dies_with_its_supervisor),
     ("many_starts_leave_nothing", many_starts_leave_nothing),
@@ -298,7 +304,8 @@ fn magic_links_do_not_lead_out() {
     }
 }
 
-fn cve_2019_5736_own_executable_is_refused() {
+/// Whatever way leads to the file of the process that starts the program, what is there is the launcher in memory.
+fn cve_2019_5736_own_executable_is_out_of_reach() {
     let sandbox = Sandbox::new();
     let bin = sandbox.path("lower/bin");
     symlink("/proc/self/exe", bin.join("link")).unwrap();
@@ -317,22 +324,32 @@ fn cve_2019_5736_own_executable_is_refused() {
         fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o111)).unwrap();
     }
     let user = User { uid: 1000, ..root_user() };
-    for name in ["link", "link1", "link2"].into_iter().chain(scripts.map(|script| script.0)) {
+    let links = ["/bin/link", "/bin/link1", "/bin/link2", "/proc/self/exe", "/proc/thread-self/exe"];
+    for program in links.into_iter().map(str::to_owned).chain(scripts.map(|script| format!("/bin/{}", script.0))) {
         for user in [root_user(), user.clone()] {
-            let mut plan = sandbox.plan(&[&format!("/bin/{name}"), "demo"]);
+            let mut plan = sandbox.plan(&[&program, "demo"]);
             plan.user = user;
-            let error = spawn(plan).unwrap_err();
-            assert_eq!(error.exit_code(), 126, "{name}: {error}");
-            assert!(error.to_string().contains("magic link"), "{name}: {error}");
+            let (exit, output) = run(plan).unwrap();
+            assert_eq!(exit, Exit::Code(126), "{program}: {output}");
+            assert!(output.contains("no program here"), "{program}: {output}");
         }
-    }
-    for direct in ["/proc/self/exe", "/proc/thread-self/exe"] {
-        assert_eq!(spawn(sandbox.plan(&[direct])).unwrap_err().exit_code(), 126, "{direct}");
     }
     // Ordinary scripts, and a chain of them, still run.
     fs::write(bin.join("good"), "#!/bin/sh\necho $0").unwrap();
     fs::set_permissions(bin.join("good"), fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(run(sandbox.plan(&["/bin/good"])).unwrap(), (Exit::Code(0), "/bin/good\n".into()));
+}
+
+/// Nothing that the runtime has open can be executed, or a way to it, as none of it is open any more.
+fn programs_behind_descriptors_of_the_runtime_are_out_of_reach() {
+    let host = fs::File::open("/bin").unwrap();
+    nix::fcntl::fcntl(&host, nix::fcntl::FcntlArg::F_DUPFD(40)).unwrap();
+    for number in 3..64 {
+        for program in [format!("/proc/self/fd/{number}"), format!("/proc/self/fd/{number}/busybox")] {
+            let error = run(Sandbox::new().plan(&[&program, "true"])).unwrap_err();
+            assert!(matches!(error.exit_code(), 126 | 127), "{program}: {error}");
+        }
+    }
 }
 
 fn working_directory_is_made_and_entered() {
@@ -528,6 +545,64 @@ fn join_with_a_terminal() {
     let container = sleeping(&sandbox);
     assert_eq!(part("@join_terminal", &as_arguments(container.process)), "/dev/pts/0\nx\n");
     end(&container);
+}
+
+fn join_leads_to_no_file_of_the_host() {
+    let sandbox = Sandbox::new();
+    symlink("/proc/self/exe", sandbox.path("lower/bin/link")).unwrap();
+    let container = sleeping(&sandbox);
+    part("@join_links", &as_arguments(container.process));
+    end(&container);
+}
+
+/// A container whose only occupation is to look at everybody that comes, with the right to do more.
+fn cve_2016_9962_who_joins_is_confined_before_it_is_seen() {
+    let sandbox = Sandbox::new();
+    let (mut reader, files) = piped();
+    let root = sandbox.root();
+    let mut plan = plan(root, Entry::Call { function: Box::new(watch), keep: Vec::new() });
+    plan.stdio = files;
+    plan.capabilities = plan.capabilities.adjusted(&["SYS_PTRACE".to_owned()], &[]).unwrap();
+    plan.seccomp = None;
+    let container = spawn(plan).unwrap();
+    reader.read_exact(&mut [0; 3]).unwrap();
+    part("@join_often", &as_arguments(container.process));
+    container.process.signal(nix::libc::SIGTERM).unwrap();
+    let (_, output) = finish(&container, &mut reader);
+    let seen: std::collections::BTreeSet<&str> = output.lines().collect();
+    assert!(seen.iter().all(|line| line.starts_with("same ")), "{seen:?}");
+    let host = std::env::current_exe().unwrap();
+    assert!(!output.contains(host.to_str().unwrap()), "{seen:?}");
+    assert!(seen.contains("same /bin/busybox"), "nobody was seen: {seen:?}");
+}
+
+/// Tells, of each process but itself, whether it is in the same mount namespace with the same rights, and its executable.
+fn watch() -> u8 {
+    let own = (fs::read_link("/proc/self/ns/mnt").unwrap(), bounding_set("self"));
+    println!("up");
+    let mut last = String::new();
+    loop {
+        for pid in fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+            if pid == "1" || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+                continue;
+            }
+            let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/mnt")) else { continue };
+            let rights = bounding_set(&pid);
+            let Ok(executable) = fs::read_link(format!("/proc/{pid}/exe")) else { continue };
+            let same = namespace == own.0 && (rights.is_none() || rights == own.1);
+            let line = format!("{} {}", if same { "same" } else { "different" }, executable.display());
+            if line != last {
+                println!("{line}");
+                last = line;
+            }
+        }
+    }
+}
+
+fn bounding_set(pid: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 fn programs_are_found_beneath_the_root() {
