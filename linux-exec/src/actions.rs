@@ -1,15 +1,18 @@
 //! What the steps do, in the child. The rules of [`crate::steps`] hold for every function here.
 use crate::{
     capabilities::CapabilitySet,
+    detached,
+    devices::{DEVICES, Devices, EMPTY, Nodes},
+    steps::Hidden,
     sys,
-    target::{Target, open_beneath_root},
+    target::{Target, open_beneath_root, open_without_links},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd, BorrowedFd, OwnedFd},
-    fs::{CWD, FileType, Gid, Mode, OFlags, Uid, mkdirat, mknodat, symlinkat},
-    io::{Errno, Result},
-    mount::{MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, mount_bind_recursive, move_mount},
+    fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fstat, fstatfs, mkdirat, mknodat, symlinkat},
+    io::{Errno, Result, fcntl_dupfd_cloexec},
+    mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree},
     process::{Signal, chdir, fchdir, pivot_root},
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
     thread::{CapabilitySet as Bits, CapabilitySets, ThreadNameSpaceType},
@@ -34,24 +37,118 @@ pub(crate) fn enter_namespaces(target: &OwnedFd, kinds: ThreadNameSpaceType) -> 
     chdir(c"/")
 }
 
-/// mount(2) on a target found beneath the root.
-pub(crate) fn mount(kind: &CStr, target: &Target, flags: MountFlags, optional: bool) -> Result<()> {
-    fchdir(target.open_or_make(false)?)?;
-    match rustix::mount::mount(kind, c".", kind, flags, None) {
-        Err(Errno::NODEV | Errno::BUSY) if optional => Ok(()),
-        result => result,
-    }
+/// Attaches one of the runtime's own mounts, on a directory that no link leads to.
+pub(crate) fn attach_own(tree: &OwnedFd, target: &Target) -> Result<()> {
+    attach_to(tree, target.open_or_make_own()?.as_fd())
 }
 
-/// move_mount(2) on a target found beneath the root.
-pub(crate) fn attach(tree: &OwnedFd, target: &Target, file: bool) -> Result<()> {
-    let to = target.open_or_make(file)?;
+/// move_mount(2) from descriptor to descriptor.
+fn attach_to(tree: &OwnedFd, to: BorrowedFd<'_>) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(tree, c"", to, c"", flags)
 }
 
-/// The devices that every container has.
-pub(crate) const DEVICES: [&CStr; 6] = [c"null", c"zero", c"full", c"random", c"urandom", c"tty"];
+/// move_mount(2) into a directory of ours.
+fn attach_in(tree: &OwnedFd, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    move_mount(tree, c"", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Attaches what somebody asked for, on a target found beneath the root, unless it would cover what the runtime relies on
+/// (EXDEV): the links on the way may be the image's, or another container's that writes to the same volume at this moment, so it is the
+/// place that was found that is judged, and not the path.
+pub(crate) fn attach(tree: &OwnedFd, target: &Target, file: bool, dev: Option<&Dev>) -> Result<()> {
+    let to = target.open_or_make(file)?;
+    if is_forbidden(&to, target, dev)? {
+        return Err(Errno::XDEV);
+    }
+    attach_to(tree, to.as_fd())
+}
+
+/// statfs(2) f_type of what the kernel fills (linux/magic.h): procfs, sysfs, cgroup v1 and v2.
+const KERNELS_OWN: [i64; 4] = [PROC_MAGIC, SYSFS_MAGIC, 0x0027_e0eb, 0x6367_7270];
+/// Of procfs.
+pub(crate) const PROC_MAGIC: i64 = 0x9fa0;
+/// Of sysfs.
+pub(crate) const SYSFS_MAGIC: i64 = 0x6265_6572;
+/// Of devpts.
+const DEVPTS_MAGIC: i64 = 0x1cd1;
+
+fn is_forbidden(to: &OwnedFd, target: &Target, dev: Option<&Dev>) -> Result<bool> {
+    let kind = fstatfs(to)?.f_type;
+    if KERNELS_OWN.contains(&kind) {
+        return Ok(true);
+    }
+    let found = fstat(to)?;
+    let root = rustix::fs::stat(c"/")?;
+    if (found.st_dev, found.st_ino) == (root.st_dev, root.st_ino) {
+        return Ok(true);
+    }
+    let Some(dev) = dev else { return Ok(false) };
+    let of_ours = kind == DEVPTS_MAGIC || [dev.root.0, dev.nodes].contains(&found.st_dev);
+    Ok((found.st_dev, found.st_ino) == dev.root || (of_ours && !target.path().to_bytes().starts_with(b"/dev/")))
+}
+
+/// Where the container's /dev is, once it is attached.
+pub(crate) struct Dev<'a> {
+    pub(crate) tree: BorrowedFd<'a>,
+    /// Device and inode of its root directory.
+    root: (u64, u64),
+    /// The file system that its nodes are on.
+    nodes: u64,
+}
+
+/// Mounts of single nodes, none attached yet, in the order of [`DEVICES`]; without the first where they are the host's.
+pub(crate) struct Made {
+    devices: [Option<OwnedFd>; DEVICES.len()],
+    null: Cover,
+    empty: Cover,
+}
+
+/// Something to cover others with, and whether it covers one already: then the next gets a copy.
+struct Cover {
+    mount: OwnedFd,
+    attached: bool,
+}
+
+impl Cover {
+    fn attach(&mut self, to: BorrowedFd<'_>) -> Result<()> {
+        if self.attached {
+            return attach_to(&clone_tree(self.mount.as_fd(), c"")?, to);
+        }
+        attach_to(&self.mount, to)?;
+        self.attached = true;
+        Ok(())
+    }
+}
+
+/// Makes the nodes, puts their mount where this process alone can see it, since only an attached one can be copied, and takes
+/// the single nodes out of it. That place is the host's /dev as it is in this mount namespace, from which the host's mounts are
+/// about to be detached.
+pub(crate) fn make_nodes(nodes: &Nodes) -> Result<Made> {
+    nodes.fill()?;
+    move_mount(&nodes.tree, c"", CWD, c"/dev", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    let from = nodes.tree.as_fd();
+    let empty = clone_tree(from, EMPTY)?;
+    sys::mount_setattr(empty.as_fd(), c"", detached::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY, false, false)?;
+    let mut devices = [const { None }; DEVICES.len()];
+    let null = match &nodes.host_null {
+        Some(host) => fcntl_dupfd_cloexec(host, 3)?,
+        None => {
+            for (slot, (name, ..)) in devices.iter_mut().zip(DEVICES) {
+                *slot = Some(clone_tree(from, name)?);
+            }
+            clone_tree(from, DEVICES[0].0)?
+        }
+    };
+    let cover = |mount| Cover { mount, attached: false };
+    Ok(Made { devices, null: cover(null), empty: cover(empty) })
+}
+
+/// A copy of a mount that is attached, from a file or directory in it down.
+fn clone_tree(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(directory, name, flags)
+}
 
 /// Target and name.
 const DEV_LINKS: [(&CStr, &CStr); 6] = [
@@ -63,59 +160,91 @@ const DEV_LINKS: [(&CStr, &CStr); 6] = [
     (c"pts/ptmx", c"ptmx"),
 ];
 
-/// Fills an empty tmpfs and attaches it; the devices are files for now, on which the host's are bound. The child's umask
-/// is 0.
-pub(crate) fn attach_dev(tree: &OwnedFd, target: &Target) -> Result<()> {
+/// Attaches an empty tmpfs as /dev and fills it. The child's umask is 0.
+pub(crate) fn attach_dev<'a>(tree: &'a OwnedFd, target: &Target, devices: &Devices, made: &Made) -> Result<Dev<'a>> {
+    attach_own(tree, target)?;
     for (to, name) in DEV_LINKS {
         symlinkat(to, tree, name)?;
     }
     for directory in [c"pts", c"shm", c"mqueue"] {
         mkdirat(tree, directory, Mode::from_raw_mode(0o755))?;
     }
-    for name in DEVICES {
-        mknodat(tree, name, FileType::RegularFile, Mode::from_raw_mode(0o666), 0)?;
+    match devices {
+        Devices::Own => {
+            for (device, (name, ..)) in made.devices.iter().zip(DEVICES) {
+                mount_point(tree, name)?;
+                attach_in(device.as_ref().ok_or(Errno::NODEV)?, tree.as_fd(), name)?;
+            }
+        }
+        Devices::All(all) => all.iter().try_for_each(|node| node.make(tree))?,
+        Devices::Host(host) => host.iter().try_for_each(|device| match &device.tree {
+            None => mkdirat(tree, &device.path, Mode::from_raw_mode(0o755)),
+            Some(node) => {
+                mount_point(tree, &device.path)?;
+                attach_in(node, tree.as_fd(), &device.path)
+            }
+        })?,
     }
-    attach(tree, target, false)
+    let own = fstat(tree)?;
+    Ok(Dev { tree: tree.as_fd(), root: (own.st_dev, own.st_ino), nodes: fstat(&made.empty.mount)?.st_dev })
 }
 
-/// A new devpts's first terminal is number 0.
-pub(crate) fn console(target: &Target) -> Result<()> {
-    target.open_or_make(true)?;
-    rustix::mount::mount_bind(c"/dev/pts/0", target.path())
+/// An empty file to mount another one on.
+fn mount_point(directory: &OwnedFd, name: &CStr) -> Result<()> {
+    mknodat(directory, name, FileType::RegularFile, Mode::from_raw_mode(0o666), 0)
 }
 
-/// Covers `path` with /dev/null, or if it is a directory with an empty read-only one: the one used before, if any. A
-/// missing one is fine.
+/// Attaches a mount on a directory of /dev.
+pub(crate) fn attach_in_dev(tree: &OwnedFd, name: &CStr, dev: Option<&Dev>) -> Result<()> {
+    attach_in(tree, dev.ok_or(Errno::NODEV)?.tree, name)
+}
+
+/// The program's terminal, which lies in a devpts that is attached, also as /dev/console.
+pub(crate) fn console(terminal: &OwnedFd, dev: Option<&Dev>) -> Result<()> {
+    let dev = dev.ok_or(Errno::NODEV)?;
+    mknodat(dev.tree, c"console", FileType::RegularFile, Mode::from_raw_mode(0o600), 0)?;
+    attach_in(&clone_tree(terminal.as_fd(), c"")?, dev.tree, c"console")
+}
+
+/// Opens a path to be masked or made read-only, if it is there: no part of it may be a link, and it must lie on the file system that
+/// the plan put there (EXDEV; CVE-2021-30465, CVE-2025-52881).
+fn open_hidden(path: &Hidden) -> Result<Option<OwnedFd>> {
+    let file = match open_without_links(&path.path, OFlags::PATH) {
+        Err(Errno::NOENT) => return Ok(None),
+        result => result?,
+    };
+    match path.file_system {
+        Some(wanted) if fstatfs(&file)?.f_type != wanted => Err(Errno::XDEV),
+        _ => Ok(Some(file)),
+    }
+}
+
+/// Covers `path` with a null device, or if it is a directory with an empty read-only one; a missing one is fine.
 ///
 /// It looks first, since a bind that fails costs ten times as much: the kernel waits for all readers of the mount
 /// table.
-pub(crate) fn mask<'a>(path: &'a CStr, empty_directory: &mut Option<&'a CStr>) -> Result<()> {
-    match open_beneath_root(path, OFlags::PATH | OFlags::DIRECTORY) {
-        Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::NOTDIR) => return rustix::mount::mount_bind(c"/dev/null", path),
-        result => drop(result?),
-    }
-    if let Some(empty) = *empty_directory {
-        return rustix::mount::mount_bind(empty, path);
-    }
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount(c"tmpfs", path, c"tmpfs", flags, c"size=4k,nr_inodes=1")?;
-    *empty_directory = Some(path);
-    Ok(())
+pub(crate) fn mask(path: &Hidden, made: &mut Made) -> Result<()> {
+    let Some(place) = open_hidden(path)? else { return Ok(()) };
+    let is_directory = FileType::from_raw_mode(fstat(&place)?.st_mode) == FileType::Directory;
+    let cover = if is_directory { &mut made.empty } else { &mut made.null };
+    cover.attach(place.as_fd())
 }
 
-/// Binds `path` over itself, read-only; a missing one is fine.
-pub(crate) fn read_only_path(path: &CStr) -> Result<()> {
-    match mount_bind_recursive(path, path) {
-        Err(Errno::NOENT) => return Ok(()),
-        result => result?,
-    }
-    sys::mount_setattr(CWD, path, MountAttrFlags::MOUNT_ATTR_RDONLY, true, false)
+/// Attaches a read-only copy of `path` on it; a missing one is fine.
+pub(crate) fn read_only_path(path: &Hidden) -> Result<()> {
+    let Some(place) = open_hidden(path)? else { return Ok(()) };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let copy = open_tree(&place, c"", flags)?;
+    sys::mount_setattr(copy.as_fd(), c"", MountAttrFlags::MOUNT_ATTR_RDONLY, true, false)?;
+    attach_to(&copy, place.as_fd())
 }
 
-/// Makes the mount at `path`, without those below it, read-only.
-pub(crate) fn read_only_mount(path: &CStr) -> Result<()> {
-    sys::mount_setattr(CWD, path, MountAttrFlags::MOUNT_ATTR_RDONLY, false, false)
+/// Makes the root, without the mounts below it, read-only.
+pub(crate) fn read_only_root() -> Result<()> {
+    sys::mount_setattr(CWD, c"/", MountAttrFlags::MOUNT_ATTR_RDONLY, false, false)
 }
 
 /// Sets `lo` up in this network namespace.

@@ -154,7 +154,7 @@ fn run(steps: &[Step<'_>], last: &mut Last, reader: BorrowedFd<'_>, report: Borr
     let _ = sys::close_range(end, end);
     // Modes in steps are meant as they are written.
     rustix::process::umask(Mode::empty());
-    let mut context = Context { report, made: [const { None }; MAX_MADE], empty_directory: None };
+    let mut context = Context { report, made: [const { None }; MAX_MADE], nodes: None, dev: None };
     for (index, step) in steps.iter().enumerate() {
         if let Err(errno) = step.run(&mut context) {
             return fail(report, index, errno);

@@ -33,7 +33,10 @@ impl Credentials<'_> {
         }
         steps.push(Step::BoundingSet(self.capabilities));
         if !(self.user.groups.is_empty() && groups_are_fixed) {
-            steps.push(Step::Groups(self.user.groups.iter().copied().map(Gid::from_raw).collect()));
+            // The primary one among them: a program that changes its group must not get rid of a group that files deny
+            // rights to (CVE-2022-36109).
+            let others = self.user.groups.iter().copied().filter(|&group| group != self.user.gid);
+            steps.push(Step::Groups([self.user.gid].into_iter().chain(others).map(Gid::from_raw).collect()));
         }
         steps.push(Step::Ids(Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid)));
         // Without ambient capabilities the exec of another user than root would drop these anyway.

@@ -9,6 +9,7 @@ pub mod cgroup;
 mod child;
 mod credentials;
 mod detached;
+mod devices;
 pub mod exec;
 mod launcher;
 mod mounts;

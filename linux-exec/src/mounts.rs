@@ -1,9 +1,11 @@
 //! A plan's mounts as steps.
 use crate::{
-    actions, detached,
+    actions::{PROC_MAGIC, SYSFS_MAGIC},
+    detached,
+    devices::{Devices, Nodes},
     plan::{Mount, MountSource, Namespaces, Plan},
     spawn::SpawnError,
-    steps::Step,
+    steps::{Hidden, MAX_MADE, Place, Step},
     sys,
     target::Target,
 };
@@ -11,7 +13,7 @@ use rustix::{
     fd::OwnedFd,
     fs::{AtFlags, FileType, statat, statfs},
     io::Errno,
-    mount::{MountAttrFlags, MountFlags},
+    mount::MountAttrFlags,
 };
 use std::{
     ffi::{CStr, CString},
@@ -23,83 +25,91 @@ use std::{
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 /// The size of /dev itself, as Docker has it.
 const DEV_BYTES: u64 = 64 * 1024 * 1024;
-/// Of a file system that the kernel fills.
-const KERNEL_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// Collects the steps for the mounts of one plan.
 pub(crate) struct Mounts<'a> {
     /// Before the root is entered.
     pub(crate) before: Vec<Step<'a>>,
-    /// In it: all mounts, then masks and read-only paths.
+    /// In it: the runtime's own mounts, masks and read-only paths, then what somebody asked for.
     pub(crate) steps: Vec<Step<'a>>,
     user_namespace: bool,
     namespaces: Namespaces,
     /// The container has all of the host's devices: nodes open them.
     host_devices: bool,
+    made: usize,
     /// Made before, when the plan has a terminal in it.
     devpts: Option<OwnedFd>,
 }
 
 impl<'a> Mounts<'a> {
-    /// Prepares the mounts of a plan. `devpts`: the one that the plan's terminal is in.
-    pub(crate) fn prepare(plan: &Plan<'_>, devpts: Option<OwnedFd>) -> Result<Self, SpawnError> {
-        let terminal = devpts.is_some();
+    /// Prepares the mounts of a plan. `terminal`: the devpts that the plan's terminal is in, and that terminal.
+    pub(crate) fn prepare(plan: &Plan<'_>, terminal: Option<(OwnedFd, OwnedFd)>) -> Result<Self, SpawnError> {
         let user_namespace = sys::in_user_namespace();
         let (before, steps) = (Vec::new(), Vec::new());
-        let host_devices = has_host_devices(plan);
-        let mut mounts = Self { before, steps, user_namespace, namespaces: plan.namespaces, host_devices, devpts };
-        for mount in &plan.mounts {
-            if !matches!(mount.source, MountSource::Bind { .. } | MountSource::Tmpfs { .. }) {
-                plan.root.refuse_symlink(&mount.target).map_err(SpawnError::from_rootfs)?;
-            }
+        let (devpts, console) = terminal.unzip();
+        let (namespaces, host_devices) = (plan.namespaces, has_host_devices(plan));
+        let mut mounts = Self { before, steps, user_namespace, namespaces, host_devices, made: 0, devpts };
+        if !plan.masked_paths.is_empty()
+            || plan.mounts.iter().any(|mount| matches!(mount.source, MountSource::Dev { .. }))
+        {
+            mounts.before.push(Step::MakeNodes(Nodes::prepare(user_namespace)?));
+        }
+        // What the runtime relies on comes first, when all that lies in the root is what was there before the container's start.
+        for mount in plan.mounts.iter().filter(|mount| is_own(mount)) {
             mounts.add(mount)?;
         }
-        if terminal {
-            mounts.add_console()?;
+        if mounts.devpts.is_some() {
+            return Err(SpawnError::new("provide a terminal", Errno::NODEV).hint("it needs the mount of /dev"));
         }
+        mounts.steps.extend(console.map(Step::Console));
         for path in &plan.masked_paths {
-            mounts.steps.push(Step::Mask(c_path(path)?));
+            mounts.steps.push(Step::Mask(hidden(plan, path)?));
         }
         for path in &plan.readonly_paths {
-            mounts.steps.push(Step::ReadOnlyPath(c_path(path)?));
+            mounts.steps.push(Step::ReadOnlyPath(hidden(plan, path)?));
+        }
+        for mount in plan.mounts.iter().filter(|mount| !is_own(mount)) {
+            mounts.add(mount)?;
         }
         Ok(mounts)
     }
 
     fn add(&mut self, mount: &Mount) -> Result<(), SpawnError> {
-        let read_only = if mount.readonly { MountFlags::RDONLY } else { MountFlags::empty() };
+        let attributes = with_read_only(detached::PLAIN, mount.readonly);
         match &mount.source {
-            MountSource::Proc => self.made_before(c"proc", mount),
-            MountSource::Mqueue => self.mqueue(&mount.target, read_only),
+            MountSource::Proc => self.make(c"proc", attributes, path(mount)?, false),
+            MountSource::Mqueue => self.mqueue(path(mount)?, attributes),
             MountSource::Sysfs if self.user_namespace && !self.namespaces.network => self.host_sysfs(mount),
-            MountSource::Sysfs => self.made_before(c"sysfs", mount),
-            MountSource::Cgroup => self.cgroup(&mount.target),
-            MountSource::Dev { shm_bytes, host_devices } => {
-                self.dev(&mount.target, *shm_bytes, *host_devices)?;
-                if mount.readonly {
-                    self.steps.push(Step::ReadOnlyMount(c_path(&mount.target)?));
-                }
-                Ok(())
-            }
+            MountSource::Sysfs => self.make(c"sysfs", attributes, path(mount)?, false),
+            MountSource::Cgroup => self.cgroup(mount),
+            MountSource::Dev { shm_bytes, host_devices } => self.dev(&mount.target, *shm_bytes, *host_devices),
             MountSource::Tmpfs { size_bytes, mode, exec } => {
-                let mut attributes = with_read_only(detached::PLAIN, mount.readonly);
+                let mut attributes = attributes;
                 attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !exec);
-                self.tmpfs(&mount.target, *size_bytes, *mode, attributes)
+                let tree = tmpfs(&mount.target, *size_bytes, *mode, attributes)?;
+                self.attach(tree, &mount.target, false)
             }
             MountSource::Bind { source, recursive } => self.bind(mount, source, *recursive),
         }
     }
 
-    fn made_before(&mut self, kind: &'static CStr, mount: &Mount) -> Result<(), SpawnError> {
-        let slot = self.before.len();
-        let attributes = with_read_only(detached::PLAIN, mount.readonly);
-        self.before.push(Step::Make { kind, attributes, slot });
-        self.steps.push(Step::AttachMade { kind, target: target(&mount.target)?, slot });
-        Ok(())
-    }
-
-    fn kernel(&mut self, kind: &'static CStr, at: &Path, extra: MountFlags, optional: bool) -> Result<(), SpawnError> {
-        self.steps.push(Step::Mount { kind, target: target(at)?, flags: KERNEL_FLAGS | extra, optional });
+    fn make(
+        &mut self,
+        kind: &'static CStr,
+        attributes: MountAttrFlags,
+        place: Place,
+        optional: bool,
+    ) -> Result<(), SpawnError> {
+        let slot = self.made;
+        if slot == MAX_MADE {
+            return Err(SpawnError::new(
+                format!("mount more than {MAX_MADE} of the kernel's file systems"),
+                Errno::INVAL,
+            ));
+        }
+        self.made += 1;
+        self.before.push(Step::Make { kind, attributes, slot, optional });
+        self.steps.push(Step::AttachMade { kind, place, slot });
         Ok(())
     }
 
@@ -107,27 +117,18 @@ impl<'a> Mounts<'a> {
     fn host_sysfs(&mut self, mount: &Mount) -> Result<(), SpawnError> {
         let tree = detached::copy(Path::new("/sys"), true, MountAttrFlags::MOUNT_ATTR_RDONLY)
             .map_err(|errno| SpawnError::new("bind the host's /sys", errno))?;
-        self.attach(tree, &mount.target, false)
+        self.steps.push(Step::AttachOwn { tree, place: path(mount)? });
+        Ok(())
     }
 
     /// cgroup v2 only: a v1 tree is a mount for each controller, which few programs look at, so there is none.
-    fn cgroup(&mut self, at: &Path) -> Result<(), SpawnError> {
+    fn cgroup(&mut self, mount: &Mount) -> Result<(), SpawnError> {
         match statfs(c"/sys/fs/cgroup") {
-            Ok(stat) if stat.f_type == CGROUP2_MAGIC => self.kernel(c"cgroup2", at, MountFlags::RDONLY, true),
+            Ok(stat) if stat.f_type == CGROUP2_MAGIC => {
+                self.make(c"cgroup2", with_read_only(detached::PLAIN, mount.readonly), path(mount)?, true)
+            }
             _ => Ok(()),
         }
-    }
-
-    fn tmpfs(
-        &mut self,
-        at: &Path,
-        size_bytes: Option<u64>,
-        mode: u32,
-        attributes: MountAttrFlags,
-    ) -> Result<(), SpawnError> {
-        let tree = detached::tmpfs(size_bytes, mode, attributes)
-            .map_err(|errno| SpawnError::new(format!("make a tmpfs for {}", at.display()), errno))?;
-        self.attach(tree, at, false)
     }
 
     fn bind(&mut self, mount: &Mount, source: &Path, recursive: bool) -> Result<(), SpawnError> {
@@ -153,52 +154,60 @@ impl<'a> Mounts<'a> {
         Ok(())
     }
 
-    /// /dev and what is mounted in it. The devices are the host's, bound one by one: /dev itself, like all else in the
-    /// container, is `nodev`, so that a node which its program makes (CAP_MKNOD is in Docker's default set) opens nothing.
+    /// /dev and what is mounted in it; see [`crate::devices`].
     fn dev(&mut self, at: &Path, shm_bytes: u64, host_devices: bool) -> Result<(), SpawnError> {
-        if host_devices {
-            let tree = detached::copy(Path::new("/dev"), true, MountAttrFlags::empty())
-                .map_err(|errno| SpawnError::new("bind the host's /dev", errno))?;
-            self.attach(tree, at, false)?;
-        } else {
-            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-            let tree = detached::tmpfs(Some(DEV_BYTES), 0o755, attributes)
-                .map_err(|errno| SpawnError::new("make a tmpfs for /dev", errno))?;
-            self.steps.push(Step::AttachDev { tree, target: target(at)? });
-            self.bind_devices(at)?;
-        }
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+        attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !host_devices);
+        let tree = tmpfs(at, Some(DEV_BYTES), 0o755, attributes)?;
+        let devices = Devices::prepare(self.user_namespace, host_devices)?;
+        self.steps.push(Step::AttachDev { tree, target: target(at)?, devices });
         let devpts = match self.devpts.take() {
             Some(devpts) => devpts,
             None => detached::devpts().map_err(|errno| SpawnError::new("make a devpts", errno))?,
         };
-        self.attach(devpts, &at.join("pts"), false)?;
-        self.tmpfs(&at.join("shm"), Some(shm_bytes), 0o1777, detached::PLAIN)?;
-        self.mqueue(&at.join("mqueue"), MountFlags::empty())
+        self.steps.push(Step::AttachOwn { tree: devpts, place: Place::Dev(c"pts") });
+        let shm = tmpfs(&at.join("shm"), Some(shm_bytes), 0o1777, detached::PLAIN)?;
+        self.steps.push(Step::AttachOwn { tree: shm, place: Place::Dev(c"shm") });
+        self.mqueue(Place::Dev(c"mqueue"), detached::PLAIN)
     }
 
     /// Those of the host are none of the container's business.
-    fn mqueue(&mut self, target: &Path, flags: MountFlags) -> Result<(), SpawnError> {
-        if self.namespaces.ipc { self.kernel(c"mqueue", target, flags, true) } else { Ok(()) }
+    fn mqueue(&mut self, place: Place, attributes: MountAttrFlags) -> Result<(), SpawnError> {
+        if self.namespaces.ipc { self.make(c"mqueue", attributes, place, true) } else { Ok(()) }
     }
+}
 
-    fn bind_devices(&mut self, at: &Path) -> Result<(), SpawnError> {
-        for name in actions::DEVICES {
-            let name = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
-            let host = Path::new("/dev").join(name);
-            let tree = detached::copy(&host, false, MountAttrFlags::empty())
-                .map_err(|errno| SpawnError::new(format!("bind the host's {}", host.display()), errno))?;
-            self.attach(tree, &at.join(name), true)?;
-        }
-        Ok(())
+/// Whether a mount is what the runtime's own promises rest on, and not something that somebody asked for.
+fn is_own(mount: &Mount) -> bool {
+    match mount.source {
+        MountSource::Bind { .. } | MountSource::Tmpfs { .. } => false,
+        MountSource::Proc
+        | MountSource::Sysfs
+        | MountSource::Cgroup
+        | MountSource::Mqueue
+        | MountSource::Dev { .. } => true,
     }
+}
 
-    fn add_console(&mut self) -> Result<(), SpawnError> {
-        if self.devpts.is_some() {
-            return Err(SpawnError::new("provide a terminal", Errno::NODEV).hint("it needs the mount of /dev"));
-        }
-        self.steps.push(Step::Console(target(Path::new("/dev/console"))?));
-        Ok(())
-    }
+/// A path to be covered, with the file system that it must be found on.
+fn hidden(plan: &Plan<'_>, path: &Path) -> Result<Hidden, SpawnError> {
+    let covering = plan.mounts.iter().filter(|mount| is_own(mount) && path.starts_with(&mount.target));
+    let innermost = covering.max_by_key(|mount| mount.target.components().count());
+    let file_system = innermost.and_then(|mount| match mount.source {
+        MountSource::Proc => Some(PROC_MAGIC),
+        MountSource::Sysfs => Some(SYSFS_MAGIC),
+        _ => None,
+    });
+    Ok(Hidden { path: c_path(path)?, file_system })
+}
+
+fn path(mount: &Mount) -> Result<Place, SpawnError> {
+    target(&mount.target).map(Place::Path)
+}
+
+fn tmpfs(at: &Path, size_bytes: Option<u64>, mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd, SpawnError> {
+    detached::tmpfs(size_bytes, mode, attributes)
+        .map_err(|errno| SpawnError::new(format!("make a tmpfs for {}", at.display()), errno))
 }
 
 /// Whether device nodes in the container are to work.

@@ -8,11 +8,14 @@ pub struct Plan<'a> {
     pub root: Rootfs,
     /// Remounted read-only after all mounts are in place.
     pub root_readonly: bool,
-    /// In order. Mount points that are missing are made (directories, or empty files for file binds), beneath the root.
+    /// First the kernel's file systems and /dev, then binds and tmpfs, each in the order given. Mount points that are missing
+    /// are made (directories, or empty files for file binds), beneath the root. A bind or tmpfs that lands on or under a
+    /// procfs, sysfs or cgroup file system, on /dev itself, or on the root is refused, by whatever links it got there; below
+    /// /dev only one whose target says so may land.
     pub mounts: Vec<Mount>,
-    /// Covered with an empty read-only directory or /dev/null; missing ones are skipped.
+    /// Covered with an empty read-only directory or a null device; missing ones are skipped. No part may be a symbolic link.
     pub masked_paths: Vec<PathBuf>,
-    /// Remounted read-only; missing ones are skipped.
+    /// Remounted read-only; missing ones are skipped. No part may be a symbolic link.
     pub readonly_paths: Vec<PathBuf>,
     /// What it shares with the host.
     pub namespaces: Namespaces,
@@ -122,11 +125,12 @@ pub enum MountSource {
     /// mqueue; skipped where the IPC namespace is the host's.
     Mqueue,
     /// A minimal /dev: tmpfs with null, zero, full, random, urandom, tty, the symlinks fd, stdin, stdout, stderr, ptmx,
-    /// core; pts (own devpts), shm (tmpfs), mqueue (where the kernel has it, and the IPC namespace is new).
+    /// core; pts (own devpts), shm (tmpfs), mqueue (where the kernel has it, and the IPC namespace is new). The nodes are the
+    /// container's own; in a user namespace, where none can be made, the host's, on mounts that do not let them be changed.
     Dev {
         /// Size of /dev/shm.
         shm_bytes: u64,
-        /// --privileged: the host's own /dev instead, as a recursive bind (root only).
+        /// --privileged: in place of the six a node of its own for each device of the host.
         host_devices: bool,
     },
     /// tmpfs; nosuid, nodev, noexec unless options say otherwise.

@@ -2,7 +2,7 @@
 pub use crate::program::{Program, ProgramError};
 use crate::{detached, overlay, sys};
 use rustix::{
-    fd::{AsFd, OwnedFd},
+    fd::{AsFd, AsRawFd, OwnedFd},
     fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2},
     io::Errno,
     mount::MountAttrFlags,
@@ -86,32 +86,24 @@ impl Rootfs {
         open_regular(self.mount.as_fd(), path)
             .map_err(|errno| RootfsError::new(format!("read {} in the container's root", path.display()), errno))
     }
-
-    /// Fails if `path` exists in the root and is, or leads through, a symbolic link: what the kernel's own file systems
-    /// are mounted on must not be the image's choice.
-    pub(crate) fn refuse_symlink(&self, path: &Path) -> Result<(), RootfsError> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-        match openat2(&self.mount, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(Errno::LOOP) => Err(RootfsError::new(format!("mount on {}", path.display()), Errno::LOOP)
-                .hint("it is a symbolic link in the image, and must be a directory")),
-            _ => Ok(()),
-        }
-    }
 }
 
-/// Opens a regular file with `root` as the root directory.
+/// Opens a regular file with `root` as the root directory; magic links are refused. What was looked at is what is opened: the
+/// second look goes by the descriptor, as the container may put another file there meanwhile.
 pub(crate) fn open_regular(root: rustix::fd::BorrowedFd<'_>, path: &Path) -> rustix::io::Result<Option<File>> {
-    let open = |flags| openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
-    let found = match open(OFlags::PATH) {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let found = match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         result => result?,
     };
-    match FileType::from_raw_mode(fstat(found)?.st_mode) {
+    match FileType::from_raw_mode(fstat(&found)?.st_mode) {
         FileType::RegularFile => {}
         FileType::Directory => return Err(Errno::ISDIR),
         _ => return Err(Errno::INVAL),
     }
-    open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY).map(|file| Some(File::from(file)))
+    let name = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(name, flags, Mode::empty()).map(|file| Some(File::from(file)))
 }
 
 /// Opens a host directory or file to look into it as a mount.

@@ -8,7 +8,6 @@ use crate::{
     mounts::{Mounts, c_path, has_host_devices, target},
     plan::{Entry, Plan, Stdio},
     process::Process,
-    rootfs::RootfsError,
     steps::Step,
     sys::{self, ExecStrings},
     terminal::Terminal,
@@ -59,10 +58,6 @@ impl SpawnError {
         Self { action: action.into(), source, hint: String::new(), exit_code: 125 }
     }
 
-    pub(crate) fn from_rootfs(error: RootfsError) -> Self {
-        Self { action: error.action, source: error.source, hint: error.hint, exit_code: 125 }
-    }
-
     pub(crate) fn hint(mut self, hint: &str) -> Self {
         if !hint.is_empty() {
             self.hint = format!(": {hint}");
@@ -88,7 +83,9 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::C
 pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
     let (devpts, terminal) = open_terminal(&plan)?;
     let (master, slave) = terminal.map(|terminal| (terminal.master, terminal.slave)).unzip();
-    let mounts = Mounts::prepare(&plan, devpts)?;
+    let console = slave.as_ref().map(OwnedFd::try_clone).transpose();
+    let console = console.map_err(|error| SpawnError::from_io("duplicate a descriptor", &error))?;
+    let mounts = Mounts::prepare(&plan, devpts.zip(console))?;
     if !has_host_devices(&plan) {
         sys::mount_setattr(plan.root.mount.as_fd(), c"", MountAttrFlags::MOUNT_ATTR_NODEV, false, false)
             .map_err(|errno| SpawnError::new("switch off device nodes in the container's root", errno))?;
@@ -119,7 +116,7 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
     steps.extend(mounts.steps);
     steps.push(Step::MakeDirectory(target(&plan.cwd)?));
     if plan.root_readonly {
-        steps.push(Step::ReadOnlyMount(c"/".into()));
+        steps.push(Step::ReadOnlyRoot);
     }
     steps.extend(plan.hostname.map(|name| Step::HostName(name.into_bytes())));
     if plan.namespaces.network {

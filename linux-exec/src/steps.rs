@@ -3,12 +3,20 @@
 //! A step owns everything it needs. Running one allocates nothing, takes no lock and cannot panic: it may run in a
 //! process that shares its memory with a parent of many threads. [`Step::describe`] and [`Step::hint`] are for the
 //! parent, which learns only the index of the failed step and the errno.
-use crate::{actions, capabilities::CapabilitySet, detached, seccomp::Filter, sys, target::Target};
+use crate::{
+    actions,
+    capabilities::CapabilitySet,
+    detached,
+    devices::{Devices, Nodes},
+    seccomp::Filter,
+    sys,
+    target::Target,
+};
 use rustix::{
     fd::{BorrowedFd, OwnedFd},
     fs::{Gid, Uid},
     io::{Errno, Result},
-    mount::{MountAttrFlags, MountFlags, MountPropagationFlags},
+    mount::{MountAttrFlags, MountPropagationFlags},
     thread::ThreadNameSpaceType,
 };
 use std::ffi::{CStr, CString};
@@ -25,29 +33,30 @@ pub(crate) enum Step<'a> {
     EnterNamespaces { target: OwnedFd, kinds: ThreadNameSpaceType },
     /// No mount made from here on may appear outside.
     PrivateMounts,
-    /// Makes a procfs or sysfs of the new namespaces. It comes before `EnterRoot`, since in a user namespace the kernel
-    /// allows it only where a complete one is in reach, and the old root must not be when paths of the image are
-    /// resolved.
-    Make { kind: &'static CStr, attributes: MountAttrFlags, slot: usize },
+    /// Makes the container's own devices, and what masks are.
+    MakeNodes(Nodes),
+    /// Makes a file system that depends on the new namespaces. It comes before `EnterRoot`, since in a user namespace the
+    /// kernel allows a procfs or sysfs only where a complete one is in reach, and the old root must not be when paths of the image
+    /// are resolved. `optional`: nothing is made where the kernel does not have it.
+    Make { kind: &'static CStr, attributes: MountAttrFlags, slot: usize, optional: bool },
     /// Makes the root this process's, and detaches the old one with everything that was mounted in it.
     EnterRoot(OwnedFd),
     /// Attaches what `Make` made.
-    AttachMade { kind: &'static CStr, target: Target, slot: usize },
-    /// Another file system that depends on the new namespaces. `optional`: no error where the kernel does not have
-    /// it, or where it lies there already.
-    Mount { kind: &'static CStr, target: Target, flags: MountFlags, optional: bool },
-    /// A mount that the parent made, on a directory or a file.
-    Attach { tree: OwnedFd, target: Target, file: bool },
-    /// The symbolic links, directories and files (for the devices) of an empty /dev, then attaches it.
-    AttachDev { tree: OwnedFd, target: Target },
-    /// The first terminal of the container's devpts, also as /dev/console.
-    Console(Target),
-    /// Covers a file with /dev/null or a directory with an empty one.
-    Mask(CString),
+    AttachMade { kind: &'static CStr, place: Place, slot: usize },
+    /// A mount that the parent made, as one of the runtime's own.
+    AttachOwn { tree: OwnedFd, place: Place },
+    /// A tmpfs as /dev, with what lies in it.
+    AttachDev { tree: OwnedFd, target: Target, devices: Devices },
+    /// The program's terminal, also as /dev/console.
+    Console(OwnedFd),
+    /// Covers a file with a null device or a directory with an empty one.
+    Mask(Hidden),
     /// Makes a path a read-only mount of itself.
-    ReadOnlyPath(CString),
-    /// Makes a mount read-only.
-    ReadOnlyMount(CString),
+    ReadOnlyPath(Hidden),
+    /// A mount that somebody asked for, made by the parent, on a directory or a file.
+    Attach { tree: OwnedFd, target: Target, file: bool },
+    /// Makes the root read-only.
+    ReadOnlyRoot,
     /// The working directory.
     MakeDirectory(Target),
     /// sethostname(2).
@@ -81,8 +90,39 @@ pub(crate) enum Step<'a> {
     ResetInherited,
 }
 
-/// How many mounts of procfs and sysfs a plan can have.
-pub(crate) const MAX_MADE: usize = 4;
+/// How many mounts that depend on the new namespaces a plan can have.
+pub(crate) const MAX_MADE: usize = 8;
+
+/// Where one of the runtime's own mounts goes.
+pub(crate) enum Place {
+    /// A directory that no link may lead to.
+    Path(Target),
+    /// A directory of /dev.
+    Dev(&'static CStr),
+}
+
+impl Place {
+    fn show(&self) -> String {
+        match self {
+            Self::Path(target) => show(target.path()),
+            Self::Dev(name) => format!("/dev/{}", show(name)),
+        }
+    }
+
+    fn attach(&self, tree: &OwnedFd, dev: Option<&actions::Dev<'_>>) -> Result<()> {
+        match self {
+            Self::Path(target) => actions::attach_own(tree, target),
+            Self::Dev(name) => actions::attach_in_dev(tree, name, dev),
+        }
+    }
+}
+
+/// A path to be covered or made read-only.
+pub(crate) struct Hidden {
+    pub(crate) path: CString,
+    /// statfs(2) f_type of the file system that the plan puts there.
+    pub(crate) file_system: Option<i64>,
+}
 
 /// What steps share.
 pub(crate) struct Context<'a> {
@@ -90,8 +130,10 @@ pub(crate) struct Context<'a> {
     pub(crate) report: BorrowedFd<'a>,
     /// What `Step::Make` made, by slot.
     pub(crate) made: [Option<OwnedFd>; MAX_MADE],
-    /// A masked directory, to be bound over the next one.
-    pub(crate) empty_directory: Option<&'a CStr>,
+    /// What `Step::MakeNodes` made.
+    pub(crate) nodes: Option<actions::Made>,
+    /// What `Step::AttachDev` attached.
+    pub(crate) dev: Option<actions::Dev<'a>>,
 }
 
 impl<'a> Step<'a> {
@@ -105,23 +147,35 @@ impl<'a> Step<'a> {
             Self::PrivateMounts => {
                 rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             }
-            Self::Make { kind, attributes, slot } => {
-                let mount = detached::create(kind, &[], *attributes)?;
+            Self::MakeNodes(nodes) => {
+                context.nodes = Some(actions::make_nodes(nodes)?);
+                Ok(())
+            }
+            Self::Make { kind, attributes, slot, optional } => {
+                let mount = match detached::create(kind, &[], *attributes) {
+                    Err(Errno::NODEV) if *optional => return Ok(()),
+                    made => made?,
+                };
                 context.made.get_mut(*slot).ok_or(Errno::NFILE)?.replace(mount);
                 Ok(())
             }
             Self::EnterRoot(root) => actions::enter_root(root),
-            Self::AttachMade { target, slot, .. } => {
-                let made = context.made.get(*slot).and_then(Option::as_ref).ok_or(Errno::NFILE)?;
-                actions::attach(made, target, false)
+            Self::AttachMade { place, slot, .. } => match context.made.get(*slot) {
+                Some(Some(made)) => place.attach(made, context.dev.as_ref()),
+                Some(None) => Ok(()),
+                None => Err(Errno::NFILE),
+            },
+            Self::AttachOwn { tree, place } => place.attach(tree, context.dev.as_ref()),
+            Self::AttachDev { tree, target, devices } => {
+                let nodes = context.nodes.as_ref().ok_or(Errno::NODEV)?;
+                context.dev = Some(actions::attach_dev(tree, target, devices, nodes)?);
+                Ok(())
             }
-            Self::Mount { kind, target, flags, optional } => actions::mount(kind, target, *flags, *optional),
-            Self::Attach { tree, target, file } => actions::attach(tree, target, *file),
-            Self::AttachDev { tree, target } => actions::attach_dev(tree, target),
-            Self::Console(target) => actions::console(target),
-            Self::Mask(path) => actions::mask(path, &mut context.empty_directory),
+            Self::Console(terminal) => actions::console(terminal, context.dev.as_ref()),
+            Self::Mask(path) => actions::mask(path, context.nodes.as_mut().ok_or(Errno::NODEV)?),
             Self::ReadOnlyPath(path) => actions::read_only_path(path),
-            Self::ReadOnlyMount(path) => actions::read_only_mount(path),
+            Self::Attach { tree, target, file } => actions::attach(tree, target, *file, context.dev.as_ref()),
+            Self::ReadOnlyRoot => actions::read_only_root(),
             Self::MakeDirectory(target) => target.open_or_make(false).map(drop),
             Self::HostName(name) => rustix::system::sethostname(name),
             Self::LoopbackUp => actions::loopback_up(),
@@ -149,14 +203,15 @@ impl<'a> Step<'a> {
             Self::EnterNamespaces { .. } => "enter the container's namespaces".into(),
             Self::PrivateMounts => "make the mounts private".into(),
             Self::EnterRoot(_) => "change to the container's root file system".into(),
+            Self::MakeNodes(_) => "make the container's devices".into(),
             Self::Make { kind, .. } => format!("make a {} of the new namespaces", kind.to_string_lossy()),
-            Self::Mount { kind, target, .. } | Self::AttachMade { kind, target, .. } => {
-                format!("mount {} on {}", kind.to_string_lossy(), show(target.path()))
-            }
+            Self::AttachMade { kind, place, .. } => format!("mount {} on {}", kind.to_string_lossy(), place.show()),
+            Self::AttachOwn { place, .. } => format!("mount {}", place.show()),
             Self::Attach { target, .. } | Self::AttachDev { target, .. } => format!("mount {}", show(target.path())),
-            Self::Console(target) => format!("provide {}", show(target.path())),
-            Self::Mask(path) => format!("mask {}", show(path)),
-            Self::ReadOnlyPath(path) | Self::ReadOnlyMount(path) => format!("make {} read-only", show(path)),
+            Self::Console(_) => "provide /dev/console".into(),
+            Self::Mask(hidden) => format!("mask {}", show(&hidden.path)),
+            Self::ReadOnlyPath(hidden) => format!("make {} read-only", show(&hidden.path)),
+            Self::ReadOnlyRoot => "make the root file system read-only".into(),
             Self::MakeDirectory(target) => format!("create the working directory {}", show(target.path())),
             Self::HostName(name) => format!("set the host name `{}`", String::from_utf8_lossy(name)),
             Self::LoopbackUp => "set the loopback interface up".into(),
@@ -187,7 +242,17 @@ impl<'a> Step<'a> {
                 "in a user namespace the kernel mounts this only where the host's own is complete; inside another \
                  container it has covered parts: run that one with its /proc and /sys unmasked"
             }
-            (Self::Make { .. } | Self::Mount { .. }, Errno::NODEV) => "this kernel does not have that file system",
+            (Self::Make { .. }, Errno::NODEV) => "this kernel does not have that file system",
+            (Self::AttachMade { .. } | Self::AttachOwn { .. } | Self::AttachDev { .. }, Errno::LOOP) => {
+                "in the image it is a symbolic link, or lies behind one; it must be a directory or missing"
+            }
+            (Self::Attach { .. }, Errno::XDEV) => {
+                "it would land on or under /proc or /sys, on /dev itself, or on the root, or by a symbolic link in /dev: what \
+                 the container is kept in by is not to be covered; mount it at another path"
+            }
+            (Self::Mask(_) | Self::ReadOnlyPath(_), Errno::XDEV | Errno::LOOP) => {
+                "it is not on the file system that was mounted for it, but on another one"
+            }
             (Self::Attach { .. }, Errno::NOTDIR | Errno::INVAL) => {
                 "the source and the mount point must both be directories or both be files"
             }
@@ -225,11 +290,10 @@ impl<'a> Step<'a> {
     fn resolves_in_image(&self) -> bool {
         matches!(
             self,
-            Self::Mount { .. }
-                | Self::AttachMade { .. }
+            Self::AttachMade { .. }
+                | Self::AttachOwn { .. }
                 | Self::Attach { .. }
                 | Self::AttachDev { .. }
-                | Self::Console(_)
                 | Self::MakeDirectory(_)
                 | Self::WorkingDirectory(_)
         )

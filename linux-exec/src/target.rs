@@ -58,6 +58,24 @@ impl Target {
         open_beneath_root(&self.path, OFlags::PATH)
     }
 
+    /// Opens the place of one of the runtime's own mounts, a directory, and makes it first if it is missing: a symbolic link
+    /// on the way is ELOOP, as where these go is not the image's choice.
+    pub(crate) fn open_or_make_own(&self) -> Result<OwnedFd> {
+        match open_without_links(&self.path, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        for (directory, name) in &self.parts {
+            let directory = open_without_links(directory, OFlags::PATH | OFlags::DIRECTORY)?;
+            match mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(Errno::ROFS) if exists(&directory, name) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        open_without_links(&self.path, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
     fn make(&self, file: bool) -> Result<()> {
         for (index, (directory, name)) in self.parts.iter().enumerate() {
             let directory = open_beneath_root(directory, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -84,6 +102,11 @@ fn exists(directory: &OwnedFd, name: &CString) -> bool {
 /// Opens a path of this process's own root without following magic links.
 pub(crate) fn open_beneath_root(path: &std::ffi::CStr, flags: OFlags) -> Result<OwnedFd> {
     openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+}
+
+/// The same without following any link.
+pub(crate) fn open_without_links(path: &std::ffi::CStr, flags: OFlags) -> Result<OwnedFd> {
+    openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
 }
 
 #[cfg(test)]

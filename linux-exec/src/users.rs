@@ -3,8 +3,13 @@
 //! The rules are Docker's: a number is always an id and need not be listed; a name must be; the groups that list the user
 //! are added only where no group is named. Source: passwd(5), group(5), Docker's documentation of `--user`.
 
+use std::collections::HashSet;
+
 /// Ids above this one are refused, as Docker does: as an `int` they would be negative.
 const MAX_ID: u32 = i32::MAX as u32;
+
+/// The kernel's NGROUPS_MAX (linux/limits.h).
+const MAX_GROUPS: usize = 65_536;
 
 /// Who the program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +40,17 @@ pub enum UnknownUser {
     /// A number outside of 0..=2147483647.
     #[error("id {0} is out of range: user and group ids go from 0 to {MAX_ID}")]
     OutOfRange(String),
+    /// More memberships than a process can have.
+    #[error(
+        "/etc/group of the image lists user `{user}` in {count} groups, and a process can have {MAX_GROUPS}: name the one that is \
+         needed, as in {user}:GROUP"
+    )]
+    TooManyGroups {
+        /// Who.
+        user: String,
+        /// How many.
+        count: usize,
+    },
     /// More than one colon.
     #[error("user `{0}` has more than one colon: expected NAME|UID[:GROUP|GID]")]
     Malformed(String),
@@ -51,7 +67,7 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, UnknownUse
     }
     let account = find_account(if user.is_empty() { "0" } else { user }, passwd)?;
     let (gid, groups) = match (primary, &account.name) {
-        ("", Some(name)) => (account.gid, memberships(name, group)),
+        ("", Some(name)) => (account.gid, memberships(name, group)?),
         ("", None) => (account.gid, Vec::new()),
         (primary, _) => (find_group(primary, group)?, Vec::new()),
     };
@@ -95,14 +111,17 @@ fn find_group(group: &str, file: &str) -> Result<u32, UnknownUser> {
 }
 
 /// The groups that list `user` as a member, each once, in order.
-fn memberships(user: &str, file: &str) -> Vec<u32> {
-    let mut groups = Vec::new();
+fn memberships(user: &str, file: &str) -> Result<Vec<u32>, UnknownUser> {
+    let (mut groups, mut seen) = (Vec::new(), HashSet::new());
     for entry in file.lines().filter_map(parse_group) {
-        if entry.members.split(',').any(|member| member.trim() == user) && !groups.contains(&entry.gid) {
+        if entry.members.split(',').any(|member| member.trim() == user) && seen.insert(entry.gid) {
             groups.push(entry.gid);
         }
     }
-    groups
+    match groups.len() {
+        ..=MAX_GROUPS => Ok(groups),
+        count => Err(UnknownUser::TooManyGroups { user: user.to_owned(), count }),
+    }
 }
 
 /// `name:password:uid:gid:comment:home:shell`; the last three may be missing.
@@ -211,6 +230,16 @@ mod tests {
         ] {
             assert_eq!(resolve(spec, PASSWD, GROUP), Err(expected), "--user {spec}");
         }
+    }
+
+    /// Quadratic, it took 7 to 19 seconds, before any limit of time began.
+    #[test]
+    fn a_user_of_400_000_groups_is_refused_at_once() {
+        let file: String = (0..400_000).map(|gid| format!("g{gid}:x:{gid}:web\n")).collect();
+        let error = resolve("web", PASSWD, &file).unwrap_err();
+        assert_eq!(error, UnknownUser::TooManyGroups { user: "web".into(), count: 400_000 });
+        let file: String = (0..400_000).map(|gid| format!("g:x:{}:web\n", gid % MAX_GROUPS)).collect();
+        assert_eq!(resolve("web", PASSWD, &file).unwrap().groups.len(), MAX_GROUPS);
     }
 
     #[test]

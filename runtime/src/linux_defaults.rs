@@ -1,6 +1,6 @@
 //! What every Linux container finds: Docker's mounts, masks and search path.
 //!
-//! Source: moby `oci/defaults.go`, and the OCI runtime specification's "Default Filesystems".
+//! Source: moby `daemon/pkg/oci/defaults.go` as of June 2026, and the OCI runtime specification's "Default Filesystems".
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ pub(crate) const PATH_VARIABLE: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr
 const SHM_BYTES: u64 = 64 << 20;
 
 /// Covered, so that nothing can be read there.
-const MASKED: [&str; 11] = [
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -30,6 +30,7 @@ const MASKED: [&str; 11] = [
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
 
@@ -81,5 +82,38 @@ fn file_bind(source: PathBuf, target: PathBuf) -> Mount {
 
 /// Masked and read-only paths.
 pub(crate) fn hidden_paths() -> (Vec<PathBuf>, Vec<PathBuf>) {
-    (MASKED.iter().map(PathBuf::from).collect(), READ_ONLY.iter().map(PathBuf::from).collect())
+    let masked = MASKED.iter().map(PathBuf::from).chain(thermal_paths());
+    (masked.collect(), READ_ONLY.iter().map(PathBuf::from).collect())
+}
+
+/// Each CPU's counters of overheating, from which other programs' work can be told. Machines without them have none for the
+/// first CPU either.
+fn thermal_paths() -> impl Iterator<Item = PathBuf> {
+    let path = |cpu: u32| PathBuf::from(format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"));
+    let have = path(0).exists();
+    let possible = have.then(|| fs::read_to_string("/sys/devices/system/cpu/possible").ok()).flatten();
+    let last = possible.and_then(|text| text.trim().rsplit(['-', ',']).next()?.parse::<u32>().ok());
+    (0..last.map_or(u32::from(have), |last| last + 1)).map(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Docker hides: moby `daemon/pkg/oci/defaults.go`, June 2026.
+    #[test]
+    fn what_docker_hides_is_hidden() {
+        let masked = "/proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats \
+            /proc/sched_debug /proc/scsi /proc/timer_list /proc/timer_stats /sys/devices/virtual/powercap /sys/firmware";
+        let read_only = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger";
+        let (found_masked, found_read_only) = hidden_paths();
+        let paths = |text: &str| text.split_whitespace().map(PathBuf::from).collect::<Vec<_>>();
+        assert!(paths(masked).iter().all(|path| found_masked.contains(path)));
+        assert_eq!(found_read_only, paths(read_only));
+        let cpus = std::thread::available_parallelism().unwrap().get();
+        for cpu in 0..cpus {
+            let path = PathBuf::from(format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle"));
+            assert!(!path.exists() || found_masked.contains(&path), "{}", path.display());
+        }
+    }
 }

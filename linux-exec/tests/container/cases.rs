@@ -1,6 +1,6 @@
 //! As root.
 use crate::{
-    Case, engine, rootless,
+    Case, covers, engine, rootless,
     sandbox::{MASKED, READ_ONLY, Sandbox, finish, part, piped, plan, read_terminal, root_user, run, sleeping},
 };
 use linux_exec::{
@@ -60,6 +60,7 @@ pub(crate) const CASES: &[Case] = &[
     ("programs_are_found_beneath_the_root", programs_are_found_beneath_the_root),
     ("container_dies_with_its_supervisor", container_dies_with_its_supervisor),
     ("many_starts_leave_nothing", many_starts_leave_nothing),
+    ("covers", covers::all),
     ("rootless", rootless::as_ordinary_user),
 ];
 
@@ -121,7 +122,7 @@ fn mounts_are_those_of_the_plan() {
     }
 }
 
-/// Bound from the host one by one.
+/// Each on a mount of its own.
 const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 
 fn devices_work() {
@@ -172,7 +173,7 @@ fn capabilities_and_seccomp() {
 fn ordinary_user_has_no_capabilities() {
     let user = User { uid: 1000, gid: 1001, groups: vec![7, 8], home: "/".into() };
     let (_, output) = Sandbox::new().sh("id; cat /proc/self/status", |plan| plan.user = user);
-    assert!(output.starts_with("uid=1000 gid=1001 groups=7,8\n"), "{output}");
+    assert!(output.starts_with("uid=1000 gid=1001 groups=7,8,1001\n"), "{output}");
     for (name, value) in [("CapEff", 0), ("CapPrm", 0), ("CapInh", 0), ("CapBnd", CapabilitySet::docker_default().0)] {
         assert_eq!(status(&output, name), value, "{name}");
     }

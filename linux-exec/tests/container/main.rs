@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a case that panics has failed")]
 
 mod cases;
+mod covers;
 mod engine;
 mod parts;
 mod rootless;
