@@ -32,7 +32,16 @@ impl Process {
     /// Whether that very process still lives (a zombie does not).
     #[must_use]
     pub fn is_alive(self) -> bool {
-        Stat::read(self.pid).is_ok_and(|stat| stat.start_ticks == self.start_ticks && !stat.ended)
+        self.lives().unwrap_or(false)
+    }
+
+    /// The same; an error if it cannot be found out, for want of a descriptor for instance.
+    pub fn lives(self) -> io::Result<bool> {
+        match Stat::read(self.pid) {
+            Ok(stat) => Ok(stat.start_ticks == self.start_ticks && !stat.ended),
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens a pidfd for that very process; ESRCH if it is gone.

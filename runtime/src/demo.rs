@@ -86,14 +86,16 @@ impl Stage {
         let ids = self.text(&["info", "--format", "{{.Ids}}"])?;
         let cgroups = self.text(&["info", "--format", "{{.CgroupMode}}"])?;
         match ids.trim() {
-            "root" => println!("You are root. cgroups: {}", cgroups.trim()),
-            ids => println!("You are an ordinary user; containers run in a {ids}. cgroups: {}", cgroups.trim()),
+            "root" => output::say(&format!("You are root. cgroups: {}", cgroups.trim())),
+            ids => {
+                let cgroups = cgroups.trim();
+                output::say(&format!("You are an ordinary user; containers run in a {ids}. cgroups: {cgroups}"))
+            }
         }
-        Ok(())
     }
 
     fn import(&self) -> Result<()> {
-        title("Two images of one program: a static Linux executable, and a Wasm module");
+        title("Two images of one program: a static Linux executable, and a Wasm module")?;
         let imported = Command::new("/proc/self/exe")
             .arg(IMPORT)
             .args([self.folder.join("root"), self.folder.join("run")])
@@ -106,12 +108,12 @@ impl Stage {
     }
 
     fn explain(&self) -> Result<()> {
-        title("What each of them is, and by which rule");
+        title("What each of them is, and by which rule")?;
         IMAGES.iter().try_for_each(|image| self.show(&["image", "explain", image]))
     }
 
     fn side_by_side(&self) -> Result<()> {
-        title("The same flags run both");
+        title("The same flags run both")?;
         for image in IMAGES {
             self.show(&["run", "--rm", "-m", "64m", "--timeout", "10s", image])
                 .or_else(|_| self.show(&["run", "--rm", "--timeout", "10s", image]))?;
@@ -120,7 +122,7 @@ impl Stage {
     }
 
     fn limits(&self) -> Result<()> {
-        title("The same limits stop both: memory, then time");
+        title("The same limits stop both: memory, then time")?;
         for image in IMAGES {
             self.stopped(&["-m", "64m", "--timeout", "20s"], image, "hog")?;
         }
@@ -135,14 +137,14 @@ impl Stage {
         let name = format!("{what}-{}", image.rsplit(':').next().unwrap_or(image));
         let args = [&["run", "--name", &name], flags, &[image, what]].concat();
         let output = self.run(&args)?;
-        print_last_line(&output.stderr);
-        println!("exit code {}", output.status.code().unwrap_or(-1));
+        print_last_line(&output.stderr)?;
+        output::say(&format!("exit code {}", output.status.code().unwrap_or(-1)))?;
         let format = "stopped by: {{.State.LimitHit}}   OOMKilled: {{.State.OOMKilled}}";
         self.show(&["inspect", "--format", format, &name])
     }
 
     fn measure(&self) -> Result<()> {
-        title(&format!("Start to end, {RUNS} runs each, in turn"));
+        title(&format!("Start to end, {RUNS} runs each, in turn"))?;
         let mut times = [Vec::new(), Vec::new()];
         for run in 0..=RUNS {
             for (image, times) in IMAGES.iter().zip(&mut times) {
@@ -157,19 +159,19 @@ impl Stage {
                 }
             }
         }
-        println!("{:<14}{:>10}{:>10}{:>10}{:>12}", "IMAGE", "MIN", "MEDIAN", "P99", "SIZE");
+        output::say(&format!("{:<14}{:>10}{:>10}{:>10}{:>12}", "IMAGE", "MIN", "MEDIAN", "P99", "SIZE"))?;
         for (image, times) in IMAGES.iter().zip(&mut times) {
             times.sort_unstable();
             let size = self.text(&["inspect", "--type", "image", "--format", "{{.Size}}", image])?;
             let size = output::size(size.trim().parse().context("an image's size is a number")?);
             let [min, median, p99] = [0.0, 0.5, 0.99].map(|share| milliseconds(quantile(times, share)));
-            println!("{image:<14}{min:>10}{median:>10}{p99:>10}{size:>12}");
+            output::say(&format!("{image:<14}{min:>10}{median:>10}{p99:>10}{size:>12}"))?;
         }
         Ok(())
     }
 
     fn run(&self, args: &[&str]) -> Result<Output> {
-        println!("$ amphora {}", args.join(" "));
+        output::say(&format!("$ amphora {}", args.join(" ")))?;
         self.amphora(args).output().context("cannot run amphora")
     }
 
@@ -184,20 +186,20 @@ impl Stage {
     /// Shows the command and all that it says; an error if it fails.
     fn show(&self, args: &[&str]) -> Result<()> {
         let Output { status, stdout, stderr } = self.run(args)?;
-        print!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-        println!();
+        output::say(&format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))?;
         if status.success() { Ok(()) } else { bail!("amphora {} ended with {status}", args.join(" ")) }
     }
 }
 
-fn title(text: &str) {
-    println!("\n== {text} ==\n");
+fn title(text: &str) -> Result<()> {
+    output::say(&format!("\n== {text} ==\n"))
 }
 
 /// Of a trap's message and backtrace, the message.
-fn print_last_line(stderr: &[u8]) {
-    if let Some(line) = String::from_utf8_lossy(stderr).lines().find(|line| line.starts_with("amphora: ")) {
-        println!("{line}");
+fn print_last_line(stderr: &[u8]) -> Result<()> {
+    match String::from_utf8_lossy(stderr).lines().find(|line| line.starts_with("amphora: ")) {
+        Some(line) => output::say(line),
+        None => Ok(()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Errors that carry an exit code.
 
+use crate::output;
+
 /// An error for which Docker's users expect a certain exit code; any other error ends with 125.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -22,6 +24,9 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// An error with its causes, as one sentence. The errors of the crates beneath say what caused them already; a cause that
 /// was said is not said again.
+///
+/// What it quotes of images and containers commands no terminal, and what has lines of its own begins none that looks like
+/// another error's.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string).filter(|cause| !cause.is_empty()) {
@@ -29,7 +34,7 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    text
+    output::harmless_lines(&text).trim_end().replace('\n', "\n    ")
 }
 
 #[cfg(test)]
@@ -44,5 +49,11 @@ mod tests {
         let error = Err::<(), _>(anyhow!("denied")).context("cannot open y").unwrap_err();
         assert_eq!(sentence(&error), "cannot open y: denied");
         assert_eq!(sentence(&anyhow!("alone")), "alone");
+    }
+
+    #[test]
+    fn what_an_error_quotes_commands_no_terminal_and_forges_no_error() {
+        let error = anyhow!("cannot execute \u{1b}]0;x\u{7}\namphora: all is well\u{9b}2J");
+        assert_eq!(sentence(&error), "cannot execute \\u{1b}]0;x\\u{7}\n    amphora: all is well\\u{9b}2J");
     }
 }

@@ -75,7 +75,12 @@ impl Host {
 
     /// Manifest digests of all images that a container was made from.
     pub(crate) fn image_digests_in_use(&self) -> Result<HashSet<String>> {
-        Ok(self.containers.list()?.into_iter().map(|container| container.spec.image.digest).collect())
+        let (containers, unreadable) = self.containers.list()?;
+        let mut used: HashSet<String> = containers.into_iter().map(|container| container.spec.image.digest).collect();
+        for container in &unreadable {
+            used.extend(container.mentions()?.iter().cloned());
+        }
+        Ok(used)
     }
 
     /// Compiled code of no image that is here: one sentence each; removed when `remove`.
@@ -88,8 +93,12 @@ impl Host {
         }
         let stale = CodeCache::new(self.paths.compiled()).stale(&|key| keys.contains(key))?;
         if remove {
-            stale.iter().try_for_each(|path| {
-                std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+            stale.iter().try_for_each(|path| match std::fs::remove_file(path) {
+                // Another command may clean up at the same time.
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(error).with_context(|| format!("cannot remove {}", path.display()))
+                }
+                _ => Ok(()),
             })?;
         }
         Ok(stale.iter().map(|path| format!("compiled code of no image: {}", path.display())).collect())

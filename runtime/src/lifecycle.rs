@@ -2,6 +2,8 @@
 //!
 //! There is no daemon. `run` in the foreground is itself the supervisor of its container; `run -d` and `start` leave a
 //! process of their own behind for that. A container dies with its supervisor.
+//!
+//! Once the program has begun, its end is what counts: it reaches whoever waits and whoever asks later, whatever else fails.
 
 use std::{
     io::{Read, Write},
@@ -24,7 +26,7 @@ use nix::sys::{
 };
 
 use crate::{
-    container::{Container, Ended, LimitHit, Lock, Running, Status},
+    container::{Container, Ended, FORMAT, LimitHit, Lock, RunRecord, Running, Status, Unreadable},
     errors::{self, Coded},
     host::Host,
     output,
@@ -45,6 +47,11 @@ struct Started {
     copying: Copying,
     signals: Signals,
     started_unix_nanos: i64,
+    record: RunRecord,
+    /// What our other children had used up before.
+    cpu_before_ms: i64,
+    /// Held until the end.
+    _running: Lock,
 }
 
 /// Runs a container in the foreground to its end, and removes it where that was asked for. The exit code.
@@ -61,8 +68,7 @@ pub(crate) fn run_attached(
     };
     let started = start(host, container, image, wiring, timings);
     drop(lock);
-    let ended = started.and_then(|started| finish(container, started, timings));
-    let ended = settle(host, container, ended);
+    let ended = end(host, container, started, timings);
     timings.stage("clean-up");
     ended.map(|ended| ended.exit_code)
 }
@@ -70,7 +76,7 @@ pub(crate) fn run_attached(
 /// Leaves a supervisor behind, and returns when the container runs, or with the reason why it does not. The caller holds
 /// the container's lock until then.
 pub(crate) fn start_detached(host: &Host, container: &Container, _lock: &Lock) -> Result<()> {
-    let mut supervisor = Command::new("/proc/self/exe")
+    let supervisor = Command::new("/proc/self/exe")
         .arg(crate::SUPERVISE)
         .args([&host.paths.root, &host.paths.runroot])
         .arg(&container.spec.id)
@@ -79,35 +85,46 @@ pub(crate) fn start_detached(host: &Host, container: &Container, _lock: &Lock) -
         .stderr(ProcessStdio::inherit())
         .spawn()
         .context("cannot start a supervisor")?;
-    let mut said = String::new();
-    let mut pipe = supervisor.stdout.take().context("the supervisor has no pipe")?;
-    pipe.read_to_string(&mut said).context("cannot hear from the supervisor")?;
-    match said.split_once(' ') {
-        Some(("started", _)) => Ok(()),
-        Some((code, message)) => Err(Coded::new(code.parse().unwrap_or(125), message).into()),
-        None => bail!("the supervisor of container {} ended before the container had begun", container.spec.name),
-    }
+    wait_until_started(supervisor, &format!("container {}", container.spec.name))
 }
 
 /// What the process does that [`start_detached`] leaves behind.
 pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
-    let container = host.containers.find(id)?;
     // A session of its own: closing the user's terminal is none of its business. Fails only for a group leader.
     let _ = nix::unistd::setsid();
-    container.writable()?;
-    let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
+    let null = streams::nowhere()?;
+    let container = host.containers.find(id)?;
     // Whoever started us holds the container's lock, and has seen that it does not run.
-    let started =
-        image_of(host, &container.spec).and_then(|image| start(host, &container, &image, wiring, &mut Timings::off()));
-    let told = match &started {
-        Ok(_) => "started ".to_owned(),
-        Err(error) => format!("{} {}", errors::exit_code(error), errors::sentence(error)),
+    let started = container.writable().and_then(|_| image_of(host, &container.spec)).and_then(|image| {
+        let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
+        start(host, &container, &image, wiring, &mut Timings::off())
+    });
+    tell_starter(started.as_ref().err(), &null);
+    end(host, &container, started, &mut Timings::off()).map(|ended| ended.exit_code)
+}
+
+/// Tells the process that waits for it whether the program has begun, and lets go of its streams.
+pub(crate) fn tell_starter(failure: Option<&anyhow::Error>, null: &OwnedFd) {
+    let told = match failure {
+        None => "started ".to_owned(),
+        Some(error) => format!("{} {}", errors::exit_code(error), errors::sentence(error)),
     };
     let mut starter = std::io::stdout();
-    starter.write_all(told.as_bytes()).and_then(|()| starter.flush()).context("nobody listens")?;
-    streams::detach()?;
-    let ended = started.and_then(|started| finish(&container, started, &mut Timings::off()));
-    settle(host, &container, ended).map(|ended| ended.exit_code)
+    // It may be gone; the program goes on without it.
+    let _ = starter.write_all(told.as_bytes()).and_then(|()| starter.flush());
+    streams::detach(null);
+}
+
+/// Waits until a process that was left behind tells that its program has begun, or why not.
+pub(crate) fn wait_until_started(mut left: std::process::Child, what: &str) -> Result<()> {
+    let mut said = String::new();
+    let mut pipe = left.stdout.take().context("the process in the background has no pipe")?;
+    pipe.read_to_string(&mut said).context("cannot hear from the process in the background")?;
+    match said.split_once(' ') {
+        Some(("started", _)) => Ok(()),
+        Some((code, message)) => Err(Coded::new(code.parse().unwrap_or(125), message).into()),
+        None => bail!("the supervisor of {what} ended before it had begun"),
+    }
 }
 
 /// A container runs once at a time.
@@ -131,33 +148,46 @@ pub(crate) fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
 fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timings: &mut Timings) -> Result<Started> {
     let spec = &container.spec;
     let target = Target::of(image)?;
+    let running = container.lock_run()?;
+    let running = running.with_context(|| format!("container {} is running already", spec.name))?;
     let signals = Signals::block()?;
     let cgroup = make_cgroup(&target, spec)?;
-    let (stdio, pending) = streams::prepare(spec.stdio, wiring)?;
     let begun = || -> Result<_> {
+        let (stdio, pending) = streams::prepare(spec.stdio, wiring, streams::is_root(&spec.user))?;
         let Prepared { plan, report, timeout_grace } = target.plan(host, image, container, &cgroup, stdio)?;
+        pending.give_to(&plan.user);
         timings.stage("prepare");
+        let cpu_before_ms = if spec.limits.has_cpu_time() { children_cpu_ms() } else { 0 };
         let mut child = spawn(plan).map_err(|error| spawn_error(&error))?;
         let started_unix_nanos = output::now_nanos();
         timings.stage("spawn");
-        note_running(container, &child, started_unix_nanos).inspect_err(|_| abandon(&child))?;
+        let record = note_running(container, &child, started_unix_nanos).inspect_err(|_| abandon(&child))?;
         let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;
-        Ok((child, report, timeout_grace, copying, started_unix_nanos))
+        Ok((child, report, timeout_grace, copying, started_unix_nanos, record, cpu_before_ms))
     };
     match begun() {
-        Ok((child, report, timeout_grace, copying, started_unix_nanos)) => {
-            Ok(Started { child, cgroup, report, timeout_grace, copying, signals, started_unix_nanos })
-        }
+        Ok((child, report, timeout_grace, copying, started_unix_nanos, record, cpu_before_ms)) => Ok(Started {
+            child,
+            cgroup,
+            report,
+            timeout_grace,
+            copying,
+            signals,
+            started_unix_nanos,
+            record,
+            cpu_before_ms,
+            _running: running,
+        }),
         Err(error) => {
             // The first error is the one to tell; a cgroup that stays is found by `system check`.
-            let _ = cgroup.remove();
+            let _ = persistently(|| Ok(cgroup.remove()?));
             Err(error)
         }
     }
 }
 
 /// A child that nobody can supervise must not go on.
-fn abandon(child: &Child) {
+pub(crate) fn abandon(child: &Child) {
     let _ = child.process.signal(Signal::SIGKILL as i32);
     let _ = linux_exec::spawn::reap(child);
 }
@@ -181,10 +211,11 @@ fn make_cgroup(target: &Target, spec: &RunSpec) -> Result<Cgroup> {
     Ok(cgroups.create(&spec.id, &resources)?)
 }
 
-fn note_running(container: &Container, child: &Child, started_unix_nanos: i64) -> Result<()> {
+fn note_running(container: &Container, child: &Child, started_unix_nanos: i64) -> Result<RunRecord> {
     let own_pid = i32::try_from(std::process::id())?;
     let own = Process::of(own_pid).context("cannot read our own start time")?;
     container.write_running(&Running {
+        format: FORMAT,
         pid: child.process.pid,
         start_ticks: child.process.start_ticks,
         supervisor_pid: own.pid,
@@ -193,34 +224,62 @@ fn note_running(container: &Container, child: &Child, started_unix_nanos: i64) -
     })
 }
 
+/// Supervises what was started, and leaves the container as it is to be afterwards. Fails only if the program has not begun,
+/// or the kernel does not say how it ended.
+fn end(host: &Host, container: &Container, started: Result<Started>, timings: &mut Timings) -> Result<Ended> {
+    let (ended, record, _running) = match started {
+        Ok(started) => {
+            let (ended, record, running) = finish(container, started, timings);
+            (ended, Some(record), Some(running))
+        }
+        Err(error) => (Err(error), None, None),
+    };
+    settle(host, container, ended.as_ref(), record.as_ref());
+    ended
+}
+
 /// Supervises to the end, and takes down what `start` made.
-fn finish(container: &Container, started: Started, timings: &mut Timings) -> Result<Ended> {
+fn finish(container: &Container, started: Started, timings: &mut Timings) -> (Result<Ended>, RunRecord, Lock) {
     let spec = &container.spec;
-    let Started { child, cgroup, report, timeout_grace, copying, signals, started_unix_nanos } = started;
+    let Started { child, cgroup, report, timeout_grace, copying, signals, record, _running: running, .. } = started;
     let rule = StopRule {
         time_limit: spec.limits.timeout_ms.map(|ms| Duration::from_millis(ms) + timeout_grace),
         stop_signal: spec.stop_signal,
         stop_timeout: spec.stop_timeout_ms.map(Duration::from_millis),
     };
-    let ending = supervise::supervise(&child, &signals, rule, &|| copying.resize())?;
-    copying.finish();
+    let ending = supervise::supervise(&child, &signals, rule, &|| copying.resize());
+    let not_copied = copying.finish();
     timings.stage("run");
     let told = report.map(Report::read);
     // Of what is removed now nobody can ask what it used.
     let usage = if spec.auto_remove { Usage::default() } else { cgroup.usage() };
-    // Whatever still holds the cgroup cannot be helped here; `system check` finds it.
-    let removed = cgroup.remove();
-    let mut ended = judge(spec, ending, &usage, told);
-    ended.started_unix_nanos = started_unix_nanos;
-    ended.finished_unix_nanos = output::now_nanos();
-    if let Err(error) = removed {
-        ended.error.get_or_insert_with(|| error.to_string());
+    let removed = persistently(|| Ok(cgroup.remove()?));
+    let ended = ending.map(|ending| {
+        let mut ended = judge(spec, ending, &usage, told, children_cpu_ms() - started.cpu_before_ms);
+        ended.started_unix_nanos = started.started_unix_nanos;
+        ended.finished_unix_nanos = output::now_nanos();
+        // Whatever still holds the cgroup cannot be helped here; `system check` finds it.
+        let problems = not_copied.into_iter().chain(removed.err().map(|error| errors::sentence(&error)));
+        ended.error = ended.error.or(problems.reduce(|first, second| format!("{first}; {second}")));
+        ended
+    });
+    (ended, record, running)
+}
+
+/// Does what may fail for want of descriptors or memory in one moment and not in the next.
+fn persistently<T>(action: impl Fn() -> Result<T>) -> Result<T> {
+    const PAUSES_MS: [u64; 4] = [1, 10, 50, 200];
+    for pause in PAUSES_MS {
+        if let Ok(done) = action() {
+            return Ok(done);
+        }
+        std::thread::sleep(Duration::from_millis(pause));
     }
-    Ok(ended)
+    action()
 }
 
 /// Exit code and limit, from what the kernel said, and the first process if it is one that tells (outer `Some`) and did.
-fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Option<Option<Report>>) -> Ended {
+fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Option<Option<Report>>, cpu_ms: i64) -> Ended {
     let silent = matches!(told, Some(None));
     let report = told.flatten().unwrap_or_default();
     let signal = match ending.exit {
@@ -238,8 +297,10 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Option<Option<Repo
         () if report.out_of_fuel => Some(LimitHit::Fuel),
         () if killed_by(Signal::SIGXFSZ) => Some(LimitHit::Fsize),
         () if killed_by(Signal::SIGXCPU) => Some(LimitHit::Cpu),
-        () if killed_by(Signal::SIGKILL) && has_used_up_cpu(spec) => Some(LimitHit::Cpu),
+        () if killed_by(Signal::SIGKILL) && has_used_up_cpu(spec, cpu_ms) => Some(LimitHit::Cpu),
         () if usage.pids_refused > 0 => Some(LimitHit::Pids),
+        // It was refused memory, and ended by itself.
+        () if report.memory_refused => Some(LimitHit::Memory),
         () => None,
     };
     let exit_code = match ending.exit {
@@ -248,6 +309,7 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Option<Option<Repo
         Exit::Signal(signal) => 128u8.saturating_add(signal),
     };
     Ended {
+        format: FORMAT,
         exit_code,
         oom_killed,
         limit_hit,
@@ -260,38 +322,53 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Option<Option<Repo
     }
 }
 
-/// Whether the container, our only child so far, used its `--ulimit cpu`: a program that ignores the SIGXCPU of the soft
-/// limit gets the SIGKILL of the hard one.
-fn has_used_up_cpu(spec: &RunSpec) -> bool {
+/// Whether the container used its `--ulimit cpu`: a program that ignores the SIGXCPU of the soft limit gets the SIGKILL of
+/// the hard one.
+fn has_used_up_cpu(spec: &RunSpec, used_ms: i64) -> bool {
     // The kernel's two ways of counting differ by some milliseconds.
     const TOLERANCE_MS: i64 = 100;
     let Some(limit) = spec.limits.ulimits.iter().find(|ulimit| ulimit.name == "cpu") else { return false };
-    getrusage(UsageWho::RUSAGE_CHILDREN).is_ok_and(|used| {
-        let used_ms = (used.user_time() + used.system_time()).num_milliseconds() + TOLERANCE_MS;
-        u64::try_from(used_ms).is_ok_and(|used_ms| used_ms / 1000 >= limit.soft)
-    })
+    u64::try_from(used_ms + TOLERANCE_MS).is_ok_and(|used_ms| used_ms / 1000 >= limit.soft)
 }
 
-/// Writes the end down, or removes the container; of two errors the first one counts.
-fn settle(host: &Host, container: &Container, ended: Result<Ended>) -> Result<Ended> {
-    if container.spec.auto_remove {
-        let deleted = container.lock().and_then(|_lock| host.containers.delete(container));
-        return ended.and_then(|ended| deleted.map(|()| ended));
-    }
-    let noted = match &ended {
-        Ok(ended) => container.write_ended(ended),
+/// What those of our children have used that were waited for: a compiler, then the container.
+fn children_cpu_ms() -> i64 {
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |used| (used.user_time() + used.system_time()).num_milliseconds())
+}
+
+/// Writes the end down, or removes the container. What cannot be done is said, and changes nothing of the end: the record of
+/// the run has it, and `system check` finds what is left.
+fn settle(host: &Host, container: &Container, ended: Result<&Ended, &anyhow::Error>, record: Option<&RunRecord>) {
+    let ended = match ended {
+        Ok(ended) => ended.clone(),
         Err(error) => {
             let now = output::now_nanos();
-            container.write_ended(&Ended {
+            Ended {
+                format: FORMAT,
                 exit_code: errors::exit_code(error),
                 error: Some(errors::sentence(error)),
                 started_unix_nanos: now,
                 finished_unix_nanos: now,
                 ..Ended::default()
-            })
+            }
         }
     };
-    ended.and_then(|ended| noted.map(|()| ended))
+    let name = &container.spec.name;
+    if let Some(Err(error)) = record.map(|record| record.note_end(&ended)) {
+        output::complain(&error.context(format!("container {name}")));
+    }
+    let settled = match container.spec.auto_remove {
+        true => persistently(|| match container.lock_if_there()? {
+            Some(_lock) => host.containers.delete(container),
+            None => Ok(()),
+        })
+        .with_context(|| format!("container {name} has ended and cannot be removed (amphora system prune does)")),
+        false => persistently(|| container.write_ended(&ended))
+            .with_context(|| format!("container {name} has ended with {}, which cannot be noted", ended.exit_code)),
+    };
+    if let Err(error) = settled {
+        output::complain(&error);
+    }
 }
 
 /// Stops a running container: its stop signal, then SIGKILL (None: never); returns when its end has been written down.
@@ -314,14 +391,18 @@ pub(crate) fn kill(running: &Running, signal: i32) -> Result<()> {
     }
 }
 
-/// Waits until the run that goes on has ended and has been written down; None if none goes on.
-pub(crate) fn wait(container: &Container) -> Result<()> {
+/// Waits until the run that goes on has ended, and gives its end, though the container may be gone by then; or the end of
+/// the last run. None: it has never run.
+pub(crate) fn wait(container: &Container) -> Result<Option<Ended>> {
+    // Held open while we wait: the end is read from it.
+    if let Some(run) = container.run()? {
+        wait_for(run.running.process(), None)?;
+        wait_for(run.running.supervisor(), None)?;
+        return container.end_of(&run).map(Some);
+    }
     match container.status()? {
-        Status::Running(running) => {
-            wait_for(running.process(), None)?;
-            wait_for(running.supervisor(), None).map(drop)
-        }
-        Status::Created | Status::Stopped(_) => Ok(()),
+        Status::Stopped(ended) => Ok(Some(ended)),
+        Status::Created | Status::Running(_) => Ok(None),
     }
 }
 
@@ -342,14 +423,29 @@ fn wait_for(process: Process, timeout: Option<Duration>) -> Result<bool> {
 /// Kills a container that runs, and waits until its end has been written down.
 pub(crate) fn kill_and_wait(container: &Container) -> Result<()> {
     let Status::Running(running) = container.status()? else { return Ok(()) };
-    kill(&running, Signal::SIGKILL as i32)?;
+    kill_run(&running)
+}
+
+/// The same for what cannot be read, as far as it is known to run.
+pub(crate) fn kill_unreadable(container: &Unreadable) -> Result<()> {
+    container.running.as_ref().map_or(Ok(()), kill_run)
+}
+
+fn kill_run(running: &Running) -> Result<()> {
+    kill(running, Signal::SIGKILL as i32)?;
     wait_for(running.process(), None)?;
     wait_for(running.supervisor(), None).map(drop)
 }
 
+/// Removes a container that cannot be read and does not run.
+pub(crate) fn remove_unreadable(host: &Host, container: &Unreadable) -> Result<()> {
+    leftover_cgroup(&container.id)?;
+    host.containers.delete_unreadable(container)
+}
+
 /// Removes a container that does not run. Its anonymous volumes go with it when `volumes`.
 pub(crate) fn remove(host: &Host, container: &Container, volumes: bool) -> Result<()> {
-    if container.spec.auto_remove && !container.exists() {
+    if container.spec.auto_remove && !container.exists()? {
         return Ok(());
     }
     // Under the lock, as one that is being started now would run by then.
@@ -358,6 +454,9 @@ pub(crate) fn remove(host: &Host, container: &Container, volumes: bool) -> Resul
     if let Status::Running(_) = container.status()? {
         bail!("container {name} is running: stop it first (amphora stop {name}), or use rm -f");
     }
+    let Some(_run) = container.lock_run()? else {
+        bail!("container {name} is running, and was started with another --runroot: use that one");
+    };
     discard(host, container, volumes)
 }
 
@@ -366,7 +465,10 @@ pub(crate) fn remove_idle(host: &Host, container: &Container) -> Result<bool> {
     let Some(_lock) = container.try_lock()? else { return Ok(false) };
     match container.status()? {
         Status::Running(_) => Ok(false),
-        Status::Created | Status::Stopped(_) => discard(host, container, false).map(|()| true),
+        Status::Created | Status::Stopped(_) => {
+            let Some(_run) = container.lock_run()? else { return Ok(false) };
+            discard(host, container, false).map(|()| true)
+        }
     }
 }
 
@@ -397,6 +499,7 @@ pub(crate) fn check_cgroups(host: &Host, remove: bool) -> Result<Vec<String>> {
         // Locked: it is being started.
         let Some(_lock) = container.try_lock()? else { continue };
         let running = matches!(container.status(), Ok(Status::Running(_)) | Err(_));
+        let Some(_run) = container.lock_run()? else { continue };
         let Some(cgroup) = cgroups.open(&id).filter(|_| !running) else { continue };
         found.extend(
             cgroup.paths().iter().map(|path| format!("cgroup of a container that does not run: {}", path.display())),

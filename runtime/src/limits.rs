@@ -11,7 +11,7 @@ pub(crate) const MINIMUM_MEMORY_BYTES: u64 = 6 << 20;
 
 /// `None` is unlimited in every field.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct Limits {
     /// `-m`. Linux: the cgroup's memory; Wasm: the sum of all linear memories and tables.
     pub(crate) memory_bytes: Option<u64>,
@@ -35,7 +35,6 @@ pub(crate) struct Limits {
 
 /// One resource limit of setrlimit(2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Ulimit {
     /// As typed, and as `inspect` shows it: `nofile`.
     pub(crate) name: String,
@@ -82,6 +81,11 @@ fn invalid(flag: &'static str, found: &str, expected: impl Into<String>) -> Limi
 }
 
 impl Limits {
+    /// Whether the CPU time of a process is limited.
+    pub(crate) fn has_cpu_time(&self) -> bool {
+        self.ulimits.iter().any(|ulimit| ulimit.name == "cpu")
+    }
+
     /// Checks what no flag can tell alone: swap against memory.
     ///
     /// # Errors
@@ -432,11 +436,12 @@ mod tests {
     }
 
     #[test]
-    fn stored_limits_refuse_fields_that_they_do_not_know() {
+    fn stored_limits_of_another_version_are_read() {
         let limits =
             Limits { memory_bytes: Some(1), ulimits: parse_ulimits(&["nofile=1"]).unwrap(), ..Limits::default() };
         let text = serde_json::to_string(&limits).unwrap();
         assert_eq!(serde_json::from_str::<Limits>(&text).unwrap(), limits);
-        assert!(serde_json::from_str::<Limits>(r#"{"ulimits":[],"memory":1}"#).is_err());
+        let other: Limits = serde_json::from_str(r#"{"pids":7,"of_a_newer_version":1}"#).unwrap();
+        assert_eq!(other, Limits { pids: Some(7), ..Limits::default() });
     }
 }

@@ -32,6 +32,14 @@ impl Stream {
             Stream::Stderr => "stderr",
         }
     }
+
+    /// For sentences.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Stream::Stdout => "standard output",
+            Stream::Stderr => "standard error",
+        }
+    }
 }
 
 /// Appends to a log.

@@ -1,5 +1,8 @@
 //! `amphora`: one runtime for Linux and Wasm OCI images.
 
+// They panic where nobody listens; `output` prints.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod cli;
 mod commands;
 mod container;
@@ -27,7 +30,7 @@ mod timings;
 mod volumes;
 mod wasm_process;
 
-use std::{ffi::OsString, path::Path, process::ExitCode};
+use std::{ffi::OsString, io::ErrorKind, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use images::Selection;
@@ -36,22 +39,28 @@ use crate::host::Host;
 
 /// First argument of the process that `run -d` and `start` leave behind.
 const SUPERVISE: &str = "__supervise";
+/// First argument of the process that `exec -d` leaves behind; the whole command line follows.
+const EXEC_BEHIND: &str = "__exec";
 /// First argument of the process that compiles a Wasm program.
 const COMPILE: &str = "__compile";
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
+    let (args, behind) = match args.get(1) {
+        Some(word) if word == EXEC_BEHIND => ([&args[..1], &args[2..]].concat(), true),
+        _ => (args, false),
+    };
     let result = match args.get(1).and_then(|word| word.to_str()) {
         Some(word @ (SUPERVISE | COMPILE | demo::IMPORT)) => internal(word, &args[2..]),
         _ => match cli::parse(args) {
-            Ok((globals, command)) => commands::dispatch(globals, &command),
+            Ok((globals, command)) => commands::dispatch(globals, &command, behind),
             Err(error) => return usage(&error),
         },
     };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("amphora: {}", errors::sentence(&error));
+            output::complain(&error);
             ExitCode::from(errors::exit_code(&error))
         }
     }
@@ -59,9 +68,15 @@ fn main() -> ExitCode {
 
 /// Help and version are no errors; what cannot be parsed is amphora's own error, 125.
 fn usage(error: &clap::Error) -> ExitCode {
-    // Nothing can be done where even standard error is closed.
-    let _ = error.print();
-    ExitCode::from(if error.use_stderr() { 125 } else { 0 })
+    let said = error.print();
+    match said {
+        Err(failure) if !error.use_stderr() && failure.kind() != ErrorKind::BrokenPipe => {
+            output::note(&format!("amphora: cannot write to standard output: {failure}"));
+            ExitCode::from(125)
+        }
+        // Nothing can be done where even standard error takes nothing.
+        _ => ExitCode::from(if error.use_stderr() { 125 } else { 0 }),
+    }
 }
 
 /// Processes that amphora starts itself; the first two arguments are ROOT and RUNROOT.

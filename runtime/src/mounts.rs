@@ -11,7 +11,6 @@ use std::{
 
 /// One mount, of either kind of container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct MountSpec {
     /// Absolute, inside the container, without `.`, `..` or double slashes; never `/` itself.
     pub(crate) target: PathBuf,
@@ -23,7 +22,7 @@ pub(crate) struct MountSpec {
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum MountKind {
     /// A file or directory of the host.
     Bind {
@@ -515,11 +514,7 @@ mod tests {
             let text = serde_json::to_string(&spec).unwrap();
             assert_eq!(serde_json::from_str::<MountSpec>(&text).unwrap(), spec);
         }
-        assert!(
-            serde_json::from_str::<MountSpec>(
-                r#"{"target":"/a","readonly":true,"kind":{"bind":{"source":"/a","recursive":true,"x":1}}}"#
-            )
-            .is_err()
-        );
+        let newer = r#"{"target":"/b","readonly":true,"kind":{"bind":{"source":"/a","recursive":true,"x":1}},"y":2}"#;
+        assert_eq!(serde_json::from_str::<MountSpec>(newer).unwrap(), bind("/a", "/b", true));
     }
 }

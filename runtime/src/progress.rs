@@ -5,6 +5,8 @@ use std::{collections::HashMap, io::IsTerminal, sync::Mutex};
 use images::registry::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::output;
+
 /// One line or bar for each layer.
 pub(crate) struct PullProgress {
     bars: Option<MultiProgress>,
@@ -30,7 +32,7 @@ impl PullProgress {
 impl Progress for PullProgress {
     fn layer(&self, id: &str, total: u64, exists: bool) {
         let Some(bars) = &self.bars else {
-            eprintln!("{id}: {}", if exists { "Already exists" } else { "Pulling" });
+            output::note(&format!("{id}: {}", if exists { "Already exists" } else { "Pulling" }));
             return;
         };
         let bar = bars.add(ProgressBar::new(total));
@@ -53,7 +55,7 @@ impl Progress for PullProgress {
 
     fn done(&self, id: &str) {
         if self.bars.is_none() {
-            eprintln!("{id}: Pull complete");
+            output::note(&format!("{id}: Pull complete"));
         }
         self.on_layer(id, |bar| bar.finish_with_message("Pull complete"));
     }

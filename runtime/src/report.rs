@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Report {
     /// The program was stopped at its memory limit.
     pub(crate) out_of_memory: bool,
+    /// It asked for memory that its limit did not allow, whatever became of it.
+    pub(crate) memory_refused: bool,
     /// The program was stopped at its time limit.
     pub(crate) timed_out: bool,
     /// The program had used up its fuel.

@@ -6,12 +6,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{limits::Limits, mounts::MountSpec, target::Kind};
+use crate::{container, limits::Limits, mounts::MountSpec, target::Kind};
 
 /// One container, complete. Everything a later `start`, `exec` or `inspect` asks for is in here.
+///
+/// As a file it may be of another version: what an older one did not write has a default, and what a newer one wrote
+/// besides is passed over (the user is told).
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct RunSpec {
+    /// Of the file.
+    #[serde(default = "container::first_format")]
+    pub(crate) format: u32,
     /// 64 hexadecimal digits.
     pub(crate) id: String,
     /// Unique among containers.
@@ -21,43 +26,65 @@ pub(crate) struct RunSpec {
     /// The command line, `argv[0]` first; never empty.
     pub(crate) argv: Vec<String>,
     /// `NAME=value`, in order, each name once.
+    #[serde(default)]
     pub(crate) env: Vec<String>,
     /// Absolute path inside the container.
+    #[serde(default = "root_directory")]
     pub(crate) cwd: String,
     /// `name|uid[:group|gid]`; empty means root.
+    #[serde(default)]
     pub(crate) user: String,
     /// Host name inside the container.
+    #[serde(default)]
     pub(crate) hostname: String,
     /// Volumes, binds and tmpfs that the user asked for.
+    #[serde(default)]
     pub(crate) mounts: Vec<MountSpec>,
     /// Which network it sees.
+    #[serde(default)]
     pub(crate) network: Network,
     /// What it may use.
+    #[serde(default)]
     pub(crate) limits: Limits,
     /// What it may do.
+    #[serde(default)]
     pub(crate) security: Security,
     /// Whether the root file system is read-only.
+    #[serde(default)]
     pub(crate) read_only: bool,
     /// Which of its streams are connected, and to what.
+    #[serde(default)]
     pub(crate) stdio: StdioSpec,
     /// `--init`: the program is not the first process. What runs a Wasm program does that part itself.
     #[serde(default)]
     pub(crate) init: bool,
     /// Removed as soon as it has ended.
+    #[serde(default)]
     pub(crate) auto_remove: bool,
     /// Sent by `stop`, and at the time limit.
+    #[serde(default = "terminate")]
     pub(crate) stop_signal: i32,
     /// Between the stop signal and SIGKILL; None: SIGKILL never follows.
+    #[serde(default)]
     pub(crate) stop_timeout_ms: Option<u64>,
     /// The user's and the image's.
+    #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
     /// Nanoseconds since the epoch.
+    #[serde(default)]
     pub(crate) created_unix_nanos: i64,
+}
+
+fn root_directory() -> String {
+    "/".to_owned()
+}
+
+fn terminate() -> i32 {
+    nix::libc::SIGTERM
 }
 
 /// Which image, by digest, so that a tag which moves on does not change a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct ImagePin {
     /// As the user typed it.
     pub(crate) name: String,
@@ -68,10 +95,11 @@ pub(crate) struct ImagePin {
 }
 
 /// The networks there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Network {
     /// A network of its own with only a loopback device.
+    #[default]
     None,
     /// The host's.
     Host,
@@ -79,7 +107,7 @@ pub(crate) enum Network {
 
 /// Rights of the program.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct Security {
     /// Capabilities beyond the default set.
     pub(crate) cap_add: Vec<String>,
@@ -95,10 +123,29 @@ pub(crate) struct Security {
 
 /// The streams.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct StdioSpec {
     /// `-i`: standard input stays open.
     pub(crate) interactive: bool,
     /// `-t`: a terminal of its own.
     pub(crate) terminal: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_of_an_older_or_newer_version_is_read() {
+        let image = r#""image":{"name":"a","digest":"sha256:x","kind":"linux","signed":true}"#;
+        let text = format!(r#"{{"id":"1","name":"a",{image},"argv":["sh"]}}"#);
+        let older: RunSpec = serde_json::from_str(&text).unwrap();
+        assert_eq!((older.format, older.cwd.as_str(), older.stop_signal, older.network), (1, "/", 15, Network::None));
+        let text = format!(
+            r#"{{"format":2,"id":"1","name":"a",{image},"argv":["sh"],"restart":"always","limits":{{"pids":7,"io":1}},
+                "mounts":[{{"target":"/a","readonly":true,"kind":{{"volume":{{"name":"v","copy":false,"x":1}}}},"y":2}}]}}"#
+        );
+        let newer: RunSpec = serde_json::from_str(&text).unwrap();
+        assert_eq!((newer.format, newer.limits.pids, newer.mounts.len()), (2, Some(7), 1));
+    }
 }

@@ -1,187 +1,414 @@
-//! A container's standard streams: handed over as they are, copied to a log, or through a terminal.
+//! A container's standard streams: which of the caller's descriptors it gets, and what is copied instead.
+//!
+//! A program gets pipes, or its pty. A descriptor of the caller is handed on only if nothing of the host can be reached
+//! through it: an unnamed pipe, a socket, or /dev/null. Files, directories, terminals, named pipes and other devices stay
+//! with us: a program that had them could overwrite the input, change the mode and owner of the output, read what is typed
+//! besides, or walk the host from a directory. What they hold is copied through pipes, by threads of the supervisor, so that
+//! a reader who stalls holds up no time limit.
+//!
+//! A reader who goes away takes the pipe with him: the program gets EPIPE as it would without us, or its terminal hangs up.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    io::{self, ErrorKind, IsTerminal, Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
-    sync::{Arc, Mutex},
-    thread::JoinHandle,
+    sync::{Arc, Mutex, Weak},
+    thread::{self, JoinHandle},
 };
 
 use anyhow::{Context, Result};
-use linux_exec::plan::Stdio;
-use nix::{fcntl::OFlag, unistd::pipe2};
+use linux_exec::{plan::Stdio, users::User};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        stat::{SFlag, fstat},
+        statfs::{FsType, fstatfs},
+    },
+    unistd::{Gid, Uid, fchown, pipe2},
+};
 
 use crate::{
+    errors::Coded,
     log::{LogWriter, Stream},
+    output,
     spec::StdioSpec,
-    terminal::{self, RawMode},
+    terminal::{self, RawMode, Screen},
 };
 
 /// Where the streams lead.
 pub(crate) enum Wiring {
-    /// Ours are the container's: nothing to copy. For `run --rm` without a terminal.
+    /// To ours and from ours, with no copy where there may be none. For `run --rm` and `exec`.
     Direct,
     /// Copied to our own streams (when `attached`) and to the log (when there is one).
     Copied { attached: bool, log: Option<PathBuf> },
+    /// Nowhere. For `exec -d`.
+    Nowhere,
 }
 
 /// The side that stays with us until the container has been started.
 pub(crate) struct Pending {
     attached: bool,
-    log: Option<Arc<Mutex<LogWriter>>>,
-    pipes: Vec<(OwnedFd, Stream)>,
     interactive: bool,
+    log: Option<Arc<Mutex<LogWriter>>>,
+    outputs: Vec<(OwnedFd, Stream)>,
+    input: Option<OwnedFd>,
 }
 
-/// Copying threads, and the terminal's state.
+/// Copying threads, each of which gives what it could not do, and the terminal's state.
 pub(crate) struct Copying {
-    outputs: Vec<JoinHandle<()>>,
-    terminal: Option<Arc<File>>,
+    outputs: Vec<JoinHandle<Option<String>>>,
+    /// Closed when the program has ended.
+    program: Option<OwnedFd>,
+    terminal: Weak<File>,
     _raw: Option<RawMode>,
 }
 
-/// The container's side and ours.
-pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring) -> Result<(Stdio, Pending)> {
+/// f_type of unnamed pipes and of sockets (linux/magic.h).
+const UNNAMED: [FsType; 2] = [FsType(0x5049_5045), FsType(0x534f_434b)];
+/// /dev/null.
+const NULL_DEVICE: (u64, u64) = (1, 3);
+
+/// The container's side and ours. `root`: the program begins as root.
+///
+/// # Errors
+/// Among others, as with Docker: a terminal is asked for and the input is none.
+pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring, root: bool) -> Result<(Stdio, Pending)> {
     let (attached, log) = match wiring {
-        Wiring::Direct if !spec.terminal => return direct(spec.interactive),
         Wiring::Direct => (true, None),
+        Wiring::Nowhere => (false, None),
         Wiring::Copied { attached, log } => (attached, log),
     };
+    let interactive = spec.interactive && attached;
+    if spec.terminal && interactive && !io::stdin().is_terminal() {
+        return Err(Coded::new(1, "the input device is not a TTY").into());
+    }
     let log = log.map(|path| LogWriter::open(path.clone()).with_context(|| format!("cannot open {}", path.display())));
     let log = log.transpose()?.map(|log| Arc::new(Mutex::new(log)));
-    let mut pending = Pending { attached, log, pipes: Vec::new(), interactive: spec.interactive };
+    let mut pending = Pending { attached, interactive, log, outputs: Vec::new(), input: None };
     if spec.terminal {
         let size = attached.then(terminal::size).flatten();
         return Ok((Stdio::Terminal { size }, pending));
     }
-    let stdin = stdin_for(spec.interactive && attached)?;
-    let mut output = |stream| -> Result<OwnedFd> {
-        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
-        pending.pipes.push((reader, stream));
-        Ok(writer)
-    };
-    let files = [stdin, output(Stream::Stdout)?, output(Stream::Stderr)?];
-    Ok((Stdio::Files(files), pending))
+    let stdin = pending.stdin(root)?;
+    let [stdout, stderr] = pending.outputs(root)?;
+    Ok((Stdio::Files([stdin, stdout, stderr]), pending))
 }
 
-fn direct(interactive: bool) -> Result<(Stdio, Pending)> {
-    let nothing = Pending { attached: true, log: None, pipes: Vec::new(), interactive };
-    if interactive {
-        return Ok((Stdio::Inherit, nothing));
+/// Whether a `--user` is root, by one of its usual names.
+pub(crate) fn is_root(user: &str) -> bool {
+    matches!(user.split(':').next().unwrap_or_default(), "" | "0" | "root")
+}
+
+/// Nothing to read, and nobody who listens.
+pub(crate) fn nowhere() -> Result<OwnedFd> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null").context("cannot open /dev/null")?;
+    Ok(null.into())
+}
+
+/// Makes the streams of a process that stays in the background lead nowhere.
+pub(crate) fn detach(null: &OwnedFd) {
+    // These replace descriptors that are there, so no limit is in the way.
+    let _ = nix::unistd::dup2_stdin(null);
+    let _ = nix::unistd::dup2_stdout(null);
+    let _ = nix::unistd::dup2_stderr(null);
+}
+
+/// Whether a descriptor of ours may be the program's.
+fn may_be_passed_on(fd: BorrowedFd<'_>, root: bool) -> Result<bool> {
+    let file_system = fstatfs(fd).context("cannot look at a stream")?.filesystem_type();
+    if UNNAMED.contains(&file_system) {
+        // Another user could not open it by the name /dev/stdout, as many images do: it is ours, not his.
+        return Ok(root);
     }
-    let own = |fd: &dyn AsFdDyn| fd.duplicate().context("cannot duplicate a stream");
-    Ok((Stdio::Files([stdin_for(false)?, own(&io::stdout())?, own(&io::stderr())?]), nothing))
+    let found = fstat(fd).context("cannot look at a stream")?;
+    let is_device = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    let number = (nix::sys::stat::major(found.st_rdev), nix::sys::stat::minor(found.st_rdev));
+    Ok(is_device && number == NULL_DEVICE)
 }
 
-/// Our own standard input, or nothing to read.
-fn stdin_for(own: bool) -> Result<OwnedFd> {
-    if own {
-        return io::stdin().duplicate().context("cannot duplicate standard input");
-    }
-    Ok(File::open("/dev/null").context("cannot open /dev/null")?.into())
+/// Whether both lead to the same file, so that the order of what is written can be kept.
+fn is_same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let identity = |fd| fstat(fd).ok().map(|found| (found.st_dev, found.st_ino));
+    identity(one).is_some_and(|file| identity(other) == Some(file))
 }
 
-trait AsFdDyn {
-    fn duplicate(&self) -> io::Result<OwnedFd>;
+fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fd.try_clone_to_owned().context("cannot duplicate a stream")
 }
 
-impl<T: AsFd> AsFdDyn for T {
-    fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.as_fd().try_clone_to_owned()
-    }
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")
 }
 
 impl Pending {
+    /// The program's standard input.
+    fn stdin(&mut self, root: bool) -> Result<OwnedFd> {
+        let own = io::stdin();
+        if !self.interactive {
+            return nowhere();
+        }
+        if may_be_passed_on(own.as_fd(), root)? {
+            return duplicate(own.as_fd());
+        }
+        let (reader, writer) = pipe()?;
+        self.input = Some(writer);
+        Ok(reader)
+    }
+
+    /// The program's standard output and error.
+    fn outputs(&mut self, root: bool) -> Result<[OwnedFd; 2]> {
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        if self.log.is_some() {
+            return Ok([self.copied(Stream::Stdout)?, self.copied(Stream::Stderr)?]);
+        }
+        if !self.attached {
+            return Ok([nowhere()?, nowhere()?]);
+        }
+        let passed = [may_be_passed_on(stdout.as_fd(), root)?, may_be_passed_on(stderr.as_fd(), root)?];
+        if passed == [false, false] && is_same_file(stdout.as_fd(), stderr.as_fd()) {
+            let both = self.copied(Stream::Stdout)?;
+            return Ok([duplicate(both.as_fd())?, both]);
+        }
+        let mut output = |passed, own, stream| if passed { duplicate(own) } else { self.copied(stream) };
+        Ok([output(passed[0], stdout.as_fd(), Stream::Stdout)?, output(passed[1], stderr.as_fd(), Stream::Stderr)?])
+    }
+
+    fn copied(&mut self, stream: Stream) -> Result<OwnedFd> {
+        let (reader, writer) = pipe()?;
+        self.outputs.push((reader, stream));
+        Ok(writer)
+    }
+
+    /// Gives the pipes that were made here to the program's user, who may open them by their names in /dev.
+    pub(crate) fn give_to(&self, user: &User) {
+        if user.uid == 0 {
+            return;
+        }
+        for pipe in self.outputs.iter().map(|(pipe, _)| pipe).chain(&self.input) {
+            // Where there is no such user, the start fails, and says so.
+            let _ = fchown(pipe, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)));
+        }
+    }
+
     /// Begins to copy, once the container runs. `terminal` is the master of its pty, if it has one.
     pub(crate) fn copy(self, terminal: Option<OwnedFd>) -> Result<Copying> {
-        let mut outputs = Vec::new();
-        for (pipe, stream) in self.pipes {
-            outputs.push(copy_out(File::from(pipe), stream, self.attached, self.log.clone()));
+        let mut copying = Copying { outputs: Vec::new(), program: None, terminal: Weak::new(), _raw: None };
+        if terminal.is_none() && self.outputs.is_empty() && self.input.is_none() {
+            return Ok(copying);
         }
-        let terminal = terminal.map(|master| Arc::new(File::from(master)));
-        let mut raw = None;
-        if let Some(master) = &terminal {
-            let from = master.try_clone().context("cannot duplicate the terminal")?;
-            outputs.push(copy_out(from, Stream::Stdout, self.attached, self.log.clone()));
-            if self.attached && self.interactive {
-                raw = RawMode::enter();
-                copy_in(master.try_clone().context("cannot duplicate the terminal")?);
-            }
+        let (ended, program) = pipe()?;
+        let ended = Arc::new(ended);
+        copying.program = Some(program);
+        for (pipe, stream) in self.outputs {
+            let sink = Sink::new(stream, self.attached, self.log.clone())?;
+            let ended = Arc::clone(&ended);
+            copying.outputs.push(start("output", move || copy_out(&File::from(pipe), ended.as_fd(), sink))?);
         }
-        Ok(Copying { outputs, terminal, _raw: raw })
+        if let Some(input) = self.input {
+            // Not waited for: it may wait for a key that is never pressed.
+            start("input", move || copy_in(&File::from(input)))?;
+        }
+        if let Some(master) = terminal {
+            let sink = Sink::new(Stream::Stdout, self.attached, self.log)?;
+            let keyboard = self.interactive.then(|| duplicate(io::stdin().as_fd())).transpose()?.map(File::from);
+            copying._raw = self.interactive.then(RawMode::enter).flatten();
+            let screen = Screen::new(master.into(), keyboard)?;
+            copying.terminal = screen.master();
+            copying.outputs.push(start("terminal", move || screen.show(ended.as_fd(), sink))?);
+        }
+        Ok(copying)
     }
+}
+
+fn start<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.with_context(|| format!("cannot start a thread for the container's {name}"))
 }
 
 impl Copying {
     /// Gives the container's terminal the size of ours.
     pub(crate) fn resize(&self) {
-        if let (Some(master), Some(size)) = (&self.terminal, terminal::size()) {
-            terminal::set_size(master, size);
+        if let (Some(master), Some(size)) = (self.terminal.upgrade(), terminal::size()) {
+            terminal::set_size(&master, size);
         }
     }
 
-    /// Waits until all output has been copied: every writer is gone with the container.
-    pub(crate) fn finish(self) {
-        for thread in self.outputs {
-            // A thread that panicked has said so on standard error.
-            let _ = thread.join();
-        }
+    /// Waits until all that the program wrote before its end has been copied; gives what could not be. What others, whom
+    /// an `exec` left behind, write later is nobody's.
+    pub(crate) fn finish(self) -> Vec<String> {
+        drop(self.program);
+        // A thread that panicked has said so on standard error.
+        self.outputs.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
     }
 }
 
-fn copy_out(mut from: File, stream: Stream, attached: bool, log: Option<Arc<Mutex<LogWriter>>>) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut to = attached.then(|| own_output(stream)).flatten();
-        let mut buffer = vec![0; 64 << 10];
-        // A pty's master answers EIO when nobody has the other side open any more.
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if let Some(Ok(mut log)) = log.as_ref().map(|log| log.lock()) {
-                // A full disk must not stop the container; what could not be kept is missing from the log.
-                let _ = log.write(stream, &buffer[..count]);
-            }
-            if to.as_mut().is_some_and(|to| to.write_all(&buffer[..count]).is_err()) {
-                to = None;
-                if log.is_none() {
-                    // Nobody reads: the container gets EPIPE, as it would without us.
-                    return;
-                }
-            }
-        }
-    })
+/// Where copied output goes.
+pub(crate) struct Sink {
+    stream: Stream,
+    to: Option<File>,
+    log: Option<Arc<Mutex<LogWriter>>>,
+    problem: Option<String>,
 }
 
-fn own_output(stream: Stream) -> Option<File> {
-    let fd = match stream {
-        Stream::Stdout => io::stdout().duplicate(),
-        Stream::Stderr => io::stderr().duplicate(),
-    };
-    fd.ok().map(File::from)
-}
-
-/// Not joined: it may wait for a key that is never pressed.
-fn copy_in(mut to: File) {
-    std::thread::spawn(move || {
-        let mut from = match io::stdin().duplicate() {
-            Ok(fd) => File::from(fd),
-            Err(_) => return,
+impl Sink {
+    fn new(stream: Stream, attached: bool, log: Option<Arc<Mutex<LogWriter>>>) -> Result<Self> {
+        let own = match stream {
+            Stream::Stdout => attached.then(|| duplicate(io::stdout().as_fd())),
+            Stream::Stderr => attached.then(|| duplicate(io::stderr().as_fd())),
         };
-        let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if to.write_all(&buffer[..count]).is_err() {
-                return;
+        Ok(Self { stream, to: own.transpose()?.map(File::from), log, problem: None })
+    }
+
+    /// Takes what was read; false if nobody is there any more who wants it.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> bool {
+        if let Some(Ok(mut log)) = self.log.as_ref().map(|log| log.lock())
+            && let Err(error) = log.write(self.stream, bytes)
+        {
+            // A full disk must not stop the container.
+            self.problem.get_or_insert_with(|| format!("the log is not whole: {error}"));
+        }
+        match self.to.as_mut().map(|to| to.write_all(bytes)) {
+            None | Some(Ok(())) => true,
+            Some(Err(error)) => {
+                if error.kind() != ErrorKind::BrokenPipe {
+                    let problem = format!("cannot write to {}: {error}", self.stream.title());
+                    output::note(&format!("amphora: {problem}"));
+                    self.problem.get_or_insert(problem);
+                }
+                false
             }
         }
-        // End of input is said as a user at a terminal says it: control-D.
-        let _ = to.write_all(&[4]);
-    });
+    }
+
+    /// What it could not do.
+    pub(crate) fn problem(self) -> Option<String> {
+        self.problem
+    }
 }
 
-/// Standard streams of a supervisor that stays in the background.
-pub(crate) fn detach() -> Result<()> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null").context("cannot open /dev/null")?;
-    nix::unistd::dup2_stdin(&null).context("cannot redirect standard input")?;
-    nix::unistd::dup2_stdout(&null).context("cannot redirect standard output")?;
-    nix::unistd::dup2_stderr(&null).context("cannot redirect standard error")
+/// Until the end of the output; after the end of the program, until there is nothing more to read.
+fn copy_out(mut from: &File, ended: BorrowedFd<'_>, mut sink: Sink) -> Option<String> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut is_over = false;
+    loop {
+        let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN), PollFd::new(ended, PollFlags::POLLIN)];
+        // Of what is over only what is there already is wanted.
+        let found = poll(if is_over { &mut fds[..1] } else { &mut fds }, timeout(is_over));
+        match found {
+            Err(Errno::EINTR) => continue,
+            Err(_) | Ok(_) if fds[0].any() == Some(true) || found.is_err() => match from.read(&mut buffer) {
+                Ok(count @ 1..) if sink.take(&buffer[..count]) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                _ => break,
+            },
+            _ if is_over => break,
+            _ => is_over = true,
+        }
+    }
+    sink.problem()
+}
+
+/// How long to wait for more.
+pub(crate) fn timeout(is_over: bool) -> PollTimeout {
+    if is_over { PollTimeout::ZERO } else { PollTimeout::NONE }
+}
+
+/// Until our input ends or the program reads no more.
+fn copy_in(mut to: &File) {
+    let own = io::stdin();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = match nix::unistd::read(&own, &mut buffer) {
+            Ok(0) => return,
+            Ok(count) => count,
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return output::note(&format!("amphora: cannot read standard input: {errno}")),
+        };
+        if to.write_all(&buffer[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(file: &File, root: bool) -> bool {
+        may_be_passed_on(file.as_fd(), root).unwrap()
+    }
+
+    #[test]
+    fn nothing_of_the_hosts_is_handed_to_a_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let open = |path: &std::path::Path| OpenOptions::new().read(true).write(true).open(path).unwrap();
+        for file in [
+            tempfile::tempfile().unwrap(),
+            File::open(dir.path()).unwrap(),
+            open(&fifo),
+            File::open("/dev/zero").unwrap(),
+            File::from(nix::pty::openpty(None, None).unwrap().slave),
+        ] {
+            assert!(!passed(&file, true) && !passed(&file, false), "{file:?}");
+        }
+    }
+
+    #[test]
+    fn pipes_sockets_and_the_null_device_are_handed_on() {
+        let (reader, writer) = pipe().unwrap();
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        for file in [File::from(reader), File::from(writer), File::from(OwnedFd::from(socket))] {
+            assert!(passed(&file, true), "{file:?}");
+            // By the name /dev/stdout only its owner can open it.
+            assert!(!passed(&file, false), "{file:?}");
+        }
+        assert!(passed(&File::from(nowhere().unwrap()), true) && passed(&File::from(nowhere().unwrap()), false));
+    }
+
+    #[test]
+    fn users_that_are_root_are_known_by_their_names() {
+        for user in ["", "0", "root", "0:0", "root:wheel"] {
+            assert!(is_root(user), "{user}");
+        }
+        for user in ["web", "1000:0", "00x"] {
+            assert!(!is_root(user), "{user}");
+        }
+    }
+
+    fn sink(to: OwnedFd) -> Sink {
+        Sink { stream: Stream::Stdout, to: Some(to.into()), log: None, problem: None }
+    }
+
+    #[test]
+    fn what_is_still_in_a_pipe_after_the_end_is_copied_though_another_writer_is_left() {
+        let (from, mut writer) = pipe().map(|(from, to)| (File::from(from), File::from(to))).unwrap();
+        let (result, to) = pipe().unwrap();
+        let (ended, program) = pipe().unwrap();
+        writer.write_all(b"last words").unwrap();
+        drop(program);
+        assert_eq!(copy_out(&from, ended.as_fd(), sink(to)), None);
+        assert_eq!(io::read_to_string(File::from(result)).unwrap(), "last words");
+        drop(writer);
+    }
+
+    fn copied_to(to: OwnedFd) -> Option<String> {
+        let (from, mut writer) = pipe().map(|(from, to)| (File::from(from), File::from(to))).unwrap();
+        let (ended, _program) = pipe().unwrap();
+        writer.write_all(b"x").unwrap();
+        copy_out(&from, ended.as_fd(), sink(to))
+    }
+
+    #[test]
+    fn a_reader_who_goes_ends_the_copying_and_a_full_disk_is_told() {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        assert_eq!(copied_to(writer), None);
+        let told = copied_to(File::options().write(true).open("/dev/full").unwrap().into());
+        assert!(told.is_some_and(|told| told.contains("standard output") && told.contains("No space left")));
+    }
 }

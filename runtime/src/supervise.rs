@@ -4,7 +4,6 @@
 //! copied by threads of its own (see [`crate::streams`]), so that a reader who stalls cannot hold up a time limit.
 
 use std::{
-    io,
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
@@ -87,9 +86,9 @@ pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule, resize
     let mut timed_out = false;
     let mut ended_by = None;
     loop {
-        let (ended, signalled) = wait(child.pidfd.as_fd(), signals.0.as_fd(), &clock)?;
+        let (ended, signalled) = wait(child.pidfd.as_fd(), signals.0.as_fd(), &clock);
         if ended {
-            let (exit, peak_rss_bytes) = reap(child).context("cannot reap the container's process")?;
+            let (exit, peak_rss_bytes) = reap_surely(child)?;
             let exit = match (exit, ended_by) {
                 (Exit::Signal(signal), Some(ended_by)) if i32::from(signal) == Signal::SIGKILL as i32 => ended_by,
                 (exit, _) => exit,
@@ -101,6 +100,17 @@ pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule, resize
         }
         timed_out |= clock.tick(child.process, rule);
     }
+}
+
+/// How it ended is told once, and only here.
+fn reap_surely(child: &Child) -> Result<(Exit, u64)> {
+    for _ in 0..100 {
+        if let Ok(reaped) = reap(child) {
+            return Ok(reaped);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    reap(child).context("cannot reap the container's process")
 }
 
 impl Clock {
@@ -155,7 +165,7 @@ fn is_in_mask(pid: i32, name: &str, signal: i32) -> Option<bool> {
     Some(mask & 1u64.wrapping_shl(u32::try_from(signal - 1).ok()?) != 0)
 }
 
-fn wait(pidfd: BorrowedFd<'_>, signals: BorrowedFd<'_>, clock: &Clock) -> Result<(bool, bool)> {
+fn wait(pidfd: BorrowedFd<'_>, signals: BorrowedFd<'_>, clock: &Clock) -> (bool, bool) {
     let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN), PollFd::new(signals, PollFlags::POLLIN)];
     // A millisecond more, as poll rounds down and would return just too early.
     let timeout = clock.remaining().map_or(PollTimeout::NONE, |left| {
@@ -163,10 +173,11 @@ fn wait(pidfd: BorrowedFd<'_>, signals: BorrowedFd<'_>, clock: &Clock) -> Result
     });
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
-        Err(errno) => return Err(io::Error::from(errno)).context("cannot wait for the container"),
+        // For want of memory, say: its end must not get lost over that, nor its time limit.
+        Err(_) => std::thread::sleep(Duration::from_millis(10)),
     }
     let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
-    Ok((ready(&fds[0]), ready(&fds[1])))
+    (ready(&fds[0]), ready(&fds[1]))
 }
 
 /// Passes on what came. Gives how the process ends if that was a signal which ends any program that does not care: the

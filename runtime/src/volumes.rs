@@ -97,9 +97,13 @@ impl Volumes {
 
 /// The volumes that containers have, each with the name of one that has it.
 pub(crate) fn in_use(containers: &Containers) -> Result<BTreeMap<String, String>> {
-    let containers = containers.list()?;
+    let (containers, unreadable) = containers.list()?;
     let pairs = containers.iter().flat_map(|one| of(one).map(|name| (name.to_owned(), one.spec.name.clone())));
-    Ok(pairs.collect())
+    let mut used: BTreeMap<String, String> = pairs.collect();
+    for one in &unreadable {
+        used.extend(one.mentions()?.iter().map(|text| (text.clone(), one.id.clone())));
+    }
+    Ok(used)
 }
 
 fn of(container: &Container) -> impl Iterator<Item = &str> {

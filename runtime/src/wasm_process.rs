@@ -16,6 +16,7 @@ use wasm_exec::{CodeCache, Compiled, NetworkGrant, Outcome, Preopen};
 
 use crate::{
     host::Host,
+    output,
     report::Report,
     spec::{Network, RunSpec},
     target::Target,
@@ -52,10 +53,8 @@ pub(crate) fn compiled(target: &Target, host: &Host, image: &Image, fuel: bool) 
         return Ok(code);
     }
     if image.size_bytes > WORTH_A_WORD_BYTES {
-        eprintln!(
-            "Compiling {} to native code, once",
-            image.reference.as_ref().map_or_else(|| key.clone(), |r| r.familiar())
-        );
+        let name = image.reference.as_ref().map_or_else(|| key.clone(), |r| r.familiar());
+        output::note(&format!("Compiling {name} to native code, once"));
     }
     let compiler = Command::new("/proc/self/exe")
         .arg(crate::COMPILE)

@@ -3,10 +3,10 @@
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use super::{each, print, run::start_one, view};
+use super::{each, find, note_unreadable, print, run::start_one, view};
 use crate::{
     cli::{Filters, KillArgs, PsArgs, RmArgs, StopArgs, WaitArgs},
-    container::{Container, Status},
+    container::{Container, FindError, Status},
     host::{Host, become_root},
     lifecycle, limits,
     output::{self, Column},
@@ -38,36 +38,43 @@ pub(crate) fn ps(host: &Host, args: &PsArgs) -> Result<u8> {
     let limit = if args.latest { Some(1) } else { args.last };
     let by_status = args.filter.iter().any(|filter| filter.starts_with("status="));
     let only_running = !args.all && limit.is_none() && !by_status;
+    let (containers, unreadable) = host.containers.list()?;
+    note_unreadable(&unreadable);
     let mut rows = Vec::new();
-    for container in host.containers.list()? {
-        let shown = !only_running || matches!(container.status()?, Status::Running(_));
-        if shown && matches(&filters, &container)? && limit.is_none_or(|limit| rows.len() < limit) {
-            rows.push(view::container_row(&container, args.no_trunc)?);
+    for container in containers {
+        let status = container.status();
+        let shown = !only_running || matches!(status, Ok(Status::Running(_)) | Err(_));
+        if shown && matches(&filters, &container, &status) && limit.is_none_or(|limit| rows.len() < limit) {
+            rows.push(view::container_row(&container, &status, args.no_trunc));
+        }
+        if let Err(error) = status {
+            output::complain(&error.context(format!("container {}", container.spec.name)));
         }
     }
+    let shown = unreadable.iter().filter(|one| args.filter.is_empty() && (!only_running || one.running.is_some()));
+    rows.extend(shown.map(|one| view::unreadable_row(one, args.no_trunc)));
     let format = if args.quiet { Some("{{.ID}}") } else { args.format.as_deref() };
     let headers = [COLUMNS.as_slice(), &MORE_COLUMNS].concat();
     print(&output::list(format, &COLUMNS, &headers, &rows)?)
 }
 
-fn matches(filters: &Filters, container: &Container) -> Result<bool> {
+fn matches(filters: &Filters, container: &Container, status: &Result<Status>) -> bool {
     let spec = &container.spec;
-    let word = container.status()?.word();
-    Ok(filters.any("id", |id| spec.id.starts_with(id))
+    let word = view::status_word(status);
+    filters.any("id", |id| spec.id.starts_with(id))
         && filters.any("name", |name| spec.name.contains(name))
         && filters.any("status", |status| word == status)
         && filters.any("kind", |kind| spec.image.kind.to_string() == kind)
-        && filters.labels(|name| spec.labels.get(name).cloned()))
+        && filters.labels(|name| spec.labels.get(name).cloned())
 }
 
 /// `amphora stop`.
 pub(crate) fn stop(host: &Host, args: &StopArgs) -> Result<u8> {
     let timeout = args.time.as_deref().map(|text| limits::parse_stop_timeout("--time", text)).transpose()?;
     each(&args.containers, |name| {
-        let container = host.containers.find(name)?;
+        let container = find(host, name)?;
         lifecycle::stop(&container, timeout.unwrap_or(container.spec.stop_timeout_ms))?;
-        println!("{name}");
-        Ok(())
+        output::say(name)
     })
 }
 
@@ -76,7 +83,7 @@ pub(crate) fn restart(host: &Host, args: &StopArgs) -> Result<u8> {
     let timeout = args.time.as_deref().map(|text| limits::parse_stop_timeout("--time", text)).transpose()?;
     let mut stopped: Vec<String> = Vec::new();
     let stopping = each(&args.containers, |name| {
-        let container = host.containers.find(name)?;
+        let container = find(host, name)?;
         if container.spec.auto_remove {
             bail!("container {name} is removed when it ends (--rm), so it cannot be started again");
         }
@@ -87,53 +94,79 @@ pub(crate) fn restart(host: &Host, args: &StopArgs) -> Result<u8> {
     // Only now: from inside a user namespace a process of another one might be out of reach.
     become_root()?;
     let starting = each(&stopped, |name| start_one(host, name));
-    stopping.and(starting)
+    both(stopping, starting)
 }
 
 /// `amphora kill`.
 pub(crate) fn kill(host: &Host, args: &KillArgs) -> Result<u8> {
     let signal = signals::parse(&args.signal)?;
     each(&args.containers, |name| {
-        let container = host.containers.find(name)?;
+        let container = find(host, name)?;
         let Status::Running(running) = container.status()? else { bail!("container {name} is not running") };
         lifecycle::kill(&running, signal)?;
         if signal == Signal::SIGKILL as i32 {
             // What comes next, such as `rm`, may rely on it.
             lifecycle::wait(&container)?;
         }
-        println!("{name}");
-        Ok(())
+        output::say(name)
     })
 }
 
 /// `amphora wait`.
 pub(crate) fn wait(host: &Host, args: &WaitArgs) -> Result<u8> {
     each(&args.containers, |name| {
-        let container = host.containers.find(name)?;
-        lifecycle::wait(&container)?;
-        match container.status()? {
-            Status::Stopped(ended) => println!("{}", ended.exit_code),
-            Status::Created | Status::Running(_) => println!("0"),
-        }
-        Ok(())
+        let ended = lifecycle::wait(&find(host, name)?)?;
+        output::say(&ended.map_or(0, |ended| ended.exit_code).to_string())
     })
 }
 
 /// `amphora rm`.
 pub(crate) fn rm(host: &Host, args: &RmArgs) -> Result<u8> {
-    if args.force {
-        // Before becoming root in a user namespace: from there its process might be out of reach.
-        each(&args.containers, |name| host.containers.find(name).map_or(Ok(()), |c| lifecycle::kill_and_wait(&c)))?;
-    }
-    become_root()?;
-    each(&args.containers, |name| {
-        let container = match host.containers.find(name) {
-            // As with Docker: what is gone already needs no force.
-            Err(_) if args.force => return Ok(()),
-            found => found?,
-        };
-        lifecycle::remove(host, &container, args.volumes)?;
-        println!("{name}");
+    let mut ended = Vec::new();
+    let killing = each(&args.containers, |name| {
+        if args.force {
+            // Before becoming root in a user namespace: from there its process might be out of reach.
+            kill_found(host, name)?;
+        }
+        ended.push(name.to_owned());
         Ok(())
-    })
+    });
+    become_root()?;
+    let removing = each(&ended, |name| {
+        match (host.containers.find(name), args.force) {
+            (Ok(container), _) => lifecycle::remove(host, &container, args.volumes)?,
+            (Err(error), true) => match error.downcast::<FindError>()? {
+                // As with Docker: what is gone already needs no force.
+                FindError::NoSuch(_) => return Ok(()),
+                FindError::Unreadable(container) => lifecycle::remove_unreadable(host, &container)?,
+                ambiguous @ FindError::Ambiguous(_) => return Err(ambiguous.into()),
+            },
+            (Err(error), false) => return Err(error),
+        }
+        output::say(name)
+    });
+    both(killing, removing)
+}
+
+fn kill_found(host: &Host, name: &str) -> Result<()> {
+    match host.containers.find(name) {
+        Ok(container) => lifecycle::kill_and_wait(&container),
+        Err(error) => match error.downcast::<FindError>()? {
+            FindError::NoSuch(_) => Ok(()),
+            FindError::Unreadable(container) => lifecycle::kill_unreadable(&container),
+            ambiguous @ FindError::Ambiguous(_) => Err(ambiguous.into()),
+        },
+    }
+}
+
+/// What came of two steps: the first failure's code, and every failure said.
+fn both(first: Result<u8>, second: Result<u8>) -> Result<u8> {
+    match (first, second) {
+        (Ok(0), second) => second,
+        (first, Ok(_)) => first,
+        (first, Err(error)) => {
+            output::complain(&error);
+            first
+        }
+    }
 }

@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, io::Write, path::Path};
 use anyhow::{Context, Result, bail};
 use images::Image;
 
-use super::image::{find_or_pull, selection};
+use super::{
+    image::{find_or_pull, selection},
+    say_id,
+};
 use crate::{
     cli::{ContainerArgs, CreateArgs, NetworkChoice},
-    container::{Container, Lock},
+    container::{Container, FORMAT, Lock},
     env,
     host::Host,
     mounts::{MountKind, MountSpec},
@@ -23,8 +26,7 @@ const DEFAULT_STOP_TIMEOUT_MS: u64 = 10_000;
 /// `amphora create`.
 pub(crate) fn create(host: &Host, args: &CreateArgs) -> Result<u8> {
     let made = make(host, &args.container)?;
-    println!("{}", made.container.spec.id);
-    Ok(0)
+    say_id(&made.container, "was made")
 }
 
 /// A container that was just made; nobody else touches it while the lock is held.
@@ -44,8 +46,11 @@ pub(crate) fn make(host: &Host, args: &ContainerArgs) -> Result<Made> {
     target.check(&spec)?;
     refuse_taken_cidfile(args.cidfile.as_deref())?;
     let (container, lock) = host.containers.create(spec)?;
-    if let Some(path) = &args.cidfile {
-        write_cidfile(path, &container.spec.id)?;
+    if let Some(path) = &args.cidfile
+        && let Err(error) = write_cidfile(path, &container.spec.id)
+    {
+        // What its user does not learn of must not stay.
+        return Err(host.containers.delete(&container).err().unwrap_or(error));
     }
     Ok(Made { container, image, lock })
 }
@@ -59,6 +64,7 @@ fn spec(host: &Host, args: &ContainerArgs, image: &Image, target: &Target) -> Re
         None => free_name(host, &id)?,
     };
     Ok(RunSpec {
+        format: FORMAT,
         argv: command_line(args, image, target)?,
         env: environment(args, image, target, &hostname)?,
         cwd: working_directory(args.workdir.as_deref().or(config.working_dir().as_deref()))?,

@@ -12,51 +12,85 @@ use linux_exec::{
     exec::{Join, join, read_file},
     process::Process,
     seccomp,
-    spawn::Exit,
+    spawn::{Child, Exit},
     users::{self, User},
 };
 
+use super::find;
 use crate::{
     cli::ExecArgs,
     container::{Container, Status},
     env,
     errors::Coded,
     host::Host,
+    lifecycle,
     spec::StdioSpec,
-    streams::{self, Wiring},
+    streams::{self, Copying, Wiring},
     supervise::{self, Signals, StopRule},
 };
 
 /// `amphora exec`: the program's exit code.
 pub(crate) fn exec(host: &Host, args: &ExecArgs) -> Result<u8> {
-    let container = host.containers.find(args.container())?;
+    let (container, target) = running(host, args)?;
+    if args.detach {
+        return leave_behind(&container);
+    }
+    begin(args, &container, target, Wiring::Direct)?.supervise()
+}
+
+fn running(host: &Host, args: &ExecArgs) -> Result<(Container, Process)> {
+    let container = find(host, args.container())?;
     let Status::Running(running) = container.status()? else {
         bail!("container {} is not running: amphora start {0}", container.spec.name);
     };
     container.spec.image.kind.check_exec(&container.spec.name)?;
-    if args.detach {
-        return detach();
-    }
-    run(args, &container, running.process())
+    Ok((container, running.process()))
 }
 
-/// The same command again, without `-d`, in a session of its own.
-fn detach() -> Result<u8> {
-    let mut arguments: Vec<_> = std::env::args_os().collect();
-    let flag = arguments.iter().skip(1).position(|word| word == "-d" || word == "--detach");
-    let flag = flag.context("give -d as an option of its own (exec -d -e A=b NAME COMMAND)")?;
-    arguments.remove(flag + 1);
-    Command::new("/proc/self/exe")
-        .args(&arguments[1..])
+/// The same command again, in a process that stays; returns when the program has begun, or with the reason why not.
+fn leave_behind(container: &Container) -> Result<u8> {
+    let left = Command::new("/proc/self/exe")
+        .arg(crate::EXEC_BEHIND)
+        .args(std::env::args_os().skip(1))
         .stdin(ProcessStdio::null())
-        .stdout(ProcessStdio::null())
-        .stderr(ProcessStdio::null())
+        .stdout(ProcessStdio::piped())
+        .stderr(ProcessStdio::inherit())
         .spawn()
         .context("cannot start a process in the background")?;
-    Ok(0)
+    lifecycle::wait_until_started(left, &format!("the program in container {}", container.spec.name)).map(|()| 0)
 }
 
-fn run(args: &ExecArgs, container: &Container, target: Process) -> Result<u8> {
+/// What the process does that [`leave_behind`] starts.
+pub(crate) fn exec_behind(host: &Host, args: &ExecArgs) -> Result<u8> {
+    // A session of its own: closing the user's terminal is none of its business. Fails only for a group leader.
+    let _ = nix::unistd::setsid();
+    let null = streams::nowhere()?;
+    let begun = running(host, args).and_then(|(container, target)| begin(args, &container, target, Wiring::Nowhere));
+    lifecycle::tell_starter(begun.as_ref().err(), &null);
+    begun?.supervise()
+}
+
+/// A program that has begun.
+struct Begun {
+    child: Child,
+    copying: Copying,
+    signals: Signals,
+    stop_signal: i32,
+}
+
+impl Begun {
+    fn supervise(self) -> Result<u8> {
+        let rule = StopRule { time_limit: None, stop_signal: self.stop_signal, stop_timeout: None };
+        let ending = supervise::supervise(&self.child, &self.signals, rule, &|| self.copying.resize());
+        self.copying.finish();
+        Ok(match ending?.exit {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => 128u8.saturating_add(signal),
+        })
+    }
+}
+
+fn begin(args: &ExecArgs, container: &Container, target: Process, wiring: Wiring) -> Result<Begun> {
     let spec = &container.spec;
     let privileged = args.privileged || spec.security.privileged;
     let base = if privileged { CapabilitySet::all() } else { CapabilitySet::docker_default() };
@@ -66,7 +100,8 @@ fn run(args: &ExecArgs, container: &Container, target: Process) -> Result<u8> {
     let unfiltered = privileged || spec.security.seccomp_unconfined;
     let signals = Signals::block()?;
     let stdio = StdioSpec { interactive: args.interactive, terminal: args.tty };
-    let (stdio, pending) = streams::prepare(stdio, Wiring::Direct)?;
+    let (stdio, pending) = streams::prepare(stdio, wiring, user.uid == 0)?;
+    pending.give_to(&user);
     let mut child = join(Join {
         target,
         argv: args.command().iter().map(|word| word.clone().into_bytes()).collect(),
@@ -81,14 +116,8 @@ fn run(args: &ExecArgs, container: &Container, target: Process) -> Result<u8> {
         stdio,
     })
     .map_err(|error| Coded::new(error.exit_code(), error.to_string()))?;
-    let copying = pending.copy(child.terminal.take())?;
-    let rule = StopRule { time_limit: None, stop_signal: spec.stop_signal, stop_timeout: None };
-    let ending = supervise::supervise(&child, &signals, rule, &|| copying.resize())?;
-    copying.finish();
-    Ok(match ending.exit {
-        Exit::Code(code) => code,
-        Exit::Signal(signal) => 128u8.saturating_add(signal),
-    })
+    let copying = pending.copy(child.terminal.take()).inspect_err(|_| lifecycle::abandon(&child))?;
+    Ok(Begun { child, copying, signals, stop_signal: spec.stop_signal })
 }
 
 fn find_user(wanted: &str, target: Process) -> Result<User> {

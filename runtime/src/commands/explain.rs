@@ -9,6 +9,7 @@ use super::image::selection;
 use crate::{
     cli::{ExplainArgs, ExplainFormat},
     host::Host,
+    output,
     target::Target,
 };
 
@@ -19,9 +20,11 @@ pub(crate) fn explain(host: &Host, args: &ExplainArgs) -> Result<u8> {
     let image = image.with_context(|| format!("image {0} is not in the store; amphora pull {0}", args.image))?;
     let fields = fields(host, &image)?;
     match args.format {
-        ExplainFormat::Json => println!("{}", serde_json::to_string_pretty(&Map::from_iter(fields))?),
-        ExplainFormat::Text => print!("{}", text(&fields)),
-    }
+        ExplainFormat::Json => {
+            output::say(&output::harmless_json(&serde_json::to_string_pretty(&Map::from_iter(fields))?))
+        }
+        ExplainFormat::Text => output::print(&text(&fields)),
+    }?;
     Ok(0)
 }
 

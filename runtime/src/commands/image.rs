@@ -58,7 +58,7 @@ pub(crate) fn find_or_pull(host: &Host, name: &str, selection: &Selection, polic
         (None, PullPolicy::Never) => {
             bail!("image {name} is not in the store, and --pull=never was given; amphora pull {name}")
         }
-        (None, _) => eprintln!("Unable to find image '{name}' locally"),
+        (None, _) => output::note(&format!("Unable to find image '{name}' locally")),
     }
     let reference: Reference = name.parse()?;
     fetch(host, &reference, selection, &RegistryOptions::default(), false)
@@ -105,9 +105,10 @@ pub(crate) fn pull(host: &Host, args: &PullArgs) -> Result<u8> {
     };
     let image = fetch(host, &reference, &selection(args.platform.as_deref(), args.prefer)?, &options, args.quiet)?;
     if args.quiet {
-        println!("{reference}");
+        output::say(&reference.to_string())?;
     } else {
-        println!("Digest: {}\nKind: {}\n{reference}", image.digest, image.classification.class.kind());
+        let kind = image.classification.class.kind();
+        output::say(&format!("Digest: {}\nKind: {kind}\n{reference}", image.digest))?;
     }
     Ok(0)
 }
@@ -118,7 +119,7 @@ fn credentials(text: &str) -> Result<(String, String)> {
         return Ok((user.to_owned(), password.to_owned()));
     }
     if std::io::stdin().is_terminal() {
-        eprint!("Password (shown as you type): ");
+        output::ask("Password (shown as you type): ");
     }
     let mut password = String::new();
     std::io::stdin().lock().read_line(&mut password).context("cannot read the password")?;
@@ -140,7 +141,7 @@ pub(crate) fn load(host: &Host, args: &LoadArgs) -> Result<u8> {
             prepare(host, &image)?;
         }
         if !args.quiet {
-            println!("{said}");
+            output::say(&said)?;
         }
     }
     Ok(0)
@@ -152,7 +153,7 @@ pub(crate) fn import(host: &Host, args: &ImportArgs) -> Result<u8> {
     let changes = changes::parse(&args.change)?;
     let image = import::import(&host.store, &args.file, &name, &changes)?;
     prepare(host, &image)?;
-    println!("{}", image.digest);
+    output::say(image.digest.as_ref())?;
     Ok(0)
 }
 
@@ -167,7 +168,7 @@ pub(crate) fn rmi(host: &Host, args: &RmiArgs) -> Result<u8> {
     let used = host.image_digests_in_use()?;
     each(&args.images, |name| {
         let lines = host.store.remove(name, args.force, &|digest| used.contains(&digest.to_string()))?;
-        lines.iter().for_each(|line| println!("{line}"));
+        lines.iter().try_for_each(|line| output::say(line))?;
         host.check_compiled(true).map(drop)
     })
 }

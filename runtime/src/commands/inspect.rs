@@ -4,10 +4,10 @@ use anyhow::{Result, bail};
 use images::Selection;
 use serde_json::Value;
 
-use super::{print, view};
+use super::{find, print, view};
 use crate::{
     cli::{ImageInspectArgs, InspectArgs, ObjectType},
-    errors,
+    container::FindError,
     host::Host,
     output,
 };
@@ -15,11 +15,12 @@ use crate::{
 /// `amphora inspect`: a container is looked for first.
 pub(crate) fn inspect(host: &Host, args: &InspectArgs) -> Result<u8> {
     show(&args.names, args.format.as_deref(), |name| match args.object_type {
-        Some(ObjectType::Container) => view::container_details(&host.containers.find(name)?),
+        Some(ObjectType::Container) => view::container_details(&find(host, name)?),
         Some(ObjectType::Image) => image(host, name),
-        None => match host.containers.find(name) {
+        None => match find(host, name) {
             Ok(container) => view::container_details(&container),
-            Err(_) => image(host, name),
+            Err(error) if matches!(error.downcast_ref(), Some(FindError::NoSuch(_))) => image(host, name),
+            Err(error) => Err(error),
         },
     })
 }
@@ -46,7 +47,7 @@ pub(super) fn show(names: &[String], format: Option<&str>, mut find: impl FnMut(
         match find(name) {
             Ok(value) => found.push(value),
             Err(error) => {
-                eprintln!("amphora: {}", errors::sentence(&error));
+                output::complain(&error);
                 code = 1;
             }
         }

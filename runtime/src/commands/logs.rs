@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use super::find;
 use crate::{
     cli::{LogsArgs, Tail},
     container::{Container, Status},
@@ -21,7 +22,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// `amphora logs`.
 pub(crate) fn logs(host: &Host, args: &LogsArgs) -> Result<u8> {
-    let container = host.containers.find(&args.container)?;
+    let container = find(host, &args.container)?;
     let path = container.log_path();
     let mut reader = LogReader::open(path.clone()).with_context(|| format!("cannot open {}", path.display()))?;
     let window = Window::parse(args)?;
@@ -32,7 +33,7 @@ pub(crate) fn logs(host: &Host, args: &LogsArgs) -> Result<u8> {
     match written {
         // The reader of a pipe has gone away, as `| head` does.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => Ok(0),
-        other => other.map(|()| 0),
+        other => other.map(|()| 0).with_context(|| format!("cannot show the log of container {}", container.spec.name)),
     }
 }
 

@@ -14,7 +14,7 @@ mod view;
 mod volume;
 
 use std::{
-    io::{BufRead, ErrorKind, IsTerminal, Write},
+    io::{BufRead, IsTerminal},
     path::PathBuf,
 };
 
@@ -22,12 +22,15 @@ use anyhow::{Context, Error, Result};
 
 use crate::{
     cli::{Command, Globals, ImageCommand, SystemCommand},
-    demo, errors,
+    container::{Container, FORMAT, Unreadable},
+    demo,
     host::{Host, become_root},
+    output,
 };
 
-/// Runs a command. The exit code is the program's own for `run`, else 0, or 1 when one of several objects failed.
-pub(crate) fn dispatch(globals: Globals, command: &Command) -> Result<u8> {
+/// Runs a command. The exit code is the program's own for `run`, else 0, or 1 when one of several objects failed. `behind`:
+/// this is the process that `exec -d` leaves behind.
+pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Result<u8> {
     match command {
         Command::Completions(args) => return print(&String::from_utf8_lossy(&args.script())),
         Command::Version(args) => return system::version(args),
@@ -44,6 +47,7 @@ pub(crate) fn dispatch(globals: Globals, command: &Command) -> Result<u8> {
         Command::Start(args) => run::start(host, args),
         Command::Ps(args) => container::ps(host, args),
         Command::Logs(args) => logs::logs(host, args),
+        Command::Exec(args) if behind => exec::exec_behind(host, args),
         Command::Exec(args) => exec::exec(host, args),
         Command::Inspect(args) => inspect::inspect(host, args),
         Command::Stop(args) => container::stop(host, args),
@@ -98,18 +102,44 @@ fn each<T: AsRef<str>>(names: &[T], mut action: impl FnMut(&str) -> Result<()>) 
         0 => Ok(0),
         1 => Err(failures.swap_remove(0)),
         _ => {
-            let lines: Vec<String> = failures.iter().map(errors::sentence).collect();
-            anyhow::bail!("{}", lines.join("\namphora: "))
+            failures.iter().for_each(output::complain);
+            Ok(125)
         }
     }
 }
 
+/// Finds a container that something is to be done with.
+fn find(host: &Host, name: &str) -> Result<Container> {
+    let container = host.containers.find(name)?;
+    if let Some(format) = container.newer_format() {
+        output::note(&format!(
+            "amphora: container {name} was made by a newer version (record format {format}, known here are those up to \
+             {FORMAT}): what this version does not know of it is not in force"
+        ));
+    }
+    Ok(container)
+}
+
+/// Says the id of a container that was made or started: it must not get lost.
+fn say_id(container: &Container, what: &str) -> Result<u8> {
+    let spec = &container.spec;
+    let sentence = || format!("container {} ({}) {what}, but its id could not be printed", spec.name, spec.id);
+    if !output::say_to_somebody(&spec.id).with_context(sentence)? {
+        output::note(&format!("amphora: {}: nobody reads standard output", sentence()));
+    }
+    Ok(0)
+}
+
+/// Names what cannot be read and is therefore passed over.
+fn note_unreadable(unreadable: &[Unreadable]) {
+    unreadable.iter().for_each(|container| output::note(&format!("amphora: {container}")));
+}
+
 /// Asks before something is removed.
 fn confirmed(what: &str, unasked: &str) -> Result<bool> {
-    eprint!("This removes {what}. Go on? [y/N] ");
-    std::io::stderr().flush()?;
+    output::ask(&format!("This removes {what}. Go on? [y/N] "));
     if !std::io::stdin().is_terminal() {
-        eprintln!();
+        output::note("");
         anyhow::bail!("nobody can be asked here: use {unasked}");
     }
     let mut answer = String::new();
@@ -117,10 +147,7 @@ fn confirmed(what: &str, unasked: &str) -> Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Writes to standard output. A reader that went away, as `| head` does, is no error.
+/// Prints what a template or JSON made of values.
 fn print(text: &str) -> Result<u8> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
-        _ => Ok(0),
-    }
+    output::emit(text).map(|()| 0)
 }

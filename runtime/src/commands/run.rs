@@ -4,12 +4,12 @@ use anyhow::{Result, bail};
 
 use super::{
     create::{self, Made},
-    each,
+    each, find, say_id,
 };
 use crate::{
     cli::{RunArgs, StartArgs},
     host::Host,
-    lifecycle,
+    lifecycle, output,
     timings::Timings,
 };
 
@@ -20,11 +20,10 @@ pub(crate) fn run(host: &Host, args: &RunArgs) -> Result<u8> {
     timings.stage("resolve");
     if args.detach {
         lifecycle::start_detached(host, &container, &lock)?;
-        println!("{}", container.spec.id);
-        return Ok(0);
+        return say_id(&container, "was started and runs");
     }
     let code = lifecycle::run_attached(host, &container, &image, lock, &mut timings)?;
-    eprint!("{}", timings.report());
+    output::ask(&timings.report());
     Ok(code)
 }
 
@@ -39,16 +38,15 @@ pub(crate) fn start(host: &Host, args: &StartArgs) -> Result<u8> {
 
 /// Starts a container in the background, and says its name.
 pub(super) fn start_one(host: &Host, name: &str) -> Result<()> {
-    let container = host.containers.find(name)?;
+    let container = find(host, name)?;
     let lock = container.lock()?;
     lifecycle::check_startable(&container)?;
     lifecycle::start_detached(host, &container, &lock)?;
-    println!("{name}");
-    Ok(())
+    output::say(name)
 }
 
 fn start_attached(host: &Host, name: &str) -> Result<u8> {
-    let container = host.containers.find(name)?;
+    let container = find(host, name)?;
     let lock = container.lock()?;
     lifecycle::check_startable(&container)?;
     let image = lifecycle::image_of(host, &container.spec)?;

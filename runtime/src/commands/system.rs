@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use images::store::StoreError;
 use linux_exec::{cgroup::Cgroups, userns::IdMap};
 use serde_json::{Value, json};
 
-use super::{confirmed, print};
+use super::{confirmed, each, note_unreadable, print};
 use crate::{
     cli::{ContainerPruneArgs, FormatArgs, PruneArgs},
-    container::Status,
+    container::{Container, Status},
     host::{Host, become_root},
     lifecycle, output,
 };
@@ -35,11 +36,11 @@ fn show(value: &Value, format: Option<&str>) -> Result<u8> {
 
 /// `amphora info`.
 pub(crate) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
-    let containers = host.containers.list()?;
-    let mut running = 0;
-    for container in &containers {
-        running += usize::from(matches!(container.status()?, Status::Running(_)));
-    }
+    let (containers, unreadable) = host.containers.list()?;
+    note_unreadable(&unreadable);
+    let runs = |container: &&Container| matches!(container.status(), Ok(Status::Running(_)) | Err(_));
+    let running =
+        containers.iter().filter(runs).count() + unreadable.iter().filter(|one| one.running.is_some()).count();
     let id_map = become_root()?;
     let ids = match &id_map {
         IdMap::Host => "root".to_owned(),
@@ -53,7 +54,7 @@ pub(crate) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
         "Ids": ids,
         "Rootless": id_map != IdMap::Host,
         "CgroupMode": Cgroups::detect()?.mode(),
-        "Containers": containers.len(),
+        "Containers": containers.len() + unreadable.len(),
         "ContainersRunning": running,
         "Images": host.store.list()?.len(),
         "KernelVersion": nix::sys::utsname::uname()?.release().to_string_lossy(),
@@ -65,12 +66,17 @@ pub(crate) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
 /// `amphora system check`: 0 when nothing was left behind, else 1.
 pub(crate) fn check(host: &Host) -> Result<u8> {
     let found = leftovers(host, false)?;
+    let (_, unreadable) = host.containers.list()?;
+    unreadable.iter().try_for_each(|container| output::say(&container.to_string()))?;
+    if found.is_empty() && !unreadable.is_empty() {
+        return Ok(1);
+    }
     if found.is_empty() {
-        println!("nothing was left behind");
+        output::say("nothing was left behind")?;
         return Ok(0);
     }
-    found.iter().for_each(|line| println!("{line}"));
-    println!("amphora system prune removes all of this");
+    found.iter().try_for_each(|line| output::say(line))?;
+    output::say("amphora system prune removes all of this")?;
     Ok(1)
 }
 
@@ -90,13 +96,13 @@ pub(crate) fn prune(host: &Host, args: &PruneArgs) -> Result<u8> {
     if !args.force && !confirmed(&what, "system prune -f")? {
         return Ok(1);
     }
-    remove_idle_containers(host)?;
-    if args.all {
-        remove_unused_images(host)?;
-    }
-    remove_unnamed_images(host)?;
-    leftovers(host, true)?.iter().for_each(|line| println!("Deleted {line}"));
-    Ok(0)
+    // Each step as far as it goes: one that cannot be done is said, and the next one is done.
+    each(&["containers", "images", "leftovers"], |step| match step {
+        "containers" => remove_idle_containers(host),
+        "images" if args.all => remove_unused_images(host).and_then(|()| remove_unnamed_images(host)),
+        "images" => remove_unnamed_images(host),
+        _ => leftovers(host, true)?.iter().try_for_each(|line| output::say(&format!("Deleted {line}"))),
+    })
 }
 
 /// `amphora container prune`.
@@ -120,9 +126,15 @@ pub(crate) fn prune_images(host: &Host, args: &PruneArgs) -> Result<u8> {
 }
 
 fn remove_idle_containers(host: &Host) -> Result<()> {
-    for container in host.containers.list()? {
-        if lifecycle::remove_idle(host, &container)? {
-            println!("Deleted container: {}", container.spec.name);
+    let (containers, unreadable) = host.containers.list()?;
+    note_unreadable(&unreadable);
+    for container in containers {
+        let name = &container.spec.name;
+        match lifecycle::remove_idle(host, &container) {
+            Ok(true) => output::say(&format!("Deleted container: {name}"))?,
+            Ok(false) => {}
+            // What cannot be looked at is spared, and the others are removed all the same.
+            Err(error) => output::complain(&error.context(format!("container {name} is not removed"))),
         }
     }
     Ok(())
@@ -131,7 +143,7 @@ fn remove_idle_containers(host: &Host) -> Result<()> {
 fn remove_unnamed_images(host: &Host) -> Result<()> {
     let used = host.image_digests_in_use()?;
     let lines = host.store.remove_unnamed(&|digest| used.contains(&digest.to_string()))?;
-    lines.iter().for_each(|line| println!("{line}"));
+    lines.iter().try_for_each(|line| output::say(line))?;
     Ok(())
 }
 
@@ -147,8 +159,12 @@ fn remove_unused_images(host: &Host) -> Result<()> {
         }
     }
     for name in names.difference(&spared) {
-        let lines = host.store.remove(name, false, &|digest| used.contains(&digest.to_string()))?;
-        lines.iter().for_each(|line| println!("{line}"));
+        match host.store.remove(name, false, &|digest| used.contains(&digest.to_string())) {
+            Ok(lines) => lines.iter().try_for_each(|line| output::say(line))?,
+            // Another command has removed it meanwhile, or begun to use it.
+            Err(StoreError::NotFound { .. } | StoreError::InUse { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

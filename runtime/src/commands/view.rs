@@ -7,7 +7,7 @@ use images::Image;
 use serde_json::{Value, json};
 
 use crate::{
-    container::{Container, Ended, LimitHit, Status},
+    container::{Container, Ended, LimitHit, Running, Status, Unreadable},
     limits::Limits,
     mounts::{MountKind, MountSpec},
     output,
@@ -15,30 +15,61 @@ use crate::{
 };
 
 /// One line of `ps`.
-pub(crate) fn container_row(container: &Container, no_trunc: bool) -> Result<Value> {
+pub(crate) fn container_row(container: &Container, status: &Result<Status>, no_trunc: bool) -> Value {
     let spec = &container.spec;
-    let status = container.status()?;
     let labels: Vec<String> = spec.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    Ok(json!({
+    json!({
         "ID": shortened(&spec.id, 12, no_trunc),
         "Image": spec.image.name,
         "Kind": spec.image.kind.to_string(),
         "Command": format!("\"{}\"", ellipsis(&spec.argv.join(" "), 20, no_trunc)),
         "CreatedAt": output::civil_utc(spec.created_unix_nanos),
         "RunningFor": ago(spec.created_unix_nanos),
-        "State": status.word(),
-        "Status": status_text(&status),
+        "State": status_word(status),
+        "Status": status.as_ref().map_or_else(|_| "Unknown".to_owned(), status_text),
         "Names": spec.name,
         "Labels": labels.join(","),
         "Mounts": spec.mounts.iter().map(|m| m.target.display().to_string()).collect::<Vec<_>>().join(","),
         "Networks": network_name(spec.network),
-    }))
+    })
+}
+
+/// One word for where a container is in its life, or for not knowing it.
+pub(crate) fn status_word(status: &Result<Status>) -> &'static str {
+    status.as_ref().map_or("unknown", Status::word)
+}
+
+/// One line of `ps` for a container of which little is known.
+pub(crate) fn unreadable_row(container: &Unreadable, no_trunc: bool) -> Value {
+    let (state, status) = match &container.running {
+        Some(running) => ("running", format!("{} (record unreadable)", up_since(running))),
+        None => ("unknown", "Record unreadable".to_owned()),
+    };
+    let unknown = "<unknown>";
+    json!({
+        "ID": shortened(&container.id, 12, no_trunc),
+        "Image": unknown,
+        "Kind": unknown,
+        "Command": unknown,
+        "CreatedAt": unknown,
+        "RunningFor": unknown,
+        "State": state,
+        "Status": status,
+        "Names": container.name.as_deref().unwrap_or_default(),
+        "Labels": "",
+        "Mounts": "",
+        "Networks": "",
+    })
+}
+
+fn up_since(running: &Running) -> String {
+    format!("Up {}", ago(running.started_unix_nanos).trim_end_matches(" ago"))
 }
 
 fn status_text(status: &Status) -> String {
     match status {
         Status::Created => "Created".to_owned(),
-        Status::Running(running) => format!("Up {}", ago(running.started_unix_nanos).trim_end_matches(" ago")),
+        Status::Running(running) => up_since(running),
         Status::Stopped(ended) => format!("Exited ({}) {}", ended.exit_code, ago(ended.finished_unix_nanos)),
     }
 }

@@ -37,7 +37,8 @@ fn create(host: &Host, args: &VolumeCreateArgs) -> Result<u8> {
         None => names::new_id()?,
     };
     host.volumes.make(&name)?;
-    print(&format!("{name}\n"))
+    output::say(&name)?;
+    Ok(0)
 }
 
 fn inspect_volumes(host: &Host, args: &VolumeInspectArgs) -> Result<u8> {
@@ -70,7 +71,7 @@ fn prune(host: &Host, args: &VolumePruneArgs) -> Result<u8> {
     for volume in host.volumes.list()? {
         let wanted = args.all || names::is_id(&volume.name);
         if wanted && !used.contains_key(&volume.name) && host.volumes.remove(&volume.name)? {
-            println!("Deleted volume: {}", volume.name);
+            output::say(&format!("Deleted volume: {}", volume.name))?;
         }
     }
     Ok(0)
@@ -83,8 +84,7 @@ fn rm(host: &Host, args: &VolumeRmArgs) -> Result<u8> {
         if !was_there && !args.force {
             anyhow::bail!("no such volume: {name} (amphora volume ls lists them)");
         }
-        println!("{name}");
-        Ok(())
+        output::say(name)
     })
 }
 

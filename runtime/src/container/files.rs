@@ -1,4 +1,4 @@
-//! Records and locks: files that appear whole, folders that are locked.
+//! Folders and locks.
 
 use std::{
     fs,
@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
-use serde::{Serialize, de::DeserializeOwned};
 
 /// The lock of one folder; released when dropped.
 pub(crate) type Lock = Flock<OwnedFd>;
@@ -26,15 +25,18 @@ pub(super) fn make_private_folder(dir: &Path) -> Result<()> {
     .with_context(|| format!("cannot make {}", dir.display()))
 }
 
-/// What is in a folder; nothing if there is none.
+/// What is in a folder; nothing if there is none. All of it or an error: what is not listed might be removed.
 pub(super) fn folder_entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    match fs::read_dir(dir) {
+    let list = || -> io::Result<Vec<PathBuf>> { fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect() };
+    match list() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        other => {
-            let entries = other.with_context(|| format!("cannot list {}", dir.display()))?;
-            Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
-        }
+        other => other.with_context(|| format!("cannot list {}", dir.display())),
     }
+}
+
+/// Whether there is something of this name. Not being able to look is an error and not a no.
+pub(super) fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().with_context(|| format!("cannot look at {}", path.display()))
 }
 
 /// Removes a file, if `really`.
@@ -43,6 +45,16 @@ pub(super) fn remove_if(really: bool, path: &Path) -> Result<()> {
         // Another command may clean up at the same time.
         Some(Err(error)) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a folder with all that is in it; gone already is fine.
+pub(super) fn remove_folder(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
         }
         _ => Ok(()),
     }
@@ -63,35 +75,5 @@ pub(super) fn lock_dir(dir: &Path, how: FlockArg) -> Result<Option<Lock>> {
         Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, errno)) => Err(io::Error::from(errno)).with_context(|| format!("cannot lock {}", dir.display())),
-    }
-}
-
-/// Before the pid of the writer, in the extension of what is being written.
-const TEMPORARY: &str = "tmp";
-
-/// Whether a file is one that [`write_json`] was writing when its process was killed.
-pub(super) fn is_half_written(path: &Path) -> bool {
-    let writer = path.extension().and_then(|extension| extension.to_str()?.strip_prefix(TEMPORARY));
-    writer.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
-}
-
-/// Writes to a temporary name beside it, then renames.
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let temporary = path.with_extension(format!("{TEMPORARY}{}", std::process::id()));
-    let write = || -> io::Result<()> {
-        fs::write(&temporary, serde_json::to_vec(value)?)?;
-        fs::rename(&temporary, path)
-    };
-    write().inspect_err(|_| _ = fs::remove_file(&temporary)).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// None if there is no such file.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| {
-            format!("{} is damaged; amphora system prune removes the container it belongs to", path.display())
-        }),
     }
 }

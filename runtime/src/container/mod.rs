@@ -1,23 +1,29 @@
 //! Containers and their records.
 //!
 //! ```text
-//! ROOT/containers/ID/spec.json     what it is to be; the container exists when this file does
+//! ROOT/containers/ID/spec.json     what it is to be; the container exists when this file does; locked while it runs
 //!                    ended.json    how the last run ended
 //!                    log           its output, if it is kept
 //!                    upper/ work/  the writable layer
 //! ROOT/names/NAME -> ID            claims a name: symlink(2) fails if it is taken
-//! RUNROOT/running/ID.json          the run that is going on: pids and their start times
+//! RUNROOT/running/ID.json          the run that is going on: pids and their start times, then its end (see [`record`])
 //!
 //! RUNROOT/containers/ID/spec.json  with --rm: it goes when it ends, and at a reboot
 //! RUNROOT/names/NAME -> ID
 //! ROOT/writable/ID/                with --rm, where needed: log, upper/, work/, which can be large
 //! ```
 //!
-//! Locking: `start`, `rm` and the end of a run hold flock(2) on `containers/ID` itself. Every file appears by rename.
+//! Locking: `start`, `rm` and the end of a run hold flock(2) on `containers/ID` itself; who makes a folder holds
+//! `containers` too, shared, until he has that one. A supervisor holds `spec.json` as long as the container runs: what runs
+//! is never removed, whatever became of its other records. Every file appears by rename.
 //! A record of a run whose processes are gone is recognised by pid and start time and counts as ended.
+//!
+//! What this version cannot read is named and spared ([`unreadable`]): only `rm -f` removes it.
 
 mod files;
+mod record;
 mod shelf;
+mod unreadable;
 
 use std::{
     fs,
@@ -25,15 +31,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
-use linux_exec::process::Process;
+use anyhow::{Context, Result, bail};
 use nix::fcntl::FlockArg;
-use serde::{Deserialize, Serialize};
 
-pub(crate) use files::{Lock, write_json};
+pub(crate) use files::Lock;
+pub(crate) use record::{Ended, FORMAT, LimitHit, RunFound, RunRecord, Running, first_format};
+pub(crate) use unreadable::Unreadable;
 
 use crate::{names, spec::RunSpec, volumes::Volumes};
-use files::{folder_entries, is_half_written, lock_dir, make_private_folder, read_json, remove_if, try_lock};
+use files::{folder_entries, is_there, lock_dir, make_private_folder, remove_folder, remove_if, try_lock};
+use record::{is_half_written, read_json, write_json};
 use shelf::Shelf;
 
 /// Where everything lies.
@@ -65,78 +72,6 @@ impl Paths {
     }
 }
 
-/// A run that is going on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Running {
-    pub(crate) pid: i32,
-    pub(crate) start_ticks: u64,
-    pub(crate) supervisor_pid: i32,
-    pub(crate) supervisor_start_ticks: u64,
-    pub(crate) started_unix_nanos: i64,
-}
-
-impl Running {
-    /// The container's first process.
-    pub(crate) fn process(&self) -> Process {
-        Process { pid: self.pid, start_ticks: self.start_ticks }
-    }
-
-    /// The process that waits for it.
-    pub(crate) fn supervisor(&self) -> Process {
-        Process { pid: self.supervisor_pid, start_ticks: self.supervisor_start_ticks }
-    }
-}
-
-/// Which limit ended a run or was met in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum LimitHit {
-    /// `-m`
-    Memory,
-    /// `--timeout`
-    Timeout,
-    /// `--fuel`
-    Fuel,
-    /// `--pids-limit`
-    Pids,
-    /// `--ulimit fsize`
-    Fsize,
-    /// `--ulimit cpu`
-    Cpu,
-}
-
-impl LimitHit {
-    /// As `inspect` shows it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            LimitHit::Memory => "memory",
-            LimitHit::Timeout => "timeout",
-            LimitHit::Fuel => "fuel",
-            LimitHit::Pids => "pids",
-            LimitHit::Fsize => "fsize",
-            LimitHit::Cpu => "cpu",
-        }
-    }
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Ended {
-    pub(crate) exit_code: u8,
-    pub(crate) oom_killed: bool,
-    pub(crate) limit_hit: Option<LimitHit>,
-    /// Why it could not be started, or what else went wrong.
-    pub(crate) error: Option<String>,
-    pub(crate) started_unix_nanos: i64,
-    pub(crate) finished_unix_nanos: i64,
-    pub(crate) peak_memory_bytes: Option<u64>,
-    pub(crate) cpu_usec: Option<u64>,
-    pub(crate) pids_refused: u64,
-    pub(crate) fuel_used: Option<u64>,
-}
-
 /// Where a container is in its life.
 #[derive(Debug, Clone)]
 pub(crate) enum Status {
@@ -154,6 +89,20 @@ impl Status {
             Status::Stopped(_) => "exited",
         }
     }
+}
+
+/// Why a name leads to no container.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FindError {
+    /// None has it.
+    #[error("no such container: {0} (amphora ps -a lists them)")]
+    NoSuch(String),
+    /// Several have an id that begins with it.
+    #[error("{0} matches more than one container id; give more digits, or a name")]
+    Ambiguous(String),
+    /// There is one, but what it is to be cannot be read.
+    #[error(transparent)]
+    Unreadable(Box<Unreadable>),
 }
 
 /// All containers of one ROOT and RUNROOT.
@@ -204,14 +153,13 @@ impl Containers {
         shelf.make()?;
         make_private_folder(&self.paths.running())?;
         let container = self.handle(spec);
-        let lock = container.make_folder()?;
+        let lock = container.make_folder(shelf)?;
         let made = claim_name(&container.spec, shelf, other).and_then(|()| {
             write_json(&container.dir.join("spec.json"), &container.spec)
                 .inspect_err(|_| _ = shelf.drop_name(&container.spec))
         });
         if made.is_err() {
-            // Best effort: what cannot be removed here, `system prune` recognises.
-            let _ = fs::remove_dir_all(&container.dir);
+            container.unmake_folder();
         }
         made.map(|()| (container, lock))
     }
@@ -222,14 +170,17 @@ impl Containers {
     }
 
     /// Finds a container by name, id, or unique prefix of an id.
+    ///
+    /// # Errors
+    /// A [`FindError`], or what kept the records from being looked at.
     pub(crate) fn find(&self, wanted: &str) -> Result<Container> {
         for id in self.shelves().iter().filter_map(|shelf| shelf.owner(wanted)) {
-            if let Some(container) = self.load(&id)? {
+            if let Some(container) = self.load_or_name(&id)? {
                 return Ok(container);
             }
         }
         let id = self.find_by_prefix(wanted)?;
-        self.load(&id)?.ok_or_else(|| no_such(wanted))
+        self.load_or_name(&id)?.ok_or_else(|| no_such(wanted))
     }
 
     fn find_by_prefix(&self, prefix: &str) -> Result<String> {
@@ -237,19 +188,25 @@ impl Containers {
         let first = matching.next().ok_or_else(|| no_such(prefix))?;
         match matching.next() {
             None => Ok(first),
-            Some(_) => bail!("{prefix} matches more than one container id; give more digits, or a name"),
+            Some(_) => Err(FindError::Ambiguous(prefix.to_owned()).into()),
         }
     }
 
-    /// All containers, newest first. Folders that are not (yet) containers are passed over, and so are those whose record
-    /// is damaged: [`Self::check`] names them, and the other containers can still be used.
-    pub(crate) fn list(&self) -> Result<Vec<Container>> {
-        let mut all = Vec::new();
+    fn load_or_name(&self, id: &str) -> Result<Option<Container>> {
+        self.load(id).map_err(|error| FindError::Unreadable(Box::new(self.name_unreadable(id, &error))).into())
+    }
+
+    /// All containers, newest first, and those that cannot be read. Folders that are not (yet) containers are passed over.
+    pub(crate) fn list(&self) -> Result<(Vec<Container>, Vec<Unreadable>)> {
+        let (mut all, mut unreadable) = (Vec::new(), Vec::new());
         for id in self.ids()? {
-            all.extend(self.load(&id).ok().flatten());
+            match self.load(&id) {
+                Ok(found) => all.extend(found),
+                Err(error) => unreadable.push(self.name_unreadable(&id, &error)),
+            }
         }
         all.sort_by_key(|container| std::cmp::Reverse(container.spec.created_unix_nanos));
-        Ok(all)
+        Ok((all, unreadable))
     }
 
     /// The ids of all containers, half-made ones too.
@@ -269,7 +226,6 @@ impl Containers {
 
     /// Removes everything of a container, with `--rm` its unnamed volumes too. The caller holds its lock.
     pub(crate) fn delete(&self, container: &Container) -> Result<()> {
-        container.forget_running()?;
         if container.spec.auto_remove {
             Volumes::new(&self.paths).remove_unnamed_of(container)?;
         }
@@ -278,7 +234,9 @@ impl Containers {
         if container.writable != container.dir {
             remove_folder(&container.writable)?;
         }
-        remove_folder(&container.dir)
+        remove_folder(&container.dir)?;
+        // Last: as long as something of it is there, its end is too.
+        container.forget_running()
     }
 
     /// What killed processes left behind, each with a sentence; removed when `remove`.
@@ -286,7 +244,12 @@ impl Containers {
         let mut found = Vec::new();
         for shelf in self.shelves() {
             for id in shelf.ids()? {
-                self.check_folder(shelf, &id, remove, &mut found)?;
+                match self.load(&id) {
+                    Ok(Some(container)) => self.check_container(&container, remove, &mut found)?,
+                    Ok(None) => check_half_made(shelf, &id, remove, &mut found)?,
+                    // Not left behind by anybody, for all that can be said: spared.
+                    Err(_) => {}
+                }
             }
             shelf.check_names(remove, &mut found)?;
         }
@@ -295,21 +258,13 @@ impl Containers {
         Ok(found)
     }
 
-    fn check_folder(&self, shelf: &Shelf, id: &str, remove: bool, found: &mut Vec<String>) -> Result<()> {
-        let dir = shelf.folder(id);
-        let Some(_lock) = try_lock(&dir)? else { return Ok(()) };
-        let (container, what) = match self.load(id) {
-            Err(_) => (None, "container with a damaged record"),
-            Ok(None) => (None, "half-made container"),
-            Ok(Some(container)) if container.is_abandoned() => (Some(container), "container of a killed run with --rm"),
-            Ok(Some(_)) => return Ok(()),
-        };
-        found.push(format!("{what}: {}", dir.display()));
-        match (remove, container) {
-            (true, Some(container)) => self.delete(&container),
-            (true, None) => remove_folder(&dir),
-            (false, _) => Ok(()),
+    fn check_container(&self, container: &Container, remove: bool, found: &mut Vec<String>) -> Result<()> {
+        let Some(_lock) = container.try_lock()? else { return Ok(()) };
+        if !container.is_abandoned() {
+            return Ok(());
         }
+        found.push(format!("container with --rm that has ended and is still there: {}", container.dir.display()));
+        if remove { self.delete(container) } else { Ok(()) }
     }
 
     /// What is written on disk belongs to a container that is removed when it ends, until a reboot forgets that one.
@@ -317,7 +272,7 @@ impl Containers {
         for folder in folder_entries(&self.paths.writable())? {
             let id = folder.file_name().unwrap_or_default();
             // Looked at once more, as a container takes its own folder with it.
-            if self.passing.folder(id).exists() || !folder.exists() {
+            if is_there(&self.passing.folder(id))? || !is_there(&folder)? {
                 continue;
             }
             found.push(format!("writable layer without a container: {}", folder.display()));
@@ -335,8 +290,8 @@ impl Containers {
                 remove_if(remove, &record)?;
                 continue;
             }
-            let Ok(Some(running)) = read_json::<Running>(&record) else { continue };
-            if running.process().is_alive() || running.supervisor().is_alive() {
+            let Ok(Some(run)) = RunFound::open(&record) else { continue };
+            if run.running.is_going_on() {
                 continue;
             }
             found.push(format!("record of a run whose processes are gone: {}", record.display()));
@@ -355,14 +310,31 @@ impl Containers {
         {
             container.write_ended(&ended)?;
         }
-        remove_if(record.exists(), record)
+        remove_if(true, record)
     }
+}
+
+fn check_half_made(shelf: &Shelf, id: &str, remove: bool, found: &mut Vec<String>) -> Result<()> {
+    let dir = shelf.folder(id);
+    // Between the two calls that make and lock it, a folder is nobody's: then its maker holds the shelf.
+    let _nobody_makes = shelf.nobody_makes()?;
+    let Some(_lock) = try_lock(&dir)? else { return Ok(()) };
+    if is_there(&dir.join("spec.json"))? {
+        return Ok(());
+    }
+    found.push(format!("half-made container: {}", dir.display()));
+    if remove { remove_folder(&dir) } else { Ok(()) }
 }
 
 impl Container {
     /// Whether it has not been removed.
-    pub(crate) fn exists(&self) -> bool {
-        self.dir.exists()
+    pub(crate) fn exists(&self) -> Result<bool> {
+        is_there(&self.dir)
+    }
+
+    /// The format of its record, if that is of a newer version, which may have meant more by it than is known here.
+    pub(crate) fn newer_format(&self) -> Option<u32> {
+        Some(self.spec.format).filter(|&format| format > FORMAT)
     }
 
     /// The folder on disk for what it writes; made if need be.
@@ -378,21 +350,33 @@ impl Container {
         self.writable.join("log")
     }
 
-    /// Between the two calls `system prune` may take the folder for one that a killed command left: then once more.
-    fn make_folder(&self) -> Result<Lock> {
-        for _ in 0..8 {
-            fs::create_dir(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
-            if let Ok(lock) = self.lock() {
-                return Ok(lock);
-            }
-        }
-        bail!("{} is removed as soon as it is made", self.dir.display())
+    fn make_folder(&self, shelf: &Shelf) -> Result<Lock> {
+        let _making = shelf.making()?;
+        fs::create_dir(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
+        let lock = lock_dir(&self.dir, FlockArg::LockExclusive).inspect_err(|_| self.unmake_folder())?;
+        lock.with_context(|| format!("{} was removed as soon as it was made", self.dir.display()))
+    }
+
+    /// Takes no descriptor: there may be none left. What cannot be removed here, `system prune` recognises.
+    fn unmake_folder(&self) {
+        let _ = fs::remove_file(self.dir.join("spec.json"));
+        let _ = fs::remove_dir(&self.dir);
     }
 
     /// Waits for the lock. Whoever had it may have removed the container meanwhile: then there is none.
     pub(crate) fn lock(&self) -> Result<Lock> {
-        let lock = lock_dir(&self.dir, FlockArg::LockExclusive)?;
-        lock.filter(|_| self.dir.exists()).ok_or_else(|| no_such(&self.spec.name))
+        self.lock_if_there()?.ok_or_else(|| no_such(&self.spec.name))
+    }
+
+    /// The same; None if the container is gone.
+    pub(crate) fn lock_if_there(&self) -> Result<Option<Lock>> {
+        let Some(lock) = lock_dir(&self.dir, FlockArg::LockExclusive)? else { return Ok(None) };
+        Ok(self.exists()?.then_some(lock))
+    }
+
+    /// The lock that says that it runs, for its supervisor; None if somebody else has it.
+    pub(crate) fn lock_run(&self) -> Result<Option<Lock>> {
+        try_lock(&self.dir.join("spec.json"))
     }
 
     /// The lock; None if somebody else has it, or the container is gone.
@@ -402,22 +386,34 @@ impl Container {
 
     /// Where it is in its life, from the records and the processes themselves.
     pub(crate) fn status(&self) -> Result<Status> {
-        if let Some(running) = read_json::<Running>(&self.running)? {
-            if running.process().is_alive() || running.supervisor().is_alive() {
-                return Ok(Status::Running(running));
-            }
-            // The supervisor removes the record after it has written the end: read again, in that order.
-            return Ok(Status::Stopped(
-                self.ended()?.filter(|e| e.started_unix_nanos == running.started_unix_nanos).unwrap_or_else(|| Ended {
-                    exit_code: 137,
-                    error: Some("its supervisor was killed, and the container with it".into()),
-                    started_unix_nanos: running.started_unix_nanos,
-                    finished_unix_nanos: running.started_unix_nanos,
-                    ..Ended::default()
-                }),
-            ));
+        match self.run()? {
+            Some(run) if run.running.is_going_on() => Ok(Status::Running(run.running)),
+            Some(run) => self.end_of(&run).map(Status::Stopped),
+            None => Ok(self.ended()?.map_or(Status::Created, Status::Stopped)),
         }
-        Ok(self.ended()?.map_or(Status::Created, Status::Stopped))
+    }
+
+    /// The run that goes on, or whose end is nowhere but in this record.
+    pub(crate) fn run(&self) -> Result<Option<RunFound>> {
+        RunFound::open(&self.running)
+    }
+
+    /// How a run ended whose processes are gone.
+    pub(crate) fn end_of(&self, run: &RunFound) -> Result<Ended> {
+        let started_unix_nanos = run.running.started_unix_nanos;
+        if let Some(ended) = run.ended()? {
+            return Ok(ended);
+        }
+        // The supervisor removes the record after it has written the end: read again, in that order.
+        let noted = self.ended()?.filter(|ended| ended.started_unix_nanos == started_unix_nanos);
+        Ok(noted.unwrap_or_else(|| Ended {
+            format: FORMAT,
+            exit_code: 137,
+            error: Some("its supervisor was killed, and the container with it".into()),
+            started_unix_nanos,
+            finished_unix_nanos: started_unix_nanos,
+            ..Ended::default()
+        }))
     }
 
     fn ended(&self) -> Result<Option<Ended>> {
@@ -426,12 +422,14 @@ impl Container {
 
     /// A `--rm` container whose processes are all gone.
     fn is_abandoned(&self) -> bool {
-        self.spec.auto_remove && !matches!(self.status(), Ok(Status::Running(_)) | Err(_))
+        self.spec.auto_remove
+            && !matches!(self.status(), Ok(Status::Running(_)) | Err(_))
+            && matches!(self.lock_run(), Ok(Some(_)))
     }
 
     /// Notes the run that has begun.
-    pub(crate) fn write_running(&self, running: &Running) -> Result<()> {
-        write_json(&self.running, running)
+    pub(crate) fn write_running(&self, running: &Running) -> Result<RunRecord> {
+        RunRecord::create(&self.running, running)
     }
 
     /// Notes how the run ended, then that there is none.
@@ -464,16 +462,6 @@ fn claim_name(spec: &RunSpec, shelf: &Shelf, other: &Shelf) -> Result<()> {
     )
 }
 
-/// Removes a folder with all that is in it; gone already is fine.
-fn remove_folder(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn no_such(wanted: &str) -> anyhow::Error {
-    anyhow!("no such container: {wanted} (amphora ps -a lists them)")
+    FindError::NoSuch(wanted.to_owned()).into()
 }

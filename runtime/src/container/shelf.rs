@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::fcntl::FlockArg;
 
-use super::files::{folder_entries, lock_dir, make_private_folder, remove_if, try_lock};
+use super::files::{Lock, folder_entries, is_there, lock_dir, make_private_folder, remove_if, try_lock};
 use crate::spec::RunSpec;
 
 /// One shelf.
@@ -29,6 +29,16 @@ impl Shelf {
     pub(super) fn make(&self) -> Result<()> {
         make_private_folder(&self.containers)?;
         make_private_folder(&self.names)
+    }
+
+    /// Held while a folder is made and not yet locked, by as many as make one.
+    pub(super) fn making(&self) -> Result<Option<Lock>> {
+        lock_dir(&self.containers, FlockArg::LockShared)
+    }
+
+    /// Held while a folder without a spec is judged: nobody is just about to lock it.
+    pub(super) fn nobody_makes(&self) -> Result<Option<Lock>> {
+        lock_dir(&self.containers, FlockArg::LockExclusive)
     }
 
     /// Where a container's records are.
@@ -92,17 +102,24 @@ impl Shelf {
     /// Whether nobody makes or has made the container of this id.
     fn is_dead(&self, id: &str) -> Result<bool> {
         let dir = self.folder(id);
-        if !dir.exists() {
+        if !is_there(&dir)? {
             return Ok(true);
         }
-        Ok(try_lock(&dir)?.is_some() && !dir.join("spec.json").exists())
+        Ok(try_lock(&dir)?.is_some() && !is_there(&dir.join("spec.json"))?)
+    }
+
+    /// The names that lead to an id.
+    pub(super) fn names_of(&self, id: &str) -> Result<Vec<PathBuf>> {
+        let mut links = folder_entries(&self.names)?;
+        links.retain(|link| fs::read_link(link).is_ok_and(|owner| owner.as_os_str() == id));
+        Ok(links)
     }
 
     /// Names that lead nowhere, each with a sentence; removed when `remove`.
     pub(super) fn check_names(&self, remove: bool, found: &mut Vec<String>) -> Result<()> {
         for link in folder_entries(&self.names)? {
             let owner = fs::read_link(&link).unwrap_or_default();
-            if !self.folder(owner).exists() {
+            if !is_there(&self.folder(owner))? {
                 found.push(format!("name without a container: {}", link.display()));
                 remove_if(remove, &link)?;
             }

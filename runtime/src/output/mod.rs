@@ -1,11 +1,15 @@
-//! What commands print: tables, templates and JSON over rows that know nothing of how they are shown.
+//! What commands print: tables, templates and JSON over rows that know nothing of how they are shown, and how it is printed.
 
 mod human;
+mod print;
 mod table;
 mod template;
 mod time;
 
 pub(crate) use human::{age, size};
+pub(crate) use print::{
+    ask, complain, emit, harmless, harmless_json, harmless_lines, note, print, say, say_to_somebody,
+};
 pub(crate) use template::{Template, TemplateError};
 pub(crate) use time::{civil_utc, now_nanos, parse_moment, parse_rfc3339, rfc3339};
 
@@ -36,7 +40,7 @@ pub(crate) fn list(
     rows: &[Value],
 ) -> Result<String, TemplateError> {
     match format.unwrap_or("table") {
-        "json" => Ok(rows.iter().map(|row| format!("{row}\n")).collect()),
+        "json" => Ok(rows.iter().map(json_line).collect()),
         "table" => Ok(table::align(&plain_cells(columns, rows))),
         format => match format.strip_prefix("table ") {
             Some(cells) => template_table(cells, headers, rows),
@@ -52,7 +56,7 @@ pub(crate) fn list(
 pub(crate) fn objects(format: Option<&str>, objects: &[Value]) -> Result<String, TemplateError> {
     match format {
         None => Ok(indented(objects)),
-        Some("json") => Ok(format!("{}\n", Value::Array(objects.to_vec()))),
+        Some("json") => Ok(json_line(&Value::Array(objects.to_vec()))),
         Some(format) => each(&Template::parse(format)?, objects),
     }
 }
@@ -65,7 +69,7 @@ pub(crate) fn objects(format: Option<&str>, objects: &[Value]) -> Result<String,
 pub(crate) fn object(format: Option<&str>, object: &Value) -> Result<Option<String>, TemplateError> {
     match format {
         None => Ok(None),
-        Some("json") => Ok(Some(format!("{object}\n"))),
+        Some("json") => Ok(Some(json_line(object))),
         Some(format) => each(&Template::parse(format)?, std::slice::from_ref(object)).map(Some),
     }
 }
@@ -76,7 +80,11 @@ fn indented(objects: &[Value]) -> String {
     // Neither a value nor a vector that grows can refuse.
     objects.serialize(&mut json).expect("values have a JSON form");
     text.push(b'\n');
-    String::from_utf8_lossy(&text).into_owned()
+    harmless_json(&String::from_utf8_lossy(&text)).into_owned()
+}
+
+fn json_line(value: &Value) -> String {
+    format!("{}\n", harmless_json(&value.to_string()))
 }
 
 fn each(template: &Template, rows: &[Value]) -> Result<String, TemplateError> {
@@ -90,7 +98,7 @@ fn each(template: &Template, rows: &[Value]) -> Result<String, TemplateError> {
 
 fn plain_cells(columns: &[Column], rows: &[Value]) -> Vec<Vec<String>> {
     let header = columns.iter().map(|column| column.header.to_owned()).collect();
-    let cells = |row: &Value| columns.iter().map(|column| template::text(&row[column.field])).collect();
+    let cells = |row: &Value| columns.iter().map(|column| template::shown(&row[column.field])).collect();
     std::iter::once(header).chain(rows.iter().map(cells)).collect()
 }
 

@@ -185,6 +185,12 @@ fn damaged_records_are_named_and_do_not_hide_the_other_containers() {
     let check = sandbox.run(["system", "check"]);
     assert_eq!(check.code, Some(1), "{check}");
     assert!(check.stdout.contains(&id), "{check}");
+    // What cannot be read is not removed, nor any image that it may need: it may be of another version.
+    let pruned = sandbox.run(["system", "prune", "-a", "-f"]);
+    assert_eq!(pruned.code, Some(125), "{pruned}");
+    assert!(record.exists() && pruned.stderr.contains("cannot tell what is still used"), "{pruned}");
+    assert_eq!(sandbox.ok(["images", "-q"]).lines().count(), 1);
+    sandbox.ok(["rm", "-f", &id]);
     sandbox.ok(["system", "prune", "-f"]);
     sandbox.check_clean();
 }

@@ -11,6 +11,7 @@ mod images;
 mod isolation;
 mod lifecycle;
 mod limits;
+mod lost;
 mod parallel;
 mod registry;
 mod run;

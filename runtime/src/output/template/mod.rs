@@ -9,6 +9,8 @@ mod parse;
 use parse::{Branch, Call, Node, Operand, Pipeline};
 use serde_json::{Map, Value};
 
+use super::{harmless, harmless_json};
+
 /// A template that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TemplateError {
@@ -74,7 +76,10 @@ fn render(nodes: &[Node], dot: &Value, mode: Mode) -> Result<String, TemplateErr
 fn render_node(node: &Node, dot: &Value, mode: Mode, output: &mut String) -> Result<(), TemplateError> {
     match node {
         Node::Text(literal) => output.push_str(literal),
-        Node::Print(pipeline) => output.push_str(&text(&evaluate(pipeline, dot, mode)?)),
+        Node::Print(pipeline) => {
+            let value = evaluate(pipeline, dot, mode)?;
+            output.push_str(&if makes_text(pipeline) { text(&value) } else { shown(&value) });
+        }
         Node::If(branches) => {
             if let Some((branch, _)) = chosen(branches, dot, mode)? {
                 output.push_str(&render(&branch.body, dot, mode)?);
@@ -176,17 +181,28 @@ fn no_field(name: &str, fields: &Map<String, Value>) -> TemplateError {
     apply_error(format!("there is no field `.{name}`; there are: {}", names.join(", ")))
 }
 
-/// The functions. Go's meaning, but that `eq` compares any two values, and `index` of what is not there is empty.
+/// Whether what a pipeline gives is text that a function made or the user typed, whose lines are meant; else it is a value,
+/// which is shown so that nothing in it reaches a terminal as a command or looks like a row of its own.
+fn makes_text(pipeline: &Pipeline) -> bool {
+    match pipeline.calls.last() {
+        Some(Call::Operand(Operand::Literal(_))) => true,
+        Some(Call::Operand(Operand::Nested(pipeline, path))) => path.is_empty() && makes_text(pipeline),
+        Some(Call::Operand(Operand::Fields(_))) | None => false,
+        Some(Call::Function { name, .. }) => name != "index",
+    }
+}
+
+/// The functions. Those that make text of values show them harmlessly. Go's meaning, but that `eq` compares any two values, and `index` of what is not there is empty.
 fn call(name: &str, arguments: &[Value]) -> Result<Value, TemplateError> {
     match (name, arguments) {
-        ("json", [value]) => Ok(value.to_string().into()),
+        ("json", [value]) => Ok(harmless_json(&value.to_string()).into()),
         ("join", [Value::Array(items), Value::String(separator)]) => {
-            Ok(items.iter().map(text).collect::<Vec<_>>().join(separator).into())
+            Ok(items.iter().map(shown).collect::<Vec<_>>().join(separator).into())
         }
         ("join", [Value::Null, _]) => Ok("".into()),
-        ("upper", [value]) => Ok(text(value).to_uppercase().into()),
-        ("lower", [value]) => Ok(text(value).to_lowercase().into()),
-        ("println", values) => Ok(format!("{}\n", values.iter().map(text).collect::<Vec<_>>().join(" ")).into()),
+        ("upper", [value]) => Ok(shown(value).to_uppercase().into()),
+        ("lower", [value]) => Ok(shown(value).to_lowercase().into()),
+        ("println", values) => Ok(format!("{}\n", values.iter().map(shown).collect::<Vec<_>>().join(" ")).into()),
         ("len", [value]) => length(value).map(Value::from),
         ("index", [value, keys @ ..]) => Ok(keys.iter().fold(value, |value, key| index(value, key)).clone()),
         ("not", [value]) => Ok((!is_true(value)).into()),
@@ -232,8 +248,13 @@ fn is_true(value: &Value) -> bool {
     }
 }
 
+/// A value as it is shown: [`text`], with nothing in it that a terminal obeys.
+pub(super) fn shown(value: &Value) -> String {
+    harmless(&text(value)).into_owned()
+}
+
 /// A value as Go prints it: lists as `[a b]`, maps as `map[a:1 b:2]`.
-pub(super) fn text(value: &Value) -> String {
+fn text(value: &Value) -> String {
     match value {
         Value::Null => "<no value>".to_owned(),
         Value::Bool(value) => value.to_string(),
@@ -303,6 +324,24 @@ mod tests {
             ("a {{- /* nothing */ -}} x", "ax"),
         ] {
             assert_eq!(render(template).as_deref(), Ok(expected), "{template}");
+        }
+    }
+
+    #[test]
+    fn a_label_forges_no_row_and_commands_no_terminal() {
+        let hostile = json!({"Labels": "a=b\nforged row\u{1b}[2J", "List": ["x\ny", "\u{9b}z"], "L": {"k\n": "v\r"}});
+        for (template, expected) in [
+            ("{{.Labels}}", "a=b\\nforged row\\u{1b}[2J"),
+            ("{{(.Labels)}}", "a=b\\nforged row\\u{1b}[2J"),
+            ("{{.List}}", "[x\\ny \\u{9b}z]"),
+            ("{{.L}}", "map[k\\n:v\\r]"),
+            (r#"{{index .L "k\n"}}"#, "v\\r"),
+            (r#"{{join .List "\n"}}"#, "x\\ny\n\\u{9b}z"),
+            ("{{range .List}}{{.}};{{end}}", "x\\ny;\\u{9b}z;"),
+            ("{{println .Labels}}", "a=b\\nforged row\\u{1b}[2J\n"),
+            ("{{json .List}}", r#"["x\ny","\u009bz"]"#),
+        ] {
+            assert_eq!(Template::parse(template).unwrap().render(&hostile).as_deref(), Ok(expected), "{template}");
         }
     }
 

@@ -1,0 +1,278 @@
+//! Records as files: whole or not there, with the number of their format, and the record of a run that is going on.
+//!
+//! ```text
+//! RUNROOT/running/ID.json     {"pid":…}      written when the run begins, by rename
+//!                             {"exit_code":…} second line: its end, written by the supervisor through the descriptor that
+//!                                            it has had since the beginning
+//! ```
+//!
+//! The end takes neither a descriptor nor a block that was not there at the beginning, so it is kept also when both are
+//! used up. Whoever waits holds the file open: he reads the end from it, though the container may be gone by then.
+
+use std::{
+    fs,
+    io::{self, ErrorKind, Read, Seek, Write},
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail};
+use linux_exec::process::Process;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// The format of all records that this version writes. It grows with every change that an older version must know of to
+/// treat a container well. Fields that a record does not have get what they meant before they were there; fields that are
+/// not known here are passed over, and the user is told.
+pub(crate) const FORMAT: u32 = 1;
+
+/// What a record without a number is.
+pub(crate) fn first_format() -> u32 {
+    1
+}
+
+/// A run that is going on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Running {
+    #[serde(default = "first_format")]
+    pub(crate) format: u32,
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
+    pub(crate) supervisor_pid: i32,
+    pub(crate) supervisor_start_ticks: u64,
+    #[serde(default)]
+    pub(crate) started_unix_nanos: i64,
+}
+
+impl Running {
+    /// The container's first process.
+    pub(crate) fn process(&self) -> Process {
+        Process { pid: self.pid, start_ticks: self.start_ticks }
+    }
+
+    /// The process that waits for it.
+    pub(crate) fn supervisor(&self) -> Process {
+        Process { pid: self.supervisor_pid, start_ticks: self.supervisor_start_ticks }
+    }
+
+    /// Whether the container or its supervisor lives. What cannot be looked at counts as living.
+    pub(crate) fn is_going_on(&self) -> bool {
+        let lives = |process: Process| process.lives().unwrap_or(true);
+        lives(self.process()) || lives(self.supervisor())
+    }
+}
+
+/// Which limit ended a run or was met in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LimitHit {
+    /// `-m`
+    Memory,
+    /// `--timeout`
+    Timeout,
+    /// `--fuel`
+    Fuel,
+    /// `--pids-limit`
+    Pids,
+    /// `--ulimit fsize`
+    Fsize,
+    /// `--ulimit cpu`
+    Cpu,
+    /// One that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl LimitHit {
+    /// As `inspect` shows it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            LimitHit::Memory => "memory",
+            LimitHit::Timeout => "timeout",
+            LimitHit::Fuel => "fuel",
+            LimitHit::Pids => "pids",
+            LimitHit::Fsize => "fsize",
+            LimitHit::Cpu => "cpu",
+            LimitHit::Other => "other",
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    #[serde(default = "first_format")]
+    pub(crate) format: u32,
+    pub(crate) exit_code: u8,
+    #[serde(default)]
+    pub(crate) oom_killed: bool,
+    #[serde(default)]
+    pub(crate) limit_hit: Option<LimitHit>,
+    /// Why it could not be started, or what else went wrong.
+    #[serde(default)]
+    pub(crate) error: Option<String>,
+    #[serde(default)]
+    pub(crate) started_unix_nanos: i64,
+    #[serde(default)]
+    pub(crate) finished_unix_nanos: i64,
+    #[serde(default)]
+    pub(crate) peak_memory_bytes: Option<u64>,
+    #[serde(default)]
+    pub(crate) cpu_usec: Option<u64>,
+    #[serde(default)]
+    pub(crate) pids_refused: u64,
+    #[serde(default)]
+    pub(crate) fuel_used: Option<u64>,
+}
+
+/// The record of a run in the hands of its supervisor.
+#[derive(Debug)]
+pub(crate) struct RunRecord(fs::File);
+
+impl RunRecord {
+    /// Notes the run that has begun.
+    pub(super) fn create(path: &Path, running: &Running) -> Result<Self> {
+        write_whole(path, running).map(Self)
+    }
+
+    /// Notes how it ended.
+    pub(crate) fn note_end(&self, ended: &Ended) -> Result<()> {
+        let line = format!("\n{}\n", serde_json::to_string(ended)?);
+        (&self.0).write_all(line.as_bytes()).context("cannot write the end into the record of the run")
+    }
+}
+
+/// The record of a run, held open.
+#[derive(Debug)]
+pub(crate) struct RunFound {
+    file: fs::File,
+    pub(crate) running: Running,
+}
+
+impl RunFound {
+    /// None if there is none.
+    pub(super) fn open(path: &Path) -> Result<Option<Self>> {
+        let file = match fs::File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let text = read_all(&file).with_context(|| format!("cannot read {}", path.display()))?;
+        let running = text.lines().next().unwrap_or_default();
+        let running = parse(running.as_bytes()).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Some(Self { file, running }))
+    }
+
+    /// How it ended, if that has been noted by now.
+    pub(crate) fn ended(&self) -> Result<Option<Ended>> {
+        let text = read_all(&self.file).context("cannot read the record of the run")?;
+        let end = text.split_inclusive('\n').nth(1);
+        // One without its new line is being written.
+        end.and_then(|line| line.strip_suffix('\n')).map(|line| parse(line.as_bytes())).transpose()
+    }
+}
+
+fn read_all(mut file: &fs::File) -> io::Result<String> {
+    let mut text = String::new();
+    file.rewind()?;
+    file.read_to_string(&mut text).map(|_| text)
+}
+
+/// Before the pid of the writer, in the extension of what is being written.
+const TEMPORARY: &str = "tmp";
+
+/// Whether a file is one that [`write_json`] was writing when its process was killed.
+pub(super) fn is_half_written(path: &Path) -> bool {
+    let writer = path.extension().and_then(|extension| extension.to_str()?.strip_prefix(TEMPORARY));
+    writer.is_some_and(|pid| matches!(Path::new("/proc").join(pid).try_exists(), Ok(false)))
+}
+
+/// Writes to a temporary name beside it, then renames.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_whole(path, value).map(drop)
+}
+
+/// The same; gives the file, which is at its end.
+fn write_whole(path: &Path, value: &impl Serialize) -> Result<fs::File> {
+    let temporary = path.with_extension(format!("{TEMPORARY}{}", std::process::id()));
+    let write = || -> io::Result<fs::File> {
+        let mut file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+        file.write_all(&serde_json::to_vec(value)?)?;
+        fs::rename(&temporary, path)?;
+        Ok(file)
+    };
+    write().inspect_err(|_| _ = fs::remove_file(&temporary)).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// None if there is no such file.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Ok(bytes) => parse(&bytes).map(Some).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Understands a record; an error says whether a newer version wrote it.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let error = match serde_json::from_slice(bytes) {
+        Ok(record) => return Ok(record),
+        Err(error) => error,
+    };
+    match serde_json::from_slice::<Value>(bytes).ok().and_then(|record| record.get("format")?.as_u64()) {
+        Some(format) if format > u64::from(FORMAT) => bail!(
+            "a newer version of amphora wrote it (format {format}, known here are those up to {FORMAT}): use that one ({error})"
+        ),
+        _ => bail!("it is damaged, or of another version of amphora ({error})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> Running {
+        let own = Process::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        Running {
+            format: FORMAT,
+            pid: own.pid,
+            start_ticks: own.start_ticks,
+            supervisor_pid: own.pid,
+            supervisor_start_ticks: own.start_ticks,
+            started_unix_nanos: 7,
+        }
+    }
+
+    #[test]
+    fn an_end_reaches_who_holds_the_record_open_though_it_was_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let record = RunRecord::create(&path, &running()).unwrap();
+        let found = RunFound::open(&path).unwrap().unwrap();
+        assert_eq!(found.ended().unwrap(), None);
+        let end = Ended { format: FORMAT, exit_code: 3, started_unix_nanos: 7, ..Ended::default() };
+        record.note_end(&end).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(found.ended().unwrap(), Some(end));
+    }
+
+    #[test]
+    fn half_an_end_is_none_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let record = RunRecord::create(&path, &running()).unwrap();
+        (&record.0).write_all(b"\n{\"exit_co").unwrap();
+        assert_eq!(RunFound::open(&path).unwrap().unwrap().ended().unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_read_where_it_can_be() {
+        let older: Ended = parse(br#"{"exit_code":3}"#).unwrap();
+        assert_eq!((older.format, older.exit_code), (1, 3));
+        let newer: Ended =
+            parse(br#"{"format":9,"exit_code":3,"limit_hit":"phase-of-moon","moon":{"full":true}}"#).unwrap();
+        assert_eq!((newer.format, newer.limit_hit), (9, Some(LimitHit::Other)));
+        let message = format!("{:#}", parse::<Ended>(br#"{"format":9,"code":{}}"#).unwrap_err());
+        assert!(message.contains("newer version") && message.contains("format 9"), "{message}");
+        let message = format!("{:#}", parse::<Ended>(b"{").unwrap_err());
+        assert!(message.contains("damaged"), "{message}");
+    }
+}
