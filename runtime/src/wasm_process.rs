@@ -1,9 +1,11 @@
 //! A Wasm program as a container's first process: its compiled code, what it is granted, and how it tells of its end.
 
 use std::{
+    any::Any,
     fs::File,
     io::Write,
     os::fd::{AsRawFd, OwnedFd},
+    panic::{self, AssertUnwindSafe},
     process::Command,
     time::Duration,
 };
@@ -123,9 +125,13 @@ fn preopens(spec: &RunSpec, whole_root: bool) -> Vec<Preopen> {
 
 /// Runs in the container's own process; the last thing that it does is to report.
 fn run(command: wasm_exec::Command, pipe: OwnedFd) -> u8 {
-    let (code, report) = match wasm_exec::run(command) {
-        Ok(report) => conclude(&report),
-        Err(error) => (126, Report { error: Some(error.to_string()), ..Report::default() }),
+    // Of a thread, say, that a limit withholds the engine's libraries know nothing better than a panic. It is told as what it
+    // is, once, below; for the message that the standard library would print nobody asked.
+    panic::set_hook(Box::new(|_| {}));
+    let (code, report) = match panic::catch_unwind(AssertUnwindSafe(|| wasm_exec::run(command))) {
+        Ok(Ok(report)) => conclude(&report),
+        Ok(Err(error)) => (126, Report { error: Some(error.to_string()), ..Report::default() }),
+        Err(panic) => (125, Report { error: Some(engine_failure(panic.as_ref())), ..Report::default() }),
     };
     if let Some(error) = &report.error {
         say(error);
@@ -137,8 +143,25 @@ fn run(command: wasm_exec::Command, pipe: OwnedFd) -> u8 {
     code
 }
 
+/// A sentence for what the engine's libraries could not go on without.
+fn engine_failure(panic: &(dyn Any + Send)) -> String {
+    let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    let message = message.unwrap_or("no reason is given");
+    let hint = if message.contains("thread") {
+        "; it needs threads to read standard input and to look up names: raise the limit of processes (--pids-limit)"
+    } else {
+        ""
+    };
+    format!("the Wasm engine cannot go on: {message}{hint}")
+}
+
 fn conclude(run: &wasm_exec::Report) -> (u8, Report) {
-    let mut report = Report { fuel_used: run.fuel_used, peak_memory_bytes: run.peak_memory_bytes, ..Report::default() };
+    let mut report = Report {
+        fuel_used: run.fuel_used,
+        peak_memory_bytes: run.peak_memory_bytes,
+        memory_refused: run.memory_refused,
+        ..Report::default()
+    };
     let code = match &run.outcome {
         Outcome::Exited(code) => *code,
         Outcome::Trapped { trap, backtrace } => {
@@ -155,8 +178,11 @@ fn conclude(run: &wasm_exec::Report) -> (u8, Report) {
             report.out_of_fuel = true;
             134
         }
-        Outcome::OutOfMemory { limit_bytes, wanted_bytes } => {
+        Outcome::OutOfMemory { limit_bytes, wanted_bytes, trap, backtrace } => {
             say(&format!("out of memory: the program asked for {wanted_bytes} bytes, its limit (-m) is {limit_bytes}"));
+            if !trap.is_empty() {
+                say(&format!("{trap}\n{backtrace}"));
+            }
             report.out_of_memory = true;
             137
         }

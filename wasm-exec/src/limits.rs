@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 use wasmtime::ResourceLimiter;
 
@@ -32,6 +32,8 @@ struct Counts {
     used_bytes: AtomicU64,
     /// What the last growth that was refused would have come to; 0 if there was none.
     refused_bytes: AtomicU64,
+    /// The program has gone on with its work since.
+    went_on: AtomicBool,
 }
 
 impl MemorySum {
@@ -50,12 +52,25 @@ impl MemorySum {
         self.limit_bytes.filter(|_| wanted > 0).map(|limit| (limit, wanted))
     }
 
+    /// The same, if the program has done nothing since by which one could see that it copes without.
+    pub(crate) fn in_want(&self) -> Option<(u64, u64)> {
+        self.refused().filter(|_| !self.counts.went_on.load(Relaxed))
+    }
+
+    /// The program does something that one which has no memory left, and complains of that, does not do: it has more memory,
+    /// writes to its standard output, or works with files.
+    pub(crate) fn goes_on(&self) {
+        self.counts.went_on.store(true, Relaxed);
+    }
+
     fn grow(&self, by_bytes: u64) -> bool {
         let wanted = self.peak_bytes().saturating_add(by_bytes);
         if self.limit_bytes.is_some_and(|limit| wanted > limit) {
             self.counts.refused_bytes.store(wanted, Relaxed);
+            self.counts.went_on.store(false, Relaxed);
             return false;
         }
+        self.goes_on();
         self.counts.used_bytes.store(wanted, Relaxed);
         true
     }
@@ -106,8 +121,11 @@ mod tests {
         assert_eq!(sum.refused(), None);
         assert!(!sum.memory_growing(600, 700, None).unwrap());
         assert_eq!(sum.refused(), Some((1000, 1020)));
+        assert_eq!(sum.in_want(), Some((1000, 1020)));
         assert!(sum.table_growing(40, 50, None).unwrap());
         assert_eq!(sum.peak_bytes(), 1000);
+        // It got less, and went on with that.
+        assert_eq!((sum.refused(), sum.in_want()), (Some((1000, 1020)), None));
     }
 
     #[test]

@@ -24,12 +24,17 @@ pub enum Outcome {
     },
     /// It had used its fuel.
     OutOfFuel,
-    /// It asked for memory over the limit and ended with a trap (or could not even start).
+    /// It asked for memory over the limit and ended with a trap (or could not even start). One that copes without, and
+    /// traps later over something else, has [trapped](Self::Trapped).
     OutOfMemory {
         /// The limit.
         limit_bytes: u64,
         /// What it asked for in all.
         wanted_bytes: u64,
+        /// The trap, as above; empty if it did not start.
+        trap: String,
+        /// As above.
+        backtrace: String,
     },
 }
 
@@ -64,13 +69,17 @@ impl Outcome {
             Some(Trap::Interrupt) => return Some(Self::TimedOut { backtrace: frames(backtrace) }),
             _ => {}
         }
-        if let Some((limit_bytes, wanted_bytes)) = memory.refused()
-            && trap.is_none_or(|trap| is_for_want_of_memory(*trap))
+        let ran = trap.is_some() || backtrace.is_some();
+        let told = || if ran { (one_line(error), frames(backtrace)) } else { Default::default() };
+        let (trap, backtrace) = match memory.in_want().filter(|_| trap.is_none_or(|trap| is_for_want_of_memory(*trap)))
         {
-            return Some(Self::OutOfMemory { limit_bytes, wanted_bytes });
-        }
-        (trap.is_some() || backtrace.is_some())
-            .then(|| Self::Trapped { trap: one_line(error), backtrace: frames(backtrace) })
+            Some((limit_bytes, wanted_bytes)) => {
+                let (trap, backtrace) = told();
+                return Some(Self::OutOfMemory { limit_bytes, wanted_bytes, trap, backtrace });
+            }
+            None => told(),
+        };
+        ran.then_some(Self::Trapped { trap, backtrace })
     }
 }
 

@@ -129,7 +129,7 @@ pub enum RunError {
 /// What a running program's host functions work on.
 pub(crate) struct State {
     pub(crate) wasi: WasiP1Ctx,
-    memory: MemorySum,
+    pub(crate) memory: MemorySum,
 }
 
 /// A program whose imports are all there.
@@ -201,7 +201,7 @@ fn report(outcome: Outcome, memory: &MemorySum, fuel_used: Option<u64>) -> Repor
 }
 
 fn store(engine: &Engine, command: &Command, memory: MemorySum, fuel: Option<u64>) -> Result<Store<State>, RunError> {
-    let mut store = Store::new(engine, State { wasi: wasi(command)?, memory });
+    let mut store = Store::new(engine, State { wasi: wasi(command, memory.clone())?, memory });
     store.limiter(|state| &mut state.memory);
     // The epoch moves once, when the time is over.
     store.set_epoch_deadline(1);
@@ -211,9 +211,9 @@ fn store(engine: &Engine, command: &Command, memory: MemorySum, fuel: Option<u64
     Ok(store)
 }
 
-fn wasi(command: &Command) -> Result<WasiP1Ctx, RunError> {
+fn wasi(command: &Command, memory: MemorySum) -> Result<WasiP1Ctx, RunError> {
     let mut wasi = WasiCtxBuilder::new();
-    wasi.inherit_stdin().stdout(Output::Stdout).stderr(Output::Stderr);
+    wasi.inherit_stdin().stdout(Output::stdout(memory)).stderr(Output::Stderr);
     wasi.args(&command.argv).envs(&command.env);
     // Nobody else is served by this thread, and handing file operations to another costs far more than most of them.
     wasi.allow_blocking_current_thread(true);

@@ -4,6 +4,7 @@
 //! which is two system calls for most writes, and they report a closed pipe as an input/output error. These write once
 //! and hand on the system's own error.
 
+use crate::limits::MemorySum;
 use bytes::Bytes;
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -24,16 +25,25 @@ use wasmtime_wasi::{
 const PERMIT_BYTES: usize = 64 * 1024;
 
 /// Standard output or standard error.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Output {
-    Stdout,
+    /// Who writes to it goes on with his work.
+    Stdout {
+        memory: MemorySum,
+    },
     Stderr,
+}
+
+impl Output {
+    pub(crate) fn stdout(memory: MemorySum) -> Self {
+        Self::Stdout { memory }
+    }
 }
 
 impl IsTerminal for Output {
     fn is_terminal(&self) -> bool {
         match self {
-            Self::Stdout => IsTerminal::is_terminal(&io::stdout()),
+            Self::Stdout { .. } => IsTerminal::is_terminal(&io::stdout()),
             Self::Stderr => IsTerminal::is_terminal(&io::stderr()),
         }
     }
@@ -41,12 +51,12 @@ impl IsTerminal for Output {
 
 impl StdoutStream for Output {
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(*self)
+        Box::new(self.clone())
     }
 
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         match self {
-            Self::Stdout => Box::new(tokio::io::stdout()),
+            Self::Stdout { .. } => Box::new(tokio::io::stdout()),
             Self::Stderr => Box::new(tokio::io::stderr()),
         }
     }
@@ -60,7 +70,10 @@ impl Pollable for Output {
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         match self {
-            Self::Stdout => write_all(io::stdout().as_fd(), &bytes),
+            Self::Stdout { memory } => {
+                memory.goes_on();
+                write_all(io::stdout().as_fd(), &bytes)
+            }
             Self::Stderr => write_all(io::stderr().as_fd(), &bytes),
         }
     }

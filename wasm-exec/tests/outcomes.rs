@@ -181,8 +181,9 @@ fn memory_beyond_the_limit_is_refused_as_the_specification_says() {
 fn a_program_that_aborts_without_memory_is_out_of_memory() {
     let text = r#"(module (memory 1) (func (export "_start") (drop (memory.grow (i32.const 99))) unreachable))"#;
     let limited = Command { memory_bytes: Some(10 * PAGE), ..command(text) };
-    let expected = Outcome::OutOfMemory { limit_bytes: 10 * PAGE, wanted_bytes: 100 * PAGE };
-    assert_eq!(outcome(limited), expected);
+    let Outcome::OutOfMemory { limit_bytes, wanted_bytes, trap, backtrace } = outcome(limited) else { panic!() };
+    assert_eq!((limit_bytes, wanted_bytes), (10 * PAGE, 100 * PAGE));
+    assert!(trap.contains("unreachable") && backtrace.contains("0: "), "{trap}\n{backtrace}");
 
     // Had it got its memory, it would be a trap like any other.
     assert!(matches!(outcome(command(text)), Outcome::Trapped { .. }));
@@ -190,6 +191,28 @@ fn a_program_that_aborts_without_memory_is_out_of_memory() {
     let text = text.replace("unreachable", "(drop (i32.div_u (i32.const 1) (i32.const 0)))");
     let limited = Command { memory_bytes: Some(10 * PAGE), ..command(&text) };
     assert!(matches!(outcome(limited), Outcome::Trapped { .. }));
+}
+
+#[test]
+fn a_program_that_copes_with_a_refused_allocation_and_traps_later_has_trapped() {
+    // It gets less, works with files, or writes to its standard output (nothing, here) after what it did not get.
+    for work in [
+        "(drop (memory.grow (i32.const 1)))",
+        "(drop (call $read (i32.const 9) (i32.const 0) (i32.const 0) (i32.const 0)))",
+        "(i32.store (i32.const 4) (i32.const 1)) (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))",
+    ] {
+        let text = format!(
+            r#"(module
+                (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+                (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+                (memory (export "memory") 1)
+                (func (export "_start") (drop (memory.grow (i32.const 99))) {work} unreachable))"#
+        );
+        let ended = report(Command { memory_bytes: Some(10 * PAGE), ..command(&text) });
+        let Outcome::Trapped { trap, .. } = ended.outcome else { panic!("{work}: {:?}", ended.outcome) };
+        assert!(trap.contains("unreachable"), "{work}: {trap}");
+        assert!(ended.memory_refused, "{work}");
+    }
 }
 
 #[test]
@@ -202,7 +225,9 @@ fn a_program_that_is_too_large_to_start_is_out_of_memory() {
     ];
     for (text, wanted_bytes) in cases {
         let ended = report(Command { memory_bytes: Some(10 * PAGE), ..command(&text) });
-        assert_eq!(ended.outcome, Outcome::OutOfMemory { limit_bytes: 10 * PAGE, wanted_bytes }, "{text}");
+        let (trap, backtrace) = (String::new(), String::new());
+        let expected = Outcome::OutOfMemory { limit_bytes: 10 * PAGE, wanted_bytes, trap, backtrace };
+        assert_eq!(ended.outcome, expected, "{text}");
         assert!(ended.memory_refused);
     }
 }
@@ -215,7 +240,8 @@ fn all_instances_of_a_component_share_one_limit() {
     let ended = report(Command { memory_bytes: Some(needed), ..command(&text) });
     assert_eq!((ended.outcome, ended.peak_memory_bytes), (Outcome::Exited(0), needed));
     let ended = outcome(Command { memory_bytes: Some(needed - 1), ..command(&text) });
-    assert_eq!(ended, Outcome::OutOfMemory { limit_bytes: needed - 1, wanted_bytes: needed });
+    let Outcome::OutOfMemory { limit_bytes, wanted_bytes, .. } = ended else { panic!("{ended:?}") };
+    assert_eq!((limit_bytes, wanted_bytes), (needed - 1, needed));
 }
 
 #[test]
