@@ -118,7 +118,7 @@ static int number(const char *digits) {
 struct order {
     char mode;
     int start, step, extra, count;
-    char **programs, **arguments, **environment;
+    char *words, **programs, **arguments, **environment;
 };
 
 static void tell(const struct order *order, int first, long second) {
@@ -183,14 +183,22 @@ static _Noreturn void second(const struct order *order) {
     become(order);
 }
 
+/* All words lie one behind the other: the orders, which take more than that, become a name. */
+static void rename_words(const struct order *order) {
+    const char *name = "amphora-init";
+    for (char *byte = order->words; byte < order->programs[0]; byte++)
+        *byte = *name ? *name++ : 0;
+}
+
 static _Noreturn void init(const struct order *order) {
     signal_set all = ALL_SIGNALS;
     int status = 0;
     /* struct signalfd_siginfo; the first number is the signal's. */
     unsigned information[32];
 
-    /* Otherwise it would be that of the file in memory. */
+    /* Otherwise it would be that of the file in memory, and the orders would be its arguments. */
     call(SYS_PRCTL, PR_SET_NAME, (word) "amphora-init", 0, 0, 0, 0);
+    rename_words(order);
     call(SYS_FCNTL, (word)order->extra, F_SETFD, FD_CLOEXEC, 0, 0, 0);
     /* They stay blocked, which shows whoever looks from outside that they are not lost. */
     long signals = call(SYS_SIGNALFD4, (word)-1, (word)&all, sizeof all, SFD_CLOEXEC, 0, 0);
@@ -261,6 +269,7 @@ __attribute__((used)) _Noreturn void begin(const word *stack) {
 
     if (have <= FIRST_PROGRAM || words[0][0] != '\n')
         not_meant();
+    order.words = words[0];
     order.mode = words[1][0];
     order.start = number(words[2]);
     order.step = number(words[3]);

@@ -77,6 +77,15 @@ pub struct CapabilitySet(pub u64);
 pub struct UnknownCapability(pub String);
 
 impl CapabilitySet {
+    /// Whether a process with these can make itself a device node that opens a device, though all mounts it gets are `nodev`:
+    /// by a mount of its own, or by way of a directory that it reaches by its handle.
+    #[must_use]
+    pub fn reaches_devices(self) -> bool {
+        const MOUNTS: CapabilitySet = CapabilitySet::of(&["SYS_ADMIN"]);
+        const HANDLES: CapabilitySet = CapabilitySet::of(&["DAC_READ_SEARCH", "MKNOD"]);
+        self.0 & MOUNTS.0 != 0 || self.0 & HANDLES.0 == HANDLES.0
+    }
+
     /// Docker's default set of 14.
     pub fn docker_default() -> Self {
         const SET: CapabilitySet = CapabilitySet::of(&DOCKER_DEFAULT);

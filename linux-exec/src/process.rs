@@ -44,6 +44,25 @@ impl Process {
         }
     }
 
+    /// The process that reaps this one: the one that started it, until that ends.
+    pub fn parent(self) -> io::Result<i32> {
+        Stat::read(self.pid).map(|stat| stat.parent)
+    }
+
+    /// Whether it is in a cgroup of this name, or in one below (proc_pid_cgroup(5)).
+    pub fn is_in_cgroup(self, name: &str) -> io::Result<bool> {
+        let path = format!("/proc/{}/cgroup", self.pid);
+        let text = std::fs::read_to_string(&path)?;
+        Ok(text.lines().any(|line| line.split('/').any(|part| part == name)))
+    }
+
+    /// Whether it runs the same file as this process; an error if that may not be looked at.
+    pub fn runs_own_executable(self) -> io::Result<bool> {
+        let file = |process: &str| rustix::fs::stat(format!("/proc/{process}/exe"));
+        let (own, other) = (file("self")?, file(&self.pid.to_string())?);
+        Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+    }
+
     /// Opens a pidfd for that very process; ESRCH if it is gone.
     ///
     /// The start time is read after the descriptor was opened, so a pid taken by another process in between is noticed.
@@ -63,6 +82,7 @@ impl Process {
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     ended: bool,
+    parent: i32,
     start_ticks: u64,
 }
 
@@ -87,9 +107,10 @@ impl Stat {
         let rest = std::str::from_utf8(text.get(name_end + 1..)?).ok()?;
         let mut fields = rest.split_ascii_whitespace();
         let ended = matches!(fields.next()?, "Z" | "X" | "x");
-        // The state was field 3; the start time is field 22.
-        let start_ticks = fields.nth(18)?.parse().ok()?;
-        Some(Self { ended, start_ticks })
+        let parent = fields.next()?.parse().ok()?;
+        // The parent was field 4; the start time is field 22.
+        let start_ticks = fields.nth(17)?.parse().ok()?;
+        Some(Self { ended, parent, start_ticks })
     }
 }
 
@@ -101,8 +122,8 @@ mod tests {
     fn stat_lines_parse() {
         let rest = "1 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 0 0";
         let parse = |text: String| Stat::parse(text.as_bytes());
-        assert_eq!(parse(format!("7 (sh) S {rest}")), Some(Stat { ended: false, start_ticks: 4242 }));
-        assert_eq!(parse(format!("7 (a) Z) R 1) Z {rest}")), Some(Stat { ended: true, start_ticks: 4242 }));
+        assert_eq!(parse(format!("7 (sh) S {rest}")), Some(Stat { ended: false, parent: 1, start_ticks: 4242 }));
+        assert_eq!(parse(format!("7 (a) Z) R 1) Z {rest}")), Some(Stat { ended: true, parent: 1, start_ticks: 4242 }));
         assert_eq!(parse("7 (sh) S 1 2".into()), None);
         assert_eq!(parse("7 sh".into()), None);
         assert_eq!(parse(String::new()), None);

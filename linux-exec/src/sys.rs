@@ -459,6 +459,41 @@ pub(crate) fn install_seccomp_filter(program: &[u64]) -> Result<()> {
     check(result).map(drop)
 }
 
+/// bpf(2): loads a program of type BPF_PROG_TYPE_CGROUP_DEVICE, each word a `struct bpf_insn` in memory order, and attaches it to
+/// a cgroup v2 directory, beside those that are there; it goes with the cgroup.
+pub(crate) fn restrict_devices(cgroup: BorrowedFd<'_>, program: &[u64]) -> Result<()> {
+    const PROG_LOAD: c_int = 5;
+    const PROG_ATTACH: c_int = 8;
+    const CGROUP_DEVICE_PROGRAM: u32 = 15;
+    const CGROUP_DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+    /// The first fields of `union bpf_attr` for BPF_PROG_LOAD (linux/bpf.h).
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log: [u64; 2],
+        version_and_flags: [u32; 2],
+    }
+    let load = Load {
+        kind: CGROUP_DEVICE_PROGRAM,
+        count: u32::try_from(program.len()).map_err(|_| Errno::TOOBIG)?,
+        instructions: program.as_ptr().expose_provenance() as u64,
+        license: c"".as_ptr().expose_provenance() as u64,
+        log: [0; 2],
+        version_and_flags: [0; 2],
+    };
+    // SAFETY: `load` is the beginning of a bpf_attr of the size given, and what it points to outlives the call.
+    let loaded = check(unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, ptr::from_ref(&load), size_of::<Load>()) })?;
+    // SAFETY: a new descriptor that nothing else owns.
+    let loaded = unsafe { OwnedFd::from_raw_fd(i32::try_from(loaded).unwrap_or(-1)) };
+    let attach = [cgroup.as_raw_fd().cast_unsigned(), loaded.as_raw_fd().cast_unsigned(), CGROUP_DEVICE, ALLOW_MULTI];
+    // SAFETY: BPF_PROG_ATTACH reads four words of 32 bits.
+    check(unsafe { libc::syscall(libc::SYS_bpf, PROG_ATTACH, attach.as_ptr(), size_of_val(&attach)) }).map(drop)
+}
+
 /// The inode number of the initial user namespace (PROC_USER_INIT_INO of linux/proc_ns.h).
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 

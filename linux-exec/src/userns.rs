@@ -77,6 +77,12 @@ impl UserNamespaceError {
     }
 }
 
+/// Whether this process is in a user namespace that is not the machine's own.
+#[must_use]
+pub fn is_inside() -> bool {
+    crate::sys::in_user_namespace()
+}
+
 /// Unshares a user and a mount namespace and maps ids if the effective user is not root, so that all that follows is the
 /// same as for root.
 ///

@@ -17,6 +17,7 @@ use wasm_exec::CodeCache;
 use crate::{
     container::{Containers, Paths},
     mounts::{MountKind, MountSpec},
+    places,
     spec::RunSpec,
     target::Target,
     volumes::Volumes,
@@ -44,6 +45,7 @@ impl Host {
     }
 
     fn at(paths: Paths) -> Result<Self> {
+        places::check(&paths)?;
         let store = Store::open(&paths.root).with_context(|| {
             format!("cannot use {} (--root or AMPHORA_ROOT chooses another place)", paths.root.display())
         })?;

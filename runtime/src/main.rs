@@ -17,6 +17,7 @@ mod log;
 mod mounts;
 mod names;
 mod output;
+mod places;
 mod progress;
 mod quantity;
 mod report;

@@ -13,7 +13,7 @@ use linux_exec::{
     cgroup::{Cgroup, Resources},
     plan::{Entry, Init, Mount, Namespaces, Plan, Stdio},
     rootfs::{ProgramError, Rootfs},
-    seccomp, users,
+    seccomp, userns, users,
     users::User,
 };
 use nix::{fcntl::OFlag, unistd::pipe2};
@@ -23,7 +23,6 @@ use crate::{
     container::Container,
     errors::Coded,
     host::Host,
-    limits::Limits,
     linux_defaults,
     spec::{Network, RunSpec},
     wasm_process::{self, WasmProcess},
@@ -147,6 +146,20 @@ impl Target {
         }
     }
 
+    /// Refuses words of the command line that would be without effect.
+    pub(crate) fn check_typed(&self, entrypoint: bool, workdir: bool) -> Result<()> {
+        match self {
+            Target::Linux | Target::WasmBlob { .. } => Ok(()),
+            Target::WasmFile { path } if entrypoint => bail!(
+                "--entrypoint: the image is a Wasm program in a root file system, {path}, and starts no other; leave it out"
+            ),
+            Target::WasmFile { .. } if workdir => bail!(
+                "--workdir: the image is a Wasm program in a root file system, whose paths begin at /; leave it out"
+            ),
+            Target::WasmFile { .. } => Ok(()),
+        }
+    }
+
     /// Refuses what this kind cannot enforce or cannot do.
     pub(crate) fn check(&self, spec: &RunSpec) -> Result<()> {
         match self {
@@ -161,13 +174,18 @@ impl Target {
     }
 
     /// What the cgroup is to enforce.
-    pub(crate) fn resources(&self, limits: &Limits) -> Resources {
+    pub(crate) fn resources(&self, spec: &RunSpec) -> Result<Resources> {
+        let limits = &spec.limits;
+        let restrict_devices = match self {
+            Target::Linux => !spec.security.privileged && capabilities(spec)?.reaches_devices() && !userns::is_inside(),
+            Target::WasmBlob { .. } | Target::WasmFile { .. } => false,
+        };
         let allowance = match self {
             Target::Linux => 0,
             Target::WasmBlob { .. } | Target::WasmFile { .. } => WASM_ALLOWANCE_BYTES,
         };
         let raised = |bytes: u64| bytes.saturating_add(allowance);
-        Resources {
+        Ok(Resources {
             memory_bytes: limits.memory_bytes.map(raised),
             // -1, Docker's "unlimited", is no u64.
             memory_swap_bytes: limits.memory_swap_bytes.map(|bytes| u64::try_from(bytes).map_or(u64::MAX, raised)),
@@ -175,7 +193,8 @@ impl Target {
             cpu_shares: limits.cpu_shares,
             cpuset_cpus: limits.cpuset_cpus.clone(),
             pids: limits.pids,
-        }
+            restrict_devices,
+        })
     }
 
     /// Limits that hold even where no cgroup can be made: a Wasm program is one process that cannot start another, so
@@ -254,9 +273,7 @@ impl Target {
         cgroup: &'a Cgroup,
         stdio: Stdio,
     ) -> Result<Plan<'a>> {
-        let security = &spec.security;
-        let base = if security.privileged { CapabilitySet::all() } else { CapabilitySet::docker_default() };
-        let capabilities = base.adjusted(&security.cap_add, &security.cap_drop)?;
+        let capabilities = capabilities(spec)?;
         let confinement = self.confinement(spec, capabilities);
         Ok(Plan {
             root,
@@ -331,6 +348,13 @@ impl Target {
             Target::WasmBlob { .. } => Ok(Rootfs::empty()?),
         }
     }
+}
+
+/// What the program may do.
+fn capabilities(spec: &RunSpec) -> Result<CapabilitySet> {
+    let security = &spec.security;
+    let base = if security.privileged { CapabilitySet::all() } else { CapabilitySet::docker_default() };
+    Ok(base.adjusted(&security.cap_add, &security.cap_drop)?)
 }
 
 fn make_dir(dir: &std::path::Path) -> Result<()> {

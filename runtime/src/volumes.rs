@@ -1,7 +1,13 @@
 //! Volumes: folders that containers of both kinds share and that outlive them, `ROOT/volumes/NAME/_data`. Those that got no
 //! name from their user have the form of an id, and go with their container where that is asked for.
 
-use std::{collections::BTreeMap, fs, io::ErrorKind, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, Permissions},
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -34,9 +40,24 @@ impl Volumes {
     }
 
     /// A volume's folder, made if it is not there.
+    ///
+    /// What a container leaves in it may be setuid root. So the folders above it are for their owner alone, whatever the umask, and
+    /// whoever made them: no other user of the host can get there (CVE-2021-41091).
     pub(crate) fn make(&self, name: &str) -> Result<PathBuf> {
         let data = self.data(name);
-        fs::create_dir_all(&data).with_context(|| format!("cannot make volume {name}: {}", data.display()))?;
+        let make = || -> io::Result<()> {
+            if let Some(root) = self.folder.parent() {
+                DirBuilder::new().mode(0o700).recursive(true).create(root)?;
+            }
+            for folder in [&self.folder, &self.folder.join(name)] {
+                make_folder(folder, 0o700)?;
+                if folder.symlink_metadata()?.mode() & 0o077 != 0 {
+                    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+                }
+            }
+            make_folder(&data, 0o755)
+        };
+        make().with_context(|| format!("cannot make volume {name}: {}", data.display()))?;
         Ok(data)
     }
 
@@ -111,6 +132,15 @@ fn of(container: &Container) -> impl Iterator<Item = &str> {
         MountKind::Volume { name, .. } => name.as_deref(),
         MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
     })
+}
+
+/// Makes a folder that may exist, with a mode that no umask narrows.
+fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => fs::set_permissions(folder, Permissions::from_mode(mode)),
+    }
 }
 
 #[cfg(test)]

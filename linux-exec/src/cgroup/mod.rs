@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! v1, hybrid   /sys/fs/cgroup/memory/amphora/ID      always, for the peak and the out-of-memory count
-//!              /sys/fs/cgroup/{cpu,cpuset,pids}/amphora/ID    only where a limit needs them
+//!              /sys/fs/cgroup/{cpu,cpuset,pids,devices}/amphora/ID    only where a limit or rule needs them
 //! v2           BASE/amphora/ID        BASE: /sys/fs/cgroup where it may be written, else the nearest ancestor of this
 //!                                     process's own cgroup that was delegated to its user and holds no process itself
 //! ```
@@ -13,6 +13,7 @@
 //!
 //! Source: cgroups(7), the kernel's Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 
+mod devices;
 mod files;
 mod v1;
 mod v2;
@@ -46,6 +47,9 @@ pub struct Resources {
     pub cpuset_cpus: Option<String>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Only the devices that every container has may be opened. Where that cannot be had the group is made all the same, and
+    /// [`Cgroup::restricts_devices`] says so.
+    pub restrict_devices: bool,
 }
 
 /// What one container used and which limits it met.
@@ -115,10 +119,12 @@ enum Controller {
     Cpu,
     Cpuset,
     Pids,
+    /// On v1 only; on v2 a program does that.
+    Devices,
 }
 
 impl Controller {
-    const ALL: [Self; 4] = [Self::Memory, Self::Cpu, Self::Cpuset, Self::Pids];
+    const ALL: [Self; 5] = [Self::Memory, Self::Cpu, Self::Cpuset, Self::Pids, Self::Devices];
 
     fn name(self) -> &'static str {
         match self {
@@ -126,6 +132,7 @@ impl Controller {
             Self::Cpu => "cpu",
             Self::Cpuset => "cpuset",
             Self::Pids => "pids",
+            Self::Devices => "devices",
         }
     }
 
@@ -136,6 +143,7 @@ impl Controller {
             Self::Cpu => wanted.cpu_millis.map(|_| "--cpus").or(wanted.cpu_shares.map(|_| "--cpu-shares")),
             Self::Cpuset => wanted.cpuset_cpus.as_ref().map(|_| "--cpuset-cpus"),
             Self::Pids => wanted.pids.map(|_| "--pids-limit"),
+            Self::Devices => None,
         }
     }
 }
@@ -282,6 +290,15 @@ impl Cgroup {
             Kind::V1(group) => group.join_files(),
             Kind::V2(group) => vec![group.procs.as_fd()],
             Kind::Nothing => Vec::new(),
+        }
+    }
+
+    /// Whether the devices that its processes can open were restricted when it was made.
+    pub fn restricts_devices(&self) -> bool {
+        match &self.kind {
+            Kind::Nothing => false,
+            Kind::V1(group) => group.restricts_devices(),
+            Kind::V2(group) => group.restricts_devices,
         }
     }
 

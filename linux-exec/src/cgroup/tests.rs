@@ -63,6 +63,7 @@ fn limits_are_what_the_kernel_reads() {
         cpu_shares: Some(512),
         cpuset_cpus: None,
         pids: Some(7),
+        restrict_devices: false,
     };
     let Some((cgroups, id, guarded)) = make("limits", &wanted) else { return };
     let group = &guarded.0;

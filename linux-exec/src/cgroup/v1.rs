@@ -1,6 +1,6 @@
 //! cgroup v1, and hybrid machines, whose v2 tree has no controller of use: one hierarchy for each controller.
 
-use super::{CgroupError, Controller, PARENT, ROOT, Resources, Usage, files, values};
+use super::{CgroupError, Controller, PARENT, ROOT, Resources, Usage, devices, files, values};
 use std::{
     fs::{self, File},
     io,
@@ -12,7 +12,7 @@ use std::{
 /// Where the controllers' hierarchies are mounted; each is looked up when it is first asked for.
 #[derive(Default)]
 pub(super) struct Hierarchies {
-    found: [OnceLock<Option<PathBuf>>; 4],
+    found: [OnceLock<Option<PathBuf>>; Controller::ALL.len()],
 }
 
 /// A container's directories.
@@ -69,12 +69,14 @@ impl Hierarchies {
         let mut group = Group { members: Vec::new() };
         for controller in Controller::ALL {
             let limited = controller.flag(wanted).is_some();
-            if !limited && controller != Controller::Memory {
+            let wished =
+                controller == Controller::Memory || (controller == Controller::Devices && wanted.restrict_devices);
+            if !limited && !wished {
                 continue;
             }
             match self.create_member(controller, id, wanted) {
                 Ok(member) => group.members.push(member),
-                // Without a limit it would only have told how much was used.
+                // Without a limit it would only have told how much was used; of devices the caller is told.
                 Err(error) if !limited && !matches!(error, CgroupError::Busy(_)) => {}
                 Err(error) => {
                     let taken_back = group.members.iter().try_for_each(|member| files::remove_tree(&member.path));
@@ -144,6 +146,7 @@ fn limit(controller: Controller, root: &Path, path: &Path, wanted: &Resources) -
         Controller::Cpu => limit_cpu(path, wanted),
         Controller::Cpuset => limit_cpuset(root, path, wanted),
         Controller::Pids => set(path, "pids.max", wanted.pids),
+        Controller::Devices => devices::restrict_v1(path),
     }
 }
 
@@ -198,6 +201,10 @@ impl Group {
         self.members.iter().map(|member| member.tasks.as_fd()).collect()
     }
 
+    pub(super) fn restricts_devices(&self) -> bool {
+        self.members.iter().any(|member| member.controller == Controller::Devices)
+    }
+
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         self.members.iter().map(|member| member.path.clone()).collect()
     }
@@ -218,7 +225,7 @@ impl Group {
                     usage.cpu_usec =
                         files::read_number(&path.join("cpuacct.usage")).map(|nanoseconds| nanoseconds / 1000);
                 }
-                Controller::Cpuset => {}
+                Controller::Cpuset | Controller::Devices => {}
             }
         }
         usage

@@ -1,7 +1,9 @@
 //! cgroup v2: one tree, in which a controller is passed on from parent to child by `cgroup.subtree_control`.
 
-use super::{CgroupError, Controller, PARENT, Resources, Usage, files, values};
+use super::{CgroupError, Controller, PARENT, Resources, Usage, devices, files, values};
+use crate::sys;
 use rustix::fs::{Mode, OFlags};
+use std::os::fd::AsFd;
 use std::{
     fs::{self, File},
     io,
@@ -22,6 +24,8 @@ pub(super) struct Group {
     pub(super) handle: OwnedFd,
     /// For those who join later. Opened at once, so that a group that cannot be joined fails here and not in the child.
     pub(super) procs: File,
+    /// Set by the one who makes it.
+    pub(super) restricts_devices: bool,
 }
 
 impl Tree {
@@ -80,7 +84,10 @@ impl Tree {
             made => made?,
         }
         let group = self.limit(&parent, &path, wanted).and_then(|()| Group::open(path.clone()));
-        group.inspect_err(|_| drop(files::remove_tree(&path)))
+        let mut group = group.inspect_err(|_| drop(files::remove_tree(&path)))?;
+        group.restricts_devices =
+            wanted.restrict_devices && sys::restrict_devices(group.handle.as_fd(), &devices::PROGRAM).is_ok();
+        Ok(group)
     }
 
     /// The directory, if there is one.
@@ -209,7 +216,7 @@ impl Group {
         let handle = handle.map_err(|errno| CgroupError::file("open", &path)(errno.into()))?;
         let procs = path.join("cgroup.procs");
         let procs = files::open_for_writing(&procs).map_err(CgroupError::file("open", &procs))?;
-        Ok(Self { path, handle, procs })
+        Ok(Self { path, handle, procs, restricts_devices: false })
     }
 
     pub(super) fn usage(&self) -> Usage {

@@ -44,6 +44,7 @@ pub(crate) fn make(host: &Host, args: &ContainerArgs) -> Result<Made> {
     let target = Target::of(&image)?;
     let spec = spec(host, args, &image, &target)?;
     target.check(&spec)?;
+    target.check_typed(args.entrypoint.is_some(), args.workdir.is_some())?;
     refuse_taken_cidfile(args.cidfile.as_deref())?;
     let (container, lock) = host.containers.create(spec)?;
     if let Some(path) = &args.cidfile

@@ -126,7 +126,12 @@ fn find_user(wanted: &str, target: Process) -> Result<User> {
             read_file(target, Path::new(path)).with_context(|| format!("cannot read {path} of the container"))?;
         Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
     };
-    Ok(users::resolve(wanted, &read("/etc/passwd")?, &read("/etc/group")?)?)
+    let texts = read("/etc/passwd").and_then(|passwd| Ok((passwd, read("/etc/group")?)));
+    match texts {
+        Ok((passwd, group)) => Ok(users::resolve(wanted, &passwd, &group)?),
+        // A number needs no file: whatever a container made of its own (a FIFO, say), it locks nobody out.
+        Err(unreadable) => users::resolve(wanted, "", "").map_err(|_| unreadable),
+    }
 }
 
 fn environment(args: &ExecArgs, container: &Container, user: &User) -> Result<Vec<Vec<u8>>> {

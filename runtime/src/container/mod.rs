@@ -387,7 +387,9 @@ impl Container {
     /// Where it is in its life, from the records and the processes themselves.
     pub(crate) fn status(&self) -> Result<Status> {
         match self.run()? {
-            Some(run) if run.running.is_going_on() => Ok(Status::Running(run.running)),
+            Some(run) if run.running.is_going_on() && run.running.is_of(&self.spec.id) => {
+                Ok(Status::Running(run.running))
+            }
             Some(run) => self.end_of(&run).map(Status::Stopped),
             None => Ok(self.ended()?.map_or(Status::Created, Status::Stopped)),
         }

@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod crash;
+mod escapes;
 mod files;
 mod images;
 mod isolation;

@@ -1,0 +1,116 @@
+//! Attacks from inside a container, and on what its user trusts: each was a way to the host once.
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+use crate::sandbox::Sandbox;
+
+/// A planted record made `rm -f` and `stop` kill any process of the host.
+#[test]
+fn a_record_that_names_a_stranger_kills_nobody() {
+    let Some((sandbox, [sleep])) = Sandbox::with(["sleep:linux"]) else { return };
+    sandbox.ok(["create", "--name", "victim", &sleep, "1000"]);
+    let id = sandbox.inspect("victim", ".Id");
+    let mut stranger = Command::new("sleep").arg("1000").spawn().expect("a process");
+    let ticks = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its state");
+        stat.rsplit_once(')').expect("a name").1.split_whitespace().nth(19).expect("a time").to_owned()
+    };
+    let own = std::process::id();
+    let record = format!(
+        r#"{{"format":1,"pid":{0},"start_ticks":{1},"supervisor_pid":{own},"supervisor_start_ticks":{2},"started_unix_nanos":1}}"#,
+        stranger.id(),
+        ticks(stranger.id()),
+        ticks(own)
+    );
+    fs::create_dir_all(sandbox.runroot().join("running")).expect("a folder");
+    fs::write(sandbox.runroot().join("running").join(format!("{id}.json")), record).expect("a record");
+    for command in [
+        &["stop", "-t", "0", "victim"][..],
+        &["kill", "victim"],
+        &["exec", "victim", "/bin/true"],
+        &["rm", "-f", "victim"],
+    ] {
+        sandbox.run(command);
+        assert!(stranger.try_wait().expect("its state").is_none(), "{command:?} ended a stranger");
+    }
+    stranger.kill().expect("its end");
+    stranger.wait().expect("its end");
+}
+
+#[test]
+fn places_that_others_can_write_to_are_not_used() {
+    let Some((sandbox, [sleep])) = Sandbox::with(["sleep:linux"]) else { return };
+    for place in [sandbox.root(), sandbox.runroot()] {
+        fs::create_dir_all(&place).expect("a folder");
+        let before = fs::metadata(&place).expect("a folder").permissions();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).expect("a mode");
+        let error = sandbox.fails(125, ["run", "--rm", &sleep, "0"]);
+        assert!(error.contains("can be written to by others") && error.contains("chmod go-w"), "{error}");
+        fs::set_permissions(&place, before).expect("a mode");
+    }
+    sandbox.ok(["run", "--rm", &sleep, "0"]);
+}
+
+/// CVE-2021-41091: a setuid file that a container leaves in a volume is out of the reach of the host's users.
+#[test]
+fn nobody_else_reaches_what_lies_in_a_volume() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let volumes = sandbox.root().join("volumes");
+    fs::create_dir_all(volumes.join("vol")).expect("a folder");
+    for folder in [sandbox.root(), volumes.clone(), volumes.join("vol")] {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+    sandbox.ok(["run", "--rm", "-v", "vol:/v", &busybox, "sh", "-c", "cp /bin/busybox /v/sh && chmod 4755 /v/sh"]);
+    for folder in [volumes.clone(), volumes.join("vol")] {
+        let mode = fs::metadata(&folder).expect("a folder").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "{}", folder.display());
+    }
+    // Inside, every user does.
+    assert_eq!(sandbox.ok(["run", "--rm", "-u", "1", "-v", "vol:/v", &busybox, "ls", "/v"]), "sh\n");
+}
+
+/// A FIFO in the place of /etc/passwd locked every `exec` out.
+#[test]
+fn a_container_locks_no_exec_out() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let script = "mkdir -p /etc; rm -f /etc/passwd /etc/group; mkfifo /etc/passwd /etc/group; echo up; exec sleep 1000";
+    sandbox.ok(["run", "-d", "--name", "fifo", &busybox, "sh", "-c", script]);
+    crate::session::until("the FIFO", || sandbox.ok(["logs", "fifo"]).contains("up").then_some(()));
+    assert_eq!(sandbox.ok(["exec", "fifo", "echo", "in"]), "in\n");
+    assert_eq!(sandbox.ok(["exec", "-u", "0:0", "fifo", "echo", "in"]), "in\n");
+    let error = sandbox.fails(125, ["exec", "-u", "web", "fifo", "echo", "in"]);
+    assert!(error.contains("/etc/passwd"), "{error}");
+    sandbox.ok(["rm", "-f", "fifo"]);
+    sandbox.check_clean();
+}
+
+/// With CAP_SYS_ADMIN a fresh tmpfs is without `nodev`; Docker refuses the devices all the same.
+#[test]
+fn a_container_that_mounts_opens_no_device_of_its_own_making() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let script = "mkdir -p /t && mount -t tmpfs none /t || exit 9
+        mknod /t/null c 1 3 && echo x > /t/null || exit 8
+        for d in 'c 1 1' 'c 5 3' 'c 10 200' 'c 10 229' 'c 10 232' 'c 10 237' 'c 4 64' 'b 7 0' 'b 254 0'; do
+            mknod /t/d $d || exit 7; (head -c 1 /t/d || echo x > /t/d) 2>&1; rm /t/d; done";
+    let ended = sandbox.run(["run", "--rm", "--cap-add", "SYS_ADMIN", &busybox, "sh", "-c", script]);
+    if ended.stderr.contains("no cgroup controller for devices") {
+        return println!("skipped: the machine has none, and amphora warns of it");
+    }
+    if !sandbox.is_root() {
+        // In a user namespace no node works, and the kernel lets none be made.
+        return assert!(matches!(ended.code, Some(7 | 8 | 9)), "{ended}");
+    }
+    assert_eq!(ended.stdout.matches("Operation not permitted").count(), 18, "{ended}");
+    sandbox.check_clean();
+}
+
+/// Accepted and ignored, once.
+#[test]
+fn a_wasm_program_in_a_root_file_system_refuses_what_does_not_apply() {
+    let Some((sandbox, [image])) = Sandbox::with(["hello:docker-wasm"]) else { return };
+    for (flag, value) in [("--entrypoint", "/other"), ("-w", "/tmp")] {
+        let error = sandbox.fails(125, ["run", "--rm", flag, value, &image]);
+        assert!(error.contains("Wasm program in a root file system"), "{flag}: {error}");
+    }
+    sandbox.ok(["run", "--rm", &image]);
+}
