@@ -60,6 +60,10 @@ pub(crate) const CASES: &[Case] = &[
     ("programs_are_found_beneath_the_root", programs_are_found_beneath_the_root),
     ("container_dies_with_its_supervisor", container_dies_with_its_supervisor),
     ("many_starts_leave_nothing", many_starts_leave_nothing),
+    (
+        "cve_2019_5736_a_program_that_changes_meanwhile_leads_to_no_file_of_the_host",
+        cve_2019_5736_a_program_that_changes_meanwhile_leads_to_no_file_of_the_host,
+    ),
     ("covers", covers::all),
     ("rootless", rootless::as_ordinary_user),
 ];
@@ -558,31 +562,51 @@ fn join_leads_to_no_file_of_the_host() {
 
 /// A container whose only occupation is to look at everybody that comes, with the right to do more.
 fn cve_2016_9962_who_joins_is_confined_before_it_is_seen() {
+    let seen = seen_while_joined(Box::new(|| watch(|| ())), "/bin/true");
+    assert!(seen.contains("same /bin/busybox"), "nobody was seen: {seen:?}");
+}
+
+/// The program and a link to /proc/self/exe change places all the time: between a check and the exec as well.
+fn cve_2019_5736_a_program_that_changes_meanwhile_leads_to_no_file_of_the_host() {
+    let swap = || {
+        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+        renameat2(AT_FDCWD, "/bin/program", AT_FDCWD, "/bin/link", RenameFlags::RENAME_EXCHANGE).unwrap();
+    };
+    let seen = seen_while_joined(Box::new(move || watch(swap)), "/bin/program");
+    assert!(seen.iter().any(|line| line.contains("memfd")), "the race was not run: {seen:?}");
+}
+
+/// What the first process of a container saw of the others while a program joined it 500 times: never one with other rights or
+/// another root than its own, never one that runs a file of the host.
+fn seen_while_joined(first: Box<dyn FnOnce() -> u8>, program: &str) -> std::collections::BTreeSet<String> {
     let sandbox = Sandbox::new();
+    symlink("/proc/self/exe", sandbox.path("lower/bin/link")).unwrap();
+    fs::write(sandbox.path("lower/bin/program"), "#!/bin/true\n").unwrap();
+    fs::set_permissions(sandbox.path("lower/bin/program"), fs::Permissions::from_mode(0o755)).unwrap();
     let (mut reader, files) = piped();
-    let root = sandbox.root();
-    let mut plan = plan(root, Entry::Call { function: Box::new(watch), keep: Vec::new() });
+    let mut plan = plan(sandbox.root(), Entry::Call { function: first, keep: Vec::new() });
     plan.stdio = files;
     plan.capabilities = plan.capabilities.adjusted(&["SYS_PTRACE".to_owned()], &[]).unwrap();
     plan.seccomp = None;
     let container = spawn(plan).unwrap();
     reader.read_exact(&mut [0; 3]).unwrap();
-    part("@join_often", &as_arguments(container.process));
+    part("@join_often", &[as_arguments(container.process).as_slice(), &[program.to_owned()]].concat());
     container.process.signal(nix::libc::SIGTERM).unwrap();
     let (_, output) = finish(&container, &mut reader);
-    let seen: std::collections::BTreeSet<&str> = output.lines().collect();
+    let seen: std::collections::BTreeSet<String> = output.lines().map(str::to_owned).collect();
     assert!(seen.iter().all(|line| line.starts_with("same ")), "{seen:?}");
     let host = std::env::current_exe().unwrap();
     assert!(!output.contains(host.to_str().unwrap()), "{seen:?}");
-    assert!(seen.contains("same /bin/busybox"), "nobody was seen: {seen:?}");
+    seen
 }
 
 /// Tells, of each process but itself, whether it is in the same mount namespace with the same rights, and its executable.
-fn watch() -> u8 {
+fn watch(between: impl Fn()) -> u8 {
     let own = (fs::read_link("/proc/self/ns/mnt").unwrap(), bounding_set("self"));
     println!("up");
     let mut last = String::new();
     loop {
+        between();
         for pid in fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
             if pid == "1" || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
                 continue;

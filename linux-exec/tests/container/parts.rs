@@ -72,12 +72,14 @@ fn join_links(arguments: &[String]) {
     }
 }
 
+/// Whatever comes of it.
 fn join_often(arguments: &[String]) {
     for _ in 0..500 {
-        let mut plan = join_plan(target(arguments), &["true"], piped().1);
+        let mut plan = join_plan(target(arguments), &[&arguments[2], "x"], piped().1);
         plan.capabilities = plan.capabilities.adjusted(&["SYS_PTRACE".to_owned()], &[]).unwrap();
-        let child = join(plan).unwrap();
-        assert_eq!(reap(&child).unwrap().0, Exit::Code(0));
+        if let Ok(child) = join(plan) {
+            reap(&child).unwrap();
+        }
     }
 }
 
