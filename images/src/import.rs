@@ -74,6 +74,14 @@ pub enum ImportError {
         /// What is wrong, at which offset.
         source: ProgramError,
     },
+    /// Settings for an image that has no place for them.
+    #[error(
+        "{file} is a Wasm program, and its image has no place for settings or a message: give those that `run` takes there"
+    )]
+    Settings {
+        /// As it was given.
+        file: String,
+    },
     /// WebAssembly text that is broken.
     #[error("{file}: {source}")]
     Text {
@@ -96,7 +104,7 @@ pub enum ImportError {
 }
 
 /// Settings of the new image: `--change` of docker import. A Wasm artifact has no place for them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// CMD
     pub cmd: Option<Vec<String>>,
@@ -110,6 +118,8 @@ pub struct Changes {
     pub user: Option<String>,
     /// LABEL
     pub labels: Vec<(String, String)>,
+    /// What the image's history says of the import, besides where it came from.
+    pub message: Option<String>,
 }
 
 impl Changes {
@@ -136,7 +146,11 @@ pub fn import(store: &Store, file: &Path, name: &Reference, changes: &Changes) -
     let shown = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
     let read = |source| ImportError::Read { file: shown.clone(), source };
     let opened = open_seekable(store, file).map_err(read)?;
-    match look(&opened).map_err(read)? {
+    let found = look(&opened).map_err(read)?;
+    if matches!(found, Found::Wasm | Found::Text) && *changes != Changes::default() {
+        return Err(ImportError::Settings { file: shown });
+    }
+    match found {
         Found::Wasm => {
             let bytes = whole(&opened, &shown)?;
             store_wasm(store, &bytes, &shown, file.file_name().and_then(|name| name.to_str()), name)
@@ -271,13 +285,17 @@ fn store_linux(
     let expected = Expected { digest: None, size: None, diff_id: Some(diff_id.clone()) };
     let staged = ingest::stage(store, layer, &expected).map_err(|source| layer_error(shown, source))?;
     let (host, created) = (Platform::host(), clock::now());
+    let mut history = json!({ "created": created, "created_by": format!("amphora import {shown}") });
+    if let Some(message) = &changes.message {
+        history["comment"] = json!(message);
+    }
     let mut config = json!({
         "created": created,
         "architecture": host.architecture,
         "os": host.os,
         "config": changes.config(),
         "rootfs": { "type": "layers", "diff_ids": [diff_id] },
-        "history": [{ "created": created, "created_by": format!("amphora import {shown}") }],
+        "history": [history],
     });
     if let Some(variant) = host.variant {
         config["variant"] = json!(variant);

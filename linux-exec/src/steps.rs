@@ -275,9 +275,7 @@ impl<'a> Step<'a> {
                 "the id is not mapped in this user namespace: give this user a range in /etc/subuid and /etc/subgid, \
                  or use a lower id"
             }
-            (_, Errno::MFILE) => {
-                "the limit on open files is too low for a start: see `--ulimit nofile`, or `ulimit -n`"
-            }
+            (_, Errno::MFILE) => "the limit on open files (nofile) is too low for a start",
             (Self::Groups(_), Errno::PERM) => "without newgidmap a user namespace cannot change its groups",
             (Self::Seccomp(_), Errno::INVAL) => "this kernel needs CONFIG_SECCOMP_FILTER",
             (Self::Seccomp(_), Errno::ACCESS) => "without no_new_privs this needs CAP_SYS_ADMIN",

@@ -4,10 +4,8 @@
 //! Whether a limit can be enforced for the kind of image at hand is not decided here, but where the target is chosen.
 
 use crate::quantity;
+use linux_exec::cgroup::LEAST_MEMORY_BYTES;
 use serde::{Deserialize, Serialize};
-
-/// The least that `-m` may say: below it no container starts. Docker's figure.
-pub(crate) const MINIMUM_MEMORY_BYTES: u64 = 6 << 20;
 
 /// `None` is unlimited in every field.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +104,7 @@ pub(crate) fn parse_memory(text: &str) -> Result<Option<u64>, LimitError> {
     const FLAG: &str = "--memory";
     match quantity::parse_bytes(text).map_err(|expected| invalid(FLAG, text, expected))? {
         0 => Ok(None),
-        bytes if bytes < MINIMUM_MEMORY_BYTES => {
+        bytes if bytes < LEAST_MEMORY_BYTES => {
             Err(LimitError::BelowMinimum { flag: FLAG, found: text.to_owned(), minimum: "6m (6291456 bytes)" })
         }
         bytes => Ok(Some(bytes)),
@@ -320,7 +318,7 @@ mod tests {
     #[test]
     fn memory_is_read_and_has_a_minimum() {
         assert_eq!(parse_memory("128m"), Ok(Some(128 << 20)));
-        assert_eq!(parse_memory("6m"), Ok(Some(MINIMUM_MEMORY_BYTES)));
+        assert_eq!(parse_memory("6m"), Ok(Some(LEAST_MEMORY_BYTES)));
         assert_eq!(parse_memory("0"), Ok(None));
         let message = parse_memory("1k").unwrap_err().to_string();
         assert_eq!(message, "invalid value `1k` for --memory: the minimum is 6m (6291456 bytes)");

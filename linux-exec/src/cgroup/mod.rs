@@ -19,6 +19,8 @@ mod v1;
 mod v2;
 mod values;
 
+pub use values::LEAST_MEMORY_BYTES;
+
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
@@ -139,10 +141,10 @@ impl Controller {
     /// The flag among `wanted` that needs this controller, if any.
     fn flag(self, wanted: &Resources) -> Option<&'static str> {
         match self {
-            Self::Memory => wanted.memory_bytes.map(|_| "--memory"),
-            Self::Cpu => wanted.cpu_millis.map(|_| "--cpus").or(wanted.cpu_shares.map(|_| "--cpu-shares")),
-            Self::Cpuset => wanted.cpuset_cpus.as_ref().map(|_| "--cpuset-cpus"),
-            Self::Pids => wanted.pids.map(|_| "--pids-limit"),
+            Self::Memory => wanted.memory_bytes.map(|_| "the memory limit"),
+            Self::Cpu => wanted.cpu_millis.map(|_| "the CPU limit").or(wanted.cpu_shares.map(|_| "the CPU shares")),
+            Self::Cpuset => wanted.cpuset_cpus.as_ref().map(|_| "the list of CPUs"),
+            Self::Pids => wanted.pids.map(|_| "the limit of processes"),
             Self::Devices => None,
         }
     }
@@ -271,8 +273,8 @@ impl Cgroups {
     }
 }
 
-const NO_SWAP_ACCOUNTING: &str = "--memory-swap cannot be enforced: this kernel does not account swap; \
-    start it with swapaccount=1, or leave the flag out";
+const NO_SWAP_ACCOUNTING: &str = "the limit of memory and swap cannot be enforced: this kernel does not account swap; \
+    start it with swapaccount=1, or do without";
 
 impl Cgroup {
     /// v2: the directory for CLONE_INTO_CGROUP. None on v1, where the child writes to [`Self::join_files`] instead.

@@ -151,7 +151,9 @@ fn ids_and_values_are_checked_before_anything_is_made() {
         assert!(cgroups.open(id).is_none(), "{id:?}");
     }
     let small = Resources { memory_bytes: Some(1000), ..Resources::default() };
-    assert!(cgroups.create("test-small", &small).is_err_and(|error| error.to_string().starts_with("--memory 1000")));
+    assert!(
+        cgroups.create("test-small", &small).is_err_and(|error| error.to_string().starts_with("the memory limit 1000"))
+    );
     assert!(cgroups.open("test-small").is_none());
 }
 
@@ -171,6 +173,6 @@ fn absent_cpu_is_named() {
         return println!("skipped: {sentence}");
     }
     let error = cgroups.create("test-cpus", &wanted).err().map(|error| error.to_string()).unwrap_or_default();
-    assert!(error.starts_with("--cpuset-cpus 0,4000: expected CPUs out of"), "{error}");
+    assert!(error.starts_with("the list of CPUs 0,4000: expected CPUs out of"), "{error}");
     assert!(cgroups.open("test-cpus").is_none(), "what was made is taken back");
 }

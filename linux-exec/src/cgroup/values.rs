@@ -5,8 +5,9 @@ use super::{CgroupError, Resources};
 /// The kernel's default, in microseconds.
 pub(super) const CPU_PERIOD_USEC: u64 = 100_000;
 
-/// Less does not hold a program's first pages and its kernel stack.
-const LEAST_MEMORY_BYTES: u64 = 512 * 1024;
+/// The least memory that a container may be limited to. Docker's figure: less does not hold a program, its pages of the page
+/// cache and what the kernel keeps for it.
+pub const LEAST_MEMORY_BYTES: u64 = 6 << 20;
 /// The kernel refuses a quota under one millisecond per period.
 const LEAST_CPU_MILLIS: u64 = 10;
 const LEAST_SHARES: u64 = 2;
@@ -15,23 +16,25 @@ const MOST_SHARES: u64 = 262_144;
 /// Refuses what the kernel would refuse, or round to something else.
 pub(super) fn check(wanted: &Resources) -> Result<(), CgroupError> {
     check_memory(wanted)?;
-    at_least("--cpus", wanted.cpu_millis, LEAST_CPU_MILLIS, "at least 0.01 (10 thousandths of a CPU)")?;
+    at_least("the CPU limit", wanted.cpu_millis, LEAST_CPU_MILLIS, "at least 0.01 (10 thousandths of a CPU)")?;
     let shares = "a number from 2 to 262144";
-    at_least("--cpu-shares", wanted.cpu_shares, LEAST_SHARES, shares)?;
+    at_least("the CPU shares", wanted.cpu_shares, LEAST_SHARES, shares)?;
     if let Some(found) = wanted.cpu_shares.filter(|found| *found > MOST_SHARES) {
-        return Err(refused("--cpu-shares", &found, shares));
+        return Err(refused("the CPU shares", &found, shares));
     }
-    at_least("--pids-limit", wanted.pids, 1, "at least 1")?;
+    at_least("the limit of processes", wanted.pids, 1, "at least 1")?;
     wanted.cpuset_cpus.as_deref().map_or(Ok(()), |list| CpuList::parse(list).map(drop))
 }
 
 fn check_memory(wanted: &Resources) -> Result<(), CgroupError> {
-    at_least("--memory", wanted.memory_bytes, LEAST_MEMORY_BYTES, "at least 512k (524288 bytes)")?;
+    at_least("the memory limit", wanted.memory_bytes, LEAST_MEMORY_BYTES, "at least 6m (6291456 bytes)")?;
     match (wanted.memory_bytes, wanted.memory_swap_bytes) {
-        (None, Some(found)) if found != u64::MAX => Err(refused("--memory-swap", &found, "--memory beside it")),
+        (None, Some(found)) if found != u64::MAX => {
+            Err(refused("the limit of memory and swap", &found, "the memory limit beside it"))
+        }
         (Some(memory), Some(found)) if found < memory => {
             let expected = format!("at least the memory limit ({memory} bytes): it is memory and swap together");
-            Err(refused("--memory-swap", &found, &expected))
+            Err(refused("the limit of memory and swap", &found, &expected))
         }
         _ => Ok(()),
     }
@@ -71,7 +74,7 @@ pub(super) fn check_cpus(wanted: &str, available: &str) -> Result<(), CgroupErro
     if list.ranges.iter().all(contained) {
         return Ok(());
     }
-    Err(refused("--cpuset-cpus", wanted, &format!("CPUs out of {available}, which are the ones here")))
+    Err(refused("the list of CPUs", wanted, &format!("CPUs out of {available}, which are the ones here")))
 }
 
 /// CPU numbers such as `0-1,3`; cpuset(7), list format.
@@ -83,7 +86,7 @@ struct CpuList {
 impl CpuList {
     fn parse(text: &str) -> Result<Self, CgroupError> {
         let ranges: Option<Vec<_>> = text.trim().split(',').map(Self::parse_range).collect();
-        let mut ranges = ranges.ok_or_else(|| refused("--cpuset-cpus", text, "a list such as 0-1,3"))?;
+        let mut ranges = ranges.ok_or_else(|| refused("the list of CPUs", text, "a list such as 0-1,3"))?;
         ranges.sort_unstable();
         Ok(Self { ranges })
     }
@@ -144,23 +147,26 @@ mod tests {
         let none = Resources::default;
         let list = |text: &str| Some(text.to_owned());
         for (wanted, words) in [
-            (Resources { memory_bytes: Some(1024), ..none() }, "--memory 1024: expected at least 512k"),
-            (Resources { memory_swap_bytes: Some(9), ..none() }, "--memory-swap 9: expected --memory"),
+            (Resources { memory_bytes: Some(1024), ..none() }, "the memory limit 1024: expected at least 6m"),
             (
-                Resources { memory_bytes: Some(1 << 20), memory_swap_bytes: Some(5), ..none() },
-                "--memory-swap 5: expected at least the memory limit (1048576 bytes)",
+                Resources { memory_swap_bytes: Some(9), ..none() },
+                "the limit of memory and swap 9: expected the memory limit",
             ),
-            (Resources { cpu_millis: Some(9), ..none() }, "--cpus 9: expected at least 0.01"),
-            (Resources { cpu_shares: Some(1), ..none() }, "--cpu-shares 1: expected"),
-            (Resources { cpu_shares: Some(262_145), ..none() }, "--cpu-shares 262145: expected"),
-            (Resources { pids: Some(0), ..none() }, "--pids-limit 0: expected at least 1"),
-            (Resources { cpuset_cpus: list("x"), ..none() }, "--cpuset-cpus x: expected a list"),
+            (
+                Resources { memory_bytes: Some(8 << 20), memory_swap_bytes: Some(5), ..none() },
+                "the limit of memory and swap 5: expected at least the memory limit (8388608 bytes)",
+            ),
+            (Resources { cpu_millis: Some(9), ..none() }, "the CPU limit 9: expected at least 0.01"),
+            (Resources { cpu_shares: Some(1), ..none() }, "the CPU shares 1: expected"),
+            (Resources { cpu_shares: Some(262_145), ..none() }, "the CPU shares 262145: expected"),
+            (Resources { pids: Some(0), ..none() }, "the limit of processes 0: expected at least 1"),
+            (Resources { cpuset_cpus: list("x"), ..none() }, "the list of CPUs x: expected a list"),
         ] {
             let error = check(&wanted).unwrap_err().to_string();
             assert!(error.starts_with(words), "{error}");
         }
         let fine = Resources {
-            memory_bytes: Some(1 << 20),
+            memory_bytes: Some(LEAST_MEMORY_BYTES),
             memory_swap_bytes: Some(u64::MAX),
             cpu_millis: Some(10),
             cpu_shares: Some(2),

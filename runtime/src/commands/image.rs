@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use images::{
     Image, Reference, Selection,
     archive::{self, Loaded},
-    import,
+    import::{self, Changes},
     platform::{Platform, Prefer},
     registry::{self, RegistryOptions},
 };
@@ -150,7 +150,7 @@ pub(crate) fn load(host: &Host, args: &LoadArgs) -> Result<u8> {
 /// `amphora import`.
 pub(crate) fn import(host: &Host, args: &ImportArgs) -> Result<u8> {
     let name: Reference = args.name.parse()?;
-    let changes = changes::parse(&args.change)?;
+    let changes = Changes { message: args.message.clone(), ..changes::parse(&args.change)? };
     let image = import::import(&host.store, &args.file, &name, &changes)?;
     prepare(host, &image)?;
     output::say(image.digest.as_ref())?;

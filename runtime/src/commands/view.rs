@@ -218,6 +218,7 @@ pub(crate) fn image_details(image: &Image) -> Value {
         "Id": image.digest.to_string(),
         "RepoTags": image.reference.as_ref().map(|r| r.familiar()).into_iter().collect::<Vec<_>>(),
         "Created": image.created,
+        "Comment": comment(image),
         "Kind": image.classification.class.kind(),
         "Rule": image.classification.rule,
         "Os": image.config.os().to_string(),
@@ -227,6 +228,12 @@ pub(crate) fn image_details(image: &Image) -> Value {
         "RootFS": { "Layers": image.config.rootfs().diff_ids() },
         "Labels": config.and_then(|c| c.labels().clone()),
     })
+}
+
+/// What was said of the image when it was made.
+fn comment(image: &Image) -> &str {
+    let last = image.config.history().as_ref().and_then(|history| history.last());
+    last.and_then(|entry| entry.comment().as_deref()).unwrap_or_default()
 }
 
 fn shortened(text: &str, length: usize, whole: bool) -> &str {

@@ -349,3 +349,42 @@ fn processor_time_that_the_compiler_used_is_not_the_programs() {
         sandbox.ok(["rm", "brief"]);
     }
 }
+
+#[test]
+fn what_import_is_asked_to_set_is_set_or_refused() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let archive = sandbox.work().join("root.tar");
+    fs::create_dir(sandbox.work().join("root")).expect("a folder");
+    let packed = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(sandbox.work()).arg("root").status();
+    assert!(packed.expect("tar").success());
+    sandbox.ok(["import", "-m", "why it is here", "root.tar", "made:1"]);
+    assert_eq!(sandbox.ok(["image", "inspect", "--format", "{{.Comment}}", "made:1"]), "why it is here\n");
+    sandbox.file("a.wat", "(module (memory (export \"memory\") 1) (func (export \"_start\")))");
+    for flags in [&["-m", "why"][..], &["-c", "ENV A=b"]] {
+        let words: Vec<&str> = ["import"].iter().chain(flags).chain(&["a.wat", "made:2"]).copied().collect();
+        assert!(sandbox.fails(125, &words).contains("no place"), "{flags:?}");
+    }
+}
+
+#[test]
+fn a_thread_that_a_limit_withholds_from_the_engine_is_a_sentence_and_no_panic() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    if !sandbox.can_limit(&["--pids-limit", "7"]) {
+        return;
+    }
+    for tag in ["wasm", "component"] {
+        let cat = sandbox.pull(&format!("cat:{tag}"));
+        // Compiled with as many threads as it takes.
+        sandbox.ok(["run", "--rm", &cat]);
+        let mut command = sandbox.command(["run", "--name", "brief", "-i", "--pids-limit", "1", &cat]);
+        command.stdin(Stdio::piped());
+        let mut session = Session::start(command);
+        session.feed(b"x");
+        let ended = session.wait();
+        assert!(ended.stderr.starts_with("amphora: ") && ended.stderr.contains("thread"), "{tag}: {ended}");
+        assert!(!ended.stderr.contains("panicked"), "{tag}: {ended}");
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(125), 1), "{tag}: {ended}");
+        assert_eq!(sandbox.inspect("brief", ".State.LimitHit"), "pids", "{tag}");
+        sandbox.ok(["rm", "brief"]);
+    }
+}
