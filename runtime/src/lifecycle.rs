@@ -368,7 +368,7 @@ fn settle(host: &Host, container: &Container, ended: Result<&Ended, &anyhow::Err
     let settled = match container.spec.auto_remove {
         true => persistently(|| match container.lock_if_there()? {
             Some(_lock) => host.containers.delete(container),
-            None => Ok(()),
+            None => container.forget_running(),
         })
         .with_context(|| format!("container {name} has ended and cannot be removed (amphora system prune does)")),
         false => persistently(|| container.write_ended(&ended))

@@ -48,13 +48,17 @@ pub(crate) enum Wiring {
     Nowhere,
 }
 
-/// The side that stays with us until the container has been started.
+/// The side that stays with us until the container has been started. All that copying needs is here already: once the
+/// program has begun, nothing should fail any more.
 pub(crate) struct Pending {
     attached: bool,
     interactive: bool,
     log: Option<Arc<Mutex<LogWriter>>>,
-    outputs: Vec<(OwnedFd, Stream)>,
+    outputs: Vec<(OwnedFd, Sink)>,
     input: Option<OwnedFd>,
+    screen: Option<(Option<File>, Sink)>,
+    /// A pipe whose writing end is closed when the program has ended.
+    ended: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// Copying threads, each of which gives what it could not do, and the terminal's state.
@@ -87,14 +91,21 @@ pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring, root: bool) -> Result<(St
     }
     let log = log.map(|path| LogWriter::open(path.clone()).with_context(|| format!("cannot open {}", path.display())));
     let log = log.transpose()?.map(|log| Arc::new(Mutex::new(log)));
-    let mut pending = Pending { attached, interactive, log, outputs: Vec::new(), input: None };
-    if spec.terminal {
-        let size = attached.then(terminal::size).flatten();
-        return Ok((Stdio::Terminal { size }, pending));
+    let (outputs, input, screen, ended) = (Vec::new(), None, None, None);
+    let mut pending = Pending { attached, interactive, log, outputs, input, screen, ended };
+    let stdio = if spec.terminal {
+        let keyboard = interactive.then(|| duplicate(io::stdin().as_fd())).transpose()?.map(File::from);
+        pending.screen = Some((keyboard, pending.sink(Stream::Stdout)?));
+        Stdio::Terminal { size: attached.then(terminal::size).flatten() }
+    } else {
+        let stdin = pending.stdin(root)?;
+        let [stdout, stderr] = pending.outputs(root)?;
+        Stdio::Files([stdin, stdout, stderr])
+    };
+    if pending.screen.is_some() || !pending.outputs.is_empty() {
+        pending.ended = Some(pipe()?);
     }
-    let stdin = pending.stdin(root)?;
-    let [stdout, stderr] = pending.outputs(root)?;
-    Ok((Stdio::Files([stdin, stdout, stderr]), pending))
+    Ok((stdio, pending))
 }
 
 /// Whether a `--user` is root, by one of its usual names.
@@ -178,8 +189,17 @@ impl Pending {
 
     fn copied(&mut self, stream: Stream) -> Result<OwnedFd> {
         let (reader, writer) = pipe()?;
-        self.outputs.push((reader, stream));
+        self.outputs.push((reader, self.sink(stream)?));
         Ok(writer)
+    }
+
+    /// Where the copies of a stream go.
+    fn sink(&self, stream: Stream) -> Result<Sink> {
+        let own = match stream {
+            Stream::Stdout => self.attached.then(|| duplicate(io::stdout().as_fd())),
+            Stream::Stderr => self.attached.then(|| duplicate(io::stderr().as_fd())),
+        };
+        Ok(Sink { stream, to: own.transpose()?.map(File::from), log: self.log.clone(), problem: None })
     }
 
     /// Gives the pipes that were made here to the program's user, who may open them by their names in /dev.
@@ -196,24 +216,18 @@ impl Pending {
     /// Begins to copy, once the container runs. `terminal` is the master of its pty, if it has one.
     pub(crate) fn copy(self, terminal: Option<OwnedFd>) -> Result<Copying> {
         let mut copying = Copying { outputs: Vec::new(), program: None, terminal: Weak::new(), _raw: None };
-        if terminal.is_none() && self.outputs.is_empty() && self.input.is_none() {
-            return Ok(copying);
-        }
-        let (ended, program) = pipe()?;
-        let ended = Arc::new(ended);
-        copying.program = Some(program);
-        for (pipe, stream) in self.outputs {
-            let sink = Sink::new(stream, self.attached, self.log.clone())?;
-            let ended = Arc::clone(&ended);
-            copying.outputs.push(start("output", move || copy_out(&File::from(pipe), ended.as_fd(), sink))?);
-        }
         if let Some(input) = self.input {
             // Not waited for: it may wait for a key that is never pressed.
             start("input", move || copy_in(&File::from(input)))?;
         }
-        if let Some(master) = terminal {
-            let sink = Sink::new(Stream::Stdout, self.attached, self.log)?;
-            let keyboard = self.interactive.then(|| duplicate(io::stdin().as_fd())).transpose()?.map(File::from);
+        let Some((ended, program)) = self.ended else { return Ok(copying) };
+        let ended = Arc::new(ended);
+        copying.program = Some(program);
+        for (pipe, sink) in self.outputs {
+            let ended = Arc::clone(&ended);
+            copying.outputs.push(start("output", move || copy_out(&File::from(pipe), ended.as_fd(), sink))?);
+        }
+        if let (Some(master), Some((keyboard, sink))) = (terminal, self.screen) {
             copying._raw = self.interactive.then(RawMode::enter).flatten();
             let screen = Screen::new(master.into(), keyboard)?;
             copying.terminal = screen.master();
@@ -254,14 +268,6 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    fn new(stream: Stream, attached: bool, log: Option<Arc<Mutex<LogWriter>>>) -> Result<Self> {
-        let own = match stream {
-            Stream::Stdout => attached.then(|| duplicate(io::stdout().as_fd())),
-            Stream::Stderr => attached.then(|| duplicate(io::stderr().as_fd())),
-        };
-        Ok(Self { stream, to: own.transpose()?.map(File::from), log, problem: None })
-    }
-
     /// Takes what was read; false if nobody is there any more who wants it.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> bool {
         if let Some(Ok(mut log)) = self.log.as_ref().map(|log| log.lock())

@@ -98,7 +98,7 @@ fn spec(host: &Host, args: &ContainerArgs, image: &Image, target: &Target) -> Re
 fn free_name(host: &Host, id: &str) -> Result<String> {
     for _ in 0..4 {
         let name = names::random_name()?;
-        if !host.containers.has_name(&name) {
+        if !host.containers.has_name(&name)? {
             return Ok(name);
         }
     }

@@ -8,10 +8,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::fcntl::{Flock, FlockArg};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
-/// The lock of one folder; released when dropped.
-pub(crate) type Lock = Flock<OwnedFd>;
+/// The lock of one folder or file, which ends when it is closed.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "it is held")] OwnedFd);
 
 /// Makes a folder that may exist, with those above it; for its owner only, as records tell what a container's environment
 /// is.
@@ -60,20 +64,32 @@ pub(super) fn remove_folder(dir: &Path) -> Result<()> {
     }
 }
 
-/// The lock of a folder; None: it is gone, or somebody else has the lock.
-pub(super) fn try_lock(dir: &Path) -> Result<Option<Lock>> {
-    lock_dir(dir, FlockArg::LockExclusiveNonblock)
+/// The lock; None: there is no such file or folder, or somebody else has the lock.
+pub(super) fn try_lock(path: &Path) -> Result<Option<Lock>> {
+    lock(path, FlockOperation::NonBlockingLockExclusive)
 }
 
-/// None: the folder is gone, or (non-blocking) somebody else has the lock.
-pub(super) fn lock_dir(dir: &Path, how: FlockArg) -> Result<Option<Lock>> {
-    let file = match fs::File::open(dir) {
+/// Waits for the lock; None: there is no such folder.
+pub(super) fn lock_alone(dir: &Path) -> Result<Option<Lock>> {
+    lock(dir, FlockOperation::LockExclusive)
+}
+
+/// The same for as many as ask for it so.
+pub(super) fn lock_together(dir: &Path) -> Result<Option<Lock>> {
+    lock(dir, FlockOperation::LockShared)
+}
+
+fn lock(path: &Path, how: FlockOperation) -> Result<Option<Lock>> {
+    let file = match fs::File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        other => other.with_context(|| format!("cannot open {}", dir.display()))?,
+        other => OwnedFd::from(other.with_context(|| format!("cannot open {}", path.display()))?),
     };
-    match Flock::lock(OwnedFd::from(file), how) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, errno)) => Err(io::Error::from(errno)).with_context(|| format!("cannot lock {}", dir.display())),
+    loop {
+        match flock(&file, how) {
+            Ok(()) => return Ok(Some(Lock(file))),
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+        }
     }
 }

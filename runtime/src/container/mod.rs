@@ -32,14 +32,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::FlockArg;
 
 pub(crate) use files::Lock;
 pub(crate) use record::{Ended, FORMAT, LimitHit, RunFound, RunRecord, Running, first_format};
 pub(crate) use unreadable::Unreadable;
 
 use crate::{names, spec::RunSpec, volumes::Volumes};
-use files::{folder_entries, is_there, lock_dir, make_private_folder, remove_folder, remove_if, try_lock};
+use files::{folder_entries, is_there, lock_alone, make_private_folder, remove_folder, remove_if, try_lock};
 use record::{is_half_written, read_json, write_json};
 use shelf::Shelf;
 
@@ -165,8 +164,8 @@ impl Containers {
     }
 
     /// Whether a container has this name.
-    pub(crate) fn has_name(&self, name: &str) -> bool {
-        self.shelves().iter().any(|shelf| shelf.owner(name).is_some())
+    pub(crate) fn has_name(&self, name: &str) -> Result<bool> {
+        Ok(self.passing.owner(name)?.or(self.kept.owner(name)?).is_some())
     }
 
     /// Finds a container by name, id, or unique prefix of an id.
@@ -174,7 +173,8 @@ impl Containers {
     /// # Errors
     /// A [`FindError`], or what kept the records from being looked at.
     pub(crate) fn find(&self, wanted: &str) -> Result<Container> {
-        for id in self.shelves().iter().filter_map(|shelf| shelf.owner(wanted)) {
+        for shelf in self.shelves() {
+            let Some(id) = shelf.owner(wanted)? else { continue };
             if let Some(container) = self.load_or_name(&id)? {
                 return Ok(container);
             }
@@ -353,7 +353,7 @@ impl Container {
     fn make_folder(&self, shelf: &Shelf) -> Result<Lock> {
         let _making = shelf.making()?;
         fs::create_dir(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
-        let lock = lock_dir(&self.dir, FlockArg::LockExclusive).inspect_err(|_| self.unmake_folder())?;
+        let lock = lock_alone(&self.dir).inspect_err(|_| self.unmake_folder())?;
         lock.with_context(|| format!("{} was removed as soon as it was made", self.dir.display()))
     }
 
@@ -370,7 +370,7 @@ impl Container {
 
     /// The same; None if the container is gone.
     pub(crate) fn lock_if_there(&self) -> Result<Option<Lock>> {
-        let Some(lock) = lock_dir(&self.dir, FlockArg::LockExclusive)? else { return Ok(None) };
+        let Some(lock) = lock_alone(&self.dir)? else { return Ok(None) };
         Ok(self.exists()?.then_some(lock))
     }
 
@@ -440,7 +440,8 @@ impl Container {
         self.forget_running()
     }
 
-    fn forget_running(&self) -> Result<()> {
+    /// Removes the record of its run.
+    pub(crate) fn forget_running(&self) -> Result<()> {
         match fs::remove_file(&self.running) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", self.running.display()))
@@ -453,7 +454,14 @@ impl Container {
 /// Two commands that claim a name on different shelves may both find it taken, but never both get it.
 fn claim_name(spec: &RunSpec, shelf: &Shelf, other: &Shelf) -> Result<()> {
     let owner = match shelf.claim_name(spec)? {
-        None => other.living_owner(&spec.name)?.inspect(|_| _ = shelf.drop_name(spec)),
+        None => {
+            let other = other.living_owner(&spec.name);
+            if !matches!(other, Ok(None)) {
+                // What cannot be given back leads to no container, and is recognised by that.
+                let _ = shelf.drop_name(spec);
+            }
+            other?
+        }
         taken => taken,
     };
     let Some(owner) = owner else { return Ok(()) };

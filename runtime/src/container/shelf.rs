@@ -3,14 +3,15 @@
 
 use std::{
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
-use nix::fcntl::FlockArg;
 
-use super::files::{Lock, folder_entries, is_there, lock_dir, make_private_folder, remove_if, try_lock};
+use super::files::{
+    Lock, folder_entries, is_there, lock_alone, lock_together, make_private_folder, remove_if, try_lock,
+};
 use crate::spec::RunSpec;
 
 /// One shelf.
@@ -33,12 +34,12 @@ impl Shelf {
 
     /// Held while a folder is made and not yet locked, by as many as make one.
     pub(super) fn making(&self) -> Result<Option<Lock>> {
-        lock_dir(&self.containers, FlockArg::LockShared)
+        lock_together(&self.containers)
     }
 
     /// Held while a folder without a spec is judged: nobody is just about to lock it.
     pub(super) fn nobody_makes(&self) -> Result<Option<Lock>> {
-        lock_dir(&self.containers, FlockArg::LockExclusive)
+        lock_alone(&self.containers)
     }
 
     /// Where a container's records are.
@@ -53,9 +54,16 @@ impl Shelf {
     }
 
     /// The id that a name leads to, whether or not there is such a container.
-    pub(super) fn owner(&self, name: &str) -> Option<String> {
-        let id = fs::read_link(self.names.join(name)).ok()?;
-        (!name.is_empty() && !name.contains('/')).then(|| id.to_string_lossy().into_owned())
+    pub(super) fn owner(&self, name: &str) -> Result<Option<String>> {
+        if name.is_empty() || name.contains('/') {
+            return Ok(None);
+        }
+        let link = self.names.join(name);
+        match fs::read_link(&link) {
+            Ok(id) => Ok(Some(id.to_string_lossy().into_owned())),
+            Err(error) if is_no_name(&error) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", link.display())),
+        }
     }
 
     /// Claims a name for a container whose folder is there and locked. A link to no folder, or to one that nobody holds
@@ -65,8 +73,8 @@ impl Shelf {
         if self.link_name(spec)? {
             return Ok(None);
         }
-        let _one_at_a_time = lock_dir(&self.names, FlockArg::LockExclusive)?;
-        let owner = self.owner(&spec.name).unwrap_or_default();
+        let _one_at_a_time = lock_alone(&self.names)?;
+        let owner = self.owner(&spec.name)?.unwrap_or_default();
         if self.is_dead(&owner)? {
             // Gone already is fine: then the link is free, or somebody else's.
             let _ = fs::remove_file(self.names.join(&spec.name));
@@ -79,7 +87,7 @@ impl Shelf {
 
     /// The living container that has a name.
     pub(super) fn living_owner(&self, name: &str) -> Result<Option<String>> {
-        let Some(owner) = self.owner(name) else { return Ok(None) };
+        let Some(owner) = self.owner(name)? else { return Ok(None) };
         Ok((!self.is_dead(&owner)?).then_some(owner))
     }
 
@@ -95,7 +103,7 @@ impl Shelf {
 
     /// Gives a name back, if it is this container's.
     pub(super) fn drop_name(&self, spec: &RunSpec) -> Result<()> {
-        let is_ours = self.owner(&spec.name).is_some_and(|owner| owner == spec.id);
+        let is_ours = self.owner(&spec.name)?.is_some_and(|owner| owner == spec.id);
         remove_if(is_ours, &self.names.join(&spec.name))
     }
 
@@ -126,4 +134,9 @@ impl Shelf {
         }
         Ok(())
     }
+}
+
+/// Whether reading a link failed because there is none of that name, and not for another reason.
+fn is_no_name(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::InvalidFilename)
 }
