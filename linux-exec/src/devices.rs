@@ -10,15 +10,19 @@
 
 use crate::{detached, spawn::SpawnError, sys};
 use rustix::{
-    fd::{AsFd, OwnedFd},
+    fd::{AsFd, AsRawFd, OwnedFd},
     fs::{
         AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, major, makedev, minor, mkdirat, mknodat,
         openat, statat,
     },
     io::{Errno, Result},
     mount::{MountAttrFlags, OpenTreeFlags, open_tree},
+    process::geteuid,
 };
-use std::ffi::{CStr, CString};
+use std::{
+    ffi::{CStr, CString},
+    io,
+};
 
 /// Every container's devices: name, major and minor number (Documentation/admin-guide/devices.txt).
 pub(crate) const DEVICES: [(&CStr, u32, u32); 6] =
@@ -134,6 +138,26 @@ fn bind((name, wanted_major, wanted_minor): (&CStr, u32, u32)) -> std::result::R
         )));
     }
     read_only_copy(&file).map_err(error)
+}
+
+/// The null device, for a program's standard streams: it can be read and written, and neither its mode, owner nor times be
+/// changed through the descriptor, as that is of a read-only mount.
+///
+/// An ordinary user, who can mount nothing, can change nothing of the host's device either: he gets that one.
+///
+/// # Errors
+/// There is no null device at /dev/null.
+pub fn open_null() -> io::Result<OwnedFd> {
+    let path = match bind(DEVICES[0]) {
+        Ok(mount) => return open_both(&format!("/proc/self/fd/{}", mount.as_raw_fd())),
+        Err(_) if !geteuid().is_root() => "/dev/null",
+        Err(error) => return Err(io::Error::other(error)),
+    };
+    open_both(path)
+}
+
+fn open_both(path: &str) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())?)
 }
 
 /// A device that this user cannot bind is left out.

@@ -9,7 +9,7 @@ pub mod cgroup;
 mod child;
 mod credentials;
 mod detached;
-mod devices;
+pub mod devices;
 pub mod exec;
 mod launcher;
 mod mounts;

@@ -1,7 +1,8 @@
 //! A container's standard streams: which of the caller's descriptors it gets, and what is copied instead.
 //!
 //! A program gets pipes, or its pty. A descriptor of the caller is handed on only if nothing of the host can be reached
-//! through it: an unnamed pipe, a socket, or /dev/null. Files, directories, terminals, named pipes and other devices stay
+//! through it: an unnamed pipe or a socket. In place of /dev/null it gets another descriptor of that, through which the mode of
+//! the host's device cannot be changed. Files, directories, terminals, named pipes and other devices stay
 //! with us: a program that had them could overwrite the input, change the mode and owner of the output, read what is typed
 //! besides, or walk the host from a directory. What they hold is copied through pipes, by threads of the supervisor, so that
 //! a reader who stalls holds up no time limit.
@@ -9,7 +10,7 @@
 //! A reader who goes away takes the pipe with him: the program gets EPIPE as it would without us, or its terminal hangs up.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, ErrorKind, IsTerminal, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
@@ -18,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use linux_exec::{plan::Stdio, users::User};
+use linux_exec::{devices::open_null, plan::Stdio, users::User};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -57,6 +58,7 @@ pub(crate) struct Pending {
     outputs: Vec<(OwnedFd, Sink)>,
     input: Option<OwnedFd>,
     screen: Option<(Option<File>, Sink)>,
+    null: Option<OwnedFd>,
     /// A pipe whose writing end is closed when the program has ended.
     ended: Option<(OwnedFd, OwnedFd)>,
 }
@@ -91,8 +93,8 @@ pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring, root: bool) -> Result<(St
     }
     let log = log.map(|path| LogWriter::open(path.clone()).with_context(|| format!("cannot open {}", path.display())));
     let log = log.transpose()?.map(|log| Arc::new(Mutex::new(log)));
-    let (outputs, input, screen, ended) = (Vec::new(), None, None, None);
-    let mut pending = Pending { attached, interactive, log, outputs, input, screen, ended };
+    let (outputs, input, screen, null, ended) = (Vec::new(), None, None, None, None);
+    let mut pending = Pending { attached, interactive, log, outputs, input, screen, null, ended };
     let stdio = if spec.terminal {
         let keyboard = interactive.then(|| duplicate(io::stdin().as_fd())).transpose()?.map(File::from);
         pending.screen = Some((keyboard, pending.sink(Stream::Stdout)?));
@@ -115,8 +117,7 @@ pub(crate) fn is_root(user: &str) -> bool {
 
 /// Nothing to read, and nobody who listens.
 pub(crate) fn nowhere() -> Result<OwnedFd> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null").context("cannot open /dev/null")?;
-    Ok(null.into())
+    open_null().context("cannot open /dev/null")
 }
 
 /// Makes the streams of a process that stays in the background lead nowhere.
@@ -127,17 +128,27 @@ pub(crate) fn detach(null: &OwnedFd) {
     let _ = nix::unistd::dup2_stderr(null);
 }
 
-/// Whether a descriptor of ours may be the program's.
-fn may_be_passed_on(fd: BorrowedFd<'_>, root: bool) -> Result<bool> {
+/// What a descriptor of ours is to a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Own {
+    /// Nothing of the host is reached through it.
+    Harmless,
+    /// The null device.
+    Null,
+    /// Everything else.
+    Hosts,
+}
+
+fn look_at(fd: BorrowedFd<'_>, root: bool) -> Result<Own> {
     let file_system = fstatfs(fd).context("cannot look at a stream")?.filesystem_type();
     if UNNAMED.contains(&file_system) {
         // Another user could not open it by the name /dev/stdout, as many images do: it is ours, not his.
-        return Ok(root);
+        return Ok(if root { Own::Harmless } else { Own::Hosts });
     }
     let found = fstat(fd).context("cannot look at a stream")?;
     let is_device = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
     let number = (nix::sys::stat::major(found.st_rdev), nix::sys::stat::minor(found.st_rdev));
-    Ok(is_device && number == NULL_DEVICE)
+    Ok(if is_device && number == NULL_DEVICE { Own::Null } else { Own::Hosts })
 }
 
 /// Whether both lead to the same file, so that the order of what is written can be kept.
@@ -158,33 +169,47 @@ impl Pending {
     /// The program's standard input.
     fn stdin(&mut self, root: bool) -> Result<OwnedFd> {
         let own = io::stdin();
-        if !self.interactive {
-            return nowhere();
+        match if self.interactive { look_at(own.as_fd(), root)? } else { Own::Null } {
+            Own::Harmless => duplicate(own.as_fd()),
+            Own::Null => self.nowhere(),
+            Own::Hosts => {
+                let (reader, writer) = pipe()?;
+                self.input = Some(writer);
+                Ok(reader)
+            }
         }
-        if may_be_passed_on(own.as_fd(), root)? {
-            return duplicate(own.as_fd());
-        }
-        let (reader, writer) = pipe()?;
-        self.input = Some(writer);
-        Ok(reader)
     }
 
     /// The program's standard output and error.
     fn outputs(&mut self, root: bool) -> Result<[OwnedFd; 2]> {
         let (stdout, stderr) = (io::stdout(), io::stderr());
-        if self.log.is_some() {
-            return Ok([self.copied(Stream::Stdout)?, self.copied(Stream::Stderr)?]);
-        }
-        if !self.attached {
-            return Ok([nowhere()?, nowhere()?]);
-        }
-        let passed = [may_be_passed_on(stdout.as_fd(), root)?, may_be_passed_on(stderr.as_fd(), root)?];
-        if passed == [false, false] && is_same_file(stdout.as_fd(), stderr.as_fd()) {
+        let own = match (&self.log, self.attached) {
+            (Some(_), _) => [Own::Hosts; 2],
+            (None, false) => [Own::Null; 2],
+            (None, true) => [look_at(stdout.as_fd(), root)?, look_at(stderr.as_fd(), root)?],
+        };
+        if self.log.is_none() && own == [Own::Hosts; 2] && is_same_file(stdout.as_fd(), stderr.as_fd()) {
             let both = self.copied(Stream::Stdout)?;
             return Ok([duplicate(both.as_fd())?, both]);
         }
-        let mut output = |passed, own, stream| if passed { duplicate(own) } else { self.copied(stream) };
-        Ok([output(passed[0], stdout.as_fd(), Stream::Stdout)?, output(passed[1], stderr.as_fd(), Stream::Stderr)?])
+        Ok([self.output(own[0], stdout.as_fd(), Stream::Stdout)?, self.output(own[1], stderr.as_fd(), Stream::Stderr)?])
+    }
+
+    fn output(&mut self, own: Own, fd: BorrowedFd<'_>, stream: Stream) -> Result<OwnedFd> {
+        match own {
+            Own::Harmless => duplicate(fd),
+            Own::Null => self.nowhere(),
+            Own::Hosts => self.copied(stream),
+        }
+    }
+
+    /// One descriptor of the null device does for all streams.
+    fn nowhere(&mut self) -> Result<OwnedFd> {
+        let null = match self.null.take() {
+            Some(null) => null,
+            None => nowhere()?,
+        };
+        duplicate(self.null.insert(null).as_fd())
     }
 
     fn copied(&mut self, stream: Stream) -> Result<OwnedFd> {
@@ -343,8 +368,8 @@ fn copy_in(mut to: &File) {
 mod tests {
     use super::*;
 
-    fn passed(file: &File, root: bool) -> bool {
-        may_be_passed_on(file.as_fd(), root).unwrap()
+    fn own(file: &File, root: bool) -> Own {
+        look_at(file.as_fd(), root).unwrap()
     }
 
     #[test]
@@ -352,7 +377,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let open = |path: &std::path::Path| OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let open = |path: &std::path::Path| File::options().read(true).write(true).open(path).unwrap();
         for file in [
             tempfile::tempfile().unwrap(),
             File::open(dir.path()).unwrap(),
@@ -360,7 +385,7 @@ mod tests {
             File::open("/dev/zero").unwrap(),
             File::from(nix::pty::openpty(None, None).unwrap().slave),
         ] {
-            assert!(!passed(&file, true) && !passed(&file, false), "{file:?}");
+            assert_eq!((own(&file, true), own(&file, false)), (Own::Hosts, Own::Hosts), "{file:?}");
         }
     }
 
@@ -369,11 +394,22 @@ mod tests {
         let (reader, writer) = pipe().unwrap();
         let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         for file in [File::from(reader), File::from(writer), File::from(OwnedFd::from(socket))] {
-            assert!(passed(&file, true), "{file:?}");
             // By the name /dev/stdout only its owner can open it.
-            assert!(!passed(&file, false), "{file:?}");
+            assert_eq!((own(&file, true), own(&file, false)), (Own::Harmless, Own::Hosts), "{file:?}");
         }
-        assert!(passed(&File::from(nowhere().unwrap()), true) && passed(&File::from(nowhere().unwrap()), false));
+        for null in [File::from(nowhere().unwrap()), File::open("/dev/null").unwrap()] {
+            assert_eq!((own(&null, true), own(&null, false)), (Own::Null, Own::Null));
+        }
+    }
+
+    #[test]
+    fn the_hosts_null_device_is_not_changed_through_what_a_program_gets() {
+        let null = nowhere().unwrap();
+        let (mode, times) = (nix::sys::stat::Mode::from_bits_truncate(0o666), nix::sys::time::TimeSpec::new(0, 0));
+        assert!(nix::sys::stat::fchmod(&null, mode).is_err());
+        assert!(nix::sys::stat::futimens(&null, &times, &times).is_err());
+        assert!(fchown(&null, Some(Uid::from_raw(0)), None).is_err());
+        File::from(null).write_all(b"x").unwrap();
     }
 
     #[test]

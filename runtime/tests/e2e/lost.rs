@@ -189,6 +189,27 @@ fn the_hosts_files_are_out_of_a_programs_reach_though_they_are_its_streams() {
 }
 
 #[test]
+fn the_hosts_null_device_is_out_of_a_programs_reach_though_it_is_its_stream() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    sandbox.ok(["run", "-d", "--name", "web", &busybox, "sleep", "1000"]);
+    let changed = || fs::metadata("/dev/null").expect("a null device").modified().expect("a time");
+    let before = changed();
+    let touch = "for fd in 0 1 2; do touch -d 2001-01-01 /proc/self/fd/$fd; done; echo x >&1";
+    for words in [
+        &["run", "--rm", "-i", &busybox, "sh", "-c", touch][..],
+        &["run", "-d", &busybox, "sh", "-c", touch],
+        &["exec", "web", "sh", "-c", touch],
+        &["exec", "-d", "web", "sh", "-c", touch],
+    ] {
+        let mut command = sandbox.command(words);
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("amphora");
+        assert_eq!(status.code(), Some(0), "{words:?}");
+        assert_eq!(changed(), before, "{words:?}");
+    }
+    sandbox.ok(["rm", "-f", "web"]);
+}
+
+#[test]
 fn another_user_than_root_can_open_his_streams_by_their_names() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
     sandbox.ok(["run", "-d", "--name", "web", &busybox, "sleep", "1000"]);
