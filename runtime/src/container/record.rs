@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use linux_exec::process::Process;
+use linux_exec::{process::Process, userns};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ impl Running {
         }
         let is_child =
             process.parent().is_ok_and(|parent| parent == self.supervisor_pid) && self.supervisor().is_alive();
-        let may_not_look = |_| !nix::unistd::geteuid().is_root();
+        let may_not_look = |_| userns::is_inside() || !nix::unistd::geteuid().is_root();
         is_child && self.supervisor().runs_own_executable().unwrap_or_else(may_not_look)
     }
 
