@@ -94,6 +94,11 @@ impl Directories {
         )
     }
 
+    /// Whether a name leads through a symbolic link of this layer, or is one.
+    pub(super) fn is_behind_link(&self, name: &[u8]) -> bool {
+        !name.is_empty() && matches!(open_beneath(&self.root.fd, name), Err(Errno::LOOP))
+    }
+
     /// Closes all: a directory was removed, and descriptors of it may be among them.
     pub(super) fn forget(&mut self) {
         self.stack.clear();

@@ -67,6 +67,8 @@ pub(crate) struct Entries<S> {
     padding: usize,
     /// Set by the end-of-archive block.
     ended: bool,
+    /// Bytes of extension headers since the last entry: they are held until the next one.
+    extensions: u64,
     /// For messages.
     current: Vec<u8>,
 }
@@ -81,7 +83,7 @@ struct Extensions {
 
 impl<S: Source> Entries<S> {
     pub(crate) fn new(source: S) -> Self {
-        Self { source, left: 0, padding: 0, ended: false, current: Vec::new() }
+        Self { source, left: 0, padding: 0, ended: false, extensions: 0, current: Vec::new() }
     }
 
     /// The source, for its position.
@@ -92,6 +94,7 @@ impl<S: Source> Entries<S> {
     /// The next entry, or `None` at the end of the archive. Data of the entry before that were not read are skipped.
     pub(crate) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
         let mut extensions = Extensions::default();
+        self.extensions = 0;
         while let Some(header) = self.header()? {
             match header.entry_type() {
                 EntryType::GNULongName => extensions.path = Some(until_nul(self.extension(&header)?)),
@@ -184,9 +187,11 @@ impl<S: Source> Entries<S> {
     /// The whole content of an extension header.
     fn extension(&mut self, header: &Header) -> Result<Vec<u8>, UnpackError> {
         let size = self.number(&header.as_old().size)?;
-        if size > EXTENSION_BYTES {
+        self.extensions = self.extensions.saturating_add(size);
+        if self.extensions > EXTENSION_BYTES {
+            let found = self.extensions;
             let reason =
-                format!("an extension header of {size} bytes follows it; at most {EXTENSION_BYTES} are possible");
+                format!("extension headers of {found} bytes follow it; at most {EXTENSION_BYTES} are possible");
             return Err(self.malformed(reason));
         }
         self.start_data(size)?;

@@ -32,6 +32,11 @@ use std::{
 /// Set-user-id, set-group-id, sticky: what a change of owner or a umask-free `open` may lose.
 const SPECIAL_BITS: u32 = 0o7000;
 
+/// What may be held in memory of a layer's directories until its end: some 300,000 of them, or fewer with attributes.
+const HELD_BYTES: usize = 96 << 20;
+/// What a directory costs besides its path and its attributes.
+const DIRECTORY_BYTES: usize = 192;
+
 /// What a failed step was doing.
 type Step<T> = Result<T, (&'static str, io::Error)>;
 
@@ -42,6 +47,8 @@ pub(super) struct Placer {
     /// Directories' modes, owners, times and xattrs, by path: set last, as filling a directory changes its time, and a
     /// mode may forbid filling it.
     deferred: BTreeMap<Vec<u8>, Late>,
+    /// Bytes that `deferred` was ever given.
+    held: usize,
     us: Us,
 }
 
@@ -79,6 +86,7 @@ impl Placer {
                 target: target.to_owned(),
                 directories: Directories::new(root),
                 deferred: BTreeMap::new(),
+                held: 0,
                 us: Us::look()?,
             })
         };
@@ -147,8 +155,7 @@ impl Placer {
     fn directory(&mut self, path: &[u8], entry: &Entry) -> Step<()> {
         if path.is_empty() {
             let late = self.us.late(entry, 0o755);
-            self.note(Vec::new(), late);
-            return Ok(());
+            return self.note(Vec::new(), late);
         }
         let (parent, name) = names::split(path);
         let at_once = if self.us.owner.0 == 0 || entry.mode & 0o700 == 0o700 { entry.mode & 0o777 } else { 0o700 };
@@ -166,19 +173,25 @@ impl Placer {
             other => other.map(|()| true).step("creating the directory")?,
         };
         let late = self.us.late(entry, if made { at_once & !self.us.umask } else { u32::MAX });
-        self.note(path, late);
-        Ok(())
+        self.note(path, late)
     }
 
     fn opaque(&mut self, directory: &[u8]) -> Step<()> {
+        if self.directories.is_behind_link(directory) {
+            return Ok(());
+        }
         let path = self.directories.enter(directory).step("opening its directory")?.path.clone();
         self.deferred.entry(path).or_default().opaque = true;
         Ok(())
     }
 
     /// Hides a name of the layers below. What this layer itself put there stays (OCI image-spec, layer.md,
-    /// "Whiteouts").
+    /// "Whiteouts"). Behind a link that this layer itself put there is nothing of the layers below: where the link leads,
+    /// nobody removed anything.
     fn whiteout(&mut self, directory: &[u8], name: &[u8]) -> Step<()> {
+        if self.directories.is_behind_link(directory) {
+            return Ok(());
+        }
         let directory = self.directories.enter(directory).step("opening its directory")?;
         let mode = Mode::from_raw_mode(0o600);
         match mknodat(&directory.fd, name, FileType::CharacterDevice, mode, 0) {
@@ -261,9 +274,17 @@ impl Placer {
         fs::remove_dir_all(full).map_err(|error| ("removing the directory that had its name", error))
     }
 
-    fn note(&mut self, path: Vec<u8>, late: Late) {
+    fn note(&mut self, path: Vec<u8>, late: Late) -> Step<()> {
+        let attributes: usize = late.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.held += path.len() + attributes + DIRECTORY_BYTES;
+        if self.held > HELD_BYTES {
+            let text =
+                format!("the layer's directories and their attributes need more than {HELD_BYTES} bytes of memory");
+            return Err(("keeping what its directories are to get", io::Error::other(text)));
+        }
         let before = self.deferred.entry(path).or_default();
         *before = Late { opaque: before.opaque, ..late };
+        Ok(())
     }
 
     /// Directories that the archive left out get mode 0755 whatever the umask.

@@ -93,3 +93,42 @@ fn bounds_hold() {
     let mut bomb = decompress(Box::new(Cursor::new(zeros))).unwrap();
     assert!(unpack(&mut bomb, target.path(), &Bounds { bytes: 1 << 20, entries: 10 }).is_err());
 }
+
+#[test]
+fn a_whiteout_behind_a_link_of_its_own_layer_hides_nothing() {
+    let archive = Archive::default()
+        .directory("b")
+        .directory("etc")
+        .symlink("a", "b")
+        .symlink("link", "/etc")
+        .file("a/.wh.a", "")
+        .file("link/.wh.passwd", "")
+        .file("link/.wh..wh..opq", "");
+    let target = archive.good();
+    assert!(fs::symlink_metadata(target.path().join("b/a")).is_err());
+    assert!(fs::symlink_metadata(target.path().join("etc/passwd")).is_err());
+    for name in ["trusted.overlay.opaque", "user.overlay.opaque"] {
+        assert_eq!(xattr(&target.path().join("etc"), name), None, "{name}");
+    }
+}
+
+#[test]
+fn many_extension_headers_before_one_entry_are_refused() {
+    let value = vec![b'x'; 600 << 10];
+    let archive = Archive::default().pax(&[("comment", &value)]).pax(&[("comment", &value)]).file("a", "");
+    let (_target, result) = archive.unpack();
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("extension headers of"), "{error}");
+}
+
+#[test]
+fn attributes_of_directories_are_not_held_without_end() {
+    let value = vec![b'x'; 1 << 20];
+    let mut archive = Archive::default();
+    for number in 0..100 {
+        archive = archive.pax(&[("SCHILY.xattr.user.x", &value[..1000 << 10])]).directory(&format!("d{number}"));
+    }
+    let (_target, result) = archive.unpack();
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("bytes of memory"), "{error}");
+}
