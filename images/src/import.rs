@@ -12,7 +12,8 @@ use crate::{
     classify::Form,
     platform::Platform,
     program::{self, ProgramError},
-    store::{StoreError, clock},
+    ready::{NotReady, Ready, Stored, clean_up},
+    store::{StoreError, Writing, clock},
     unpack::{
         self, Bounds, Compression, IngestError, decompress,
         ingest::{self, Expected, Staged},
@@ -98,9 +99,18 @@ pub enum ImportError {
         /// What is wrong with it.
         source: IngestError,
     },
+    /// It is stored and cannot be made ready to run.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The name that the image is to have, once it is ready.
+struct Named<'a> {
+    name: &'a Reference,
+    ready: Ready<'a>,
 }
 
 /// Settings of the new image: `--change` of docker import. A Wasm artifact has no place for them.
@@ -140,9 +150,18 @@ impl Changes {
 
 /// Imports `file` (or standard input, `-`) under a name.
 ///
+/// The name is given when the image is `ready`.
+///
 /// # Errors
 /// See [`ImportError`]; the store is then as it was.
-pub fn import(store: &Store, file: &Path, name: &Reference, changes: &Changes) -> Result<Image, ImportError> {
+pub fn import(
+    store: &Store,
+    file: &Path,
+    name: &Reference,
+    changes: &Changes,
+    ready: Ready,
+) -> Result<Image, ImportError> {
+    let target = &Named { name, ready };
     let shown = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
     let read = |source| ImportError::Read { file: shown.clone(), source };
     let opened = open_seekable(store, file).map_err(read)?;
@@ -153,7 +172,7 @@ pub fn import(store: &Store, file: &Path, name: &Reference, changes: &Changes) -
     match found {
         Found::Wasm => {
             let bytes = whole(&opened, &shown)?;
-            store_wasm(store, &bytes, &shown, file.file_name().and_then(|name| name.to_str()), name)
+            store_wasm(store, &bytes, &shown, file.file_name().and_then(|name| name.to_str()), target)
         }
         Found::Text => {
             let text = whole(&opened, &shown)?;
@@ -164,10 +183,10 @@ pub fn import(store: &Store, file: &Path, name: &Reference, changes: &Changes) -
                 &bytes,
                 &shown,
                 file.with_extension("wasm").file_name().and_then(|name| name.to_str()),
-                name,
+                target,
             )
         }
-        Found::Tar(compression) => import_tar(store, opened, compression, &shown, name, changes),
+        Found::Tar(compression) => import_tar(store, opened, compression, &shown, target, changes),
         Found::Other(found) => Err(ImportError::Unknown { file: shown, found }),
     }
 }
@@ -185,7 +204,8 @@ pub fn import_files(
     let shown = "the files in memory";
     let tar = archive_of(files).map_err(|source| ImportError::Read { file: shown.to_owned(), source })?;
     let diff_id = ingest::digest_of(&tar).map_err(|source| layer_error(shown, source))?;
-    store_linux(store, &mut Cursor::new(tar), &diff_id, Compression::None, shown, name, changes)
+    let target = &Named { name, ready: &|_| Ok(()) };
+    store_linux(store, &mut Cursor::new(tar), &diff_id, Compression::None, shown, target, changes)
 }
 
 /// The same from memory: a Wasm binary or WebAssembly text.
@@ -195,7 +215,7 @@ pub fn import_files(
 pub fn import_wasm(store: &Store, bytes: &[u8], name: &Reference) -> Result<Image, ImportError> {
     let shown = "the program in memory";
     let binary = wat::parse_bytes(bytes).map_err(|source| ImportError::Text { file: shown.to_owned(), source })?;
-    store_wasm(store, &binary, shown, None, name)
+    store_wasm(store, &binary, shown, None, &Named { name, ready: &|_| Ok(()) })
 }
 
 /// What a file's beginning says.
@@ -261,7 +281,7 @@ fn import_tar(
     mut file: File,
     compression: Compression,
     shown: &str,
-    name: &Reference,
+    target: &Named,
     changes: &Changes,
 ) -> Result<Image, ImportError> {
     let read = |source| ImportError::Read { file: shown.to_owned(), source };
@@ -269,7 +289,7 @@ fn import_tar(
     let found = unpack::diff_id(&mut stream, &Bounds::default());
     let diff_id = found.map_err(|source| layer_error(shown, source.into()))?;
     file.rewind().map_err(read)?;
-    store_linux(store, &mut file, &diff_id, compression, shown, name, changes)
+    store_linux(store, &mut file, &diff_id, compression, shown, target, changes)
 }
 
 fn store_linux(
@@ -278,10 +298,10 @@ fn store_linux(
     diff_id: &Digest,
     compression: Compression,
     shown: &str,
-    name: &Reference,
+    target: &Named,
     changes: &Changes,
 ) -> Result<Image, ImportError> {
-    let _writing = store.writing()?;
+    let writing = store.writing()?;
     let expected = Expected { digest: None, size: None, diff_id: Some(diff_id.clone()) };
     let staged = ingest::stage(store, layer, &expected).map_err(|source| layer_error(shown, source))?;
     let (host, created) = (Platform::host(), clock::now());
@@ -301,7 +321,7 @@ fn store_linux(
         config["variant"] = json!(variant);
     }
     let layer = json!({ "mediaType": compression.layer_media_type(), "digest": staged.digest, "size": staged.size });
-    finish(store, staged, (IMAGE_CONFIG_TYPE, &config), &layer, name)
+    finish(store, staged, (IMAGE_CONFIG_TYPE, &config), &layer, target, writing)
 }
 
 fn store_wasm(
@@ -309,11 +329,11 @@ fn store_wasm(
     bytes: &[u8],
     shown: &str,
     title: Option<&str>,
-    name: &Reference,
+    target: &Named,
 ) -> Result<Image, ImportError> {
     let inspected = program::inspect(bytes);
     let program = inspected.map_err(|source| ImportError::Wasm { file: shown.to_owned(), source })?;
-    let _writing = store.writing()?;
+    let writing = store.writing()?;
     let expected = Expected { digest: None, size: None, diff_id: None };
     let mut stream = bytes;
     let staged = ingest::stage(store, &mut stream, &expected).map_err(|source| layer_error(shown, source))?;
@@ -328,7 +348,7 @@ fn store_wasm(
     if let Some(title) = title {
         layer["annotations"] = json!({ TITLE: title });
     }
-    finish(store, staged, (WASM_CONFIG_TYPE, &config), &layer, name)
+    finish(store, staged, (WASM_CONFIG_TYPE, &config), &layer, target, writing)
 }
 
 /// Makes the layer visible, stores config and manifest, gives the name.
@@ -337,7 +357,22 @@ fn finish(
     staged: Staged,
     config: (&str, &Value),
     layer: &Value,
-    name: &Reference,
+    target: &Named,
+    writing: Writing,
+) -> Result<Image, ImportError> {
+    let finished = name_when_ready(store, staged, config, layer, target);
+    if finished.is_err() {
+        clean_up(store, writing);
+    }
+    finished
+}
+
+fn name_when_ready(
+    store: &Store,
+    staged: Staged,
+    config: (&str, &Value),
+    layer: &Value,
+    target: &Named,
 ) -> Result<Image, ImportError> {
     staged.commit()?;
     let (config_type, config) = (config.0, config.1.to_string().into_bytes());
@@ -350,9 +385,11 @@ fn finish(
     });
     let manifest = manifest.to_string().into_bytes();
     let digest = store.put_blob(&manifest, None)?;
-    store.name(name, MANIFEST_TYPE, &digest, manifest.len() as u64)?;
-    let resolved = store.resolve(&name.to_string(), &Selection::default())?;
-    resolved.ok_or_else(|| ImportError::Store(StoreError::NotFound { name: name.to_string() }))
+    let stored = Stored { media_type: MANIFEST_TYPE, digest: &digest, size: manifest.len() as u64 };
+    stored.make_ready(store, &Selection::default(), target.ready)?;
+    store.name(target.name, stored.media_type, stored.digest, stored.size)?;
+    let resolved = store.resolve(&target.name.to_string(), &Selection::default())?;
+    resolved.ok_or_else(|| ImportError::Store(StoreError::NotFound { name: target.name.to_string() }))
 }
 
 /// A tar archive in memory.

@@ -85,12 +85,19 @@ impl Host {
         Ok(used)
     }
 
+    /// The same as the store asks for it, when it is about to remove images.
+    pub(crate) fn images_used(&self) -> Result<HashSet<String>, String> {
+        self.image_digests_in_use().map_err(|error| format!("{error:#}"))
+    }
+
     /// Compiled code of no image that is here: one sentence each; removed when `remove`.
     pub(crate) fn check_compiled(&self, remove: bool) -> Result<Vec<String>> {
         let mut keys = HashSet::new();
         for image in self.store.list()? {
-            if let Ok(target) = Target::of(&image) {
-                keys.insert(wasm_process::cache_key(&target, &image)?);
+            // Of an image whose key cannot be told no code was ever compiled.
+            if let Some(key) = Target::of(&image).ok().and_then(|target| wasm_process::cache_key(&target, &image).ok())
+            {
+                keys.insert(key);
             }
         }
         let stale = CodeCache::new(self.paths.compiled()).stale(&|key| keys.contains(key))?;

@@ -46,6 +46,8 @@ const EXEC_BEHIND: &str = "__exec";
 const COMPILE: &str = "__compile";
 
 fn main() -> ExitCode {
+    // The caller's would become the mode of containers' root directories, of volumes, and of the store's folders.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let args: Vec<OsString> = std::env::args_os().collect();
     let (args, behind) = match args.get(1) {
         Some(word) if word == EXEC_BEHIND => ([&args[..1], &args[2..]].concat(), true),
@@ -88,7 +90,9 @@ fn internal(command: &str, args: &[OsString]) -> Result<u8> {
     match (command, rest.as_slice()) {
         (SUPERVISE, [id]) => lifecycle::supervise_in_background(&host, id),
         (COMPILE, [digest, fuel]) => {
-            let image = host.store.resolve(digest, &Selection::default())?;
+            // By digest alone: it is compiled before it has a name.
+            let digest = digest.parse().with_context(|| format!("`{digest}` is no digest"))?;
+            let image = host.store.unnamed_image("", &digest, &Selection::default())?;
             let image = image.with_context(|| format!("no image {digest}"))?;
             wasm_process::compile(&host, &image, *fuel == "true").map(|()| 0)
         }

@@ -32,6 +32,10 @@ use crate::{
 /// Compiled code is mapped from a file and can be reclaimed, so its size does not matter here.
 pub(crate) const WASM_ALLOWANCE_BYTES: u64 = 32 << 20;
 
+/// The largest program that is read into memory; the largest real ones have a quarter of it. A sparse file in a small
+/// layer can claim any size.
+const WASM_BYTES: u64 = 256 << 20;
+
 /// How much longer than its own time limit a Wasm program is waited for before it is killed from outside.
 const WASM_TIMEOUT_GRACE: Duration = Duration::from_millis(500);
 
@@ -223,8 +227,12 @@ impl Target {
             Target::WasmBlob { digest } => host.store.blob(&digest.parse()?)?,
             Target::WasmFile { path } => open_in_layers(host, image, path)?,
         };
+        let size = file.metadata()?.len();
+        if size > WASM_BYTES {
+            bail!("the image's program has {size} bytes, a Wasm program at most {WASM_BYTES}");
+        }
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        file.by_ref().take(WASM_BYTES).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
     }
 
@@ -366,15 +374,10 @@ fn make_dir(dir: &std::path::Path) -> Result<()> {
     }
 }
 
-/// Uppermost layer first; a program is a plain file in one of them.
+/// A Wasm program as a container of the image would see it.
 fn open_in_layers(host: &Host, image: &Image, path: &str) -> Result<fs::File> {
-    for layer in host.store.layers(image)?.iter().rev() {
-        let root = Rootfs::directory(layer)?;
-        if let Some(file) = root.open(path.as_ref())? {
-            return Ok(file);
-        }
-    }
-    bail!("the image's entrypoint {path} is in none of its layers")
+    let found = host.store.open_in_root(image, path)?;
+    found.with_context(|| format!("the image's entrypoint {path} is no file in its root file system"))
 }
 
 /// The image's own files are asked only for a name, or for the groups of a user.

@@ -3,6 +3,7 @@
 use super::{ArchiveError, Loaded, Source, give_names};
 use crate::{
     Store,
+    ready::{Ready, Stored},
     unpack::{
         Compression, MAGIC_LENGTH,
         ingest::{self, Expected, Staged},
@@ -27,18 +28,25 @@ struct Saved {
 }
 
 /// Loads every image of the list.
-pub(super) fn load(store: &Store, source: &Source) -> Result<Vec<Loaded>, ArchiveError> {
+pub(super) fn load(
+    store: &Store,
+    source: &Source,
+    ready: Ready,
+) -> Result<Vec<Result<Loaded, ArchiveError>>, ArchiveError> {
     let bytes = source.document("manifest.json", "the archive")?;
     let saved: Vec<Saved> =
         serde_json::from_slice(&bytes).map_err(|error| source.malformed("manifest.json", error.to_string()))?;
     let mut loaded = Vec::new();
     for image in &saved {
-        loaded.extend(load_one(store, source, image)?);
+        match load_one(store, source, image, ready) {
+            Ok(names) => loaded.extend(names.into_iter().map(Ok)),
+            Err(error) => loaded.push(Err(error)),
+        }
     }
     Ok(loaded)
 }
 
-fn load_one(store: &Store, source: &Source, image: &Saved) -> Result<Vec<Loaded>, ArchiveError> {
+fn load_one(store: &Store, source: &Source, image: &Saved, ready: Ready) -> Result<Vec<Loaded>, ArchiveError> {
     let config = source.document(&image.config, "manifest.json")?;
     let (platform, diff_ids) =
         plan::root(&config, image.layers.len()).map_err(|error| source.malformed(&image.config, error.to_string()))?;
@@ -61,7 +69,8 @@ fn load_one(store: &Store, source: &Source, image: &Saved) -> Result<Vec<Loaded>
     let bytes = manifest.to_string().into_bytes();
     let digest = store.put_blob(&bytes, None)?;
     let names = image.repo_tags.iter().flatten().map(String::as_str);
-    Ok(give_names(store, MANIFEST_TYPE, &bytes, &digest, names)?)
+    let stored = Stored { media_type: MANIFEST_TYPE, digest: &digest, size: bytes.len() as u64 };
+    give_names(store, source, &stored, names, ready)
 }
 
 /// A layer, and its descriptor.

@@ -4,6 +4,8 @@ use super::{ArchiveError, Loaded, Source, give_names};
 use crate::{
     Digest, Store,
     platform::{SelectError, is_index},
+    ready::{Ready, Stored},
+    store::documents,
     unpack::{
         ingest::{self, Expected, Staged},
         plan::{self, Layer},
@@ -18,17 +20,33 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const MAX_DEPTH: usize = 4;
 
 /// Loads every entry of the index.
-pub(super) fn load(store: &Store, source: &Source) -> Result<Vec<Loaded>, ArchiveError> {
+pub(super) fn load(
+    store: &Store,
+    source: &Source,
+    ready: Ready,
+) -> Result<Vec<Result<Loaded, ArchiveError>>, ArchiveError> {
     let bytes = source.document("index.json", "the layout")?;
     let index: ImageIndex =
         serde_json::from_slice(&bytes).map_err(|error| source.malformed("index.json", error.to_string()))?;
     let mut loaded = Vec::new();
     for descriptor in index.manifests() {
-        let mut image = Collected::default();
-        image.add(store, source, descriptor, 1)?;
-        loaded.extend(image.commit(store, descriptor)?);
+        match load_one(store, source, descriptor, ready) {
+            Ok(names) => loaded.extend(names.into_iter().map(Ok)),
+            Err(error) => loaded.push(Err(error)),
+        }
     }
     Ok(loaded)
+}
+
+fn load_one(
+    store: &Store,
+    source: &Source,
+    descriptor: &Descriptor,
+    ready: Ready,
+) -> Result<Vec<Loaded>, ArchiveError> {
+    let mut image = Collected::default();
+    image.add(store, source, descriptor, 1)?;
+    image.commit(store, source, descriptor, ready)
 }
 
 /// What one entry of the index reaches.
@@ -59,12 +77,12 @@ impl Collected {
             return Ok(());
         }
         let bytes = self.document(source, descriptor, "index.json")?;
-        let malformed = |error: serde_json::Error| source.malformed(&member, error.to_string());
+        let malformed = |reason| source.malformed(&member, reason);
         if !is_index(descriptor.media_type().as_ref()) {
-            let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(malformed)?;
+            let manifest: ImageManifest = documents::parse(&bytes).map_err(malformed)?;
             return self.add_image(store, source, &manifest, &member);
         }
-        let index: ImageIndex = serde_json::from_slice(&bytes).map_err(malformed)?;
+        let index: ImageIndex = documents::parse(&bytes).map_err(malformed)?;
         for nested in index.manifests().iter().filter(|nested| source.has(&blob(nested))) {
             self.add(store, source, nested, depth + 1)?;
         }
@@ -102,7 +120,7 @@ impl Collected {
         let member = blob(&layer.descriptor);
         let digest = layer.descriptor.digest();
         let diff_id = layer.diff_id.filter(|_| unpack);
-        let unpacked = diff_id.as_ref().is_none_or(|diff_id| store.layer_dir(diff_id).exists());
+        let unpacked = diff_id.as_ref().is_none_or(|diff_id| store.has_layer(&layer.descriptor, diff_id));
         if !self.seen.insert(member.clone()) || (unpacked && store.blob_size(digest) == Some(layer.descriptor.size())) {
             return Ok(());
         }
@@ -122,7 +140,13 @@ impl Collected {
         Ok(bytes)
     }
 
-    fn commit(self, store: &Store, top: &Descriptor) -> Result<Vec<Loaded>, ArchiveError> {
+    fn commit(
+        self,
+        store: &Store,
+        source: &Source,
+        top: &Descriptor,
+        ready: Ready,
+    ) -> Result<Vec<Loaded>, ArchiveError> {
         for layer in self.layers {
             layer.commit()?;
         }
@@ -131,8 +155,9 @@ impl Collected {
         }
         let annotations = top.annotations().as_ref();
         let name = annotations.and_then(|all| all.get(CONTAINERD_NAME).or_else(|| all.get(REF_NAME)));
-        let bytes = &self.documents[0].1;
-        Ok(give_names(store, top.media_type().as_ref(), bytes, top.digest(), name.map(String::as_str).into_iter())?)
+        let size = self.documents[0].1.len() as u64;
+        let stored = Stored { media_type: top.media_type().as_ref(), digest: top.digest(), size };
+        give_names(store, source, &stored, name.map(String::as_str).into_iter(), ready)
     }
 }
 

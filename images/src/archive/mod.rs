@@ -13,8 +13,9 @@ mod source;
 mod tests;
 
 use crate::{
-    Reference, Store,
+    Reference, Selection, Store,
     platform::SelectError,
+    ready::{NotReady, Ready, Stored, clean_up},
     store::StoreError,
     unpack::{IngestError, PlanError},
 };
@@ -91,6 +92,16 @@ pub enum ArchiveError {
         /// Why.
         source: SelectError,
     },
+    /// It is stored and cannot be made ready to run.
+    #[error("image {digest} in {archive}: {source}")]
+    NotReady {
+        /// The archive.
+        archive: String,
+        /// The image.
+        digest: String,
+        /// Why.
+        source: Box<NotReady>,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -101,6 +112,13 @@ pub enum ArchiveError {
 pub enum Loaded {
     /// Under this name.
     Named(Reference),
+    /// Under this name, which stood for another image until now.
+    Moved {
+        /// The name.
+        reference: Reference,
+        /// The digest that it stood for.
+        from: String,
+    },
     /// Only its digest.
     Unnamed(String),
 }
@@ -109,39 +127,56 @@ pub enum Loaded {
 /// compressed, from a file or from standard input (`-`). Entries may have a leading `./`.
 ///
 /// The name is the annotation `io.containerd.image.name`, else `org.opencontainers.image.ref.name`, else docker's
-/// RepoTags; a short one is read as if typed. An image without a name, or with one that is no reference, is stored by
-/// its digest alone.
+/// RepoTags; a short one is read as if typed. An image without a name, or with one that is no reference or holds a
+/// digest (an archive cannot vouch for that), is stored by its digest alone. Names are given when the image is `ready`.
 ///
 /// # Errors
-/// See [`ArchiveError`]. Images that came before the one at fault stay loaded.
-pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
-    let _writing = store.writing()?;
+/// See [`ArchiveError`]. An image at fault is an error in the list, and the others are loaded all the same.
+pub fn load(store: &Store, path: &Path, ready: Ready) -> Result<Vec<Result<Loaded, ArchiveError>>, ArchiveError> {
+    let writing = store.writing()?;
+    let loaded = load_each(store, path, ready);
+    if loaded.as_ref().map_or(true, |all| all.iter().any(Result::is_err)) {
+        clean_up(store, writing);
+    }
+    loaded
+}
+
+fn load_each(store: &Store, path: &Path, ready: Ready) -> Result<Vec<Result<Loaded, ArchiveError>>, ArchiveError> {
     let source = Source::open(store, path)?;
     if source.has("index.json") && (source.has("oci-layout") || !source.has("manifest.json")) {
-        layout::load(store, &source)
+        layout::load(store, &source, ready)
     } else if source.has("manifest.json") {
-        docker::load(store, &source)
+        docker::load(store, &source, ready)
     } else {
         Err(ArchiveError::Unknown { archive: source.name })
     }
 }
 
-/// Names what was stored, by each of the names that can be one.
+/// Makes what was stored ready and names it, by each of the names that can be one.
 fn give_names<'a>(
     store: &Store,
-    media_type: &str,
-    bytes: &[u8],
-    digest: &crate::Digest,
+    source: &Source,
+    stored: &Stored,
     names: impl Iterator<Item = &'a str>,
-) -> Result<Vec<Loaded>, StoreError> {
-    let size = bytes.len() as u64;
+    ready: Ready,
+) -> Result<Vec<Loaded>, ArchiveError> {
+    let Stored { media_type, digest, size } = stored;
+    stored.make_ready(store, &Selection::default(), ready).map_err(|error| ArchiveError::NotReady {
+        archive: source.name.clone(),
+        digest: digest.to_string(),
+        source: Box::new(error),
+    })?;
     let mut loaded = Vec::new();
-    for reference in names.filter_map(|name| name.parse::<Reference>().ok()) {
-        store.name(&reference, media_type, digest, size)?;
-        loaded.push(Loaded::Named(reference));
+    let tags = names.filter_map(|name| name.parse::<Reference>().ok()).filter(|name| name.digest.is_none());
+    for reference in tags {
+        let moved_from = store.name(&reference, media_type, digest, *size)?;
+        loaded.push(match moved_from {
+            None => Loaded::Named(reference),
+            Some(from) => Loaded::Moved { reference, from },
+        });
     }
     if loaded.is_empty() {
-        store.keep_unnamed(media_type, digest, size)?;
+        store.keep_unnamed(media_type, digest, *size)?;
         loaded.push(Loaded::Unnamed(digest.to_string()));
     }
     Ok(loaded)

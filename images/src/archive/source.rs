@@ -5,18 +5,28 @@ use crate::{
     Store,
     unpack::{Bounds, Compression, Entries, Kind, MAGIC_LENGTH, Source as TarSource, decompress, names},
 };
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, openat2},
+    io::Errno,
+};
 use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::{fd::AsFd, unix::fs::FileExt},
-    path::{Path, PathBuf},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+    path::Path,
 };
 
 /// Documents (index, manifests, configs) are read into memory; real ones have a few KiB.
 const DOCUMENT_BYTES: u64 = 8 << 20;
 /// Links followed to find a member.
 const LINKS: usize = 8;
+/// What may be held in memory of an archive's members, and what one costs besides its name.
+const HELD_BYTES: usize = 64 << 20;
+const MEMBER_BYTES: usize = 128;
 /// What is read ahead for headers.
 const WINDOW: usize = 4096;
 
@@ -28,7 +38,7 @@ pub(super) struct Source {
 }
 
 enum Members {
-    Directory(PathBuf),
+    Directory(OwnedFd),
     Tar { file: File, members: HashMap<String, Member> },
 }
 
@@ -42,7 +52,10 @@ impl Source {
     pub(super) fn open(store: &Store, path: &Path) -> Result<Self, ArchiveError> {
         let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
         if path.is_dir() {
-            return Ok(Self { name, members: Members::Directory(path.to_owned()) });
+            let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(path, flags, Mode::empty());
+            let folder = opened.map_err(|error| ArchiveError::Read { archive: name.clone(), source: error.into() })?;
+            return Ok(Self { name, members: Members::Directory(folder) });
         }
         let opened = open_seekable(store, path).and_then(|file| plain(store, file));
         let file = opened.map_err(|source| ArchiveError::Read { archive: name.clone(), source })?;
@@ -52,7 +65,7 @@ impl Source {
 
     pub(super) fn has(&self, member: &str) -> bool {
         match &self.members {
-            Members::Directory(path) => path.join(member).is_file(),
+            Members::Directory(folder) => open_beneath(folder, member).is_ok(),
             Members::Tar { members, .. } => find(members, member).is_some(),
         }
     }
@@ -65,10 +78,10 @@ impl Source {
             needed_by: needed_by.to_owned(),
         };
         match &self.members {
-            Members::Directory(path) => match File::open(path.join(member)) {
+            Members::Directory(folder) => match open_beneath(folder, member) {
                 Ok(file) => Ok(Box::new(file)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
-                Err(source) => Err(ArchiveError::Read { archive: path.join(member).display().to_string(), source }),
+                Err(source) => Err(ArchiveError::Read { archive: format!("`{member}` in {}", self.name), source }),
             },
             Members::Tar { file, members } => {
                 let (offset, left) = find(members, member).ok_or_else(missing)?;
@@ -93,6 +106,22 @@ impl Source {
     pub(super) fn malformed(&self, member: &str, reason: String) -> ArchiveError {
         ArchiveError::Malformed { archive: self.name.clone(), member: member.to_owned(), reason }
     }
+}
+
+/// Opens a plain file beneath a directory that somebody else made: no links, no way out, no waiting for a FIFO.
+fn open_beneath(folder: &OwnedFd, member: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let refused = |error: Errno| match error {
+        Errno::XDEV => io::Error::other("it lies outside the directory; the files of a layout lie in it"),
+        Errno::LOOP => io::Error::other("it is, or is reached by, a symbolic link; a layout has plain files"),
+        other => other.into(),
+    };
+    let file = File::from(openat2(folder, member, flags, Mode::empty(), within).map_err(refused)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no plain file, as those of a layout are"));
+    }
+    Ok(file)
 }
 
 /// Opens a file, or standard input for `-`; what cannot be sought through is copied into an unnamed file.
@@ -129,7 +158,7 @@ fn spool(store: &Store, stream: &mut dyn Read) -> io::Result<File> {
 /// Where each member lies; of several with one name, the last. What is no tar archive has none.
 fn index(file: &File) -> io::Result<HashMap<String, Member>> {
     let mut entries = Entries::new(Window::new(file)?);
-    let mut members = HashMap::new();
+    let (mut members, mut held) = (HashMap::new(), 0);
     loop {
         let entry = match entries.next() {
             Ok(Some(entry)) => entry,
@@ -144,6 +173,12 @@ fn index(file: &File) -> io::Result<HashMap<String, Member>> {
             Kind::Symlink => Member::Link(normal(names::split(&name).0, &entry.link)),
             _ => continue,
         };
+        held += name.len() + entry.link.len() + MEMBER_BYTES;
+        if held > HELD_BYTES {
+            let text =
+                format!("the names of its members need more than {HELD_BYTES} bytes of memory; images have fewer");
+            return Err(io::Error::other(text));
+        }
         members.insert(String::from_utf8_lossy(&name).into_owned(), member);
     }
     Ok(members)

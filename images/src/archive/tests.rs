@@ -90,6 +90,10 @@ fn named(mut descriptor: Value, key: &str, name: &str) -> Value {
     descriptor
 }
 
+fn load_all(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
+    load(store, path, &|_| Ok(()))?.into_iter().collect()
+}
+
 struct Place {
     folder: tempfile::TempDir,
     store: Store,
@@ -109,7 +113,7 @@ impl Place {
     }
 
     fn load(&self, bytes: &[u8]) -> Result<Vec<Loaded>, ArchiveError> {
-        load(&self.store, &self.file(bytes))
+        load_all(&self.store, &self.file(bytes))
     }
 
     /// The only file of an image that `load` named.
@@ -121,7 +125,7 @@ impl Place {
     }
 
     fn is_clean(&self) -> bool {
-        self.store.check(false).unwrap().is_empty()
+        self.store.check(false).unwrap().leftovers.is_empty()
     }
 }
 
@@ -140,7 +144,7 @@ fn layouts_load_from_directories_and_archives_in_any_order() {
         fs::write(path, bytes).unwrap();
     }
     let reference: Reference = "demo:1".parse().unwrap();
-    assert_eq!(load(&place.store, &directory).unwrap(), [Loaded::Named(reference.clone())]);
+    assert_eq!(load_all(&place.store, &directory).unwrap(), [Loaded::Named(reference.clone())]);
     for (name, bytes) in [
         ("plain", members.tar("")),
         ("leading ./", members.tar("./")),
@@ -316,8 +320,86 @@ fn archives_of_skopeo_load() {
             Err(error) => return println!("skipped: skopeo: {error}"),
             Ok(done) => assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr)),
         }
-        assert_eq!(load(&place.store, &file).unwrap(), [Loaded::Named(loaded.parse().unwrap())], "{kind}");
+        assert_eq!(load_all(&place.store, &file).unwrap(), [Loaded::Named(loaded.parse().unwrap())], "{kind}");
         assert_eq!(place.content(loaded, "f"), b"content", "{kind}");
         assert!(place.is_clean(), "{kind}");
+    }
+}
+
+#[test]
+fn a_name_moves_only_to_an_image_that_is_ready_and_others_are_loaded_all_the_same() {
+    let mut members = Members::default();
+    let image = members.image("good", &host());
+    members.index(&[named(image, CONTAINERD, "a")]);
+    let place = Place::new();
+    place.load(&members.tar("")).unwrap();
+    let mut members = Members::default();
+    let (bad, other) = (members.image("bad", &host()), members.image("other", &host()));
+    members.index(&[named(bad.clone(), CONTAINERD, "a"), named(other, CONTAINERD, "b")]);
+    let file = place.file(&members.tar(""));
+    let refuse = |image: &crate::Image| {
+        let is_bad = image.digest.to_string() == bad["digest"].as_str().unwrap();
+        if is_bad { Err("it does not compile".to_owned()) } else { Ok(()) }
+    };
+    let loaded = load(&place.store, &file, &refuse).unwrap();
+    assert!(loaded[0].as_ref().unwrap_err().to_string().contains("it does not compile; no name was given"));
+    assert_eq!(*loaded[1].as_ref().unwrap(), Loaded::Named("b".parse().unwrap()));
+    assert_eq!(place.content("a", "good"), b"content");
+    assert!(place.is_clean(), "nothing of the bad one is left");
+}
+
+#[test]
+fn a_name_that_moves_is_told_with_the_digest_that_it_stood_for() {
+    let place = Place::new();
+    let mut from = String::new();
+    for file in ["first", "second"] {
+        let mut members = Members::default();
+        let image = members.image(file, &host());
+        let digest = image["digest"].as_str().unwrap().to_owned();
+        members.index(&[named(image, CONTAINERD, "a")]);
+        let loaded = place.load(&members.tar("")).unwrap();
+        let reference: Reference = "a".parse().unwrap();
+        let expected = if from.is_empty() { Loaded::Named(reference) } else { Loaded::Moved { reference, from } };
+        assert_eq!(loaded, [expected]);
+        from = digest;
+    }
+}
+
+#[test]
+fn a_digest_in_an_archives_name_is_not_believed() {
+    let mut members = Members::default();
+    let image = members.image("f", &host());
+    let digest = image["digest"].clone();
+    let claimed = format!("busybox@sha256:{}", hex(b"another"));
+    members.index(&[named(image, REF_NAME, &claimed)]);
+    let place = Place::new();
+    assert_eq!(place.load(&members.tar("")).unwrap(), [Loaded::Unnamed(digest.as_str().unwrap().to_owned())]);
+    assert!(place.store.resolve(&claimed, &Selection::default()).unwrap().is_none());
+}
+
+#[test]
+fn a_directory_is_read_beneath_itself_without_links_or_waiting() {
+    let mut members = Members::default();
+    let image = members.image("f", &host());
+    members.index(&[image]);
+    let layer = members.0[0].0.clone();
+    for attack in ["link", "fifo", "device"] {
+        let place = Place::new();
+        let directory = place.folder.path().join("layout");
+        for (name, bytes) in &members.0 {
+            let path = directory.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        let target = directory.join(&layer);
+        fs::rename(&target, place.folder.path().join("outside")).unwrap();
+        match attack {
+            "link" => std::os::unix::fs::symlink(place.folder.path().join("outside"), &target).unwrap(),
+            "fifo" => nix::unistd::mkfifo(&target, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            _ => std::os::unix::fs::symlink("/dev/zero", &target).unwrap(),
+        }
+        let error = load_all(&place.store, &directory).unwrap_err().to_string();
+        assert!(error.contains("link") || error.contains("plain file"), "{attack}: {error}");
+        assert!(place.is_clean());
     }
 }

@@ -28,7 +28,7 @@ impl Place {
         };
         // An image of a Wasm program has no place for them.
         let changes = if name.ends_with(".wasm") || name.ends_with(".wat") { Changes::default() } else { changes };
-        import(&self.store, &path, &"made:1".parse().unwrap(), &changes)
+        import(&self.store, &path, &"made:1".parse().unwrap(), &changes, &|_| Ok(()))
     }
 
     fn blobs(&self) -> usize {
@@ -68,7 +68,7 @@ fn a_root_file_system_becomes_a_linux_image() {
         let layers = place.store.layers(&image).unwrap();
         assert_eq!(fs::read(layers[0].join("etc/os-release")).unwrap(), b"ID=x\n");
         assert!(image.created.is_some());
-        assert_eq!(place.store.check(false).unwrap(), Vec::<String>::new());
+        assert_eq!(place.store.check(false).unwrap().leftovers, Vec::<String>::new());
     }
 }
 
@@ -130,7 +130,10 @@ fn broken_files_are_refused_and_leave_nothing() {
         println!("{error}");
         assert!(error.contains(expected), "{name}: {error}");
         assert_eq!(place.blobs(), 0, "{name}");
-        assert_eq!(place.store.check(false).unwrap(), Vec::<String>::new(), "{name}");
+        assert_eq!(place.store.check(false).unwrap().leftovers, Vec::<String>::new(), "{name}");
     }
-    assert!(import(&place.store, Path::new("/no/such/file"), &"x".parse().unwrap(), &Changes::default()).is_err());
+    assert!(
+        import(&place.store, Path::new("/no/such/file"), &"x".parse().unwrap(), &Changes::default(), &|_| Ok(()))
+            .is_err()
+    );
 }

@@ -1,7 +1,7 @@
 //! What can go wrong between a registry and the store, as sentences for the one who typed the reference.
 
 use crate::{
-    Digest, Reference,
+    Digest, NotReady, Reference,
     platform::SelectError,
     store::StoreError,
     unpack::{IngestError, PlanError},
@@ -139,7 +139,7 @@ pub enum Reason {
     #[error("{what} does not make sense: {cause}")]
     Malformed {
         /// Which document.
-        what: &'static str,
+        what: String,
         /// What was found, what was expected.
         cause: String,
     },
@@ -171,6 +171,9 @@ pub enum Reason {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It is here and cannot be made ready to run.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
     /// The event loop.
     #[error("starting the event loop: {source}")]
     Runtime {

@@ -57,7 +57,7 @@ pub(super) fn fetch(
 /// Whether a layer's blob is here, and whether it is unpacked or need not be.
 fn present(store: &Store, layer: &Layer) -> (bool, bool) {
     let blob = store.blob_size(layer.descriptor.digest()) == Some(layer.descriptor.size());
-    let unpacked = layer.diff_id.as_ref().is_none_or(|diff_id| store.layer_dir(diff_id).exists());
+    let unpacked = layer.diff_id.as_ref().is_none_or(|diff_id| store.has_layer(&layer.descriptor, diff_id));
     (blob, unpacked)
 }
 

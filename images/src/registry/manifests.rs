@@ -7,6 +7,7 @@ use super::{
 use crate::{
     Digest, Selection, classify,
     platform::{Search, Step, is_index},
+    store::documents,
     unpack::{
         ingest::{self, IngestError},
         plan::{self, Layer},
@@ -65,7 +66,7 @@ pub(super) async fn fetch(session: &mut Session<'_>, selection: &Selection) -> R
     let mut documents = vec![top_document(session).await?];
     if is_index(&documents[0].media_type) {
         let mut search = Search::new(selection, documents[0].digest.as_ref());
-        search.add(&parse::<ImageIndex>("the index", &documents[0].bytes)?)?;
+        search.add(&typed::<ImageIndex>(&documents[0])?)?;
         loop {
             let (nested, descriptor) = match search.next()? {
                 Step::Fetch(descriptor) => (true, descriptor),
@@ -76,11 +77,11 @@ pub(super) async fn fetch(session: &mut Session<'_>, selection: &Selection) -> R
             if !nested {
                 break;
             }
-            search.add(&parse::<ImageIndex>("an index within the index", &documents[documents.len() - 1].bytes)?)?;
+            search.add(&typed::<ImageIndex>(&documents[documents.len() - 1])?)?;
         }
     }
     let manifest_document = &documents[documents.len() - 1];
-    let manifest: ImageManifest = parse("the manifest", &manifest_document.bytes)?;
+    let manifest: ImageManifest = typed(manifest_document)?;
     let config = config(session, manifest.config()).await?;
     let plan = plan::plan(&manifest, &config.bytes)?;
     if let Some(platform) = &plan.platform {
@@ -143,6 +144,12 @@ async fn document(session: &Session<'_>, name: &str, expected: Option<&Digest>) 
 fn media_type(bytes: &[u8], content_type: Option<String>) -> Result<String, Reason> {
     let kind: Kind = parse("the manifest", bytes)?;
     let content_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_owned());
+    if let (Some(own), Some(told)) = (&kind.media_type, &content_type)
+        && is_index(own) != is_index(told)
+    {
+        let reason = format!("it says that it is `{own}`, the registry that it is `{told}`");
+        return Err(malformed("the manifest", &reason));
+    }
     let media_type = kind.media_type.or(content_type).unwrap_or_default();
     let schema_1 = (kind.schema_version == 1).then_some("application/vnd.docker.distribution.manifest.v1+json");
     match classify::refused_manifest(schema_1.unwrap_or(&media_type)) {
@@ -209,6 +216,12 @@ fn parse<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Rea
     serde_json::from_slice(bytes).map_err(|error| malformed(what, &error))
 }
 
-fn malformed(what: &'static str, cause: &dyn std::fmt::Display) -> Reason {
-    Reason::Malformed { what, cause: cause.to_string() }
+/// A document as what its descriptor, the registry and itself say that it is; they must agree.
+fn typed<T: documents::Document>(document: &Document) -> Result<T, Reason> {
+    documents::parse(&document.bytes)
+        .map_err(|reason| malformed(&format!("the {} {}", T::NAME, document.digest), &reason))
+}
+
+fn malformed(what: &str, cause: &dyn std::fmt::Display) -> Reason {
+    Reason::Malformed { what: what.to_owned(), cause: cause.to_string() }
 }

@@ -28,7 +28,10 @@ mod tests;
 
 pub use error::{PullError, Reason};
 
-use crate::{Image, Reference, Selection, Store};
+use crate::{
+    Image, Reference, Selection, Store,
+    ready::{Ready, Stored, clean_up},
+};
 use session::Session;
 use std::{io, time::Duration};
 
@@ -70,7 +73,7 @@ pub trait Progress: Send + Sync {
 ///
 /// Layers of a root file system are stored and unpacked, others stored. Of an index, only the selected manifest is
 /// fetched; the index itself is kept too, so that its digest stays true. Blobs that are here are not fetched again. The
-/// name is given when all is here, whole and checked; an error leaves nothing behind.
+/// name is given when all is here, whole, checked and `ready`; an error leaves nothing behind.
 ///
 /// # Errors
 /// [`PullError`] names the image, the registry, and what it answered.
@@ -80,9 +83,17 @@ pub fn pull(
     selection: &Selection,
     options: &RegistryOptions,
     progress: &dyn Progress,
+    ready: Ready,
 ) -> Result<Image, PullError> {
-    let named = |reason| PullError::new(reference, reason);
-    pull_checked(store, reference, selection, options, progress).map_err(named)
+    let pulled = store.writing().map_err(Reason::from).and_then(|writing| {
+        // Held to the end: what is found already there must not be removed before the new name holds it.
+        let pulled = pull_checked(store, reference, selection, options, progress, ready);
+        if pulled.is_err() {
+            clean_up(store, writing);
+        }
+        pulled
+    });
+    pulled.map_err(|reason| PullError::new(reference, reason))
 }
 
 fn pull_checked(
@@ -91,9 +102,8 @@ fn pull_checked(
     selection: &Selection,
     options: &RegistryOptions,
     progress: &dyn Progress,
+    ready: Ready,
 ) -> Result<Image, Reason> {
-    // Held to the end: what is found already there must not be removed before the new name holds it.
-    let _writing = store.writing()?;
     let runtime = runtime()?;
     let (session, fetched) = runtime.block_on(async {
         let mut session = Session::connect(reference, options).await?;
@@ -108,7 +118,9 @@ fn pull_checked(
         store.put_blob(&document.bytes, Some(&document.digest))?;
     }
     let top = fetched.top();
-    store.name(reference, &top.media_type, &top.digest, top.bytes.len() as u64)?;
+    let stored = Stored { media_type: &top.media_type, digest: &top.digest, size: top.bytes.len() as u64 };
+    stored.make_ready(store, selection, ready)?;
+    store.name(reference, stored.media_type, stored.digest, stored.size)?;
     store.resolve(&reference.to_string(), selection)?.ok_or(Reason::Gone)
 }
 

@@ -114,6 +114,20 @@ pub enum StoreError {
         /// As it was asked for.
         name: String,
     },
+    /// Asked to remove an image while it cannot be told which ones are used.
+    #[error("nothing was removed, as it cannot be told which images containers use: {reason}")]
+    UseUnknown {
+        /// Why.
+        reason: String,
+    },
+    /// Asked to give a name whose digest is another one's.
+    #[error("`{name}` cannot stand for {found}: a name with a digest is only satisfied by content that has it")]
+    OtherDigest {
+        /// The name.
+        name: String,
+        /// What it was to stand for.
+        found: Digest,
+    },
     /// Asked to give a name that holds a digest.
     #[error("`{target}` cannot be given to an image: a digest says itself what it stands for; leave it out")]
     DigestInTag {

@@ -12,31 +12,51 @@ use crate::{Reference, platform::is_index};
 use oci_spec::image::{Digest, ImageConfiguration, ImageIndex, ImageManifest};
 use std::{collections::HashSet, fs, path::PathBuf, str::FromStr};
 
+/// Asks which manifest digests containers use. What removes images takes the question, and asks it when nobody can
+/// begin to use one any more: under the exclusive lock.
+pub type Used<'a> = &'a dyn Fn() -> Result<HashSet<String>, String>;
+
+/// What [`Store::check`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// What nothing needs, a sentence each; removed if that was asked for.
+    pub leftovers: Vec<String>,
+    /// What is wrong with entries, a sentence each; nothing of it is removed.
+    pub damaged: Vec<String>,
+    /// What could not be looked at, and why.
+    pub not_looked_at: Option<String>,
+}
+
 impl Store {
     /// Removes a name (or by id, all its names when `force`); blobs and layers that nothing names any more go too.
     ///
-    /// Returns lines `Untagged: …`, `Deleted: …`. `in_use` tells whether a container uses a manifest digest: the last
-    /// name of such an image is refused, and with `force` only the name goes; the image stays without one, as it
-    /// does while somebody writes. The id of a manifest in an index stands for the index.
-    pub fn remove(&self, name: &str, force: bool, in_use: &dyn Fn(&Digest) -> bool) -> Result<Vec<String>, StoreError> {
+    /// Returns lines `Untagged: …`, `Deleted: …`. The last name of an image that a container uses is refused, and with
+    /// `force` only the name goes; the image stays without one, as it does while somebody writes. The id of a manifest
+    /// in an index stands for the index. Works for images that cannot be read, too; what cannot be freed now is a line
+    /// of its own, as the name is gone all the same.
+    pub fn remove(&self, name: &str, force: bool, used: Used) -> Result<Vec<String>, StoreError> {
         let alone = self.removing()?;
-        let request = Request { name, force, in_use, alone: alone.is_some() };
+        let used = ask(used)?;
+        let request = Request { name, force, used: &used, alone: alone.is_some() };
         let Some(alone) = alone else { return index::edit(self, |index| self.take_away(index, &request)) };
-        let lines = index::edit_alone(self, &alone, |index| self.take_away(index, &request))?;
-        self.sweep(alone)?;
+        let mut lines = index::edit_alone(self, &alone, |index| self.take_away(index, &request))?;
+        lines.extend(self.sweep(alone).err().map(|error| format!("Left behind: {error}")));
         Ok(lines)
     }
 
     /// Removes the images that have no name and that no container uses: what lost its name to a newer pull.
     ///
     /// Returns lines `Deleted: …`; none while somebody writes.
-    pub fn remove_unnamed(&self, in_use: &dyn Fn(&Digest) -> bool) -> Result<Vec<String>, StoreError> {
+    /// Those that cannot be read stay: nobody knows what they are.
+    pub fn remove_unnamed(&self, used: Used) -> Result<Vec<String>, StoreError> {
         let Some(alone) = self.removing()? else { return Ok(Vec::new()) };
+        let used = ask(used)?;
         let lines = index::edit_alone(self, &alone, |index| {
             let mut lines = Vec::new();
             for entry in index.unnamed() {
-                let manifests = self.manifests_of(&self.index_digest(&entry.digest)?, &entry.media_type)?;
-                if !manifests.iter().any(in_use) {
+                let Ok(digest) = self.index_digest(&entry.digest) else { continue };
+                let (manifests, unreadable) = self.children(&digest, &entry.media_type);
+                if unreadable.is_empty() && !manifests.iter().any(|manifest| used.contains(manifest.as_ref())) {
                     index.forget(&entry.digest);
                     lines.push(format!("Deleted: {}", entry.digest));
                 }
@@ -50,14 +70,25 @@ impl Store {
     /// Leftovers: temporary files of dead writers, blobs and layers nothing names. Each with a sentence. `remove`:
     /// removes them too.
     ///
-    /// While somebody writes nothing can be told apart: the list is empty then, or says so when it was to be removed.
-    pub fn check(&self, remove: bool) -> Result<Vec<String>, StoreError> {
+    /// While somebody writes, leftovers cannot be told from what is on its way in: it says so then.
+    pub fn check(&self, remove: bool) -> Result<Checked, StoreError> {
+        let damaged = self.listed()?.into_iter().filter_map(Result::err).map(|entry| {
+            let name = entry.name.as_deref().map_or_else(|| "an image without a name".to_owned(), familiar);
+            let by = entry.name.as_deref().map_or_else(|| entry.digest.clone(), familiar);
+            format!(
+                "{name}: {} cannot be read: {}; pull or load it again, or `amphora rmi {by}`",
+                entry.digest, entry.reason
+            )
+        });
+        let mut checked = Checked { damaged: damaged.collect(), ..Checked::default() };
         let Some(alone) = self.removing()? else {
-            let busy = "a pull, load or import is running: what it does not need was left alone; try again after it";
-            return Ok(if remove { vec![busy.to_owned()] } else { Vec::new() });
+            let busy = "leftovers of images: a pull, load or import is running, or a container is being made; try again after it";
+            checked.not_looked_at = Some(busy.to_owned());
+            return Ok(checked);
         };
         let leftovers = if remove { self.sweep(alone)? } else { self.leftovers()? };
-        Ok(leftovers.into_iter().map(|leftover| leftover.sentence).collect())
+        checked.leftovers = leftovers.into_iter().map(|leftover| leftover.sentence).collect();
+        Ok(checked)
     }
 
     /// Removes leftovers and returns what they were.
@@ -71,6 +102,9 @@ impl Store {
 
     fn take_away(&self, index: &mut Index, request: &Request) -> Result<Vec<String>, StoreError> {
         let name = request.name;
+        if let Some(line) = take_away_undigested(self, index, name) {
+            return Ok(vec![line]);
+        }
         let target = self.find_in(index, name)?.ok_or_else(|| StoreError::NotFound { name: name.to_owned() })?;
         let entry = target.entry.to_string();
         let all = index.names_of(&entry);
@@ -79,12 +113,14 @@ impl Store {
         if names.len() > 1 && !request.force {
             return Err(StoreError::SeveralNames { id: name.to_owned(), names });
         }
-        let manifests = self.manifests_of(&target.entry, target.media_type())?;
+        let manifests = self.manifests_of(&target.entry, target.media_type());
         let forget = names.len() == all.len() && request.may_forget(&manifests, names.is_empty())?;
         let mut lines: Vec<String> = names.iter().map(|name| format!("Untagged: {}", familiar(name))).collect();
         if forget {
             index.forget(&entry);
-            lines.extend(manifests.iter().map(|manifest| format!("Deleted: {manifest}")));
+            // Of an index that cannot be read, all that is known is its own digest.
+            let gone = if manifests.is_empty() { std::slice::from_ref(&target.entry) } else { &manifests };
+            lines.extend(gone.iter().map(|manifest| format!("Deleted: {manifest}")));
         } else {
             names.iter().for_each(|name| index.untag(name));
         }
@@ -109,49 +145,55 @@ impl Store {
             let blobs = entries(&algorithm)?.into_iter().filter(|blob| !kept.contains(blob));
             found.extend(blobs.map(|blob| Leftover::new(blob, "is a blob that no image needs")));
         }
+        let verified = entries(&self.verified_folder())?.into_iter().filter(|pair| !kept.contains(pair));
+        found.extend(verified.map(|pair| Leftover::new(pair, "is the diff id of a blob that no image needs")));
         let unpacked = entries(&self.layers_folder())?.into_iter().filter(|layer| !kept.contains(layer));
         found.extend(unpacked.map(|layer| Leftover::new(layer, "is a layer that no image needs")));
         Ok(found)
     }
 
     /// Every blob and layer directory that the entries of the index reach.
+    ///
+    /// What is no document of its kind reaches nothing. What the system does not let us read might reach anything: then
+    /// nothing can be called a leftover, and this fails.
     fn reachable(&self) -> Result<HashSet<PathBuf>, StoreError> {
         let bytes = index::read(self)?;
         let index: Entries = index::parse(self, &bytes)?;
-        let mut kept = HashSet::new();
+        let mut reached = Reached::default();
         for entry in &index.manifests {
-            self.reach(&self.index_digest(&entry.digest)?, &entry.media_type, &mut kept)?;
+            let Ok(digest) = self.index_digest(&entry.digest) else { continue };
+            reached.pending.push((digest, is_index(&entry.media_type)));
         }
-        Ok(kept)
-    }
-
-    /// Adds a manifest or index and what it needs. Each is visited once, so that cycles end.
-    fn reach(&self, digest: &Digest, media_type: &str, kept: &mut HashSet<PathBuf>) -> Result<(), StoreError> {
-        let mut pending = vec![(digest.clone(), media_type.to_owned())];
-        while let Some((digest, media_type)) = pending.pop() {
-            if !kept.insert(self.blob_path(&digest)) {
-                continue;
-            }
-            if is_index(&media_type) {
-                let Some(index) = self.document::<ImageIndex>("index", &digest)? else { continue };
-                let children =
-                    index.manifests().iter().map(|child| (child.digest().clone(), child.media_type().to_string()));
-                pending.extend(children);
-            } else if let Some(manifest) = self.document::<ImageManifest>("manifest", &digest)? {
-                self.reach_parts(&manifest, kept);
+        while let Some((digest, as_index)) = reached.pending.pop() {
+            if reached.visited.insert((digest.clone(), as_index)) {
+                self.reach(&digest, as_index, &mut reached)?;
             }
         }
-        Ok(())
+        Ok(reached.kept)
     }
 
-    fn reach_parts(&self, manifest: &ImageManifest, kept: &mut HashSet<PathBuf>) {
+    /// Adds a manifest or an index and what it needs.
+    fn reach(&self, digest: &Digest, as_index: bool, reached: &mut Reached) -> Result<(), StoreError> {
+        reached.kept.insert(self.blob_path(digest));
+        if as_index {
+            let Some(index) = readable(self.document::<ImageIndex>(digest))? else { return Ok(()) };
+            let children = index.manifests().iter();
+            let children = children.map(|child| (child.digest().clone(), is_index(child.media_type().as_ref())));
+            reached.pending.extend(children);
+            return Ok(());
+        }
+        let Some(manifest) = readable(self.document::<ImageManifest>(digest))? else { return Ok(()) };
+        for layer in manifest.layers() {
+            reached.kept.extend([self.blob_path(layer.digest()), self.verified_path(layer.digest())]);
+        }
         let config = manifest.config().digest();
-        kept.extend(manifest.layers().iter().map(|layer| self.blob_path(layer.digest())));
-        kept.insert(self.blob_path(config));
+        reached.kept.insert(self.blob_path(config));
+        let Some(config) = readable(self.bytes(config))? else { return Ok(()) };
         // A config of another kind has no diff ids, and so no layers.
-        let Ok(Some(config)) = self.document::<ImageConfiguration>("config", config) else { return };
+        let Ok(config) = serde_json::from_slice::<ImageConfiguration>(&config) else { return Ok(()) };
         let diff_ids = config.rootfs().diff_ids().iter().filter_map(|text| layers::parse_diff_id(text).ok());
-        kept.extend(diff_ids.map(|diff_id| self.layer_dir(&diff_id)));
+        reached.kept.extend(diff_ids.map(|diff_id| self.layer_dir(&diff_id)));
+        Ok(())
     }
 
     /// Takes leftovers from where they would be found: small things are removed; layers, whose removal takes long, are
@@ -171,11 +213,43 @@ impl Store {
     }
 }
 
+/// What the entries need, as far as it was followed.
+#[derive(Default)]
+struct Reached {
+    /// Manifests, and indexes (true), that are to be looked at.
+    pending: Vec<(Digest, bool)>,
+    /// Those that were, each once as either, so that cycles end. That a blob is kept says nothing of what it is.
+    visited: HashSet<(Digest, bool)>,
+    kept: HashSet<PathBuf>,
+}
+
+/// What does not parse is nothing; what could not be read is an error.
+fn readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(StoreError::Malformed { .. }) => Ok(None),
+        other => other,
+    }
+}
+
+fn ask(used: Used) -> Result<HashSet<String>, StoreError> {
+    used().map_err(|reason| StoreError::UseUnknown { reason })
+}
+
+/// Takes away a name whose entry has no digest that could be looked up, by another tool's hand.
+fn take_away_undigested(store: &Store, index: &mut Index, name: &str) -> Option<String> {
+    let full = Reference::from_str(name).ok()?.to_string();
+    let is_broken =
+        |entry: &index::Entry| entry.name() == Some(full.as_str()) && store.index_digest(&entry.digest).is_err();
+    let at = index.manifests.iter().position(is_broken)?;
+    index.manifests.remove(at);
+    Some(format!("Untagged: {}", familiar(&full)))
+}
+
 /// What [`Store::remove`] was asked for.
 struct Request<'a> {
     name: &'a str,
     force: bool,
-    in_use: &'a dyn Fn(&Digest) -> bool,
+    used: &'a HashSet<String>,
     /// Nobody writes, so images may go and not only names.
     alone: bool,
 }
@@ -184,7 +258,7 @@ impl Request<'_> {
     /// Whether an image that loses its last name goes too, or stays without one. One that had none must go.
     fn may_forget(&self, manifests: &[Digest], nameless: bool) -> Result<bool, StoreError> {
         let name = self.name.to_owned();
-        match manifests.iter().find(|manifest| (self.in_use)(manifest)) {
+        match manifests.iter().find(|manifest| self.used.contains(manifest.as_ref())) {
             Some(digest) if !self.force || nameless => Err(StoreError::InUse { name, digest: digest.clone() }),
             None if !self.alone && nameless => Err(StoreError::Busy { name }),
             used => Ok(self.alone && used.is_none()),

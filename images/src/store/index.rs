@@ -3,7 +3,7 @@
 //! Two views of one file: [`Entries`] borrows the few fields that looking something up needs from the file's bytes;
 //! [`Index`] keeps every field, also those that other tools wrote, for changing it.
 
-use super::{Store, StoreError, Writing, clock, layers, lock::Removing, temporary};
+use super::{Store, StoreError, Writing, clock, layers, lock::Removing, spare, temporary};
 use crate::Reference;
 use oci_spec::image::Digest;
 use serde::{Deserialize, Serialize};
@@ -132,8 +132,13 @@ impl Entry {
 impl Index {
     /// Puts an entry in, in place of an older one of its name. What the older one pointed to keeps an entry without a
     /// name if this was its last.
-    fn insert(&mut self, mut entry: Entry, name: Option<&str>) {
+    ///
+    /// Returns the digest that the name pointed to, if that was another one.
+    fn insert(&mut self, mut entry: Entry, name: Option<&str>) -> Option<String> {
+        let mut moved_from = None;
         if let Some(name) = name {
+            let older = self.manifests.iter().find(|other| other.name() == Some(name));
+            moved_from = older.map(|older| older.digest.clone()).filter(|digest| *digest != entry.digest);
             self.untag(name);
             entry.set_name(name);
             self.manifests.retain(|other| other.name().is_some() || other.digest != entry.digest);
@@ -141,6 +146,7 @@ impl Index {
         } else if self.manifests.iter().all(|other| other.digest != entry.digest) {
             self.manifests.push(entry);
         }
+        moved_from
     }
 
     /// Takes a name away. The last name of a digest leaves an entry without one.
@@ -201,7 +207,15 @@ fn rewrite<T>(
     let _lock = store.index_lock()?;
     let mut index: Index = parse(store, &read(store)?)?;
     let result = change(&mut index)?;
-    temporary::write(store, writing, &store.index_path(), &index.to_bytes(store)?)?;
+    let bytes = index.to_bytes(store)?;
+    let freeing = writing.is_none();
+    match temporary::write(store, writing, &store.index_path(), &bytes) {
+        Err(full @ StoreError::Full { .. }) if freeing => spare::write_index(store, &bytes).map_err(|_| full)?,
+        other => other?,
+    }
+    if freeing {
+        spare::make(store, bytes.len());
+    }
     Ok(result)
 }
 
@@ -210,27 +224,34 @@ impl Store {
     /// lock; replaces an older one of that name.
     ///
     /// What the name pointed to before stays as an image without a name, until it is removed or pruned. Brings all
-    /// blobs and layers written so far to the disk first.
-    pub fn name(&self, reference: &Reference, media_type: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
+    /// blobs and layers written so far to the disk first. Returns the digest that the name pointed to, if that was
+    /// another one.
+    pub fn name(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Option<String>, StoreError> {
+        if reference.digest.as_ref().is_some_and(|wanted| *wanted != digest.to_string()) {
+            return Err(StoreError::OtherDigest { name: reference.familiar(), found: digest.clone() });
+        }
         self.insert(Entry::new(media_type, digest.as_ref(), size), Some(&reference.to_string()))
     }
 
     /// As [`Store::name`], for an image that has no name: it is found by its digest.
     pub fn keep_unnamed(&self, media_type: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
-        self.insert(Entry::new(media_type, digest.as_ref(), size), None)
+        self.insert(Entry::new(media_type, digest.as_ref(), size), None).map(drop)
     }
 
-    pub(super) fn insert(&self, entry: Entry, name: Option<&str>) -> Result<(), StoreError> {
+    pub(super) fn insert(&self, entry: Entry, name: Option<&str>) -> Result<Option<String>, StoreError> {
         let blob = self.blob_path_of(&entry.digest);
         if !blob.exists() {
             let reason = format!("not in the store, so nothing can be named so: {}", entry.digest);
             return Err(StoreError::Malformed { document: "manifest", path: blob, reason });
         }
         layers::sync(&self.layout())?;
-        edit(self, |index| {
-            index.insert(entry, name);
-            Ok(())
-        })
+        edit(self, |index| Ok(index.insert(entry, name)))
     }
 
     /// Adds a name for an image (by name or id).

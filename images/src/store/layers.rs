@@ -1,6 +1,6 @@
 //! Unpacked layers: staged, made visible, found, removed.
 
-use super::{Image, Store, StoreError, temporary::Temporary};
+use super::{Image, Store, StoreError, merged::is_opaque, temporary::Temporary};
 use crate::{
     classify::{self, LayerKind},
     unpack::{self, Bounds, UnpackError},
@@ -31,14 +31,35 @@ impl Store {
             return Err(StoreError::Layer { digest: image.manifest.config().digest().clone(), reason: counts });
         }
         let paired = tars.into_iter().zip(diff_ids);
-        paired.map(|(layer, diff_id)| self.unpacked(layer, diff_id)).collect()
+        let all: Vec<PathBuf> =
+            paired.map(|(layer, diff_id)| self.unpacked(layer, diff_id)).collect::<Result<_, _>>()?;
+        // overlayfs refuses a layer that is there twice. Of equal ones the topmost hides the others.
+        let is_topmost = |(at, path): &(usize, &PathBuf)| !all[at + 1..].contains(path);
+        let stack: Vec<PathBuf> = all.iter().enumerate().filter(is_topmost).map(|(_, path)| path.clone()).collect();
+        // overlayfs does not look for the mark in the root of a layer, so what it hides is left out here.
+        let base = stack.iter().rposition(|layer| is_opaque(layer)).unwrap_or(0);
+        Ok(stack[base..].to_vec())
     }
 
     fn unpacked(&self, layer: &Descriptor, diff_id: &str) -> Result<PathBuf, StoreError> {
         let diff_id =
             parse_diff_id(diff_id).map_err(|reason| StoreError::Layer { digest: layer.digest().clone(), reason })?;
         let path = self.layer_dir(&diff_id);
-        if path.exists() { Ok(path) } else { self.unpack_now(layer, &diff_id) }
+        match (path.exists(), self.is_verified(layer.digest(), &diff_id)) {
+            (true, true) => Ok(path),
+            (true, false) => self.verify_now(layer, &diff_id).map(|()| path),
+            (false, _) => self.unpack_now(layer, &diff_id),
+        }
+    }
+
+    /// Hashes the content of a blob that claims to be a layer which is unpacked already.
+    fn verify_now(&self, layer: &Descriptor, diff_id: &Digest) -> Result<(), StoreError> {
+        let refused = |reason: String| StoreError::Layer { digest: layer.digest().clone(), reason };
+        let blob = self.blob(layer.digest())?;
+        let mut tar = unpack::decompress(Box::new(blob)).map_err(|source| refused(source.to_string()))?;
+        let found = unpack::diff_id(&mut tar, &Bounds::default()).map_err(|failed| refused(failed.to_string()))?;
+        check_diff_id(layer, &found, diff_id)?;
+        self.record_verified(layer.digest(), diff_id)
     }
 
     /// What a pull does as the bytes come in, done from the blob.
@@ -54,10 +75,10 @@ impl Store {
             }
             other => refused(other.to_string()),
         })?;
-        if found != *diff_id {
-            return Err(refused(format!("its content has diff id {found}, the config says {diff_id}")));
-        }
-        stage.commit()
+        check_diff_id(layer, &found, diff_id)?;
+        let path = stage.commit()?;
+        self.record_verified(layer.digest(), diff_id)?;
+        Ok(path)
     }
 
     /// Where the layer with this diff id is (or will be) unpacked: layers/<first 32 hex digits>. Short, so that over a
@@ -99,6 +120,14 @@ impl LayerStage {
             Err(other) => Err(other),
         }
     }
+}
+
+fn check_diff_id(layer: &Descriptor, found: &Digest, claimed: &Digest) -> Result<(), StoreError> {
+    if found == claimed {
+        return Ok(());
+    }
+    let reason = format!("its content has diff id {found}, the config says {claimed}; the image is forged or damaged");
+    Err(StoreError::Layer { digest: layer.digest().clone(), reason })
 }
 
 /// rename(2) onto a directory that is not empty; one that is empty is replaced, which does no harm.

@@ -3,15 +3,15 @@
 //! Symbolic links are followed here, part by part and within the layers, never by the kernel: only directories that
 //! were seen to be directories come before the last part of any path that is opened.
 
-use super::{Store, layers};
+use super::{Image, Store, StoreError, layers};
 use crate::classify::Head;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
-use rustix::fs::lgetxattr;
+use rustix::fs::{OFlags, lgetxattr};
 use std::{
     collections::VecDeque,
-    fs::{self, File, Metadata},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read},
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -30,9 +30,27 @@ impl Store {
         };
         let top_first: Option<Vec<PathBuf>> = diff_ids.iter().rev().map(unpacked).collect();
         match top_first {
-            Some(layers) if layers.len() == manifest.layers().len() => read_head(&layers, path),
+            Some(mut layers) if layers.len() == manifest.layers().len() => {
+                let hidden = layers.iter().position(|layer| is_opaque(layer));
+                layers.truncate(hidden.map_or(layers.len(), |at| at + 1));
+                read_head(&layers, path)
+            }
             _ => Head::NotKnown,
         }
+    }
+}
+
+impl Store {
+    /// Opens a regular file of an image's root as a container would find it: what upper layers replaced or removed is
+    /// not there. None: there is none.
+    pub fn open_in_root(&self, image: &Image, path: &str) -> Result<Option<File>, StoreError> {
+        let mut layers = self.layers(image)?;
+        layers.reverse();
+        let Some(place) = locate(&layers, path) else { return Ok(None) };
+        let mut options = OpenOptions::new();
+        let plain = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let opened = options.read(true).custom_flags(plain).open(&place);
+        opened.map(Some).map_err(|source| StoreError::io("opening", &place, source))
     }
 }
 
@@ -124,7 +142,7 @@ fn other_than_directory(place: &Path, metadata: &Metadata) -> io::Result<Found> 
 }
 
 /// Whether a directory hides those beneath it: overlayfs.rst, "whiteouts and opaque directories".
-fn is_opaque(directory: &Path) -> bool {
+pub(super) fn is_opaque(directory: &Path) -> bool {
     ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
         let mut value = [0_u8; 1];
         lgetxattr(directory, *name, &mut value).is_ok_and(|length| length == 1 && value == *b"y")

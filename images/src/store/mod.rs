@@ -7,7 +7,9 @@
 //!     index.json                  one entry a name, and one without a name for each image that lost its last one
 //!     blobs/sha256/<64 hex>       manifests, indexes, configs, layers as they were transferred (sha512/ likewise)
 //!   layers/<32 hex>/              one unpacked layer each, named by the first half of its diff id
+//!   verified/<algorithm>-<hex>     which diff id a layer's blob was seen to have
 //!   temporary/<pid>-<start>-<n>   files and directories that a process (pid, start time) is writing
+//!   index.spare                   room for one more index.json: what frees space needs none
 //!   index.lock                    flock: who changes index.json
 //!   writers.lock                  flock: shared by all who write, exclusive for who removes
 //! ```
@@ -39,6 +41,7 @@
 
 mod blobs;
 pub(crate) mod clock;
+pub(crate) mod documents;
 mod error;
 mod garbage;
 mod index;
@@ -47,12 +50,16 @@ mod lock;
 mod merged;
 mod removal;
 mod resolve;
+mod spare;
 mod temporary;
+mod verified;
 
 pub use blobs::BlobWriter;
 pub use error::StoreError;
+pub use garbage::{Checked, Used};
 pub use layers::LayerStage;
 pub use lock::Writing;
+pub use resolve::Damaged;
 
 use crate::{Classification, Reference};
 use oci_spec::image::{Digest, ImageConfiguration, ImageManifest};
@@ -106,13 +113,16 @@ impl Store {
 
     /// Makes the folders; the marker comes last, so that where it is, they are.
     fn create(&self, marker: &Path) -> Result<(), StoreError> {
-        for folder in [self.layout().join("blobs/sha256"), self.layers_folder(), self.temporary_folder()] {
+        for folder in
+            [self.layout().join("blobs/sha256"), self.layers_folder(), self.temporary_folder(), self.verified_folder()]
+        {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
             made.map_err(|source| StoreError::io("making the folder", &folder, source))?;
         }
         if !self.index_path().exists() {
             index::edit(self, |_| Ok(()))?;
         }
+        spare::make(self, 0);
         temporary::write(self, Some(self.writing()?), marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
     }
 

@@ -10,8 +10,8 @@ use crate::{
     platform::{Platform, Search, Step, is_attestation, is_index},
 };
 use oci_spec::image::{Digest, ImageConfiguration, ImageIndex, ImageManifest};
-use serde::{Deserialize, de::DeserializeOwned};
-use std::{collections::HashSet, fs, io::ErrorKind, str::FromStr};
+use serde::Deserialize;
+use std::{collections::HashSet, str::FromStr};
 
 /// Hexadecimal digits that an abbreviated id has at least.
 const ID_MIN_DIGITS: usize = 4;
@@ -46,21 +46,53 @@ impl Store {
         }
     }
 
-    /// All named (and unnamed) images, for `images`.
+    /// All named (and unnamed) images that can be read; [`Store::listed`] tells of the others too.
+    pub fn list(&self) -> Result<Vec<Image>, StoreError> {
+        Ok(self.listed()?.into_iter().filter_map(Result::ok).collect())
+    }
+
+    /// All entries, for `images`: each an image, or what is wrong with it.
     ///
     /// Of an index each manifest that is here. Those that are not whole, because a pull of another
-    /// platform's is still to come, are left out.
-    pub fn list(&self) -> Result<Vec<Image>, StoreError> {
+    /// platform's is still to come, are left out. Fails only where `index.json` itself cannot be read.
+    pub fn listed(&self) -> Result<Vec<Result<Image, Damaged>>, StoreError> {
         let bytes = index::read(self)?;
         let entries: Entries = index::parse(self, &bytes)?;
-        let mut images = Vec::new();
-        for entry in &entries.manifests {
-            let target = self.target(entry)?;
-            for manifest in self.manifests_of(&target.entry, &target.media_type)? {
-                images.extend(self.load(&target, manifest)?);
-            }
+        Ok(entries.manifests.iter().flat_map(|entry| self.listed_entry(entry)).collect())
+    }
+
+    fn listed_entry(&self, entry: &EntryView) -> Vec<Result<Image, Damaged>> {
+        let damaged = |digest: &str, error: StoreError| {
+            let name = entry.name().map(str::to_owned);
+            Err(Damaged { name, digest: digest.to_owned(), reason: error.to_string() })
+        };
+        let target = match self.target(entry) {
+            Err(error) => return vec![damaged(&entry.digest, error)],
+            Ok(target) => target,
+        };
+        let (manifests, unreadable) = self.children(&target.entry, &target.media_type);
+        let loaded = manifests.into_iter().filter_map(|manifest| {
+            let digest = manifest.to_string();
+            self.load(&target, manifest).map_err(|error| damaged(&digest, error)).map_or_else(Some, |it| it.map(Ok))
+        });
+        let broken = unreadable.into_iter().map(|(digest, error)| damaged(digest.as_ref(), error));
+        loaded.chain(broken).collect()
+    }
+
+    /// An image by the digest of its manifest or index, whether or not `index.json` has it: for what is to be done
+    /// before it gets a name. None: not whole.
+    pub fn unnamed_image(
+        &self,
+        media_type: &str,
+        digest: &Digest,
+        selection: &Selection,
+    ) -> Result<Option<Image>, StoreError> {
+        let (entry, media_type) = (digest.clone(), media_type.to_owned());
+        let target = Target { reference: None, entry, manifest: None, media_type, stored: None };
+        match self.select(&target, selection, digest.as_ref())? {
+            None => Ok(None),
+            Some(manifest) => self.load(&target, manifest),
         }
-        Ok(images)
     }
 
     /// The digest of the entry that a name or id stands for.
@@ -75,13 +107,14 @@ impl Store {
         let reference = Reference::from_str(name);
         if let Ok(reference) = &reference {
             let full = reference.to_string();
+            // A digest is only ever satisfied by content that has it, whatever an entry calls itself.
+            if let Some(digest) = &reference.digest {
+                return Ok(self.find_pinned(entries, reference, digest));
+            }
             if let Some(entry) = entries.manifests.iter().find(|entry| entry.name() == Some(full.as_str())) {
                 let mut target = self.target(entry)?;
                 target.reference = Some(reference.clone());
                 return Ok(Some(target));
-            }
-            if let Some(digest) = &reference.digest {
-                return self.find_pinned(entries, reference, digest);
             }
         }
         match id_digits(name) {
@@ -91,36 +124,37 @@ impl Store {
     }
 
     /// `alpine@sha256:…`: an entry of that repository, under any tag, that is or holds the digest.
-    fn find_pinned(&self, entries: &Entries, wanted: &Reference, digest: &str) -> Result<Option<Target>, StoreError> {
+    fn find_pinned(&self, entries: &Entries, wanted: &Reference, digest: &str) -> Option<Target> {
         for entry in &entries.manifests {
             let Some(Ok(named)) = entry.name().map(Reference::from_str) else { continue };
             if (&named.registry, &named.repository) != (&wanted.registry, &wanted.repository) {
                 continue;
             }
-            let mut target = self.target(entry)?;
+            let Ok(mut target) = self.target(entry) else { continue };
             target.reference = Some(wanted.clone());
             if entry.digest == digest {
-                return Ok(Some(target));
+                return Some(target);
             }
-            let manifests = self.manifests_of(&target.entry, &target.media_type)?;
+            let manifests = self.manifests_of(&target.entry, &target.media_type);
             if let Some(manifest) = manifests.into_iter().find(|manifest| manifest.as_ref() == digest) {
                 target.manifest = Some(manifest);
-                return Ok(Some(target));
+                return Some(target);
             }
         }
-        Ok(None)
+        None
     }
 
     /// Ids are of manifests; an index's own digest is taken as well. Not the hot path: every index is read.
     fn find_id(&self, entries: &Entries, name: &str, digits: &str) -> Result<Option<Target>, StoreError> {
         let mut found: Vec<Target> = Vec::new();
         for entry in &entries.manifests {
-            let target = Target { reference: None, ..self.target(entry)? };
+            let Ok(target) = self.target(entry) else { continue };
+            let target = Target { reference: None, ..target };
             if target.entry.digest().starts_with(digits) {
                 found.push(target);
                 continue;
             }
-            let manifests = self.manifests_of(&target.entry, &target.media_type)?;
+            let manifests = self.manifests_of(&target.entry, &target.media_type);
             let matching = manifests.into_iter().filter(|manifest| manifest.digest().starts_with(digits));
             found.extend(matching.map(|manifest| Target { manifest: Some(manifest), ..target.clone() }));
         }
@@ -167,7 +201,7 @@ impl Store {
         let mut search = Search::new(selection, target.entry.as_ref());
         let mut wanted = target.entry.clone();
         loop {
-            let Some(index) = self.document::<ImageIndex>("index", &wanted)? else { return Ok(None) };
+            let Some(index) = self.document::<ImageIndex>(&wanted)? else { return Ok(None) };
             search.add(&index).map_err(failed)?;
             match search.next().map_err(failed)? {
                 Step::Fetch(nested) => wanted = nested.digest().clone(),
@@ -177,17 +211,30 @@ impl Store {
     }
 
     /// The manifests of an entry that are here: itself, or those of an index and of the indexes in it.
-    pub(super) fn manifests_of(&self, entry: &Digest, media_type: &str) -> Result<Vec<Digest>, StoreError> {
+    /// What cannot be read has none: it is told of where it is listed, and hinders nothing else.
+    pub(super) fn manifests_of(&self, entry: &Digest, media_type: &str) -> Vec<Digest> {
+        self.children(entry, media_type).0
+    }
+
+    /// The same, and what could not be read.
+    pub(super) fn children(&self, entry: &Digest, media_type: &str) -> (Vec<Digest>, Vec<(Digest, StoreError)>) {
         if !is_index(media_type) {
-            return Ok(vec![entry.clone()]);
+            return (vec![entry.clone()], Vec::new());
         }
         let (mut pending, mut seen) = (vec![entry.clone()], HashSet::new());
-        let mut manifests = Vec::new();
+        let (mut manifests, mut unreadable) = (Vec::new(), Vec::new());
         while let Some(next) = pending.pop() {
             if !seen.insert(next.clone()) {
                 continue;
             }
-            let Some(index) = self.document::<ImageIndex>("index", &next)? else { continue };
+            let index = match self.document::<ImageIndex>(&next) {
+                Ok(Some(index)) => index,
+                Ok(None) => continue,
+                Err(error) => {
+                    unreadable.push((next, error));
+                    continue;
+                }
+            };
             for child in
                 index.manifests().iter().filter(|child| !is_attestation(child) && self.has_blob(child.digest()))
             {
@@ -195,12 +242,12 @@ impl Store {
                 list.push(child.digest().clone());
             }
         }
-        Ok(manifests)
+        (manifests, unreadable)
     }
 
     /// Reads what makes an image; None if its manifest or config is not here.
     fn load(&self, target: &Target, digest: Digest) -> Result<Option<Image>, StoreError> {
-        let Some(manifest) = self.document::<ImageManifest>("manifest", &digest)? else { return Ok(None) };
+        let Some(manifest) = self.document::<ImageManifest>(&digest)? else { return Ok(None) };
         let Some(config_bytes) = self.bytes(manifest.config().digest())? else { return Ok(None) };
         // Artifacts have configs of any kind, or none.
         let config: ImageConfiguration = serde_json::from_slice(&config_bytes).unwrap_or_default();
@@ -212,30 +259,17 @@ impl Store {
         let reference = target.reference.clone();
         Ok(Some(Image { reference, digest, manifest, config, classification, size_bytes, created }))
     }
+}
 
-    /// Parses a manifest or an index; None if it is not here.
-    pub(super) fn document<T: DeserializeOwned>(
-        &self,
-        what: &'static str,
-        digest: &Digest,
-    ) -> Result<Option<T>, StoreError> {
-        let Some(bytes) = self.bytes(digest)? else { return Ok(None) };
-        let parsed = serde_json::from_slice(&bytes);
-        parsed.map(Some).map_err(|error| StoreError::Malformed {
-            document: what,
-            path: self.blob_path(digest),
-            reason: error.to_string(),
-        })
-    }
-
-    fn bytes(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let path = self.blob_path(digest);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StoreError::io("reading", &path, source)),
-        }
-    }
+/// An entry, or a part of it, that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    /// The entry's name, as it stands in `index.json`.
+    pub name: Option<String>,
+    /// What is damaged, as text: it may be no digest.
+    pub digest: String,
+    /// What was found, what was expected.
+    pub reason: String,
 }
 
 impl Target {

@@ -6,6 +6,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 use std::{
+    collections::HashSet,
     io::{ErrorKind, Write},
     process::Command,
     thread,
@@ -17,6 +18,8 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 const HELLO_512: &str = "sha512:9b71d224bd62f3785d96d46ad3ea3d73319bfbc2890caadae2dff72519673ca72323c3d99ba5c11d7c7acc6e14b8c5da0c4663475c2e5c3adef46f73bcdec043";
+
+mod hostile;
 
 fn store() -> (TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
@@ -39,6 +42,7 @@ fn image(store: &Store, content: &str, architecture: &str) -> (Digest, u64) {
     let stage = store.stage_layer(&layer.0).unwrap();
     std::fs::write(stage.path.join(content), content).unwrap();
     stage.commit().unwrap();
+    store.record_verified(&layer.0, &layer.0).unwrap();
     let config = put(
         store,
         &json!({
@@ -64,8 +68,8 @@ fn resolved(store: &Store, name: &str) -> Option<Digest> {
     store.resolve(name, &Selection::default()).unwrap().map(|image| image.digest)
 }
 
-fn unused(_: &Digest) -> bool {
-    false
+fn unused() -> Result<HashSet<String>, String> {
+    Ok(HashSet::new())
 }
 
 /// What is in blobs/sha256, layers and temporary.
@@ -305,7 +309,7 @@ fn removing_the_last_name_removes_what_nothing_else_needs() {
     assert_eq!(lines, ["Untagged: app:latest".to_owned(), format!("Deleted: {digest}")]);
     assert_eq!(counts(&store), (3, 1, 0));
     assert!(matches!(store.remove("app", true, &unused), Err(StoreError::NotFound { .. })));
-    assert_eq!(store.check(false).unwrap(), [""; 0]);
+    assert_eq!(store.check(false).unwrap().leftovers, [""; 0]);
 }
 
 #[test]
@@ -328,7 +332,7 @@ fn an_image_in_use_stays_and_loses_its_name_only_by_force() {
     let (_folder, store) = store();
     let digest = named(&store, "app", "one");
     store.tag("app", &"copy".parse().unwrap()).unwrap();
-    let in_use = |asked: &Digest| *asked == digest;
+    let in_use = || Ok(HashSet::from([digest.to_string()]));
     assert_eq!(store.remove("copy", false, &in_use).unwrap(), ["Untagged: copy:latest"], "it has another name");
     let refused = store.remove("app", false, &in_use).unwrap_err().to_string();
     assert!(refused.contains("is used by a container"), "{refused}");
@@ -361,13 +365,13 @@ fn leftovers_are_told_and_removed() {
     store.stage_layer(&orphan).unwrap().commit().unwrap();
     let dead = store.root.join("temporary/4194305-1-0");
     std::fs::create_dir_all(dead.join("half")).unwrap();
-    let told = store.check(false).unwrap();
+    let told = store.check(false).unwrap().leftovers;
     for part in ["4194305-1-0 was being written", "is a blob that no image needs", "is a layer that no image needs"] {
         assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:?}");
     }
     assert_eq!(told.len(), 3);
-    assert_eq!(store.check(true).unwrap(), told);
-    assert_eq!((store.check(false).unwrap(), counts(&store)), (Vec::new(), (3, 1, 0)));
+    assert_eq!(store.check(true).unwrap().leftovers, told);
+    assert_eq!((store.check(false).unwrap().leftovers, counts(&store)), (Vec::new(), (3, 1, 0)));
 }
 
 #[test]
@@ -376,8 +380,8 @@ fn nothing_is_removed_while_somebody_writes() {
     let app = named(&store, "app", "one");
     let pull = store.writing().unwrap();
     let fresh = store.put_blob(b"fresh", None).unwrap();
-    assert_eq!(store.check(false).unwrap(), [""; 0]);
-    assert!(store.check(true).unwrap()[0].contains("is running"));
+    assert_eq!(store.check(false).unwrap().leftovers, [""; 0]);
+    assert!(store.check(true).unwrap().not_looked_at.unwrap().contains("is running"));
     assert_eq!(store.remove("app", false, &unused).unwrap(), ["Untagged: app:latest"]);
     assert!(store.has_blob(&fresh));
     assert_eq!((resolved(&store, "app"), resolved(&store, app.digest())), (None, Some(app.clone())));

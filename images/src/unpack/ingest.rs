@@ -93,6 +93,9 @@ pub(crate) struct Staged {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     layer: Option<LayerStage>,
+    /// The blob's diff id, if its content was looked at.
+    diff_id: Option<Digest>,
+    store: Store,
 }
 
 impl Staged {
@@ -104,7 +107,7 @@ impl Staged {
         if let Some(blob) = self.blob {
             blob.commit(Some(&self.digest))?;
         }
-        Ok(())
+        self.diff_id.map_or(Ok(()), |diff_id| self.store.record_verified(&self.digest, &diff_id))
     }
 }
 
@@ -124,7 +127,9 @@ pub(crate) fn stage(store: &Store, source: &mut (dyn Read + Send), expected: &Ex
     };
     drain(&mut tee)?;
     let (digest, size) = tee.check(expected)?;
-    Ok(Staged { blob: tee.blob, digest, size, layer })
+    // Checked above: `stage_tar` takes no other content.
+    let diff_id = expected.diff_id.clone();
+    Ok(Staged { blob: tee.blob, digest, size, layer, diff_id, store: store.clone() })
 }
 
 /// Unpacks, or, where that was done before, only checks.

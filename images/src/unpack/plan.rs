@@ -5,7 +5,7 @@ use crate::{
     classify::{self, Class, Head, LayerKind},
     platform::Platform,
 };
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
+use oci_spec::image::{Descriptor, DigestAlgorithm, ImageConfiguration, ImageManifest};
 
 /// Why an image's layers are not even fetched.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +55,13 @@ pub(crate) fn plan(manifest: &ImageManifest, config: &[u8]) -> Result<Plan, Plan
     let mut diff_ids = diff_ids.into_iter();
     for descriptor in manifest.layers() {
         let diff_id = diff_ids.next();
-        if !layers.iter().any(|layer| layer.descriptor.digest() == descriptor.digest()) {
-            layers.push(Layer { descriptor: descriptor.clone(), diff_id });
+        match layers.iter().find(|layer| layer.descriptor.digest() == descriptor.digest()) {
+            None => layers.push(Layer { descriptor: descriptor.clone(), diff_id }),
+            Some(same) if same.diff_id == diff_id => {}
+            Some(_) => {
+                let twice = format!("it lists two diff ids for layer {}, which has one", descriptor.digest());
+                return Err(PlanError::Config(twice));
+            }
         }
     }
     Ok(Plan { layers, platform })
@@ -72,7 +77,11 @@ pub(crate) fn root(config: &[u8], layers: usize) -> Result<(Option<Platform>, Ve
     if listed.len() != layers {
         return Err(PlanError::Config(format!("it lists {} diff ids for {layers} layers", listed.len())));
     }
-    let parse = |text: &String| text.parse().map_err(|error| PlanError::Config(format!("diff id `{text}`: {error}")));
+    let parse = |text: &String| match text.parse::<Digest>() {
+        Ok(diff_id) if *diff_id.algorithm() == DigestAlgorithm::Sha256 => Ok(diff_id),
+        Ok(_) => Err(PlanError::Config(format!("diff id `{text}`: only sha256 is supported for unpacked layers"))),
+        Err(error) => Err(PlanError::Config(format!("diff id `{text}`: {error}"))),
+    };
     Ok((Some(platform), listed.iter().map(parse).collect::<Result<_, _>>()?))
 }
 

@@ -14,7 +14,7 @@ use images::{
     registry::{self, RegistryOptions},
 };
 
-use super::{changes, each, print, view};
+use super::{changes, each, each_of, print, view};
 use crate::{
     cli::{Filters, ImagesArgs, ImportArgs, LoadArgs, PreferChoice, PullArgs, PullPolicy, RmiArgs, TagArgs},
     host::Host,
@@ -78,19 +78,18 @@ fn fetch(
     options: &RegistryOptions,
     quiet: bool,
 ) -> Result<Image> {
-    let image = if quiet {
-        registry::pull(&host.store, reference, selection, options, &Silent)?
+    let ready = |image: &Image| prepare(host, image);
+    if quiet {
+        Ok(registry::pull(&host.store, reference, selection, options, &Silent, &ready)?)
     } else {
-        registry::pull(&host.store, reference, selection, options, &PullProgress::new())?
-    };
-    prepare(host, &image)?;
-    Ok(image)
+        Ok(registry::pull(&host.store, reference, selection, options, &PullProgress::new(), &ready)?)
+    }
 }
 
-/// An image that cannot run is stored all the same.
-fn prepare(host: &Host, image: &Image) -> Result<()> {
+/// What is done before an image gets its name. One that is of no kind that runs is stored all the same.
+fn prepare(host: &Host, image: &Image) -> Result<(), String> {
     match Target::of(image) {
-        Ok(target) => target.prepare(host, image),
+        Ok(target) => target.prepare(host, image).map_err(|error| format!("{error:#}")),
         Err(_) => Ok(()),
     }
 }
@@ -132,27 +131,31 @@ pub(crate) fn load(host: &Host, args: &LoadArgs) -> Result<u8> {
     if path == Path::new("-") && std::io::stdin().is_terminal() {
         bail!("load reads an archive: name it with -i FILE, or feed it to standard input");
     }
-    for loaded in archive::load(&host.store, path)? {
-        let (name, said) = match &loaded {
-            Loaded::Named(reference) => (reference.to_string(), format!("Loaded image: {}", reference.familiar())),
-            Loaded::Unnamed(digest) => (digest.clone(), format!("Loaded image ID: {digest}")),
-        };
-        if let Some(image) = host.store.resolve(&name, &Selection::default())? {
-            prepare(host, &image)?;
-        }
+    let loaded = archive::load(&host.store, path, &|image| prepare(host, image))?;
+    each_of(loaded, |loaded| {
+        let loaded = loaded?;
         if !args.quiet {
-            output::say(&said)?;
+            output::say(&said(&loaded))?;
         }
+        Ok(())
+    })
+}
+
+fn said(loaded: &Loaded) -> String {
+    match loaded {
+        Loaded::Named(reference) => format!("Loaded image: {}", reference.familiar()),
+        Loaded::Moved { reference, from } => {
+            format!("Loaded image: {} (the name stood for {from} until now)", reference.familiar())
+        }
+        Loaded::Unnamed(digest) => format!("Loaded image ID: {digest}"),
     }
-    Ok(0)
 }
 
 /// `amphora import`.
 pub(crate) fn import(host: &Host, args: &ImportArgs) -> Result<u8> {
     let name: Reference = args.name.parse()?;
     let changes = Changes { message: args.message.clone(), ..changes::parse(&args.change)? };
-    let image = import::import(&host.store, &args.file, &name, &changes)?;
-    prepare(host, &image)?;
+    let image = import::import(&host.store, &args.file, &name, &changes, &|image| prepare(host, image))?;
     output::say(image.digest.as_ref())?;
     Ok(0)
 }
@@ -165,9 +168,8 @@ pub(crate) fn tag(host: &Host, args: &TagArgs) -> Result<u8> {
 
 /// `amphora rmi`.
 pub(crate) fn rmi(host: &Host, args: &RmiArgs) -> Result<u8> {
-    let used = host.image_digests_in_use()?;
     each(&args.images, |name| {
-        let lines = host.store.remove(name, args.force, &|digest| used.contains(&digest.to_string()))?;
+        let lines = host.store.remove(name, args.force, &|| host.images_used())?;
         lines.iter().try_for_each(|line| output::say(line))?;
         host.check_compiled(true).map(drop)
     })
@@ -177,10 +179,13 @@ pub(crate) fn rmi(host: &Host, args: &RmiArgs) -> Result<u8> {
 pub(crate) fn images(host: &Host, args: &ImagesArgs) -> Result<u8> {
     let filters = Filters::parse(&args.filter, &["reference", "kind", "dangling", "label"])?;
     let wanted = args.reference.as_deref();
-    let all = host.store.list()?;
-    let shown =
-        all.iter().filter(|image| matches(&filters, image) && wanted.is_none_or(|wanted| is_named(image, wanted)));
-    let rows: Vec<_> = shown.map(|image| view::image_row(image, args.no_trunc)).collect();
+    let all = host.store.listed()?;
+    let images = all.iter().filter_map(|entry| entry.as_ref().ok());
+    let shown = images.filter(|image| matches(&filters, image) && wanted.is_none_or(|wanted| is_named(image, wanted)));
+    let mut rows: Vec<_> = shown.map(|image| view::image_row(image, args.no_trunc)).collect();
+    if args.filter.is_empty() && wanted.is_none() {
+        rows.extend(all.iter().filter_map(|entry| entry.as_ref().err()).map(view::damaged_row));
+    }
     let mut columns = COLUMNS.to_vec();
     if args.digests {
         columns.insert(2, MORE_COLUMNS[0]);

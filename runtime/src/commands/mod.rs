@@ -94,9 +94,14 @@ fn place(flag: Option<PathBuf>, variable: &str) -> Option<PathBuf> {
 
 /// Does something to each of several objects; what fails is said, the others are done all the same.
 fn each<T: AsRef<str>>(names: &[T], mut action: impl FnMut(&str) -> Result<()>) -> Result<u8> {
+    each_of(names.iter().map(AsRef::as_ref), &mut action)
+}
+
+/// The same for what is no name.
+fn each_of<T>(items: impl IntoIterator<Item = T>, mut action: impl FnMut(T) -> Result<()>) -> Result<u8> {
     let mut failures: Vec<Error> = Vec::new();
-    for name in names {
-        failures.extend(action(name.as_ref()).err());
+    for item in items {
+        failures.extend(action(item).err());
     }
     match failures.len() {
         0 => Ok(0),

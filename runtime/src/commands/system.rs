@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use images::store::StoreError;
+use images::store::{Checked, StoreError};
 use linux_exec::{cgroup::Cgroups, userns::IdMap};
 use serde_json::{Value, json};
 
@@ -63,30 +63,37 @@ pub(crate) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
     show(&value, args.format.as_deref())
 }
 
-/// `amphora system check`: 0 when nothing was left behind, else 1.
+/// The code with which `system check` ends when it could not look at everything.
+const NOT_ALL_LOOKED_AT: u8 = 2;
+
+/// `amphora system check`: 0 when nothing was left behind or is damaged, 1 when something is, 2 when that cannot be told.
 pub(crate) fn check(host: &Host) -> Result<u8> {
-    let found = leftovers(host, false)?;
+    let Checked { leftovers, damaged, not_looked_at } = leftovers(host, false)?;
     let (_, unreadable) = host.containers.list()?;
     unreadable.iter().try_for_each(|container| output::say(&container.to_string()))?;
-    if found.is_empty() && !unreadable.is_empty() {
-        return Ok(1);
+    damaged.iter().chain(&leftovers).try_for_each(|line| output::say(line))?;
+    if !leftovers.is_empty() {
+        output::say("amphora system prune removes all that was left behind")?;
     }
-    if found.is_empty() {
+    if let Some(what) = not_looked_at {
+        output::say(&format!("not looked at: {what}"))?;
+        return Ok(NOT_ALL_LOOKED_AT);
+    }
+    if leftovers.is_empty() && damaged.is_empty() && unreadable.is_empty() {
         output::say("nothing was left behind")?;
         return Ok(0);
     }
-    found.iter().try_for_each(|line| output::say(line))?;
-    output::say("amphora system prune removes all of this")?;
     Ok(1)
 }
 
-fn leftovers(host: &Host, remove: bool) -> Result<Vec<String>> {
+fn leftovers(host: &Host, remove: bool) -> Result<Checked> {
     // Cgroups first: whose they are is known as long as their containers are there.
     let mut found = lifecycle::check_cgroups(host, remove)?;
     found.extend(host.containers.check(remove)?);
-    found.extend(host.store.check(remove)?);
+    let mut checked = host.store.check(remove)?;
+    found.append(&mut checked.leftovers);
     found.extend(host.check_compiled(remove)?);
-    Ok(found)
+    Ok(Checked { leftovers: found, ..checked })
 }
 
 /// `amphora system prune`.
@@ -101,8 +108,14 @@ pub(crate) fn prune(host: &Host, args: &PruneArgs) -> Result<u8> {
         "containers" => remove_idle_containers(host),
         "images" if args.all => remove_unused_images(host).and_then(|()| remove_unnamed_images(host)),
         "images" => remove_unnamed_images(host),
-        _ => leftovers(host, true)?.iter().try_for_each(|line| output::say(&format!("Deleted {line}"))),
+        _ => remove_leftovers(host),
     })
+}
+
+fn remove_leftovers(host: &Host) -> Result<()> {
+    let Checked { leftovers, not_looked_at, damaged: _ } = leftovers(host, true)?;
+    leftovers.iter().try_for_each(|line| output::say(&format!("Deleted {line}")))?;
+    not_looked_at.iter().try_for_each(|what| output::say(&format!("Left alone: {what}")))
 }
 
 /// `amphora container prune`.
@@ -141,13 +154,13 @@ fn remove_idle_containers(host: &Host) -> Result<()> {
 }
 
 fn remove_unnamed_images(host: &Host) -> Result<()> {
-    let used = host.image_digests_in_use()?;
-    let lines = host.store.remove_unnamed(&|digest| used.contains(&digest.to_string()))?;
+    let lines = host.store.remove_unnamed(&|| host.images_used())?;
     lines.iter().try_for_each(|line| output::say(line))?;
     Ok(())
 }
 
 fn remove_unused_images(host: &Host) -> Result<()> {
+    // Only which to ask for: whether one is used is asked again when nobody can begin to use it.
     let used = host.image_digests_in_use()?;
     // An index is listed once for each of its images that are here, but its name goes only once.
     let (mut names, mut spared) = (BTreeSet::new(), BTreeSet::new());
@@ -159,11 +172,11 @@ fn remove_unused_images(host: &Host) -> Result<()> {
         }
     }
     for name in names.difference(&spared) {
-        match host.store.remove(name, false, &|digest| used.contains(&digest.to_string())) {
+        match host.store.remove(name, false, &|| host.images_used()) {
             Ok(lines) => lines.iter().try_for_each(|line| output::say(line))?,
             // Another command has removed it meanwhile, or begun to use it.
             Err(StoreError::NotFound { .. } | StoreError::InUse { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => output::say(&format!("Left alone: {error}"))?,
         }
     }
     Ok(())

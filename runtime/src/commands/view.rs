@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use images::Image;
+use images::{Image, Reference, store::Damaged};
 use serde_json::{Value, json};
 
 use crate::{
@@ -101,6 +101,22 @@ pub(crate) fn image_row(image: &Image, no_trunc: bool) -> Value {
         "CreatedSince": created.map_or_else(|| "N/A".to_owned(), ago),
         "CreatedAt": image.created.clone().unwrap_or_default(),
         "Size": output::size(image.size_bytes),
+    })
+}
+
+/// The same for an entry that cannot be read; `system check` says why.
+pub(crate) fn damaged_row(damaged: &Damaged) -> Value {
+    let name = damaged.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
+    let none = || "<none>".to_owned();
+    json!({
+        "Repository": name.as_ref().map_or_else(none, Reference::familiar_repository),
+        "Tag": name.as_ref().and_then(|name| name.tag.clone()).unwrap_or_else(none),
+        "Digest": damaged.digest,
+        "Kind": "damaged",
+        "ID": damaged.digest.rsplit(':').next().unwrap_or_default().chars().take(12).collect::<String>(),
+        "CreatedSince": "N/A",
+        "CreatedAt": "",
+        "Size": "N/A",
     })
 }
 

@@ -141,7 +141,7 @@ impl Place {
     }
 
     fn pull(&self, reference: &str, options: &RegistryOptions) -> Result<Image, PullError> {
-        pull(&self.store, &reference.parse().unwrap(), &Selection::default(), options, &Counter::default())
+        pull(&self.store, &reference.parse().unwrap(), &Selection::default(), options, &Counter::default(), &|_| Ok(()))
     }
 
     fn read(&self, image: &Image, path: &str) -> Option<Vec<u8>> {
@@ -168,7 +168,7 @@ fn fails(server: &Server, name: &str, expected: &[&str]) {
     }
     assert!(error.contains(&format!("127.0.0.1:{}", server.port)), "{error}");
     assert_eq!(place.everything(), Vec::<String>::new(), "{error}");
-    assert_eq!(place.store.check(false).unwrap(), Vec::<String>::new(), "{error}");
+    assert_eq!(place.store.check(false).unwrap().leftovers, Vec::<String>::new(), "{error}");
 }
 
 fn app(server: &Server) -> String {
@@ -181,16 +181,16 @@ fn an_image_is_pulled_whole_and_not_twice() {
     let server = Server::start(made.files, |_| None);
     let (place, progress) = (Place::new(), Counter::default());
     let reference = app(&server).parse().unwrap();
-    let image = pull(&place.store, &reference, &Selection::default(), &quick(), &progress).unwrap();
+    let image = pull(&place.store, &reference, &Selection::default(), &quick(), &progress, &|_| Ok(())).unwrap();
     assert_eq!(image.classification.class, Class::Linux);
     assert_eq!(place.read(&image, "etc/y").unwrap(), b"y");
     assert_eq!(place.read(&image, "big").unwrap(), noise(300_000));
-    assert_eq!(place.store.check(false).unwrap(), Vec::<String>::new());
+    assert_eq!(place.store.check(false).unwrap().leftovers, Vec::<String>::new());
     for (total, received, exists, done) in progress.0.lock().unwrap().values() {
         assert!(total == received && !exists && *done);
     }
     let (again, blobs) = (Counter::default(), server.count("/blobs/"));
-    pull(&place.store, &reference, &Selection::default(), &quick(), &again).unwrap();
+    pull(&place.store, &reference, &Selection::default(), &quick(), &again, &|_| Ok(())).unwrap();
     assert!(again.0.lock().unwrap().values().all(|(_, received, exists, _)| *exists && *received == 0));
     assert_eq!(server.count("/blobs/"), blobs + 1, "only the config is fetched again");
     assert_eq!(remote_digest(&reference, &quick()).unwrap(), image.digest.to_string());
@@ -374,16 +374,18 @@ fn indexes_are_followed_to_the_right_manifest_and_end() {
         let image = place.pull(&name(tag), &quick()).unwrap();
         assert_eq!(image.digest.to_string(), here["digest"].as_str().unwrap());
         assert_eq!(place.read(&image, "here").unwrap(), b"1");
-        assert_eq!(place.store.check(false).unwrap(), Vec::<String>::new());
+        assert_eq!(place.store.check(false).unwrap().leftovers, Vec::<String>::new());
     }
     fails(&server, &name("index5"), &["deeper than 4"]);
     let selection = Selection { platform: Some("linux/arm64".parse().unwrap()), ..Selection::default() };
     let place = Place::new();
     let error =
-        pull(&place.store, &name("index1").parse().unwrap(), &selection, &quick(), &Counter::default()).unwrap_err();
+        pull(&place.store, &name("index1").parse().unwrap(), &selection, &quick(), &Counter::default(), &|_| Ok(()))
+            .unwrap_err();
     assert!(error.to_string().contains("linux/s390x"), "{error}");
     let error =
-        pull(&place.store, &name("here").parse().unwrap(), &selection, &quick(), &Counter::default()).unwrap_err();
+        pull(&place.store, &name("here").parse().unwrap(), &selection, &quick(), &Counter::default(), &|_| Ok(()))
+            .unwrap_err();
     assert!(error.to_string().contains("linux/arm64"), "{error}");
     assert_eq!(place.everything(), Vec::<String>::new());
     // An index cannot hold its own digest; a registry that serves it for any digest lies.
@@ -402,7 +404,7 @@ fn what_cannot_run_here_is_stored_and_not_unpacked() {
     let image = place.pull(&app(&server), &quick()).unwrap();
     assert_eq!(image.classification.class, Class::Windows);
     assert_eq!(fs::read_dir(place.folder.path().join("layers")).unwrap().count(), 0);
-    assert_eq!(place.store.check(false).unwrap(), Vec::<String>::new());
+    assert_eq!(place.store.check(false).unwrap().leftovers, Vec::<String>::new());
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn images_of_both_kinds_come_back_from_a_real_registry() {
     target.pull(&by_digest.to_string(), &quick()).unwrap();
     let missing = target.pull(&registry.reference("nothing:1").to_string(), &quick()).unwrap_err().to_string();
     assert!(missing.contains("404") && missing.contains("check the name and the tag"), "{missing}");
-    assert_eq!(target.store.check(false).unwrap(), Vec::<String>::new());
+    assert_eq!(target.store.check(false).unwrap().leftovers, Vec::<String>::new());
 }
 
 #[test]
@@ -142,7 +142,10 @@ fn after_a_pull_there_is_no_thread_more_than_before() {
     let made = super::Made::usual();
     if let Ok(reference) = std::env::var(INSIDE) {
         let (place, before) = (Place::new(), threads());
-        pull(&place.store, &reference.parse().unwrap(), &Selection::default(), &quick(), &Counter::default()).unwrap();
+        pull(&place.store, &reference.parse().unwrap(), &Selection::default(), &quick(), &Counter::default(), &|_| {
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(threads(), before);
         return;
     }

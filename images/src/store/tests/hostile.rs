@@ -1,0 +1,155 @@
+//! Images made to harm other images.
+
+use super::*;
+
+fn put_named(store: &Store, name: &str, media_type: &str, document: &Value) -> Digest {
+    let (digest, size) = put(store, document);
+    store.name(&name.parse().unwrap(), media_type, &digest, size).unwrap();
+    digest
+}
+
+#[test]
+fn an_artifact_that_lists_a_manifest_as_its_layer_deletes_nothing() {
+    let (_folder, store) = store();
+    let victim = image(&store, "one", "amd64");
+    let config = put(&store, &json!({}));
+    let (part, listed) = (descriptor("application/x", &config), descriptor("application/x", &victim));
+    put_named(&store, "artifact", MANIFEST, &json!({ "schemaVersion": 2, "config": part, "layers": [listed] }));
+    store.name(&"victim".parse().unwrap(), MANIFEST, &victim.0, victim.1).unwrap();
+    named(&store, "other", "two");
+    store.remove("other", false, &unused).unwrap();
+    store.check(true).unwrap();
+    let victim = store.resolve("victim", &Selection::default()).unwrap().unwrap();
+    let layers = store.layers(&victim).unwrap();
+    assert!(layers[0].join("one").exists() && store.has_blob(victim.manifest.config().digest()));
+}
+
+#[test]
+fn an_index_whose_child_is_no_index_stops_nothing_else() {
+    let (_folder, store) = store();
+    let good = named(&store, "good", "one");
+    let config = put(&store, &json!({ "os": "linux" }));
+    let children = [descriptor(INDEX, &config)];
+    let bad = put_named(&store, "bad", INDEX, &json!({ "schemaVersion": 2, "manifests": children }));
+    assert_eq!(store.list().unwrap().len(), 1);
+    let damaged: Vec<Damaged> = store.listed().unwrap().into_iter().filter_map(Result::err).collect();
+    assert_eq!((damaged.len(), damaged[0].name.as_deref()), (1, Some("docker.io/library/bad:latest")));
+    let checked = store.check(true).unwrap();
+    assert!(checked.damaged[0].contains("amphora rmi bad"), "{checked:?}");
+    assert_eq!(resolved(&store, good.digest()), Some(good.clone()), "by id");
+    assert_eq!(resolved(&store, &format!("good@{good}")), Some(good));
+    assert_eq!(store.remove_unnamed(&unused).unwrap(), [""; 0]);
+    let lines = store.remove("bad", false, &unused).unwrap();
+    assert_eq!(lines, ["Untagged: bad:latest".to_owned(), format!("Deleted: {bad}")]);
+    assert_eq!(store.check(false).unwrap(), Checked::default());
+}
+
+#[test]
+fn an_entry_with_a_digest_of_another_tool_can_be_removed() {
+    let (_folder, store) = store();
+    named(&store, "good", "one");
+    let mut index: Value = serde_json::from_slice(&std::fs::read(store.index_path()).unwrap()).unwrap();
+    let annotations = json!({ "org.opencontainers.image.ref.name": "docker.io/library/odd:latest" });
+    let odd = json!({ "mediaType": MANIFEST, "digest": "what", "size": 1, "annotations": annotations });
+    index["manifests"].as_array_mut().unwrap().push(odd);
+    std::fs::write(store.index_path(), index.to_string()).unwrap();
+    assert_eq!((store.list().unwrap().len(), store.check(true).unwrap().damaged.len()), (1, 1));
+    assert_eq!(store.remove("odd", false, &unused).unwrap(), ["Untagged: odd:latest"]);
+    assert_eq!(store.check(false).unwrap(), Checked::default());
+}
+
+#[test]
+fn a_claimed_diff_id_opens_no_other_images_layer() {
+    let (_folder, store) = store();
+    named(&store, "secret", "secret");
+    let secret = store.resolve("secret", &Selection::default()).unwrap().unwrap();
+    let claimed = secret.config.rootfs().diff_ids()[0].clone();
+    // Its first digits name the directory; the others are compared too.
+    let alike = format!("{}{:0>32}", &claimed[..7 + 32], "");
+    let own = (store.put_blob(&[0; 1024], None).unwrap(), 1024);
+    for diff_id in [claimed, alike] {
+        let rootfs = json!({ "type": "layers", "diff_ids": [diff_id] });
+        let config = put(&store, &json!({ "os": "linux", "architecture": "amd64", "rootfs": rootfs }));
+        let layers = [descriptor(TAR, &own)];
+        let forged = json!({ "schemaVersion": 2, "config": descriptor(CONFIG, &config), "layers": layers });
+        put_named(&store, "forged", MANIFEST, &forged);
+        let forged = store.resolve("forged", &Selection::default()).unwrap().unwrap();
+        let refused = store.layers(&forged).unwrap_err().to_string();
+        assert!(refused.contains("the config says"), "{refused}");
+    }
+}
+
+#[test]
+fn a_name_with_a_digest_stands_for_that_digest_alone() {
+    let (_folder, store) = store();
+    let real = named(&store, "busybox", "real");
+    let forged = named(&store, "forged", "forged");
+    let pinned: Reference = format!("busybox@{real}").parse().unwrap();
+    let size = store.blob_size(&forged).unwrap();
+    assert!(matches!(store.name(&pinned, MANIFEST, &forged, size), Err(StoreError::OtherDigest { .. })));
+    // Another tool may have written such an entry.
+    let index = std::fs::read_to_string(store.index_path()).unwrap();
+    let forgery = index.replace("docker.io/library/forged:latest", &pinned.to_string());
+    std::fs::write(store.index_path(), forgery).unwrap();
+    assert_eq!(resolved(&store, &pinned.to_string()), Some(real));
+}
+
+#[test]
+fn a_layer_that_is_there_twice_is_mounted_once() {
+    let (_folder, store) = store();
+    let layers = ["a", "b"].map(|content| {
+        image(&store, content, "amd64");
+        (store.put_blob(content.as_bytes(), None).unwrap(), content.len() as u64)
+    });
+    let [a, b] = &layers;
+    let diff_ids = [&a.0, &b.0, &a.0].map(ToString::to_string);
+    let rootfs = json!({ "type": "layers", "diff_ids": diff_ids });
+    let config = put(&store, &json!({ "os": "linux", "architecture": "amd64", "rootfs": rootfs }));
+    let parts = [a, b, a].map(|layer| descriptor(TAR, layer));
+    let twice = json!({ "schemaVersion": 2, "config": descriptor(CONFIG, &config), "layers": parts });
+    put_named(&store, "twice", MANIFEST, &twice);
+    let image = store.resolve("twice", &Selection::default()).unwrap().unwrap();
+    assert_eq!(store.layers(&image).unwrap(), [store.layer_dir(&b.0), store.layer_dir(&a.0)]);
+}
+
+#[test]
+fn a_use_that_begins_while_others_are_removed_is_seen() {
+    let (_folder, store) = store();
+    let first = named(&store, "first", "one");
+    named(&store, "second", "two");
+    let asked = std::cell::Cell::new(0);
+    // What a container started meanwhile would change: the question is put again for each image, under the lock.
+    let used = || {
+        asked.set(asked.get() + 1);
+        assert!(store.removing().unwrap().is_none(), "asked while the lock is held");
+        Ok(if asked.get() == 1 { HashSet::new() } else { HashSet::from([first.to_string()]) })
+    };
+    store.remove("second", false, &used).unwrap();
+    assert!(matches!(store.remove("first", false, &used), Err(StoreError::InUse { .. })));
+    let unknown = store.remove("first", false, &|| Err("a record".to_owned())).unwrap_err().to_string();
+    assert!(unknown.contains("nothing was removed"), "{unknown}");
+}
+
+#[test]
+fn images_are_removed_from_a_full_disk() {
+    let done = std::thread::spawn(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path();
+        if unshare(CloneFlags::CLONE_NEWNS).is_err() {
+            return println!("skipped: no mount namespace can be made without root");
+        }
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        let store = Store::open(&place.join("root")).unwrap();
+        named(&store, "app", "one");
+        named(&store, "other", "two");
+        let mut filler = std::fs::File::create(place.join("filler")).unwrap();
+        while filler.write_all(&[1; 4096]).is_ok() {}
+        assert!(store.tag("app", &"copy".parse().unwrap()).unwrap_err().is_full());
+        let lines = store.remove("app", false, &unused).unwrap();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(resolved(&store, "app").is_none() && resolved(&store, "other").is_some());
+        nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    });
+    done.join().unwrap();
+}
