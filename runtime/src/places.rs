@@ -18,7 +18,8 @@ use nix::unistd::geteuid;
 use crate::container::Paths;
 
 /// Folders in ROOT and in RUNROOT.
-const OF_ROOT: [&str; 7] = ["image-layout", "layers", "compiled", "containers", "names", "writable", "volumes"];
+const OF_ROOT: [&str; 8] =
+    ["image-layout", "layers", "verified", "compiled", "containers", "names", "writable", "volumes"];
 const OF_RUNROOT: [&str; 3] = ["running", "containers", "names"];
 
 /// Checks all folders that are there.
