@@ -229,7 +229,7 @@ impl Report {
             match i32::from_ne_bytes([a, b, c, d]) {
                 -1 => report.sibling = Some(second),
                 step => {
-                    report.failure = usize::try_from(step).ok().map(|step| (step, Errno::from_raw_os_error(second)))
+                    report.failure = usize::try_from(step).ok().map(|step| (step, Errno::from_raw_os_error(second)));
                 }
             }
         }
