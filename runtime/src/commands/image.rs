@@ -134,6 +134,10 @@ pub(crate) fn load(host: &Host, args: &LoadArgs) -> Result<u8> {
     let loaded = archive::load(&host.store, path, &|image| prepare(host, image))?;
     each_of(loaded, |loaded| {
         let loaded = loaded?;
+        // Beside the list, which scripts read; also with -q, as a name that moves is no progress.
+        if let Loaded::Moved { reference, from } = &loaded {
+            output::note(&format!("{} stood for {from} until now", reference.familiar()));
+        }
         if !args.quiet {
             output::say(&said(&loaded))?;
         }
@@ -143,10 +147,7 @@ pub(crate) fn load(host: &Host, args: &LoadArgs) -> Result<u8> {
 
 fn said(loaded: &Loaded) -> String {
     match loaded {
-        Loaded::Named(reference) => format!("Loaded image: {}", reference.familiar()),
-        Loaded::Moved { reference, from } => {
-            format!("Loaded image: {} (the name stood for {from} until now)", reference.familiar())
-        }
+        Loaded::Named(reference) | Loaded::Moved { reference, .. } => format!("Loaded image: {}", reference.familiar()),
         Loaded::Unnamed(digest) => format!("Loaded image ID: {digest}"),
     }
 }
