@@ -259,6 +259,16 @@ pub(crate) fn stdio([input, output, error]: &[OwnedFd; 3]) -> Result<()> {
     dup2_stderr(error)
 }
 
+/// Only pipes: what else a program may have been given is not its own.
+pub(crate) fn give_streams(uid: Uid, gid: Gid) -> Result<()> {
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if FileType::from_raw_mode(fstat(stream)?.st_mode) == FileType::Fifo {
+            rustix::fs::fchown(stream, Some(uid), Some(gid))?;
+        }
+    }
+    Ok(())
+}
+
 /// PR_CAPBSET_DROP for every capability that this kernel has and `keep` has not.
 pub(crate) fn limit_bounding_set(keep: CapabilitySet) -> Result<()> {
     for bit in 0..u64::BITS {

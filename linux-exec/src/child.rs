@@ -9,10 +9,11 @@ use crate::{
     spawn::{Child, SpawnError},
     steps::{Context, MAX_MADE, Step},
     sys::{self, Memory, SignalsBlocked, Stack},
+    users::User,
 };
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    fs::Mode,
+    fs::{Gid, Mode, Uid},
     io::{Errno, FdFlags},
     pipe::{PipeFlags, pipe_with},
 };
@@ -239,10 +240,12 @@ impl Report {
 
 /// The streams as a step; `slave` is the pty's end for [`Stdio::Terminal`].
 ///
-/// The terminal controls the session of the process that takes the steps if `controlling`.
+/// The terminal controls the session of the process that takes the steps if `controlling`. Pipes are given to another user than
+/// root: the caller has made them for this program.
 pub(crate) fn stdio_steps<'a>(
     stdio: Stdio,
     slave: Option<OwnedFd>,
+    user: &User,
     controlling: bool,
 ) -> Result<Vec<Step<'a>>, SpawnError> {
     let error = |errno| SpawnError::new("duplicate a descriptor", errno);
@@ -250,7 +253,9 @@ pub(crate) fn stdio_steps<'a>(
         (Stdio::Inherit, _) | (Stdio::Terminal { .. }, None) => Ok(Vec::new()),
         (Stdio::Files([input, output, error_output]), _) => {
             let above = |fd| sys::above_stdio(fd).map_err(error);
-            Ok(vec![Step::Stdio([above(input)?, above(output)?, above(error_output)?])])
+            let streams = Step::Stdio([above(input)?, above(output)?, above(error_output)?]);
+            let given = Step::GiveStreams(Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+            Ok([streams].into_iter().chain((user.uid != 0).then_some(given)).collect())
         }
         (Stdio::Terminal { .. }, Some(slave)) => {
             let copy = || rustix::io::fcntl_dupfd_cloexec(&slave, 3).map_err(error);

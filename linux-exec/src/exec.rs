@@ -105,7 +105,7 @@ pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
         steps.extend(cgroup.join_files().into_iter().map(Step::JoinCgroup));
     }
     steps.push(Step::EnterNamespaces { target: pidfd, kinds });
-    steps.extend(stdio_steps(join.stdio, slave, false)?);
+    steps.extend(stdio_steps(join.stdio, slave, &join.user, false)?);
     steps.extend(credentials);
     let last = Last::Program(Launcher::new(becomes, programs, c_strings(join.argv)?, exec_strings(join.env)?)?);
     Launch { namespaces: 0, cgroup: None, steps, last, terminal: master }.start()

@@ -62,7 +62,7 @@ impl Namespaces {
 pub enum Stdio {
     /// The caller's own.
     Inherit,
-    /// These.
+    /// These. Pipes among them belong to the program's user afterwards, unless that is root.
     Files([OwnedFd; 3]),
     /// A new pty in the container's own devpts, the controlling terminal of its session, also at /dev/console; its
     /// master comes back in `Child::terminal`. The plan must have [`MountSource::Dev`] on /dev.

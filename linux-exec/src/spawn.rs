@@ -122,7 +122,7 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
     if plan.namespaces.network {
         steps.push(Step::LoopbackUp);
     }
-    steps.extend(stdio_steps(plan.stdio, slave, true)?);
+    steps.extend(stdio_steps(plan.stdio, slave, &plan.user, true)?);
     steps.extend(credentials);
 
     let network = if plan.namespaces.network { libc::CLONE_NEWNET } else { 0 };

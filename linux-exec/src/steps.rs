@@ -65,6 +65,8 @@ pub(crate) enum Step<'a> {
     LoopbackUp,
     /// Standard input, output and error; descriptors above 2.
     Stdio([OwnedFd; 3]),
+    /// Gives the three streams, as far as they are pipes, to the program's user, who may then open them by their names in /dev.
+    GiveStreams(Uid, Gid),
     /// Standard input becomes the controlling terminal.
     ControllingTerminal,
     /// setrlimit(2).
@@ -180,6 +182,7 @@ impl<'a> Step<'a> {
             Self::HostName(name) => rustix::system::sethostname(name),
             Self::LoopbackUp => actions::loopback_up(),
             Self::Stdio(files) => actions::stdio(files),
+            Self::GiveStreams(uid, gid) => actions::give_streams(*uid, *gid),
             Self::ControllingTerminal => rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()),
             Self::ResourceLimit { resource, soft, hard } => sys::set_resource_limit(*resource, *soft, *hard),
             Self::Seccomp(filter) => sys::install_seccomp_filter(&filter.program),
@@ -216,6 +219,7 @@ impl<'a> Step<'a> {
             Self::HostName(name) => format!("set the host name `{}`", String::from_utf8_lossy(name)),
             Self::LoopbackUp => "set the loopback interface up".into(),
             Self::Stdio(_) => "set standard input, output and error".into(),
+            Self::GiveStreams(..) => "give the streams to the program's user".into(),
             Self::ControllingTerminal => "set the controlling terminal".into(),
             Self::ResourceLimit { resource, soft, hard } => {
                 format!("set resource limit {resource} to {} (hard {})", amount(*soft), amount(*hard))

@@ -155,7 +155,6 @@ fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timi
     let begun = || -> Result<_> {
         let (stdio, pending) = streams::prepare(spec.stdio, wiring, streams::is_root(&spec.user))?;
         let Prepared { plan, report, timeout_grace } = target.plan(host, image, container, &cgroup, stdio)?;
-        pending.give_to(&plan.user);
         timings.stage("prepare");
         let cpu_before_ms = if spec.limits.has_cpu_time() { children_cpu_ms() } else { 0 };
         let mut child = spawn(plan).map_err(|error| spawn_error(&error))?;

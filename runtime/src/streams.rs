@@ -19,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use linux_exec::{devices::open_null, plan::Stdio, users::User};
+use linux_exec::{devices::open_null, plan::Stdio};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -28,7 +28,7 @@ use nix::{
         stat::{SFlag, fstat},
         statfs::{FsType, fstatfs},
     },
-    unistd::{Gid, Uid, fchown, pipe2},
+    unistd::pipe2,
 };
 
 use crate::{
@@ -227,17 +227,6 @@ impl Pending {
         Ok(Sink { stream, to: own.transpose()?.map(File::from), log: self.log.clone(), problem: None })
     }
 
-    /// Gives the pipes that were made here to the program's user, who may open them by their names in /dev.
-    pub(crate) fn give_to(&self, user: &User) {
-        if user.uid == 0 {
-            return;
-        }
-        for pipe in self.outputs.iter().map(|(pipe, _)| pipe).chain(&self.input) {
-            // Where there is no such user, the start fails, and says so.
-            let _ = fchown(pipe, Some(Uid::from_raw(user.uid)), Some(Gid::from_raw(user.gid)));
-        }
-    }
-
     /// Begins to copy, once the container runs. `terminal` is the master of its pty, if it has one.
     pub(crate) fn copy(self, terminal: Option<OwnedFd>) -> Result<Copying> {
         let mut copying = Copying { outputs: Vec::new(), program: None, terminal: Weak::new(), _raw: None };
@@ -408,7 +397,7 @@ mod tests {
         let (mode, times) = (nix::sys::stat::Mode::from_bits_truncate(0o666), nix::sys::time::TimeSpec::new(0, 0));
         assert!(nix::sys::stat::fchmod(&null, mode).is_err());
         assert!(nix::sys::stat::futimens(&null, &times, &times).is_err());
-        assert!(fchown(&null, Some(Uid::from_raw(0)), None).is_err());
+        assert!(nix::unistd::fchown(&null, Some(nix::unistd::Uid::from_raw(0)), None).is_err());
         File::from(null).write_all(b"x").unwrap();
     }
 

@@ -101,7 +101,6 @@ fn begin(args: &ExecArgs, container: &Container, target: Process, wiring: Wiring
     let signals = Signals::block()?;
     let stdio = StdioSpec { interactive: args.interactive, terminal: args.tty };
     let (stdio, pending) = streams::prepare(stdio, wiring, user.uid == 0)?;
-    pending.give_to(&user);
     let mut child = join(Join {
         target,
         argv: args.command().iter().map(|word| word.clone().into_bytes()).collect(),
