@@ -54,19 +54,19 @@ impl Running {
         Process { pid: self.supervisor_pid, start_ticks: self.supervisor_start_ticks }
     }
 
-    /// Whether that first process is one of this container's: a record is only somebody's word for it, and what it names may be killed.
-    /// Its cgroup says so; or, where it has none, its parent does, which is the supervisor, an amphora as this process is. What cannot
-    /// be looked at by an ordinary user is at worst another process of that user's. One that has ended, whose supervisor is about to
-    /// write that down, is nobody else's.
+    /// Whether these processes are this container's: a record is only somebody's word for it, and what it names may be killed. The first
+    /// process's cgroup says so; or, where it has none, its parent does, which is the supervisor, an amphora as this process is. What an
+    /// ordinary user may not look at is at worst another process of that user's.
     pub(crate) fn is_of(&self, id: &str) -> bool {
-        let process = self.process();
-        if !process.is_alive() || process.is_in_cgroup(id).unwrap_or(false) {
+        let (process, supervisor) = (self.process(), self.supervisor());
+        if process.is_in_cgroup(id).unwrap_or(false) {
             return true;
         }
-        let is_child =
-            process.parent().is_ok_and(|parent| parent == self.supervisor_pid) && self.supervisor().is_alive();
         let may_not_look = |_| userns::is_inside() || !nix::unistd::geteuid().is_root();
-        is_child && self.supervisor().runs_own_executable().unwrap_or_else(may_not_look)
+        let is_supervised = supervisor.is_alive() && supervisor.runs_own_executable().unwrap_or_else(may_not_look);
+        let is_child = || process.parent().is_ok_and(|parent| parent == self.supervisor_pid);
+        // Of one that has ended the supervisor is about to write that down.
+        is_supervised && (!process.is_alive() || is_child())
     }
 
     /// Whether the container or its supervisor lives. What cannot be looked at counts as living.
