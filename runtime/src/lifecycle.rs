@@ -332,10 +332,11 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Option<Option<Repo
 /// Whether the container used its `--ulimit cpu`: a program that ignores the SIGXCPU of the soft limit gets the SIGKILL of
 /// the hard one.
 fn has_used_up_cpu(spec: &RunSpec, used_ms: i64) -> bool {
-    // The kernel's two ways of counting differ, by ticks that fell to others, which on a busy machine are many.
-    const TOLERANCE_MS: i64 = 250;
+    // The limit counts whole ticks, and this figure the time in between: a program that shares its processor with others is charged
+    // their parts of its ticks too, on a busy machine a third and more.
+    const LEAST_MS_OF_A_SECOND: u64 = 600;
     let Some(limit) = spec.limits.ulimits.iter().find(|ulimit| ulimit.name == "cpu") else { return false };
-    u64::try_from(used_ms + TOLERANCE_MS).is_ok_and(|used_ms| used_ms / 1000 >= limit.soft)
+    u64::try_from(used_ms).is_ok_and(|used_ms| used_ms / LEAST_MS_OF_A_SECOND >= limit.soft)
 }
 
 /// What those of our children have used that were waited for: a compiler, then the container.

@@ -90,6 +90,8 @@ fn internal(command: &str, args: &[OsString]) -> Result<u8> {
     match (command, rest.as_slice()) {
         (SUPERVISE, [id]) => lifecycle::supervise_in_background(&host, id),
         (COMPILE, [digest, fuel]) => {
+            // What it compiles is of no image yet if the pull that waits for it is killed, so it goes with it.
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             // By digest alone: it is compiled before it has a name.
             let digest = digest.parse().with_context(|| format!("`{digest}` is no digest"))?;
             let image = host.store.unnamed_image("", &digest, &Selection::default())?;
