@@ -219,7 +219,9 @@ impl<'a> Step<'a> {
             Self::HostName(name) => format!("set the host name `{}`", String::from_utf8_lossy(name)),
             Self::LoopbackUp => "set the loopback interface up".into(),
             Self::Stdio(_) => "set standard input, output and error".into(),
-            Self::GiveStreams(..) => "give the streams to the program's user".into(),
+            Self::GiveStreams(uid, gid) => {
+                format!("give the streams to user {} group {}", uid.as_raw(), gid.as_raw())
+            }
             Self::ControllingTerminal => "set the controlling terminal".into(),
             Self::ResourceLimit { resource, soft, hard } => {
                 format!("set resource limit {resource} to {} (hard {})", amount(*soft), amount(*hard))
@@ -275,7 +277,7 @@ impl<'a> Step<'a> {
             (Self::Capabilities(_) | Self::BoundingSet(_), Errno::PERM) => {
                 "this process does not have all of the capabilities asked for"
             }
-            (Self::Ids(..) | Self::Groups(_), Errno::INVAL) => {
+            (Self::Ids(..) | Self::Groups(_) | Self::GiveStreams(..), Errno::INVAL) => {
                 "the id is not mapped in this user namespace: give this user a range in /etc/subuid and /etc/subgid, \
                  or use a lower id"
             }

@@ -90,7 +90,7 @@ fn unmapped_user_is_named() {
     let mut plan = sandbox.plan(&["/bin/true"]);
     plan.user.uid = 1000;
     let error = run(plan).unwrap_err().to_string();
-    assert!(error.contains("become user 1000") && error.contains("/etc/subuid"), "{error}");
+    assert!(error.contains("user 1000") && error.contains("/etc/subuid"), "{error}");
 }
 
 fn terminal() {
