@@ -12,6 +12,7 @@ use crate::{
     users::User,
 };
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     fs::{Gid, Mode, Uid},
     io::{Errno, FdFlags},
@@ -21,6 +22,7 @@ use std::{
     ffi::{CString, c_int},
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
 };
 
 /// What comes after the steps.
@@ -68,13 +70,16 @@ impl Launch<'_> {
         let cloned = self.clone(&reader, &writer)?;
         drop(writer);
         let process = Process::of(cloned.pid);
-        let report = Report::read(&reader);
+        let report = Report::read(&reader, cloned.pid);
         let joins = matches!(&self.last, Last::Program(launcher) if matches!(launcher.becomes, Becomes::Join { .. }));
         if let Some((step, errno)) = report.failure {
-            // They have exited or are about to.
-            for pid in report.sibling.into_iter().chain([cloned.pid]) {
-                let _ = sys::wait_with_usage(pid);
+            if let Some(sibling) = report.sibling {
+                // He has exited, or somebody in the container says so.
+                let _ = Process::of(sibling).and_then(|sibling| sibling.signal(nix::libc::SIGKILL));
+                let _ = sys::wait_with_usage(sibling);
             }
+            // It has exited or is about to.
+            let _ = sys::wait_with_usage(cloned.pid);
             return Err(self.explain(step, errno));
         }
         let identify = |error: io::Error| SpawnError::from_io("identify the container's process", &error);
@@ -215,27 +220,52 @@ fn fail(report: BorrowedFd<'_>, step: usize, errno: Errno) -> u8 {
 #[derive(Default)]
 struct Report {
     failure: Option<(usize, Errno)>,
-    /// The pid of a program that joined.
+    /// A program that joined.
     sibling: Option<i32>,
 }
 
+/// How long the end of the pipe is waited for once a container's processes can see who has its other end: they may stop him, or
+/// hold it open.
+const SEEN_PATIENCE: Duration = Duration::from_secs(10);
+
 impl Report {
-    fn read(reader: &OwnedFd) -> Self {
+    /// `child` is the process that was cloned. What is read may come from a container that is joined, too: a sibling is believed only
+    /// if it is a child of this process, and nothing that is read is waited for without end.
+    fn read(reader: &OwnedFd, child: i32) -> Self {
         let mut report = Self::default();
+        let mut deadline = None;
         let mut message = [0_u8; 8];
-        // Messages are shorter than a pipe's unit, so each comes whole.
-        while let Ok(8) = rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut message)) {
+        while is_readable(reader, deadline)
+            // Messages are shorter than a pipe's unit, so each comes whole.
+            && let Ok(8) = rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut message))
+        {
             let [a, b, c, d, e, f, g, h] = message;
             let second = i32::from_ne_bytes([e, f, g, h]);
-            match i32::from_ne_bytes([a, b, c, d]) {
-                -1 => report.sibling = Some(second),
-                step => {
-                    report.failure = usize::try_from(step).ok().map(|step| (step, Errno::from_raw_os_error(second)));
+            match usize::try_from(i32::from_ne_bytes([a, b, c, d])) {
+                Ok(step) if report.failure.is_none() => {
+                    report.failure = Some((step, Errno::from_raw_os_error(second)));
                 }
+                Err(_) if report.sibling.is_none() && second != child && is_own_child(second) => {
+                    report.sibling = Some(second);
+                }
+                _ => continue,
             }
+            deadline.get_or_insert_with(|| Instant::now() + SEEN_PATIENCE);
         }
         report
     }
+}
+
+fn is_readable(reader: &OwnedFd, deadline: Option<Instant>) -> bool {
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let left = left.and_then(|left| Timespec::try_from(left).ok());
+    let mut fds = [PollFd::new(reader, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut fds, left.as_ref())).is_ok_and(|ready| ready > 0)
+}
+
+fn is_own_child(pid: i32) -> bool {
+    let parent = Process::of(pid).and_then(Process::parent);
+    parent.is_ok_and(|parent| parent.cast_unsigned() == std::process::id())
 }
 
 /// The streams as a step; `slave` is the pty's end for [`Stdio::Terminal`].

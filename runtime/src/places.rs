@@ -6,14 +6,14 @@
 //! its place.
 
 use std::{
-    fs::{self, Metadata},
+    fs::{self, DirBuilder, Metadata},
     io::ErrorKind,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::Path,
 };
 
 use anyhow::{Context, Result, bail};
-use nix::unistd::geteuid;
+use nix::unistd::{getegid, geteuid};
 
 use crate::container::Paths;
 
@@ -37,6 +37,9 @@ pub(crate) fn check(paths: &Paths) -> Result<()> {
 }
 
 fn check_place(place: &Path, folders: &[&str]) -> Result<()> {
+    // Made before it is looked at: what somebody else makes meanwhile is his, and is seen to be. Where it cannot be made, whoever needs it
+    // says why.
+    let _ = DirBuilder::new().mode(0o700).recursive(true).create(place);
     // What it leads to, where it is a link, and all that is above that.
     let real = match fs::canonicalize(place) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -79,7 +82,11 @@ fn check_own(folder: &Path) -> Result<()> {
 /// A folder that one of ours lies in: who may rename in it may put another in its place. In one with the sticky bit only owners may.
 fn check_above(folder: &Path) -> Result<()> {
     let Some(found) = look_at(folder)? else { return Ok(()) };
-    let anybody_renames = found.mode() & 0o1002 == 0o0002;
+    let is_sticky = found.mode() & 0o1000 != 0;
+    // Many users have a group of their own, and folders that it may write to.
+    let own_group = [0, getegid().as_raw()].contains(&found.gid());
+    let others_write = found.mode() & 0o002 != 0 || (found.mode() & 0o020 != 0 && !own_group);
+    let anybody_renames = others_write && !is_sticky;
     if anybody_renames || !is_trusted(found.uid()) {
         bail!(
             "{} (mode {:04o}, of user {}) lets others put something else in its place",
@@ -118,6 +125,7 @@ mod tests {
         let paths = Paths { root: root.clone(), runroot: runroot.clone() };
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         check(&paths).unwrap();
+        assert_eq!(fs::metadata(&root).unwrap().mode() & 0o7777, 0o700);
         fs::create_dir_all(root.join("volumes")).unwrap();
         fs::create_dir_all(runroot.join("running")).unwrap();
         for path in [&root, &runroot, &root.join("volumes"), &runroot.join("running")] {
@@ -128,6 +136,11 @@ mod tests {
             }
             mode(path, 0o755);
             check(&paths).unwrap();
+        }
+        if geteuid().is_root() {
+            mode(folder.path(), 0o770);
+            nix::unistd::chown(folder.path(), None, Some(nix::unistd::Gid::from_raw(5))).unwrap();
+            assert!(format!("{:#}", check(&paths).unwrap_err()).contains("in its place"));
         }
         mode(folder.path(), 0o757);
         assert!(format!("{:#}", check(&paths).unwrap_err()).contains("in its place"));

@@ -22,8 +22,17 @@ const ALLOWED: [&str; 10] = [
     "c 136:* rwm",
 ];
 
-/// Sets the rules of a v1 group that has no process yet.
-pub(super) fn restrict_v1(path: &Path) -> Result<(), CgroupError> {
+/// What the list of a v1 group begins with that has no rules.
+const NO_RULES: &str = "a *:* rwm";
+
+/// Sets the rules of the v1 group that all restricted groups lie in; they have no rules of their own. A group that may mount
+/// cgroup file systems sees its own one, and could change what is written there, but never to more than its parent has.
+pub(super) fn restrict_v1(parent: &Path) -> Result<(), CgroupError> {
+    let list = files::read(&parent.join("devices.list"))?;
+    if list.starts_with(NO_RULES) { set_rules(parent) } else { Ok(()) }
+}
+
+fn set_rules(path: &Path) -> Result<(), CgroupError> {
     files::write(&path.join("devices.deny"), "a")?;
     let allow = path.join("devices.allow");
     ALLOWED.iter().try_for_each(|rule| files::write(&allow, rule))?;

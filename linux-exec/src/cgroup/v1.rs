@@ -92,6 +92,11 @@ impl Hierarchies {
         let root = self.root(controller).ok_or_else(missing)?;
         let parent = root.join(PARENT);
         let path = parent.join(id);
+        if controller == Controller::Devices {
+            // Before there is a group in it, as the kernel changes rules only then.
+            files::make_parent(&parent)?;
+            devices::restrict_v1(&parent)?;
+        }
         match files::make(&path) {
             Err(error) if error.is_missing() => {
                 files::make_parent(&parent)?;
@@ -146,7 +151,8 @@ fn limit(controller: Controller, root: &Path, path: &Path, wanted: &Resources) -
         Controller::Cpu => limit_cpu(path, wanted),
         Controller::Cpuset => limit_cpuset(root, path, wanted),
         Controller::Pids => set(path, "pids.max", wanted.pids),
-        Controller::Devices => devices::restrict_v1(path),
+        // Its parent has the rules.
+        Controller::Devices => Ok(()),
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) const CASES: &[Case] = &[
         "cve_2019_5736_a_program_that_changes_meanwhile_leads_to_no_file_of_the_host",
         cve_2019_5736_a_program_that_changes_meanwhile_leads_to_no_file_of_the_host,
     ),
+    ("a_forged_report_names_no_stranger", a_forged_report_names_no_stranger),
     ("covers", covers::all),
     ("rootless", rootless::as_ordinary_user),
 ];
@@ -574,6 +575,26 @@ fn cve_2019_5736_a_program_that_changes_meanwhile_leads_to_no_file_of_the_host()
     };
     let seen = seen_while_joined(Box::new(move || watch(swap)), "/bin/program");
     assert!(seen.iter().any(|line| line.contains("memfd")), "the race was not run: {seen:?}");
+}
+
+/// Whoever joins holds a pipe to amphora, which the container's processes can open: what they write there is not believed. It made
+/// amphora supervise, and kill, a process of the host.
+fn a_forged_report_names_no_stranger() {
+    let victim = std::process::id().cast_signed();
+    let seen = seen_while_joined(Box::new(move || watch(|| forge(victim))), "/bin/true");
+    assert!(seen.iter().any(|line| line.contains("memfd")), "nobody was seen: {seen:?}");
+}
+
+fn forge(victim: i32) {
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let starts = fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.to_string_lossy().contains("memfd"));
+        for file in fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten().filter(|_| starts) {
+            if file.file_name().len() > 1 || file.file_name().to_string_lossy().as_ref() > "2" {
+                let message = [(-1_i32).to_ne_bytes(), victim.to_ne_bytes()].concat();
+                let _ = fs::OpenOptions::new().write(true).open(file.path()).and_then(|mut pipe| pipe.write(&message));
+            }
+        }
+    }
 }
 
 /// What the first process of a container saw of the others while a program joined it 500 times: never one with other rights or

@@ -111,6 +111,19 @@ fn a_container_that_mounts_opens_no_device_of_its_own_making() {
     sandbox.check_clean();
 }
 
+/// It mounts the hierarchy, in which its own group is the root that it sees, and gives itself all devices.
+#[test]
+fn a_container_that_mounts_its_device_cgroup_allows_itself_nothing() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let script = "mkdir -p /d /t && mount -t tmpfs none /t && mount -t cgroup -o devices d /d || exit 9
+        echo a > /d/devices.allow; echo 'c 10:* rwm' > /d/devices.allow
+        for d in 'c 10 200' 'c 10 229' 'c 10 237' 'b 7 0'; do mknod /t/d $d; (: < /t/d) && echo opened $d; rm /t/d; done; exit 3";
+    let ended = sandbox.run(["run", "--rm", "--cap-add", "SYS_ADMIN", &busybox, "sh", "-c", script]);
+    // There is none to mount on v2, and none may be in a user namespace.
+    assert!(matches!(ended.code, Some(3 | 9)), "{ended}");
+    assert!(!ended.stdout.contains("opened"), "{ended}");
+}
+
 /// Accepted and ignored, once.
 #[test]
 fn a_wasm_program_in_a_root_file_system_refuses_what_does_not_apply() {
