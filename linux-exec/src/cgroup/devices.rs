@@ -6,7 +6,8 @@
 //! Source: the kernel's Documentation/admin-guide/cgroup-v1/devices.rst, and BPF_PROG_TYPE_CGROUP_DEVICE of linux/bpf.h.
 
 use super::{CgroupError, files};
-use std::path::Path;
+use rustix::fs::FlockOperation;
+use std::{fs::File, path::Path};
 
 /// For v1, in the order in which they are written: nodes may be made of anything, but opened only of these.
 const ALLOWED: [&str; 10] = [
@@ -28,6 +29,10 @@ const NO_RULES: &str = "a *:* rwm";
 /// Sets the rules of the v1 group that all restricted groups lie in; they have no rules of their own. A group that may mount
 /// cgroup file systems sees its own one, and could change what is written there, but never to more than its parent has.
 pub(super) fn restrict_v1(parent: &Path) -> Result<(), CgroupError> {
+    // Whoever is not the first waits until all rules are there.
+    let lock = File::open(parent).map_err(CgroupError::file("open", parent))?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|errno| CgroupError::file("lock", parent)(errno.into()))?;
     let list = files::read(&parent.join("devices.list"))?;
     if list.starts_with(NO_RULES) { set_rules(parent) } else { Ok(()) }
 }
