@@ -6,10 +6,11 @@
 //! its place.
 
 use std::{
+    collections::HashSet,
     fs::{self, DirBuilder, Metadata},
     io::ErrorKind,
     os::unix::fs::{DirBuilderExt, MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
@@ -27,32 +28,40 @@ const OF_RUNROOT: [&str; 3] = ["running", "containers", "names"];
 /// # Errors
 /// One belongs to somebody else, or can be written to or replaced by somebody else.
 pub(crate) fn check(paths: &Paths) -> Result<()> {
+    let mut seen = HashSet::new();
     for (flag, place, folders) in
         [("--root", &paths.root, OF_ROOT.as_slice()), ("--runroot", &paths.runroot, OF_RUNROOT.as_slice())]
     {
-        check_place(place, folders)
+        check_place(place, folders, &mut seen)
             .with_context(|| format!("cannot use {} ({flag} chooses another place)", place.display()))?;
     }
     Ok(())
 }
 
-fn check_place(place: &Path, folders: &[&str]) -> Result<()> {
-    // Made before it is looked at: what somebody else makes meanwhile is his, and is seen to be. Where it cannot be made, whoever needs it
-    // says why.
-    let _ = DirBuilder::new().mode(0o700).recursive(true).create(place);
+/// `seen`: folders above that were checked for another place.
+fn check_place(place: &Path, folders: &[&str], seen: &mut HashSet<PathBuf>) -> Result<()> {
     // What it leads to, where it is a link, and all that is above that.
-    let real = match fs::canonicalize(place) {
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        found => Some(found.context("it cannot be found")?),
-    };
-    let Some(real) = real else {
-        // It will be made with the rights that it should have, in the nearest folder that is there.
+    let Some(real) = find(place)? else {
+        // It could not be made; whoever needs it says why. What is there is trusted no more for that.
         let above = place.ancestors().skip(1).find_map(|above| fs::canonicalize(above).ok());
         return above.map_or(Ok(()), |above| above.ancestors().try_for_each(check_above));
     };
     check_own(&real)?;
-    real.ancestors().skip(1).try_for_each(check_above)?;
+    real.ancestors().skip(1).filter(|above| seen.insert((*above).to_owned())).try_for_each(check_above)?;
     folders.iter().try_for_each(|name| check_own(&real.join(name)))
+}
+
+/// Where a place is, made if it is missing, before it is looked at: what somebody else makes meanwhile is his, and is seen to be.
+fn find(place: &Path) -> Result<Option<PathBuf>> {
+    let look = || match fs::canonicalize(place) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        found => found.map(Some).context("it cannot be found"),
+    };
+    match look()? {
+        Some(real) => Ok(Some(real)),
+        None if DirBuilder::new().mode(0o700).recursive(true).create(place).is_err() => Ok(None),
+        None => look(),
+    }
 }
 
 /// A folder of ours; missing is fine.
