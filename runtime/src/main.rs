@@ -33,7 +33,7 @@ mod wasm_process;
 
 use std::{ffi::OsString, io::ErrorKind, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use images::Selection;
 
 use crate::host::Host;
@@ -89,9 +89,12 @@ fn internal(command: &str, args: &[OsString]) -> Result<u8> {
     let rest: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
     match (command, rest.as_slice()) {
         (SUPERVISE, [id]) => lifecycle::supervise_in_background(&host, id),
-        (COMPILE, [digest, fuel]) => {
+        (COMPILE, [digest, fuel, parent]) => {
             // What it compiles is of no image yet if the pull that waits for it is killed, so it goes with it.
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            // That one may have been killed before there was a signal to send.
+            let is_parent = |pid: rustix::process::Pid| pid.as_raw_nonzero().to_string() == *parent;
+            ensure!(rustix::process::getppid().is_some_and(is_parent), "nobody waits for the compiled code any more");
             // By digest alone: it is compiled before it has a name.
             let digest = digest.parse().with_context(|| format!("`{digest}` is no digest"))?;
             let image = host.store.unnamed_image("", &digest, &Selection::default())?;

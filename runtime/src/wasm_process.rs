@@ -61,7 +61,7 @@ pub(crate) fn compiled(target: &Target, host: &Host, image: &Image, fuel: bool) 
     let compiler = Command::new("/proc/self/exe")
         .arg(crate::COMPILE)
         .args([&host.paths.root, &host.paths.runroot])
-        .args([image.digest.to_string(), fuel.to_string()])
+        .args([image.digest.to_string(), fuel.to_string(), std::process::id().to_string()])
         .output()
         .context("cannot start the compiler")?;
     if !compiler.status.success() {
