@@ -5,38 +5,18 @@
 
 mod cli;
 mod commands;
-mod container;
-mod demo;
-mod env;
-mod errors;
-mod host;
+mod kinds;
 mod lifecycle;
-mod limits;
-mod linux_defaults;
-mod log;
-mod mounts;
-mod names;
 mod output;
-mod places;
-mod progress;
-mod quantity;
-mod report;
-mod signals;
+mod records;
 mod spec;
-mod streams;
-mod supervise;
-mod target;
-mod terminal;
-mod timings;
-mod volumes;
-mod wasm_process;
 
 use std::{ffi::OsString, io::ErrorKind, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use images::Selection;
 
-use crate::host::Host;
+use crate::records::host::Host;
 
 /// First argument of the process that `run -d` and `start` leave behind.
 const SUPERVISE: &str = "__supervise";
@@ -54,7 +34,7 @@ fn main() -> ExitCode {
         _ => (args, false),
     };
     let result = match args.get(1).and_then(|word| word.to_str()) {
-        Some(word @ (SUPERVISE | COMPILE | demo::IMPORT)) => internal(word, &args[2..]),
+        Some(word @ (SUPERVISE | COMPILE | commands::demo::IMPORT)) => internal(word, &args[2..]),
         _ => match cli::parse(args) {
             Ok((globals, command)) => commands::dispatch(globals, &command, behind),
             Err(error) => return usage(&error),
@@ -64,7 +44,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::complain(&error);
-            ExitCode::from(errors::exit_code(&error))
+            ExitCode::from(output::errors::exit_code(&error))
         }
     }
 }
@@ -99,9 +79,9 @@ fn internal(command: &str, args: &[OsString]) -> Result<u8> {
             let digest = digest.parse().with_context(|| format!("`{digest}` is no digest"))?;
             let image = host.store.unnamed_image("", &digest, &Selection::default())?;
             let image = image.with_context(|| format!("no image {digest}"))?;
-            wasm_process::compile(&host, &image, *fuel == "true").map(|()| 0)
+            kinds::wasm::compile(&host, &image, *fuel == "true").map(|()| 0)
         }
-        (demo::IMPORT, []) => demo::import_images(&host).map(|()| 0),
+        (commands::demo::IMPORT, []) => commands::demo::import_images(&host).map(|()| 0),
         _ => bail!("{command} is not meant to be called by hand"),
     }
 }

@@ -1,6 +1,6 @@
 //! `run` and `create`: what a container is made of.
 
-use crate::{
+use crate::spec::{
     limits::{self, CpuList, LimitError, Limits},
     mounts::{self, MountError, MountSpec},
 };

@@ -6,11 +6,13 @@ use nix::sys::signal::Signal;
 use super::{each, find, note_unreadable, print, run::start_one, view};
 use crate::{
     cli::{Filters, KillArgs, PsArgs, RmArgs, StopArgs, WaitArgs},
-    container::{Container, FindError, Status},
-    host::{Host, become_root},
-    lifecycle, limits,
+    lifecycle,
     output::{self, Column},
-    signals,
+    records::{
+        container::{Container, FindError, Status},
+        host::{Host, become_root},
+    },
+    spec::{limits, signals},
 };
 
 const COLUMNS: [Column; 7] = [

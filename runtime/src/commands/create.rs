@@ -11,13 +11,17 @@ use super::{
 };
 use crate::{
     cli::{ContainerArgs, CreateArgs, NetworkChoice},
-    container::{Container, FORMAT, Lock},
-    env,
-    host::Host,
-    mounts::{MountKind, MountSpec},
-    names, output, signals,
-    spec::{ImagePin, Network, RunSpec, Security, StdioSpec},
-    target::Target,
+    kinds::Target,
+    output,
+    records::{
+        container::{Container, Lock},
+        host::Host,
+    },
+    spec::{
+        FORMAT, ImagePin, Network, RunSpec, Security, StdioSpec, env,
+        mounts::{MountKind, MountSpec},
+        names, signals,
+    },
 };
 
 /// Docker's: between the stop signal and SIGKILL.

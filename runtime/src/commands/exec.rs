@@ -19,14 +19,17 @@ use linux_exec::{
 use super::find;
 use crate::{
     cli::ExecArgs,
-    container::{Container, Status},
-    env,
-    errors::Coded,
-    host::Host,
-    lifecycle,
-    spec::StdioSpec,
-    streams::{self, Copying, Wiring},
-    supervise::{self, Signals, StopRule},
+    lifecycle::{
+        self,
+        streams::{self, Copying, Wiring},
+        supervise::{self, Signals, StopRule},
+    },
+    output::errors::Coded,
+    records::{
+        container::{Container, Status},
+        host::Host,
+    },
+    spec::{StdioSpec, env},
 };
 
 /// `amphora exec`: the program's exit code.

@@ -8,9 +8,9 @@ use wasm_exec::NetworkGrant;
 use super::image::selection;
 use crate::{
     cli::{ExplainArgs, ExplainFormat},
-    host::Host,
+    kinds::Target,
     output,
-    target::Target,
+    records::host::Host,
 };
 
 /// `amphora image explain`.

@@ -17,10 +17,12 @@ use images::{
 use super::{changes, each, each_of, print, view};
 use crate::{
     cli::{Filters, ImagesArgs, ImportArgs, LoadArgs, PreferChoice, PullArgs, PullPolicy, RmiArgs, TagArgs},
-    host::Host,
-    output::{self, Column},
-    progress::{PullProgress, Silent},
-    target::Target,
+    kinds::{Target, wasm},
+    output::{
+        self, Column,
+        progress::{PullProgress, Silent},
+    },
+    records::host::Host,
 };
 
 const COLUMNS: [Column; 6] = [
@@ -172,7 +174,7 @@ pub(crate) fn rmi(host: &Host, args: &RmiArgs) -> Result<u8> {
     each(&args.images, |name| {
         let lines = host.store.remove(name, args.force, &|| host.images_used())?;
         lines.iter().try_for_each(|line| output::say(line))?;
-        host.check_compiled(true).map(drop)
+        wasm::check_compiled(host, true).map(drop)
     })
 }
 

@@ -7,9 +7,8 @@ use serde_json::Value;
 use super::{find, print, view};
 use crate::{
     cli::{ImageInspectArgs, InspectArgs, ObjectType},
-    container::FindError,
-    host::Host,
     output,
+    records::{container::FindError, host::Host},
 };
 
 /// `amphora inspect`: a container is looked for first.

@@ -11,10 +11,12 @@ use anyhow::{Context, Result};
 use super::find;
 use crate::{
     cli::{LogsArgs, Tail},
-    container::{Container, Status},
-    host::Host,
-    log::{Entry, LogReader, Stream, parse},
+    lifecycle::log::{Entry, LogReader, Stream, parse},
     output,
+    records::{
+        container::{Container, Status},
+        host::Host,
+    },
 };
 
 /// How often a followed log is looked at.

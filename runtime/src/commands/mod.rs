@@ -3,6 +3,7 @@
 mod changes;
 mod container;
 mod create;
+pub(crate) mod demo;
 mod exec;
 mod explain;
 mod image;
@@ -22,10 +23,12 @@ use anyhow::{Context, Error, Result};
 
 use crate::{
     cli::{Command, Globals, ImageCommand, SystemCommand},
-    container::{Container, FORMAT, Unreadable},
-    demo,
-    host::{Host, become_root},
     output,
+    records::{
+        container::{Container, Unreadable},
+        host::{Host, become_root},
+    },
+    spec::FORMAT,
 };
 
 /// Runs a command. The exit code is the program's own for `run`, else 0, or 1 when one of several objects failed. `behind`:

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::{
     cli::{RunArgs, StartArgs},
-    host::Host,
-    lifecycle, output,
-    timings::Timings,
+    lifecycle::{self, timings::Timings},
+    output,
+    records::host::Host,
 };
 
 /// `amphora run`: the container's own exit code, or its id with `-d`.

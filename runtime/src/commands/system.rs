@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 use super::{confirmed, each, note_unreadable, print};
 use crate::{
     cli::{ContainerPruneArgs, FormatArgs, PruneArgs},
-    container::{Container, Status},
-    host::{Host, become_root},
+    kinds::wasm,
     lifecycle, output,
+    records::{
+        container::{Container, Status},
+        host::{Host, become_root},
+    },
 };
 
 /// `amphora version`.
@@ -92,7 +95,7 @@ fn leftovers(host: &Host, remove: bool) -> Result<Checked> {
     found.extend(host.containers.check(remove)?);
     let mut checked = host.store.check(remove)?;
     found.append(&mut checked.leftovers);
-    found.extend(host.check_compiled(remove)?);
+    found.extend(wasm::check_compiled(host, remove)?);
     Ok(Checked { leftovers: found, ..checked })
 }
 

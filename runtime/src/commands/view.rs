@@ -7,11 +7,13 @@ use images::{Image, Reference, store::Damaged};
 use serde_json::{Value, json};
 
 use crate::{
-    container::{Container, Ended, LimitHit, Running, Status, Unreadable},
-    limits::Limits,
-    mounts::{MountKind, MountSpec},
     output,
-    spec::Network,
+    records::container::{Container, Ended, LimitHit, Running, Status, Unreadable},
+    spec::{
+        Network,
+        limits::Limits,
+        mounts::{MountKind, MountSpec},
+    },
 };
 
 /// One line of `ps`.

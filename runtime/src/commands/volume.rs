@@ -6,10 +6,9 @@ use serde_json::{Value, json};
 use super::{confirmed, each, inspect, print};
 use crate::{
     cli::{Filters, VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs},
-    host::Host,
-    names,
     output::{self, Column},
-    volumes::{self, Volume},
+    records::{host::Host, volumes::Volume},
+    spec::names,
 };
 
 const COLUMNS: [Column; 2] =
@@ -50,7 +49,7 @@ fn inspect_volumes(host: &Host, args: &VolumeInspectArgs) -> Result<u8> {
 
 fn ls(host: &Host, args: &VolumeLsArgs) -> Result<u8> {
     let filters = Filters::parse(&args.filter, &["name", "dangling"])?;
-    let used = volumes::in_use(&host.containers)?;
+    let used = host.volumes_in_use()?;
     let shown = |volume: &Volume| {
         filters.any("name", |part| volume.name.contains(part))
             && filters.any("dangling", |wanted| (wanted == "true" || wanted == "1") != used.contains_key(&volume.name))
@@ -67,7 +66,7 @@ fn prune(host: &Host, args: &VolumePruneArgs) -> Result<u8> {
     if !args.force && !confirmed(&format!("{which} that no container has"), "volume prune -f")? {
         return Ok(1);
     }
-    let used = volumes::in_use(&host.containers)?;
+    let used = host.volumes_in_use()?;
     for volume in host.volumes.list()? {
         let wanted = args.all || names::is_id(&volume.name);
         if wanted && !used.contains_key(&volume.name) && host.volumes.remove(&volume.name)? {
@@ -78,7 +77,7 @@ fn prune(host: &Host, args: &VolumePruneArgs) -> Result<u8> {
 }
 
 fn rm(host: &Host, args: &VolumeRmArgs) -> Result<u8> {
-    let used = volumes::in_use(&host.containers)?;
+    let used = host.volumes_in_use()?;
     each(&args.volumes, |name| {
         let was_there = host.volumes.remove_unused(name, &used)?;
         if !was_there && !args.force {

@@ -1,7 +1,9 @@
 //! What commands print: tables, templates and JSON over rows that know nothing of how they are shown, and how it is printed.
 
+pub(crate) mod errors;
 mod human;
 mod print;
+pub(crate) mod progress;
 mod table;
 mod template;
 mod time;

@@ -16,7 +16,7 @@ use rustix::{
     stdio,
 };
 
-use crate::errors;
+use crate::output::errors;
 
 /// Prints text, which may have lines and tabs, to standard output.
 ///

@@ -1,6 +1,6 @@
 //! Moments as text. A moment is a count of nanoseconds since 1970 in UTC, which reaches from 1677 to 2262.
 
-use crate::quantity;
+use crate::spec::quantity;
 use std::time::SystemTime;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;

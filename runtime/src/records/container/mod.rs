@@ -34,42 +34,16 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 pub(crate) use files::Lock;
-pub(crate) use record::{Ended, FORMAT, LimitHit, RunFound, RunRecord, Running, first_format};
+pub(crate) use record::{Ended, LimitHit, RunFound, RunRecord, Running};
 pub(crate) use unreadable::Unreadable;
 
-use crate::{names, spec::RunSpec, volumes::Volumes};
+use crate::{
+    records::{paths::Paths, volumes::Volumes},
+    spec::{FORMAT, RunSpec, names},
+};
 use files::{folder_entries, is_there, lock_alone, make_private_folder, remove_folder, remove_if, try_lock};
 use record::{is_half_written, read_json, write_json};
 use shelf::Shelf;
-
-/// Where everything lies.
-#[derive(Debug, Clone)]
-pub(crate) struct Paths {
-    /// What outlives a reboot.
-    pub(crate) root: PathBuf,
-    /// What does not.
-    pub(crate) runroot: PathBuf,
-}
-
-impl Paths {
-    fn running(&self) -> PathBuf {
-        self.runroot.join("running")
-    }
-
-    fn writable(&self) -> PathBuf {
-        self.root.join("writable")
-    }
-
-    /// Compiled Wasm programs.
-    pub(crate) fn compiled(&self) -> PathBuf {
-        self.root.join("compiled")
-    }
-
-    /// Volumes.
-    pub(crate) fn volumes(&self) -> PathBuf {
-        self.root.join("volumes")
-    }
-}
 
 /// Where a container is in its life.
 #[derive(Debug, Clone)]
@@ -227,7 +201,7 @@ impl Containers {
     /// Removes everything of a container, with `--rm` its unnamed volumes too. The caller holds its lock.
     pub(crate) fn delete(&self, container: &Container) -> Result<()> {
         if container.spec.auto_remove {
-            Volumes::new(&self.paths).remove_unnamed_of(container)?;
+            Volumes::new(&self.paths).remove_unnamed_of(&container.spec)?;
         }
         // The name first: as long as it leads here, nobody else can have it, so it is ours to remove.
         self.shelves_for(&container.spec).0.drop_name(&container.spec)?;

@@ -16,13 +16,13 @@ use images::{
     import::{self, Changes},
 };
 
-use crate::{host::Host, output};
+use crate::{output, records::host::Host};
 
 /// First argument of the process that imports the built-in images.
 pub(crate) const IMPORT: &str = "__import-demo";
 
 const LINUX_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vessel"));
-const WASM_PROGRAM: &str = include_str!("../demo/vessel.wat");
+const WASM_PROGRAM: &str = include_str!("../../demo/vessel.wat");
 const IMAGES: [&str; 2] = ["vessel:linux", "vessel:wasm"];
 
 /// Runs of each kind in the last step.
@@ -42,7 +42,7 @@ pub(crate) fn import_images(host: &Host) -> Result<()> {
     let changes = Changes { entrypoint: Some(vec!["/vessel".to_owned()]), ..Changes::default() };
     import::import_files(&host.store, &[("vessel", 0o755, LINUX_PROGRAM)], &linux, &changes)?;
     let wasm = import::import_wasm(&host.store, WASM_PROGRAM.as_bytes(), &IMAGES[1].parse()?)?;
-    crate::target::Target::of(&wasm)?.prepare(host, &wasm)
+    crate::kinds::Target::of(&wasm)?.prepare(host, &wasm)
 }
 
 /// A store of its own.

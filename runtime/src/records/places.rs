@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::unistd::{getegid, geteuid};
 
-use crate::container::Paths;
+use crate::records::paths::Paths;
 
 /// Folders in ROOT and in RUNROOT.
 const OF_ROOT: [&str; 8] =

@@ -20,15 +20,7 @@ use linux_exec::{process::Process, userns};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-/// The format of all records that this version writes. It grows with every change that an older version must know of to
-/// treat a container well. Fields that a record does not have get what they meant before they were there; fields that are
-/// not known here are passed over, and the user is told.
-pub(crate) const FORMAT: u32 = 1;
-
-/// What a record without a number is.
-pub(crate) fn first_format() -> u32 {
-    1
-}
+use crate::spec::{FORMAT, first_format};
 
 /// A run that is going on.
 #[derive(Debug, Clone, Serialize, Deserialize)]

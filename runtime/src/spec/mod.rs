@@ -2,11 +2,31 @@
 //!
 //! It knows no command-line types, and it is what is stored as `spec.json`, so that `start` needs nothing else.
 
-use std::collections::BTreeMap;
+pub(crate) mod env;
+pub(crate) mod limits;
+pub(crate) mod mounts;
+pub(crate) mod names;
+pub(crate) mod quantity;
+pub(crate) mod signals;
+
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{container, limits::Limits, mounts::MountSpec, target::Kind};
+use crate::spec::{
+    limits::Limits,
+    mounts::{MountKind, MountSpec},
+};
+
+/// The format of all records that this version writes. It grows with every change that an older version must know of to
+/// treat a container well. Fields that a record does not have get what they meant before they were there; fields that are
+/// not known here are passed over, and the user is told.
+pub(crate) const FORMAT: u32 = 1;
+
+/// What a record without a number is.
+pub(crate) fn first_format() -> u32 {
+    1
+}
 
 /// One container, complete. Everything a later `start`, `exec` or `inspect` asks for is in here.
 ///
@@ -15,7 +35,7 @@ use crate::{container, limits::Limits, mounts::MountSpec, target::Kind};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunSpec {
     /// Of the file.
-    #[serde(default = "container::first_format")]
+    #[serde(default = "first_format")]
     pub(crate) format: u32,
     /// 64 hexadecimal digits.
     pub(crate) id: String,
@@ -75,6 +95,16 @@ pub(crate) struct RunSpec {
     pub(crate) created_unix_nanos: i64,
 }
 
+impl RunSpec {
+    /// Names of the volumes that it has.
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().filter_map(|mount| match &mount.kind {
+            MountKind::Volume { name, .. } => name.as_deref(),
+            MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+        })
+    }
+}
+
 fn root_directory() -> String {
     "/".to_owned()
 }
@@ -92,6 +122,25 @@ pub(crate) struct ImagePin {
     pub(crate) digest: String,
     /// For lists, and for what only one kind can do.
     pub(crate) kind: Kind,
+}
+
+/// The kinds there are, by the name that lists show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// A program for the kernel.
+    Linux,
+    /// A program for the engine.
+    Wasm,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Kind::Linux => "linux",
+            Kind::Wasm => "wasm",
+        })
+    }
 }
 
 /// The networks there are.

@@ -2,7 +2,7 @@
 //!
 //! Nothing here looks at the file system: whether a source exists is found out where it is opened.
 
-use crate::{names, quantity};
+use crate::spec::{names, quantity};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashSet,

@@ -3,7 +3,7 @@
 //! The parsers take Docker's spelling of each flag. They do no I/O: what depends on the machine (its CPUs) is handed in.
 //! Whether a limit can be enforced for the kind of image at hand is not decided here, but where the target is chosen.
 
-use crate::quantity;
+use crate::spec::quantity;
 use linux_exec::cgroup::LEAST_MEMORY_BYTES;
 use serde::{Deserialize, Serialize};
 

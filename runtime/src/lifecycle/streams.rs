@@ -32,11 +32,12 @@ use nix::{
 };
 
 use crate::{
-    errors::Coded,
-    log::{LogWriter, Stream},
-    output,
+    lifecycle::{
+        log::{LogWriter, Stream},
+        terminal::{self, RawMode, Screen},
+    },
+    output::{self, errors::Coded},
     spec::StdioSpec,
-    terminal::{self, RawMode, Screen},
 };
 
 /// Where the streams lead.

@@ -2,8 +2,9 @@
 
 use std::{
     any::Any,
-    fs::File,
-    io::Write,
+    collections::HashSet,
+    fs::{self, File},
+    io::{self, Write},
     os::fd::{AsRawFd, OwnedFd},
     panic::{self, AssertUnwindSafe},
     process::Command,
@@ -17,11 +18,10 @@ use nix::{fcntl::OFlag, unistd::pipe2};
 use wasm_exec::{CodeCache, Compiled, NetworkGrant, Outcome, Preopen};
 
 use crate::{
-    host::Host,
+    kinds::{Target, report::Report},
     output,
-    report::Report,
+    records::host::Host,
     spec::{Network, RunSpec},
-    target::Target,
 };
 
 /// A program larger than this takes a moment to compile; then a word says what is being waited for.
@@ -78,6 +78,28 @@ pub(crate) fn compile(host: &Host, image: &Image, fuel: bool) -> Result<()> {
     let cache = CodeCache::new(host.paths.compiled());
     cache.compile(&cache_key(&target, image)?, &bytes, fuel)?;
     Ok(())
+}
+
+/// Compiled code of no image that is here: one sentence each; removed when `remove`.
+pub(crate) fn check_compiled(host: &Host, remove: bool) -> Result<Vec<String>> {
+    let mut keys = HashSet::new();
+    for image in host.store.list()? {
+        // Of an image whose key cannot be told no code was ever compiled.
+        if let Some(key) = Target::of(&image).ok().and_then(|target| cache_key(&target, &image).ok()) {
+            keys.insert(key);
+        }
+    }
+    let stale = CodeCache::new(host.paths.compiled()).stale(&|key| keys.contains(key))?;
+    if remove {
+        stale.iter().try_for_each(|path| match fs::remove_file(path) {
+            // Another command may clean up at the same time.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        })?;
+    }
+    Ok(stale.iter().map(|path| format!("compiled code of no image: {}", path.display())).collect())
 }
 
 /// 64 hexadecimal digits: of the program itself, or of the image in whose file system it lies.

@@ -4,28 +4,38 @@
 //! signals, exit codes) is one path. Each `match` here is exhaustive: a third kind is a compile error in this file and
 //! nowhere else.
 
-use std::{fmt, fs, io::Read, os::fd::OwnedFd, path::PathBuf, time::Duration};
+mod linux_defaults;
+pub(crate) mod report;
+pub(crate) mod wasm;
 
-use anyhow::{Context, Result, bail};
+use std::{
+    fs,
+    io::Read,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
 use images::{Class, Image};
 use linux_exec::{
     capabilities::CapabilitySet,
     cgroup::{Cgroup, Resources},
-    plan::{Entry, Init, Mount, Namespaces, Plan, Stdio},
+    plan::{Entry, Init, Mount, MountSource, Namespaces, Plan, Stdio},
     rootfs::{ProgramError, Rootfs},
     seccomp, userns, users,
     users::User,
 };
 use nix::{fcntl::OFlag, unistd::pipe2};
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    container::Container,
-    errors::Coded,
-    host::Host,
-    linux_defaults,
-    spec::{Network, RunSpec},
-    wasm_process::{self, WasmProcess},
+    kinds::wasm::WasmProcess,
+    output::errors::Coded,
+    records::{container::Container, host::Host},
+    spec::{
+        Kind, Network, RunSpec,
+        mounts::{MountKind, MountSpec},
+    },
 };
 
 /// Memory that a Wasm process may use beyond what its program may: the runtime itself, its stack and its buffers.
@@ -38,25 +48,6 @@ const WASM_BYTES: u64 = 256 << 20;
 
 /// How much longer than its own time limit a Wasm program is waited for before it is killed from outside.
 const WASM_TIMEOUT_GRACE: Duration = Duration::from_millis(500);
-
-/// The kinds there are, by the name that lists show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
-    /// A program for the kernel.
-    Linux,
-    /// A program for the engine.
-    Wasm,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Kind::Linux => "linux",
-            Kind::Wasm => "wasm",
-        })
-    }
-}
 
 /// What the program's process is kept from.
 struct Confinement {
@@ -173,7 +164,7 @@ impl Target {
                 )
             }
             Target::Linux => Ok(()),
-            Target::WasmBlob { .. } | Target::WasmFile { .. } => wasm_process::check(spec),
+            Target::WasmBlob { .. } | Target::WasmFile { .. } => wasm::check(spec),
         }
     }
 
@@ -214,9 +205,7 @@ impl Target {
     pub(crate) fn prepare(&self, host: &Host, image: &Image) -> Result<()> {
         match self {
             Target::Linux => host.store.layers(image).map(drop).context("cannot unpack the image's layers"),
-            Target::WasmBlob { .. } | Target::WasmFile { .. } => {
-                wasm_process::compiled(self, host, image, false).map(drop)
-            }
+            Target::WasmBlob { .. } | Target::WasmFile { .. } => wasm::compiled(self, host, image, false).map(drop),
         }
     }
 
@@ -246,7 +235,7 @@ impl Target {
         stdio: Stdio,
     ) -> Result<Prepared<'a>> {
         let spec = &container.spec;
-        let user_mounts = host.lower_mounts(spec)?;
+        let user_mounts = lower_mounts(host, spec)?;
         let root = self.root(host, image, container)?;
         let user = find_user(spec, &root)?;
         let (entry, report, mounts, timeout_grace) = match self {
@@ -257,9 +246,9 @@ impl Target {
                 (entry, report, mounts, Duration::ZERO)
             }
             Target::WasmBlob { .. } | Target::WasmFile { .. } => {
-                let code = wasm_process::compiled(self, host, image, spec.limits.fuel.is_some())?;
+                let code = wasm::compiled(self, host, image, spec.limits.fuel.is_some())?;
                 let whole_root = matches!(self, Target::WasmFile { .. });
-                let WasmProcess { entry, report } = wasm_process::entry(spec, code, whole_root)?;
+                let WasmProcess { entry, report } = wasm::entry(spec, code, whole_root)?;
                 // A terminal lives in a /dev/pts; the program is not granted it, so it cannot see that it is there.
                 let terminal = spec.stdio.terminal.then(|| linux_defaults::devices(spec));
                 let mounts = terminal.into_iter().chain(user_mounts).collect();
@@ -356,6 +345,38 @@ impl Target {
             Target::WasmBlob { .. } => Ok(Rootfs::empty()?),
         }
     }
+}
+
+/// The user's mounts as the kernel is to make them. Named volumes are made on first use.
+fn lower_mounts(host: &Host, spec: &RunSpec) -> Result<Vec<Mount>> {
+    spec.mounts.iter().map(|mount| lower_mount(host, mount)).collect()
+}
+
+fn lower_mount(host: &Host, mount: &MountSpec) -> Result<Mount> {
+    let source = match &mount.kind {
+        MountKind::Bind { source, recursive } => {
+            check_source(source, &mount.target)?;
+            MountSource::Bind { source: source.clone(), recursive: *recursive }
+        }
+        MountKind::Volume { name, copy: _ } => {
+            let name = name.as_deref().context("a volume without a name")?;
+            MountSource::Bind { source: host.volumes.make(name)?, recursive: true }
+        }
+        MountKind::Tmpfs { size_bytes, mode, exec } => {
+            MountSource::Tmpfs { size_bytes: *size_bytes, mode: *mode, exec: *exec }
+        }
+    };
+    Ok(Mount { target: mount.target.clone(), source, readonly: mount.readonly })
+}
+
+fn check_source(source: &Path, target: &Path) -> Result<()> {
+    source.symlink_metadata().map(drop).map_err(|error| {
+        anyhow!(
+            "volume source {} for {} cannot be used: {error}; make it first, or use a volume name without a slash",
+            source.display(),
+            target.display()
+        )
+    })
 }
 
 /// What the program may do.

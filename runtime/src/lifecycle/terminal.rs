@@ -18,7 +18,7 @@ use rustix::{
     termios::{Winsize, tcgetwinsize, tcsetwinsize},
 };
 
-use crate::streams::{self, Sink};
+use crate::lifecycle::streams::{self, Sink};
 
 /// Raw mode, until it is dropped.
 pub(crate) struct RawMode {

@@ -12,9 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    container::{Container, Containers, Paths},
-    mounts::MountKind,
-    names,
+    records::paths::Paths,
+    spec::{RunSpec, names},
 };
 
 /// The volumes of one ROOT.
@@ -111,27 +110,9 @@ impl Volumes {
     }
 
     /// Removes those of a container's volumes that it gave their names itself.
-    pub(crate) fn remove_unnamed_of(&self, container: &Container) -> Result<()> {
-        of(container).filter(|name| names::is_id(name)).try_for_each(|name| self.remove(name).map(drop))
+    pub(crate) fn remove_unnamed_of(&self, spec: &RunSpec) -> Result<()> {
+        spec.volumes().filter(|name| names::is_id(name)).try_for_each(|name| self.remove(name).map(drop))
     }
-}
-
-/// The volumes that containers have, each with the name of one that has it.
-pub(crate) fn in_use(containers: &Containers) -> Result<BTreeMap<String, String>> {
-    let (containers, unreadable) = containers.list()?;
-    let pairs = containers.iter().flat_map(|one| of(one).map(|name| (name.to_owned(), one.spec.name.clone())));
-    let mut used: BTreeMap<String, String> = pairs.collect();
-    for one in &unreadable {
-        used.extend(one.mentions()?.iter().map(|text| (text.clone(), one.id.clone())));
-    }
-    Ok(used)
-}
-
-fn of(container: &Container) -> impl Iterator<Item = &str> {
-    container.spec.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Volume { name, .. } => name.as_deref(),
-        MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
-    })
 }
 
 /// Makes a folder that may exist, with a mode that no umask narrows.

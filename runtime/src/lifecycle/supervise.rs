@@ -1,7 +1,7 @@
 //! Waits for a container's first process: forwards signals, keeps its time limit, and says how it ended.
 //!
 //! One thread polls three things: the process, the signals sent to us, and the clock. Output that must be copied is
-//! copied by threads of its own (see [`crate::streams`]), so that a reader who stalls cannot hold up a time limit.
+//! copied by threads of its own (see [`crate::lifecycle::streams`]), so that a reader who stalls cannot hold up a time limit.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{Containers, RunFound, Running, files::remove_folder, remove_if, try_lock};
-use crate::errors;
+use crate::output::errors;
 
 /// One of them.
 #[derive(Debug)]

@@ -5,6 +5,12 @@
 //!
 //! Once the program has begun, its end is what counts: it reaches whoever waits and whoever asks later, whatever else fails.
 
+pub(crate) mod log;
+pub(crate) mod streams;
+pub(crate) mod supervise;
+pub(crate) mod terminal;
+pub(crate) mod timings;
+
 use std::{
     io::{Read, Write},
     os::fd::OwnedFd,
@@ -26,16 +32,21 @@ use nix::sys::{
 };
 
 use crate::{
-    container::{Container, Ended, FORMAT, LimitHit, Lock, RunRecord, Running, Status, Unreadable},
-    errors::{self, Coded},
-    host::Host,
-    output,
-    report::Report,
-    spec::RunSpec,
-    streams::{self, Copying, Wiring},
-    supervise::{self, Ending, Signals, StopRule},
-    target::{Prepared, Target},
-    timings::Timings,
+    kinds::{Prepared, Target, report::Report},
+    lifecycle::{
+        streams::{Copying, Wiring},
+        supervise::{Ending, Signals, StopRule},
+        timings::Timings,
+    },
+    output::{
+        self,
+        errors::{self, Coded},
+    },
+    records::{
+        container::{Container, Ended, LimitHit, Lock, RunRecord, Running, Status, Unreadable},
+        host::Host,
+    },
+    spec::{FORMAT, RunSpec},
 };
 
 /// A container whose first process has begun.
@@ -483,7 +494,7 @@ pub(crate) fn remove_idle(host: &Host, container: &Container) -> Result<bool> {
 fn discard(host: &Host, container: &Container, volumes: bool) -> Result<()> {
     leftover_cgroup(&container.spec.id)?;
     if volumes {
-        host.volumes.remove_unnamed_of(container)?;
+        host.volumes.remove_unnamed_of(&container.spec)?;
     }
     host.containers.delete(container)
 }

@@ -1,0 +1,81 @@
+//! The machine as one command sees it: the store, the containers, and what this user may do.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use images::Store;
+use linux_exec::userns::{self, IdMap};
+
+use crate::records::{
+    container::Containers,
+    paths::{Paths, default_paths},
+    places,
+    volumes::Volumes,
+};
+
+/// Opened once per command.
+pub(crate) struct Host {
+    pub(crate) paths: Paths,
+    pub(crate) store: Store,
+    pub(crate) containers: Containers,
+    pub(crate) volumes: Volumes,
+}
+
+impl Host {
+    /// Finds the places and opens the store, with the rights that the caller has.
+    pub(crate) fn open(root: Option<PathBuf>, runroot: Option<PathBuf>) -> Result<Self> {
+        Self::at(default_paths(root, runroot)?)
+    }
+
+    /// For the processes that amphora starts itself: the paths are decided.
+    pub(crate) fn inherited(root: &Path, runroot: &Path) -> Result<Self> {
+        become_root()?;
+        Self::at(Paths { root: root.to_owned(), runroot: runroot.to_owned() })
+    }
+
+    fn at(paths: Paths) -> Result<Self> {
+        places::check(&paths)?;
+        let store = Store::open(&paths.root).with_context(|| {
+            format!("cannot use {} (--root or AMPHORA_ROOT chooses another place)", paths.root.display())
+        })?;
+        let (containers, volumes) = (Containers::new(&paths), Volumes::new(&paths));
+        Ok(Self { paths, store, containers, volumes })
+    }
+
+    /// Manifest digests of all images that a container was made from.
+    pub(crate) fn image_digests_in_use(&self) -> Result<HashSet<String>> {
+        let (containers, unreadable) = self.containers.list()?;
+        let mut used: HashSet<String> = containers.into_iter().map(|container| container.spec.image.digest).collect();
+        for container in &unreadable {
+            used.extend(container.mentions()?.iter().cloned());
+        }
+        Ok(used)
+    }
+
+    /// The volumes that containers have, each with the name of one that has it.
+    pub(crate) fn volumes_in_use(&self) -> Result<BTreeMap<String, String>> {
+        let (containers, unreadable) = self.containers.list()?;
+        let specs = containers.iter().map(|container| &container.spec);
+        let mut used: BTreeMap<String, String> =
+            specs.flat_map(|spec| spec.volumes().map(|name| (name.to_owned(), spec.name.clone()))).collect();
+        for container in &unreadable {
+            used.extend(container.mentions()?.iter().map(|text| (text.clone(), container.id.clone())));
+        }
+        Ok(used)
+    }
+
+    /// The same as the store asks for it, when it is about to remove images.
+    pub(crate) fn images_used(&self) -> Result<HashSet<String>, String> {
+        self.image_digests_in_use().map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// Becomes root in a user namespace, where the caller is not root already: for what makes or removes files of an image's
+/// own users. What only looks, or signals, is better done without: from inside one such namespace, a process that runs as
+/// another id in a second one is out of reach.
+pub(crate) fn become_root() -> Result<IdMap> {
+    Ok(userns::become_root()?)
+}

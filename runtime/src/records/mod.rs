@@ -1,0 +1,7 @@
+//! What is written down about containers and volumes, and the machine as a command finds it.
+
+pub(crate) mod container;
+pub(crate) mod host;
+pub(crate) mod paths;
+mod places;
+pub(crate) mod volumes;
