@@ -11,14 +11,13 @@ use super::{
 };
 use crate::{
     cli::{ContainerArgs, CreateArgs, NetworkChoice},
-    kinds::Target,
     output,
     records::{
         container::{Container, Lock},
         host::Host,
     },
     spec::{
-        FORMAT, ImagePin, Network, RunSpec, Security, StdioSpec, env,
+        FORMAT, ImagePin, Network, RunSpec, Security, StdioSpec, Workload, env,
         mounts::{MountKind, MountSpec},
         names, signals,
     },
@@ -45,10 +44,10 @@ pub(crate) fn make(host: &Host, args: &ContainerArgs) -> Result<Made> {
     // Until the container names the image, nobody may remove it.
     let _writing = host.store.writing()?;
     let image = find_or_pull(host, args.image(), &selection(args.platform.as_deref(), args.prefer)?, args.pull)?;
-    let target = Target::of(&image)?;
-    let spec = spec(host, args, &image, &target)?;
-    target.check(&spec)?;
-    target.check_typed(args.entrypoint.is_some(), args.workdir.is_some())?;
+    let workload = Workload::of(&image)?;
+    let spec = spec(host, args, &image, &workload)?;
+    workload.behaviour().check(&spec)?;
+    workload.behaviour().check_typed(args.entrypoint.is_some(), args.workdir.is_some())?;
     refuse_taken_cidfile(args.cidfile.as_deref())?;
     let (container, lock) = host.containers.create(spec)?;
     if let Some(path) = &args.cidfile
@@ -60,7 +59,7 @@ pub(crate) fn make(host: &Host, args: &ContainerArgs) -> Result<Made> {
     Ok(Made { container, image, lock })
 }
 
-fn spec(host: &Host, args: &ContainerArgs, image: &Image, target: &Target) -> Result<RunSpec> {
+fn spec(host: &Host, args: &ContainerArgs, image: &Image, workload: &Workload) -> Result<RunSpec> {
     let config = image.config.config().clone().unwrap_or_default();
     let id = names::new_id()?;
     let hostname = args.hostname.clone().unwrap_or_else(|| names::short_id(&id).to_owned());
@@ -70,8 +69,8 @@ fn spec(host: &Host, args: &ContainerArgs, image: &Image, target: &Target) -> Re
     };
     Ok(RunSpec {
         format: FORMAT,
-        argv: command_line(args, image, target)?,
-        env: environment(args, image, target, &hostname)?,
+        argv: command_line(args, image, workload)?,
+        env: environment(args, image, workload, &hostname)?,
         cwd: working_directory(args.workdir.as_deref().or(config.working_dir().as_deref()))?,
         user: args.user.clone().or_else(|| config.user().clone()).unwrap_or_default(),
         mounts: name_volumes(args.mounts(&std::env::current_dir().context("no current directory")?)?)?,
@@ -91,7 +90,12 @@ fn spec(host: &Host, args: &ContainerArgs, image: &Image, target: &Target) -> Re
         stop_timeout_ms: args.stop_timeout_ms()?.unwrap_or(Some(DEFAULT_STOP_TIMEOUT_MS)),
         labels: labels(args, config.labels().clone().unwrap_or_default())?,
         created_unix_nanos: output::now_nanos(),
-        image: ImagePin { name: args.image().to_owned(), digest: image.digest.to_string(), kind: target.kind() },
+        image: ImagePin {
+            name: args.image().to_owned(),
+            digest: image.digest.to_string(),
+            kind: workload.kind(),
+            workload: Some(workload.clone()),
+        },
         id,
         name,
         hostname,
@@ -110,14 +114,14 @@ fn free_name(host: &Host, id: &str) -> Result<String> {
 }
 
 /// The user's words replace the image's command; the entrypoint stays unless `--entrypoint` replaces both.
-fn command_line(args: &ContainerArgs, image: &Image, target: &Target) -> Result<Vec<String>> {
+fn command_line(args: &ContainerArgs, image: &Image, workload: &Workload) -> Result<Vec<String>> {
     let config = image.config.config().clone().unwrap_or_default();
     let (entrypoint, default_command) = match &args.entrypoint {
         Some(entrypoint) if entrypoint.is_empty() => (Vec::new(), Vec::new()),
         Some(entrypoint) => (vec![entrypoint.clone()], Vec::new()),
         None => (config.entrypoint().clone().unwrap_or_default(), config.cmd().clone().unwrap_or_default()),
     };
-    let entrypoint = if entrypoint.is_empty() { target.default_entrypoint(image) } else { entrypoint };
+    let entrypoint = if entrypoint.is_empty() { workload.behaviour().default_entrypoint(image) } else { entrypoint };
     let command = if args.command().is_empty() { default_command } else { args.command().to_vec() };
     let argv = [entrypoint, command].concat();
     if argv.is_empty() {
@@ -129,8 +133,8 @@ fn command_line(args: &ContainerArgs, image: &Image, target: &Target) -> Result<
     Ok(argv)
 }
 
-fn environment(args: &ContainerArgs, image: &Image, target: &Target, hostname: &str) -> Result<Vec<String>> {
-    let mut defaults = target.default_env(hostname);
+fn environment(args: &ContainerArgs, image: &Image, workload: &Workload, hostname: &str) -> Result<Vec<String>> {
+    let mut defaults = workload.behaviour().default_env(hostname);
     if args.tty {
         defaults.push("TERM=xterm".to_owned());
     }

@@ -42,7 +42,7 @@ pub(crate) fn import_images(host: &Host) -> Result<()> {
     let changes = Changes { entrypoint: Some(vec!["/vessel".to_owned()]), ..Changes::default() };
     import::import_files(&host.store, &[("vessel", 0o755, LINUX_PROGRAM)], &linux, &changes)?;
     let wasm = import::import_wasm(&host.store, WASM_PROGRAM.as_bytes(), &IMAGES[1].parse()?)?;
-    crate::kinds::Target::of(&wasm)?.prepare(host, &wasm)
+    crate::spec::Workload::of(&wasm)?.behaviour().prepare(host, &wasm)
 }
 
 /// A store of its own.

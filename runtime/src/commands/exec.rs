@@ -46,7 +46,7 @@ fn running(host: &Host, args: &ExecArgs) -> Result<(Container, Process)> {
     let Status::Running(running) = container.status()? else {
         bail!("container {} is not running: amphora start {0}", container.spec.name);
     };
-    container.spec.image.kind.check_exec(&container.spec.name)?;
+    lifecycle::workload_of(host, &container.spec)?.behaviour().check_exec(&container.spec.name)?;
     Ok((container, running.process()))
 }
 

@@ -1,16 +1,15 @@
 //! `image explain`: what an image is, by which rule, and what its program would need.
 
 use anyhow::{Context, Result};
-use images::{Image, classify::Form, program, program::Program};
+use images::Image;
 use serde_json::{Map, Value, json};
-use wasm_exec::NetworkGrant;
 
 use super::image::selection;
 use crate::{
     cli::{ExplainArgs, ExplainFormat},
-    kinds::Target,
     output,
     records::host::Host,
+    spec::Workload,
 };
 
 /// `amphora image explain`.
@@ -44,21 +43,17 @@ fn fields(host: &Host, image: &Image) -> Result<Fields> {
     put("platform", json!(platform(host, image)?));
     put("size_bytes", json!(image.size_bytes));
     put("layers", json!(layers(image)));
-    let target = match Target::of(image) {
+    let workload = match Workload::of(image) {
         Err(error) => {
             put("runs_here", json!(false));
             put("because", json!(error.to_string()));
             return Ok(fields);
         }
-        Ok(target) => target,
+        Ok(workload) => workload,
     };
-    put("command", json!(command(image, &target)));
-    if let Some(bytes) = target.wasm_bytes(host, image)? {
-        for (name, value) in wasm_fields(&bytes)? {
-            put(name, value);
-        }
-    } else {
-        put("runs_here", json!(image.config.architecture().to_string() == host_architecture()));
+    put("command", json!(command(image, &workload)));
+    for (name, value) in workload.behaviour().explain(host, image)? {
+        put(name, value);
     }
     Ok(fields)
 }
@@ -74,59 +69,11 @@ fn layers(image: &Image) -> Vec<String> {
     image.manifest.layers().iter().map(|layer| format!("{} {} bytes", layer.media_type(), layer.size())).collect()
 }
 
-fn command(image: &Image, target: &Target) -> Vec<String> {
+fn command(image: &Image, workload: &Workload) -> Vec<String> {
     let config = image.config.config().clone().unwrap_or_default();
     let entrypoint = config.entrypoint().clone().filter(|words| !words.is_empty());
-    let entrypoint = entrypoint.unwrap_or_else(|| target.default_entrypoint(image));
+    let entrypoint = entrypoint.unwrap_or_else(|| workload.behaviour().default_entrypoint(image));
     [entrypoint, config.cmd().clone().unwrap_or_default()].concat()
-}
-
-fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-fn wasm_fields(bytes: &[u8]) -> Result<Vec<(&'static str, Value)>> {
-    let Program { form, role, imports, exports, memory } = program::inspect(bytes)?;
-    let missing = wasm_exec::unprovided_imports(bytes, NetworkGrant::None)?;
-    let form = match form {
-        Form::Module => "module",
-        Form::Component => "component",
-    };
-    let runs = missing.is_empty() && role == program::Role::Command;
-    let mut fields = vec![
-        ("form", json!(form)),
-        ("role", json!(format!("{role:?}").to_lowercase())),
-        ("imports", json!(imports)),
-        ("exports", json!(exports)),
-    ];
-    if let Some((initial, maximum)) = memory {
-        fields.push(("memory_initial_bytes", json!(initial)));
-        fields.push(("memory_maximum_bytes", json!(maximum)));
-    }
-    fields.push(("missing", json!(missing)));
-    fields.push(("needs", json!(needs(&imports))));
-    fields.push(("runs_here", json!(runs)));
-    Ok(fields)
-}
-
-/// Which grants the imports would make use of, as flags of `run`.
-fn needs(imports: &[String]) -> Vec<&'static str> {
-    let uses = |words: &[&str]| imports.iter().any(|import| words.iter().any(|word| import.contains(word)));
-    let mut needs = Vec::new();
-    if uses(&["path_open", "wasi:filesystem"]) {
-        needs.push("directories: grant them with -v SOURCE:TARGET, if it is to see files");
-    }
-    if uses(&["sock_", "wasi:sockets"]) {
-        needs.push("sockets: grant them with --network host, if it is to use the network");
-    }
-    if uses(&["wasi:http"]) {
-        needs.push("an HTTP server or client: not provided");
-    }
-    needs
 }
 
 /// `name: value`, one field a line; a list takes a line for each item.
@@ -155,12 +102,5 @@ mod tests {
             [("kind", json!("wasm")), ("imports", json!(["a", "b"])), ("rule", json!(1)), ("name", Value::Null)];
         let fields = fields.map(|(name, value)| (name.to_owned(), value)).to_vec();
         assert_eq!(text(&fields), "kind: wasm\nimports: a\nimports: b\nrule: 1\n");
-    }
-
-    #[test]
-    fn grants_are_named_as_flags() {
-        let imports = ["wasi_snapshot_preview1::path_open".to_owned(), "wasi:sockets/tcp@0.2.0".to_owned()];
-        assert_eq!(needs(&imports).len(), 2);
-        assert!(needs(&["wasi_snapshot_preview1::fd_write".to_owned()]).is_empty());
     }
 }

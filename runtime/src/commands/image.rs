@@ -17,12 +17,13 @@ use images::{
 use super::{changes, each, each_of, print, view};
 use crate::{
     cli::{Filters, ImagesArgs, ImportArgs, LoadArgs, PreferChoice, PullArgs, PullPolicy, RmiArgs, TagArgs},
-    kinds::{Target, wasm},
+    kinds::wasm,
     output::{
         self, Column,
         progress::{PullProgress, Silent},
     },
     records::host::Host,
+    spec::Workload,
 };
 
 const COLUMNS: [Column; 6] = [
@@ -90,8 +91,8 @@ fn fetch(
 
 /// What is done before an image gets its name. One that is of no kind that runs is stored all the same.
 fn prepare(host: &Host, image: &Image) -> Result<(), String> {
-    match Target::of(image) {
-        Ok(target) => target.prepare(host, image).map_err(|error| format!("{error:#}")),
+    match Workload::of(image) {
+        Ok(workload) => workload.behaviour().prepare(host, image).map_err(|error| format!("{error:#}")),
         Err(_) => Ok(()),
     }
 }

@@ -32,7 +32,7 @@ use nix::sys::{
 };
 
 use crate::{
-    kinds::{Prepared, Target, report::Report},
+    kinds::{Prepared, report::Report},
     lifecycle::{
         streams::{Copying, Wiring},
         supervise::{Ending, Signals, StopRule},
@@ -46,7 +46,7 @@ use crate::{
         container::{Container, Ended, LimitHit, Lock, RunRecord, Running, Status, Unreadable},
         host::Host,
     },
-    spec::{FORMAT, RunSpec},
+    spec::{FORMAT, Kind, RunSpec, Workload},
 };
 
 /// A container whose first process has begun.
@@ -156,16 +156,25 @@ pub(crate) fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
     })
 }
 
+/// What a container runs, as it was decided when it was made; the image is asked only for a record that does not say.
+pub(crate) fn workload_of(host: &Host, spec: &RunSpec) -> Result<Workload> {
+    match (&spec.image.workload, spec.image.kind) {
+        (Some(workload), _) => Ok(workload.clone()),
+        (None, Kind::Linux) => Ok(Workload::Linux),
+        (None, Kind::Wasm) => Workload::of(&image_of(host, spec)?),
+    }
+}
+
 fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timings: &mut Timings) -> Result<Started> {
     let spec = &container.spec;
-    let target = Target::of(image)?;
+    let workload = workload_of(host, spec)?;
     let running = container.lock_run()?;
     let running = running.with_context(|| format!("container {} is running already", spec.name))?;
     let signals = Signals::block()?;
-    let cgroup = make_cgroup(&target, spec)?;
+    let cgroup = make_cgroup(&workload, spec)?;
     let begun = || -> Result<_> {
         let (stdio, pending) = streams::prepare(spec.stdio, wiring, streams::is_root(&spec.user))?;
-        let Prepared { plan, report, timeout_grace } = target.plan(host, image, container, &cgroup, stdio)?;
+        let Prepared { plan, report, timeout_grace } = workload.plan(host, image, container, &cgroup, stdio)?;
         timings.stage("prepare");
         let cpu_before_ms = if spec.limits.has_cpu_time() { children_cpu_ms() } else { 0 };
         let mut child = spawn(plan).map_err(|error| spawn_error(&error))?;
@@ -207,11 +216,11 @@ fn spawn_error(error: &SpawnError) -> anyhow::Error {
 }
 
 /// Every limit that was asked for is enforced, or the container does not start.
-fn make_cgroup(target: &Target, spec: &RunSpec) -> Result<Cgroup> {
+fn make_cgroup(workload: &Workload, spec: &RunSpec) -> Result<Cgroup> {
     let cgroups = Cgroups::detect()?;
-    let mut resources = target.resources(spec)?;
+    let mut resources = workload.resources(spec)?;
     let mut unenforceable = cgroups.unenforceable(&resources);
-    if !unenforceable.is_empty() && target.memory_without_cgroup() {
+    if !unenforceable.is_empty() && workload.behaviour().limits_memory_itself() {
         (resources.memory_bytes, resources.memory_swap_bytes) = (None, None);
         unenforceable = cgroups.unenforceable(&resources);
     }

@@ -8,10 +8,13 @@ pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod quantity;
 pub(crate) mod signals;
+mod workload;
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use workload::{Kind, WasmProgram, Workload};
 
 use crate::spec::{
     limits::Limits,
@@ -120,27 +123,11 @@ pub(crate) struct ImagePin {
     pub(crate) name: String,
     /// Manifest digest.
     pub(crate) digest: String,
-    /// For lists, and for what only one kind can do.
+    /// For lists.
     pub(crate) kind: Kind,
-}
-
-/// The kinds there are, by the name that lists show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
-    /// A program for the kernel.
-    Linux,
-    /// A program for the engine.
-    Wasm,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Kind::Linux => "linux",
-            Kind::Wasm => "wasm",
-        })
-    }
+    /// What of it runs. None in records that were written before it was decided when a container is made.
+    #[serde(default)]
+    pub(crate) workload: Option<Workload>,
 }
 
 /// The networks there are.
@@ -185,11 +172,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_runs_is_written_down() {
+        let program = Workload::Wasm(WasmProgram::File { path: "/a.wasm".into() });
+        let text = serde_json::to_string(&program).unwrap();
+        assert_eq!(text, r#"{"wasm":{"file":{"path":"/a.wasm"}}}"#);
+        assert_eq!(serde_json::from_str::<Workload>(&text).unwrap(), program);
+        assert_eq!(serde_json::to_string(&Workload::Linux).unwrap(), r#""linux""#);
+    }
+
+    #[test]
     fn a_spec_of_an_older_or_newer_version_is_read() {
         let image = r#""image":{"name":"a","digest":"sha256:x","kind":"linux","signed":true}"#;
         let text = format!(r#"{{"id":"1","name":"a",{image},"argv":["sh"]}}"#);
         let older: RunSpec = serde_json::from_str(&text).unwrap();
         assert_eq!((older.format, older.cwd.as_str(), older.stop_signal, older.network), (1, "/", 15, Network::None));
+        assert_eq!(older.image.workload, None);
         let text = format!(
             r#"{{"format":2,"id":"1","name":"a",{image},"argv":["sh"],"restart":"always","limits":{{"pids":7,"io":1}},
                 "mounts":[{{"target":"/a","readonly":true,"kind":{{"volume":{{"name":"v","copy":false,"x":1}}}},"y":2}}]}}"#

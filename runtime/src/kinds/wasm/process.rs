@@ -1,120 +1,32 @@
-//! A Wasm program as a container's first process: its compiled code, what it is granted, and how it tells of its end.
+//! A Wasm program as a container's first process: what it is granted, and how it tells of its end.
 
 use std::{
     any::Any,
-    collections::HashSet,
-    fs::{self, File},
-    io::{self, Write},
+    fs::File,
+    io::Write,
     os::fd::{AsRawFd, OwnedFd},
     panic::{self, AssertUnwindSafe},
-    process::Command,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
-use images::Image;
+use anyhow::{Context, Result};
 use linux_exec::plan::Entry;
 use nix::{fcntl::OFlag, unistd::pipe2};
-use wasm_exec::{CodeCache, Compiled, NetworkGrant, Outcome, Preopen};
+use wasm_exec::{Compiled, NetworkGrant, Outcome, Preopen};
 
 use crate::{
-    kinds::{Target, report::Report},
-    output,
-    records::host::Host,
+    kinds::report::Report,
     spec::{Network, RunSpec},
 };
 
-/// A program larger than this takes a moment to compile; then a word says what is being waited for.
-const WORTH_A_WORD_BYTES: u64 = 1 << 20;
-
 /// The first process and the end of the pipe on which it reports.
-pub(crate) struct WasmProcess {
-    pub(crate) entry: Entry,
-    pub(crate) report: OwnedFd,
-}
-
-/// Refuses options that mean nothing to a Wasm program, rather than ignoring them.
-pub(crate) fn check(spec: &RunSpec) -> Result<()> {
-    const HOST_SIDE: [&str; 6] = ["core", "cpu", "fsize", "nofile", "data", "as"];
-    match spec.limits.ulimits.iter().find(|u| !HOST_SIDE.contains(&u.name.as_str())) {
-        Some(ulimit) => bail!(
-            "--ulimit {}: a Wasm program has no such resource; those that its process has are {}",
-            ulimit.name,
-            HOST_SIDE.join(", ")
-        ),
-        None => Ok(()),
-    }
-}
-
-/// The native code of an image's program: from the cache, else compiled now, outside the program's own cgroup and in a
-/// process of its own, as the compiler's threads must be gone before this process is copied.
-pub(crate) fn compiled(target: &Target, host: &Host, image: &Image, fuel: bool) -> Result<Compiled> {
-    let cache = CodeCache::new(host.paths.compiled());
-    let key = cache_key(target, image)?;
-    if let Some(code) = cache.lookup(&key, fuel)? {
-        return Ok(code);
-    }
-    if image.size_bytes > WORTH_A_WORD_BYTES {
-        let name = image.reference.as_ref().map_or_else(|| key.clone(), |r| r.familiar());
-        output::note(&format!("Compiling {name} to native code, once"));
-    }
-    let compiler = Command::new("/proc/self/exe")
-        .arg(crate::COMPILE)
-        .args([&host.paths.root, &host.paths.runroot])
-        .args([image.digest.to_string(), fuel.to_string(), std::process::id().to_string()])
-        .output()
-        .context("cannot start the compiler")?;
-    if !compiler.status.success() {
-        let said = String::from_utf8_lossy(&compiler.stderr);
-        bail!("{}", said.trim().trim_start_matches("amphora: "));
-    }
-    cache.lookup(&key, fuel)?.context("the compiled program vanished from the cache; try again")
-}
-
-/// What the compiler process does.
-pub(crate) fn compile(host: &Host, image: &Image, fuel: bool) -> Result<()> {
-    let target = Target::of(image)?;
-    let bytes = target.wasm_bytes(host, image)?.context("a Linux program is not compiled")?;
-    let cache = CodeCache::new(host.paths.compiled());
-    cache.compile(&cache_key(&target, image)?, &bytes, fuel)?;
-    Ok(())
-}
-
-/// Compiled code of no image that is here: one sentence each; removed when `remove`.
-pub(crate) fn check_compiled(host: &Host, remove: bool) -> Result<Vec<String>> {
-    let mut keys = HashSet::new();
-    for image in host.store.list()? {
-        // Of an image whose key cannot be told no code was ever compiled.
-        if let Some(key) = Target::of(&image).ok().and_then(|target| cache_key(&target, &image).ok()) {
-            keys.insert(key);
-        }
-    }
-    let stale = CodeCache::new(host.paths.compiled()).stale(&|key| keys.contains(key))?;
-    if remove {
-        stale.iter().try_for_each(|path| match fs::remove_file(path) {
-            // Another command may clean up at the same time.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", path.display()))
-            }
-            _ => Ok(()),
-        })?;
-    }
-    Ok(stale.iter().map(|path| format!("compiled code of no image: {}", path.display())).collect())
-}
-
-/// 64 hexadecimal digits: of the program itself, or of the image in whose file system it lies.
-pub(crate) fn cache_key(target: &Target, image: &Image) -> Result<String> {
-    let digest = match target {
-        Target::WasmBlob { digest } => digest.clone(),
-        Target::WasmFile { .. } | Target::Linux => image.digest.to_string(),
-    };
-    // Of sha512 the first half: as many digits as sha256 has.
-    let hex = digest.split_once(':').and_then(|(_, hex)| hex.get(..64));
-    Ok(hex.with_context(|| format!("{digest} is no digest of sha256 or sha512"))?.to_owned())
+pub(super) struct WasmProcess {
+    pub(super) entry: Entry,
+    pub(super) report: OwnedFd,
 }
 
 /// The process, with exactly what was granted.
-pub(crate) fn entry(spec: &RunSpec, code: Compiled, whole_root: bool) -> Result<WasmProcess> {
+pub(super) fn entry(spec: &RunSpec, code: Compiled, whole_root: bool) -> Result<WasmProcess> {
     let (report, report_writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
     let keep = vec![code.as_raw_fd(), report_writer.as_raw_fd()];
     let command = wasm_exec::Command {

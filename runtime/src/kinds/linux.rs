@@ -1,0 +1,169 @@
+//! Programs for the kernel, on the image's own root file system.
+
+use std::{io::Read, os::fd::OwnedFd, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use images::Image;
+use linux_exec::{
+    capabilities::CapabilitySet,
+    plan::{Entry, Init, Mount, Namespaces},
+    rootfs::{ProgramError, Rootfs},
+    seccomp, userns, users,
+    users::User,
+};
+use nix::{fcntl::OFlag, unistd::pipe2};
+use serde_json::{Value, json};
+
+use super::{Behaviour, Confinement, First, Parts, capabilities, is_filtered, linux_defaults, overlay_root};
+use crate::{
+    output::errors::Coded,
+    records::{container::Container, host::Host},
+    spec::{Network, RunSpec},
+};
+
+/// The most that is read of one of the files that tell of users, in bytes.
+const USERS_BYTES: u64 = 8 << 20;
+
+/// The kind.
+pub(super) struct Linux;
+
+impl Behaviour for Linux {
+    fn default_entrypoint(&self, _image: &Image) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn default_env(&self, hostname: &str) -> Vec<String> {
+        vec![linux_defaults::PATH_VARIABLE.to_owned(), format!("HOSTNAME={hostname}")]
+    }
+
+    fn check_typed(&self, _entrypoint: bool, _workdir: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn check(&self, spec: &RunSpec) -> Result<()> {
+        if spec.limits.fuel.is_some() {
+            bail!(
+                "--fuel: only Wasm programs count instructions; for a Linux program use --timeout or --ulimit cpu=SECONDS"
+            );
+        }
+        Ok(())
+    }
+
+    fn check_exec(&self, _name: &str) -> Result<()> {
+        Ok(())
+    }
+
+    /// Unpacks layers.
+    fn prepare(&self, host: &Host, image: &Image) -> Result<()> {
+        host.store.layers(image).map(drop).context("cannot unpack the image's layers")
+    }
+
+    fn explain(&self, _host: &Host, image: &Image) -> Result<Vec<(&'static str, Value)>> {
+        Ok(vec![("runs_here", json!(image.config.architecture().to_string() == host_architecture()))])
+    }
+
+    fn allowance_bytes(&self) -> u64 {
+        0
+    }
+
+    fn limits_memory_itself(&self) -> bool {
+        false
+    }
+
+    fn reaches_devices(&self, spec: &RunSpec) -> Result<bool> {
+        Ok(!spec.security.privileged && capabilities(spec)?.reaches_devices() && !userns::is_inside())
+    }
+
+    fn root(&self, host: &Host, image: &Image, container: &Container) -> Result<(Rootfs, bool)> {
+        Ok((overlay_root(host, image, container)?, false))
+    }
+
+    fn cwd(&self, spec: &RunSpec) -> PathBuf {
+        PathBuf::from(&spec.cwd)
+    }
+
+    fn confinement(&self, spec: &RunSpec, capabilities: CapabilitySet) -> Confinement {
+        let security = &spec.security;
+        let hidden = if security.privileged { Default::default() } else { linux_defaults::hidden_paths() };
+        Confinement {
+            seccomp: is_filtered(spec).then(|| seccomp::docker_default(capabilities)),
+            namespaces: Namespaces { network: spec.network == Network::None, ..Namespaces::ALL },
+            no_new_privileges: !security.new_privileges_allowed && !security.privileged,
+            masked_paths: hidden.0,
+            readonly_paths: hidden.1,
+        }
+    }
+
+    fn rlimits(&self, _spec: &RunSpec) -> Vec<(u32, u64, u64)> {
+        Vec::new()
+    }
+
+    fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First> {
+        let spec = &of.container.spec;
+        let files = linux_defaults::network_files(spec, of.container.writable()?)?;
+        let mounts: Vec<_> = linux_defaults::mounts(spec).into_iter().chain(files).chain(user_mounts).collect();
+        let (entry, report) = program(spec, of.root, of.user, &mounts)?;
+        Ok(First { entry, report, mounts, timeout_grace: Duration::ZERO })
+    }
+}
+
+fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The image's own files are asked only for a name, or for the groups of a user.
+pub(super) fn find_user(spec: &RunSpec, root: &Rootfs) -> Result<User> {
+    if spec.user.is_empty() {
+        return Ok(User { uid: 0, gid: 0, groups: Vec::new(), home: "/root".into() });
+    }
+    let read = |path: &str| -> Result<String> {
+        let mut text = Vec::new();
+        if let Some(file) = root.open(path.as_ref())? {
+            file.take(USERS_BYTES)
+                .read_to_end(&mut text)
+                .with_context(|| format!("cannot read {path} of the image"))?;
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    Ok(users::resolve(&spec.user, &read("/etc/passwd")?, &read("/etc/group")?)?)
+}
+
+/// The program, and where its init tells of its end, if it has one.
+fn program(spec: &RunSpec, root: &Rootfs, user: &User, mounts: &[Mount]) -> Result<(Entry, Option<OwnedFd>)> {
+    let mut env = spec.env.clone();
+    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+        env.push(format!("HOME={}", user.home));
+    }
+    let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
+    let name = &spec.argv[0];
+    // A program may come from a volume, so mounts are looked into as well.
+    let found = root.find_program_with(mounts, name, path, spec.cwd.as_ref());
+    let program = found.map_err(|error| program_error(&error))?.path;
+    let bytes = |text: &String| text.clone().into_bytes();
+    let (init, report) = needs_init(spec).then(new_init).transpose()?.unzip();
+    let (argv, env) = (spec.argv.iter().map(bytes).collect(), env.iter().map(bytes).collect());
+    Ok((Entry::Exec { program, argv, env, init }, report))
+}
+
+/// An init, and the end of the pipe on which it tells of the program's end.
+fn new_init() -> Result<(Init, OwnedFd)> {
+    let (report, writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+    Ok((Init { report: writer }, report))
+}
+
+/// A limit that ends a program by a signal holds only for one that is not the first process of its pid namespace.
+fn needs_init(spec: &RunSpec) -> bool {
+    spec.init || spec.limits.ulimits.iter().any(|ulimit| matches!(ulimit.name.as_str(), "cpu" | "fsize"))
+}
+
+fn program_error(error: &ProgramError) -> anyhow::Error {
+    let code = match error {
+        ProgramError::NotFound(_) => 127,
+        ProgramError::NotExecutable(_) => 126,
+    };
+    Coded::new(code, error.to_string()).into()
+}

@@ -1,0 +1,115 @@
+//! A program's bytes, and its native code in the cache.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io::{self, Read},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use images::Image;
+use wasm_exec::{CodeCache, Compiled};
+
+use crate::{
+    output,
+    records::host::Host,
+    spec::{WasmProgram, Workload},
+};
+
+/// A program larger than this takes a moment to compile; then a word says what is being waited for.
+const WORTH_A_WORD_BYTES: u64 = 1 << 20;
+
+/// The largest program that is read into memory; the largest real ones have a quarter of it. A sparse file in a small
+/// layer can claim any size.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// The native code of an image's program: from the cache, else compiled now, outside the program's own cgroup and in a
+/// process of its own, as the compiler's threads must be gone before this process is copied.
+pub(crate) fn compiled(program: &WasmProgram, host: &Host, image: &Image, fuel: bool) -> Result<Compiled> {
+    let cache = CodeCache::new(host.paths.compiled());
+    let key = cache_key(program, image)?;
+    if let Some(code) = cache.lookup(&key, fuel)? {
+        return Ok(code);
+    }
+    if image.size_bytes > WORTH_A_WORD_BYTES {
+        let name = image.reference.as_ref().map_or_else(|| key.clone(), |r| r.familiar());
+        output::note(&format!("Compiling {name} to native code, once"));
+    }
+    let compiler = Command::new("/proc/self/exe")
+        .arg(crate::COMPILE)
+        .args([&host.paths.root, &host.paths.runroot])
+        .args([image.digest.to_string(), fuel.to_string(), std::process::id().to_string()])
+        .output()
+        .context("cannot start the compiler")?;
+    if !compiler.status.success() {
+        let said = String::from_utf8_lossy(&compiler.stderr);
+        bail!("{}", said.trim().trim_start_matches("amphora: "));
+    }
+    cache.lookup(&key, fuel)?.context("the compiled program vanished from the cache; try again")
+}
+
+/// What the compiler process does.
+pub(crate) fn compile(host: &Host, image: &Image, fuel: bool) -> Result<()> {
+    let Workload::Wasm(program) = Workload::of(image)? else { bail!("a Linux program is not compiled") };
+    let bytes = bytes(&program, host, image)?;
+    let cache = CodeCache::new(host.paths.compiled());
+    cache.compile(&cache_key(&program, image)?, &bytes, fuel)?;
+    Ok(())
+}
+
+/// Compiled code of no image that is here: one sentence each; removed when `remove`.
+pub(crate) fn check_compiled(host: &Host, remove: bool) -> Result<Vec<String>> {
+    let mut keys = HashSet::new();
+    for image in host.store.list()? {
+        // Of an image whose key cannot be told no code was ever compiled.
+        if let Ok(Workload::Wasm(program)) = Workload::of(&image)
+            && let Ok(key) = cache_key(&program, &image)
+        {
+            keys.insert(key);
+        }
+    }
+    let stale = CodeCache::new(host.paths.compiled()).stale(&|key| keys.contains(key))?;
+    if remove {
+        stale.iter().try_for_each(|path| match fs::remove_file(path) {
+            // Another command may clean up at the same time.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        })?;
+    }
+    Ok(stale.iter().map(|path| format!("compiled code of no image: {}", path.display())).collect())
+}
+
+/// 64 hexadecimal digits: of the program itself, or of the image in whose file system it lies.
+fn cache_key(program: &WasmProgram, image: &Image) -> Result<String> {
+    let digest = match program {
+        WasmProgram::Blob { digest } => digest.clone(),
+        WasmProgram::File { .. } => image.digest.to_string(),
+    };
+    // Of sha512 the first half: as many digits as sha256 has.
+    let hex = digest.split_once(':').and_then(|(_, hex)| hex.get(..64));
+    Ok(hex.with_context(|| format!("{digest} is no digest of sha256 or sha512"))?.to_owned())
+}
+
+/// The bytes of the program.
+pub(super) fn bytes(program: &WasmProgram, host: &Host, image: &Image) -> Result<Vec<u8>> {
+    let mut file = match program {
+        WasmProgram::Blob { digest } => host.store.blob(&digest.parse()?)?,
+        WasmProgram::File { path } => open_in_layers(host, image, path)?,
+    };
+    let size = file.metadata()?.len();
+    if size > MOST_BYTES {
+        bail!("the image's program has {size} bytes, a Wasm program at most {MOST_BYTES}");
+    }
+    let mut bytes = Vec::new();
+    file.by_ref().take(MOST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A Wasm program as a container of the image would see it.
+fn open_in_layers(host: &Host, image: &Image, path: &str) -> Result<File> {
+    let found = host.store.open_in_root(image, path)?;
+    found.with_context(|| format!("the image's entrypoint {path} is no file in its root file system"))
+}

@@ -1,0 +1,155 @@
+//! Programs for the engine.
+
+mod code;
+mod explain;
+mod process;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Result, bail};
+use images::Image;
+use linux_exec::{
+    capabilities::CapabilitySet,
+    plan::{Mount, Namespaces},
+    rootfs::Rootfs,
+    seccomp,
+};
+use nix::libc::RLIMIT_DATA;
+use serde_json::Value;
+
+use super::{Behaviour, Confinement, First, Parts, is_filtered, linux_defaults, overlay_root};
+use crate::{
+    records::{container::Container, host::Host},
+    spec::{Network, RunSpec, WasmProgram},
+};
+
+pub(crate) use code::{check_compiled, compile};
+
+/// Memory that a Wasm process may use beyond what its program may: the runtime itself, its stack and its buffers.
+/// Compiled code is mapped from a file and can be reclaimed, so its size does not matter here.
+const ALLOWANCE_BYTES: u64 = 32 << 20;
+
+/// How much longer than its own time limit a program is waited for before it is killed from outside.
+const TIMEOUT_GRACE: Duration = Duration::from_millis(500);
+
+impl Behaviour for WasmProgram {
+    fn default_entrypoint(&self, image: &Image) -> Vec<String> {
+        match self {
+            WasmProgram::File { path } => vec![path.clone()],
+            WasmProgram::Blob { digest } => {
+                let name = image.reference.as_ref().and_then(|r| r.repository.rsplit('/').next().map(str::to_owned));
+                vec![name.unwrap_or_else(|| digest.clone())]
+            }
+        }
+    }
+
+    fn default_env(&self, _hostname: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn check_typed(&self, entrypoint: bool, workdir: bool) -> Result<()> {
+        match self {
+            WasmProgram::File { path } if entrypoint => bail!(
+                "--entrypoint: the image is a Wasm program in a root file system, {path}, and starts no other; leave it out"
+            ),
+            WasmProgram::File { .. } if workdir => bail!(
+                "--workdir: the image is a Wasm program in a root file system, whose paths begin at /; leave it out"
+            ),
+            WasmProgram::File { .. } | WasmProgram::Blob { .. } => Ok(()),
+        }
+    }
+
+    fn check(&self, spec: &RunSpec) -> Result<()> {
+        check_ulimits(spec)
+    }
+
+    fn check_exec(&self, name: &str) -> Result<()> {
+        bail!(
+            "container {name} runs a Wasm program: it has no shell and no other programs to execute; \
+             amphora run starts another instance of its image"
+        )
+    }
+
+    /// Compiles.
+    fn prepare(&self, host: &Host, image: &Image) -> Result<()> {
+        code::compiled(self, host, image, false).map(drop)
+    }
+
+    fn explain(&self, host: &Host, image: &Image) -> Result<Vec<(&'static str, Value)>> {
+        explain::fields(&code::bytes(self, host, image)?)
+    }
+
+    fn allowance_bytes(&self) -> u64 {
+        ALLOWANCE_BYTES
+    }
+
+    /// It is one process that cannot start another, so that a limit of its own memory is enough.
+    fn limits_memory_itself(&self) -> bool {
+        true
+    }
+
+    fn reaches_devices(&self, _spec: &RunSpec) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn root(&self, host: &Host, image: &Image, container: &Container) -> Result<(Rootfs, bool)> {
+        match self {
+            WasmProgram::File { .. } => Ok((overlay_root(host, image, container)?, false)),
+            WasmProgram::Blob { .. } => Ok((Rootfs::empty()?, true)),
+        }
+    }
+
+    fn cwd(&self, spec: &RunSpec) -> PathBuf {
+        match self {
+            WasmProgram::File { .. } => PathBuf::from(&spec.cwd),
+            // Its own is where the engine says; in its root nothing is but what was mounted.
+            WasmProgram::Blob { .. } => PathBuf::from("/"),
+        }
+    }
+
+    /// The engine executes no other program, so there are no privileges to gain. Behind its filter it can make no
+    /// socket and no System V object or message queue, and its root has no /proc: it needs no namespace to be
+    /// kept from those, of which that of the network is the dearest of all.
+    fn confinement(&self, spec: &RunSpec, _capabilities: CapabilitySet) -> Confinement {
+        let (filtered, offline) = (is_filtered(spec), spec.network == Network::None);
+        Confinement {
+            seccomp: filtered.then(|| seccomp::engine(!offline)),
+            namespaces: Namespaces { network: offline && !filtered, ipc: !filtered, cgroup: !filtered },
+            no_new_privileges: true,
+            masked_paths: Vec::new(),
+            readonly_paths: Vec::new(),
+        }
+    }
+
+    fn rlimits(&self, spec: &RunSpec) -> Vec<(u32, u64, u64)> {
+        let bytes = spec.limits.memory_bytes.map(|bytes| bytes.saturating_add(ALLOWANCE_BYTES));
+        bytes.map(|bytes| (RLIMIT_DATA, bytes, bytes)).into_iter().collect()
+    }
+
+    fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First> {
+        let spec = &of.container.spec;
+        let code = code::compiled(self, of.host, of.image, spec.limits.fuel.is_some())?;
+        let sees_root = match self {
+            WasmProgram::File { .. } => true,
+            WasmProgram::Blob { .. } => false,
+        };
+        let process::WasmProcess { entry, report } = process::entry(spec, code, sees_root)?;
+        // A terminal lives in a /dev/pts; the program is not granted it, so it cannot see that it is there.
+        let terminal = spec.stdio.terminal.then(|| linux_defaults::devices(spec));
+        let mounts = terminal.into_iter().chain(user_mounts).collect();
+        Ok(First { entry, report: Some(report), mounts, timeout_grace: TIMEOUT_GRACE })
+    }
+}
+
+/// Refuses options that mean nothing to a Wasm program, rather than ignoring them.
+fn check_ulimits(spec: &RunSpec) -> Result<()> {
+    const HOST_SIDE: [&str; 6] = ["core", "cpu", "fsize", "nofile", "data", "as"];
+    match spec.limits.ulimits.iter().find(|u| !HOST_SIDE.contains(&u.name.as_str())) {
+        Some(ulimit) => bail!(
+            "--ulimit {}: a Wasm program has no such resource; those that its process has are {}",
+            ulimit.name,
+            HOST_SIDE.join(", ")
+        ),
+        None => Ok(()),
+    }
+}
