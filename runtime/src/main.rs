@@ -16,7 +16,7 @@ use std::{ffi::OsString, io::ErrorKind, path::Path, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use images::Selection;
 
-use crate::records::host::Host;
+use crate::{records::host::Host, spec::exit_code};
 
 /// First argument of the process that `run -d` and `start` leave behind.
 const SUPERVISE: &str = "__supervise";
@@ -55,10 +55,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     match said {
         Err(failure) if !error.use_stderr() && failure.kind() != ErrorKind::BrokenPipe => {
             output::note(&format!("amphora: cannot write to standard output: {failure}"));
-            ExitCode::from(125)
+            ExitCode::from(exit_code::OURS)
         }
         // Nothing can be done where even standard error takes nothing.
-        _ => ExitCode::from(if error.use_stderr() { 125 } else { 0 }),
+        _ => ExitCode::from(if error.use_stderr() { exit_code::OURS } else { 0 }),
     }
 }
 

@@ -196,6 +196,7 @@ fn arguments<A: Args>(name: &'static str, args: &[OsString]) -> Option<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::request::StopTimeout;
     use clap::CommandFactory;
 
     fn words(line: &str) -> Vec<OsString> {
@@ -288,9 +289,9 @@ mod tests {
         assert_eq!(args.mounts("/home".as_ref()).unwrap()[0].target.as_os_str(), "/b");
         let message = run("amphora run -m 1k alpine").limits().unwrap_err().to_string();
         assert_eq!(message, "invalid value `1k` for --memory: the minimum is 6m (6291456 bytes)");
-        assert_eq!(run("amphora run --stop-timeout -1 x").stop_timeout_ms(), Ok(Some(None)));
-        assert_eq!(run("amphora run --stop-timeout 3 x").stop_timeout_ms(), Ok(Some(Some(3000))));
-        assert_eq!(run("amphora run x").stop_timeout_ms(), Ok(None));
+        assert_eq!(run("amphora run --stop-timeout -1 x").stop_timeout(), Ok(StopTimeout::Never));
+        assert_eq!(run("amphora run --stop-timeout 3 x").stop_timeout(), Ok(StopTimeout::After(3000)));
+        assert_eq!(run("amphora run x").stop_timeout(), Ok(StopTimeout::After(10_000)));
     }
 
     #[test]

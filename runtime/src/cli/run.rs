@@ -3,6 +3,7 @@
 use crate::spec::{
     limits::{self, CpuList, LimitError, Limits},
     mounts::{self, MountError, MountSpec},
+    request::StopTimeout,
 };
 use clap::{ArgAction, Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -186,13 +187,13 @@ impl ContainerArgs {
         mounts::parse_all(&self.volume, &self.mount, &self.tmpfs, cwd)
     }
 
-    /// How long the container has between its stop signal and SIGKILL, in milliseconds. Outer `None`: not given; inner
-    /// `None`: for ever.
+    /// How long the container has between its stop signal and SIGKILL.
     ///
     /// # Errors
     /// A value that is no duration.
-    pub(crate) fn stop_timeout_ms(&self) -> Result<Option<Option<u64>>, LimitError> {
-        self.stop_timeout.as_deref().map(|text| limits::parse_stop_timeout("--stop-timeout", text)).transpose()
+    pub(crate) fn stop_timeout(&self) -> Result<StopTimeout, LimitError> {
+        let given = self.stop_timeout.as_deref().map(|text| limits::parse_stop_timeout("--stop-timeout", text));
+        given.unwrap_or_else(|| Ok(StopTimeout::default()))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
         container::{Container, FindError, Status},
         host::{Host, become_root},
     },
-    spec::{limits, signals},
+    spec::{limits, request::StopTimeout, signals},
 };
 
 const COLUMNS: [Column; 7] = [
@@ -75,7 +75,7 @@ pub(crate) fn stop(host: &Host, args: &StopArgs) -> Result<u8> {
     let timeout = args.time.as_deref().map(|text| limits::parse_stop_timeout("--time", text)).transpose()?;
     each(&args.containers, |name| {
         let container = find(host, name)?;
-        lifecycle::stop(&container, timeout.unwrap_or(container.spec.stop_timeout_ms))?;
+        lifecycle::stop(&container, timeout.map_or(container.spec.stop_timeout_ms, StopTimeout::milliseconds))?;
         output::say(name)
     })
 }
@@ -89,7 +89,7 @@ pub(crate) fn restart(host: &Host, args: &StopArgs) -> Result<u8> {
         if container.spec.auto_remove {
             bail!("container {name} is removed when it ends (--rm), so it cannot be started again");
         }
-        lifecycle::stop(&container, timeout.unwrap_or(container.spec.stop_timeout_ms))?;
+        lifecycle::stop(&container, timeout.map_or(container.spec.stop_timeout_ms, StopTimeout::milliseconds))?;
         stopped.push(name.to_owned());
         Ok(())
     });

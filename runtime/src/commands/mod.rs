@@ -28,7 +28,7 @@ use crate::{
         container::{Container, Unreadable},
         host::{Host, become_root},
     },
-    spec::FORMAT,
+    spec::{FORMAT, exit_code},
 };
 
 /// Runs a command. The exit code is the program's own for `run`, else 0, or 1 when one of several objects failed. `behind`:
@@ -111,7 +111,7 @@ fn each_of<T>(items: impl IntoIterator<Item = T>, mut action: impl FnMut(T) -> R
         1 => Err(failures.swap_remove(0)),
         _ => {
             failures.iter().for_each(output::complain);
-            Ok(125)
+            Ok(exit_code::OURS)
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{Behaviour, Confinement, First, Parts, capabilities, is_filtered, lin
 use crate::{
     output::errors::Coded,
     records::{container::Container, host::Host},
-    spec::{Network, RunSpec},
+    spec::{Network, RunSpec, exit_code},
 };
 
 /// The most that is read of one of the files that tell of users, in bytes.
@@ -162,8 +162,8 @@ fn needs_init(spec: &RunSpec) -> bool {
 
 fn program_error(error: &ProgramError) -> anyhow::Error {
     let code = match error {
-        ProgramError::NotFound(_) => 127,
-        ProgramError::NotExecutable(_) => 126,
+        ProgramError::NotFound(_) => exit_code::NOT_FOUND,
+        ProgramError::NotExecutable(_) => exit_code::NOT_EXECUTABLE,
     };
     Coded::new(code, error.to_string()).into()
 }

@@ -32,7 +32,7 @@ use crate::{
     output::errors::Coded,
     records::{container::Container, host::Host},
     spec::{
-        RunSpec, WasmProgram, Workload,
+        RunSpec, WasmProgram, Workload, exit_code,
         mounts::{MountKind, MountSpec},
     },
 };
@@ -138,7 +138,11 @@ impl Workload {
             Class::Windows => "a Windows image: it needs a Windows kernel".to_owned(),
             Class::Other { media_type } => format!("an artifact of type {media_type}: it is no program"),
         };
-        Err(Coded::new(126, format!("cannot run {name}: it is {what} (amphora image explain {name} says more)")).into())
+        Err(Coded::new(
+            exit_code::NOT_EXECUTABLE,
+            format!("cannot run {name}: it is {what} (amphora image explain {name} says more)"),
+        )
+        .into())
     }
 
     /// ★ Where the kinds part.

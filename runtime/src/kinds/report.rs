@@ -4,6 +4,9 @@ use std::{fs::File, io::Read, os::fd::OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+/// The longest report that is read.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// Written once, before the process ends.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,11 +29,23 @@ pub(crate) struct Report {
     pub(crate) signal: Option<u8>,
 }
 
-impl Report {
-    /// Reads what came; None if the process was killed before it could tell.
-    pub(crate) fn read(pipe: OwnedFd) -> Option<Self> {
+/// What was told of an end.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// The first process is the program itself, which tells nothing.
+    NotAsked,
+    /// It was killed before it could tell.
+    Nothing,
+    /// All.
+    Report(Report),
+}
+
+impl Told {
+    /// Reads what came.
+    pub(crate) fn read(pipe: OwnedFd) -> Self {
         let mut bytes = Vec::new();
-        File::from(pipe).take(1 << 20).read_to_end(&mut bytes).ok()?;
-        serde_json::from_slice(&bytes).ok()
+        let read = File::from(pipe).take(MOST_BYTES).read_to_end(&mut bytes);
+        let report = read.ok().and_then(|_| serde_json::from_slice(&bytes).ok());
+        report.map_or(Self::Nothing, Self::Report)
     }
 }

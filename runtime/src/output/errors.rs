@@ -1,8 +1,8 @@
 //! Errors that carry an exit code.
 
-use crate::output;
+use crate::{output, spec::exit_code};
 
-/// An error for which Docker's users expect a certain exit code; any other error ends with 125.
+/// An error for which Docker's users expect a certain exit code; any other error ends with [`exit_code::OURS`].
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Coded {
@@ -11,7 +11,7 @@ pub(crate) struct Coded {
 }
 
 impl Coded {
-    /// 126: not executable; 127: not found.
+    /// One of [`exit_code`].
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
@@ -19,7 +19,7 @@ impl Coded {
 
 /// The exit code for an error: its own if it carries one.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
-    error.chain().find_map(|cause| cause.downcast_ref::<Coded>()).map_or(125, |coded| coded.code)
+    error.chain().find_map(|cause| cause.downcast_ref::<Coded>()).map_or(exit_code::OURS, |coded| coded.code)
 }
 
 /// An error with its causes, as one sentence. The errors of the crates beneath say what caused them already; a cause that

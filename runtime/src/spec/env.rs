@@ -24,9 +24,9 @@ pub(crate) enum EnvError {
 }
 
 /// Merges lists of entries: each name once, where it was first set, with the value that was set last.
-pub(crate) fn merge(lists: &[Vec<String>]) -> Vec<String> {
+pub(crate) fn merge(lists: &[&[String]]) -> Vec<String> {
     let mut merged: Vec<&str> = Vec::new();
-    for entry in lists.iter().flatten() {
+    for entry in lists.iter().copied().flatten() {
         let name = name_of(entry);
         let known = merged.iter().position(|earlier| name_of(earlier) == name);
         match (known, entry.contains('=') && !name.is_empty()) {
@@ -117,7 +117,7 @@ mod tests {
     fn the_last_value_holds_at_the_first_place() {
         let image = strings(&["PATH=/bin", "A=1", "B=2", "=x", "A=3", "ODD"]);
         let user = strings(&["B=x=y", "C=", "A", "MISSING"]);
-        assert_eq!(merge(&[image, user]), ["PATH=/bin", "B=x=y", "C="]);
+        assert_eq!(merge(&[&image, &user]), ["PATH=/bin", "B=x=y", "C="]);
         assert_eq!(merge(&[]), [""; 0]);
     }
 

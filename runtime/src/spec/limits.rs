@@ -3,7 +3,7 @@
 //! The parsers take Docker's spelling of each flag. They do no I/O: what depends on the machine (its CPUs) is handed in.
 //! Whether a limit can be enforced for the kind of image at hand is not decided here, but where the target is chosen.
 
-use crate::spec::quantity;
+use crate::spec::{quantity, request::StopTimeout};
 use linux_exec::cgroup::LEAST_MEMORY_BYTES;
 use serde::{Deserialize, Serialize};
 
@@ -170,13 +170,13 @@ pub(crate) fn parse_timeout(text: &str) -> Result<Option<u64>, LimitError> {
 }
 
 /// Parses how long a container has between its stop signal and SIGKILL, in milliseconds: a duration, or `-1` to wait for
-/// ever, which is `None`. `flag` is `--stop-timeout` of `run`, `--time` of `stop`.
-pub(crate) fn parse_stop_timeout(flag: &'static str, text: &str) -> Result<Option<u64>, LimitError> {
+/// ever. `flag` is `--stop-timeout` of `run`, `--time` of `stop`.
+pub(crate) fn parse_stop_timeout(flag: &'static str, text: &str) -> Result<StopTimeout, LimitError> {
     if text == "-1" {
-        return Ok(None);
+        return Ok(StopTimeout::Never);
     }
     quantity::parse_duration_ms(text)
-        .map(Some)
+        .map(StopTimeout::After)
         .map_err(|expected| invalid(flag, text, format!("{expected}, or -1 to wait for ever")))
 }
 
@@ -369,8 +369,8 @@ mod tests {
         assert!(parse_timeout("soon").is_err());
         assert_eq!(parse_fuel("1000"), Ok(1000));
         assert!(parse_fuel("0").is_err());
-        assert_eq!(parse_stop_timeout("--stop-timeout", "0"), Ok(Some(0)));
-        assert_eq!(parse_stop_timeout("--stop-timeout", "-1"), Ok(None));
+        assert_eq!(parse_stop_timeout("--stop-timeout", "0"), Ok(StopTimeout::After(0)));
+        assert_eq!(parse_stop_timeout("--stop-timeout", "-1"), Ok(StopTimeout::Never));
         let message = parse_stop_timeout("--time", "x").unwrap_err().to_string();
         assert!(message.starts_with("invalid value `x` for --time: expected a duration"), "{message}");
     }

@@ -3,10 +3,12 @@
 //! It knows no command-line types, and it is what is stored as `spec.json`, so that `start` needs nothing else.
 
 pub(crate) mod env;
+pub(crate) mod exit_code;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod quantity;
+pub(crate) mod request;
 pub(crate) mod signals;
 mod workload;
 

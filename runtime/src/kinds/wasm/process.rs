@@ -16,7 +16,7 @@ use wasm_exec::{Compiled, NetworkGrant, Outcome, Preopen};
 
 use crate::{
     kinds::report::Report,
-    spec::{Network, RunSpec},
+    spec::{Network, RunSpec, exit_code},
 };
 
 /// The first process and the end of the pipe on which it reports.
@@ -65,8 +65,8 @@ fn run(command: wasm_exec::Command, pipe: OwnedFd) -> u8 {
     panic::set_hook(Box::new(|_| {}));
     let (code, report) = match panic::catch_unwind(AssertUnwindSafe(|| wasm_exec::run(command))) {
         Ok(Ok(report)) => conclude(&report),
-        Ok(Err(error)) => (126, Report { error: Some(error.to_string()), ..Report::default() }),
-        Err(panic) => (125, Report { error: Some(engine_failure(panic.as_ref())), ..Report::default() }),
+        Ok(Err(error)) => (exit_code::NOT_EXECUTABLE, Report { error: Some(error.to_string()), ..Report::default() }),
+        Err(panic) => (exit_code::OURS, Report { error: Some(engine_failure(panic.as_ref())), ..Report::default() }),
     };
     if let Some(error) = &report.error {
         say(error);
@@ -97,21 +97,16 @@ fn conclude(run: &wasm_exec::Report) -> (u8, Report) {
         memory_refused: run.memory_refused,
         ..Report::default()
     };
-    let code = match &run.outcome {
-        Outcome::Exited(code) => *code,
-        Outcome::Trapped { trap, backtrace } => {
-            say(&format!("{trap}\n{backtrace}"));
-            134
-        }
+    match &run.outcome {
+        Outcome::Exited(_) => {}
+        Outcome::Trapped { trap, backtrace } => say(&format!("{trap}\n{backtrace}")),
         Outcome::TimedOut { backtrace } => {
             say(&format!("the time limit (--timeout) was reached\n{backtrace}"));
             report.timed_out = true;
-            124
         }
         Outcome::OutOfFuel => {
             say("wasm trap: all fuel (--fuel) consumed");
             report.out_of_fuel = true;
-            134
         }
         Outcome::OutOfMemory { limit_bytes, wanted_bytes, trap, backtrace } => {
             say(&format!("out of memory: the program asked for {wanted_bytes} bytes, its limit (-m) is {limit_bytes}"));
@@ -119,10 +114,9 @@ fn conclude(run: &wasm_exec::Report) -> (u8, Report) {
                 say(&format!("{trap}\n{backtrace}"));
             }
             report.out_of_memory = true;
-            137
         }
-    };
-    (code, report)
+    }
+    (exit_code::of_outcome(&run.outcome), report)
 }
 
 /// To the program's own standard error, so that it is in its log.

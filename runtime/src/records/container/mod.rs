@@ -39,7 +39,7 @@ pub(crate) use unreadable::Unreadable;
 
 use crate::{
     records::{paths::Paths, volumes::Volumes},
-    spec::{FORMAT, RunSpec, names},
+    spec::{FORMAT, RunSpec, exit_code, names},
 };
 use files::{folder_entries, is_there, lock_alone, make_private_folder, remove_folder, remove_if, try_lock};
 use record::{is_half_written, read_json, write_json};
@@ -384,7 +384,7 @@ impl Container {
         let noted = self.ended()?.filter(|ended| ended.started_unix_nanos == started_unix_nanos);
         Ok(noted.unwrap_or_else(|| Ended {
             format: FORMAT,
-            exit_code: 137,
+            exit_code: exit_code::of_killed(),
             error: Some("its supervisor was killed, and the container with it".into()),
             started_unix_nanos,
             finished_unix_nanos: started_unix_nanos,

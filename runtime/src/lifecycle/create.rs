@@ -1,0 +1,140 @@
+//! From a [`Request`] and an image to a container that is written down.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Result, bail};
+use images::Image;
+
+use crate::{
+    output,
+    records::{
+        container::{Container, Lock},
+        host::Host,
+    },
+    spec::{
+        FORMAT, ImagePin, RunSpec, Workload, env,
+        mounts::{MountKind, MountSpec},
+        names,
+        request::Request,
+        signals,
+    },
+};
+
+/// Makes a container of an image. Nobody else touches it while the lock is held.
+///
+/// The caller holds `Store::writing` since before it looked for the image: until the container names it, nobody may remove it.
+pub(crate) fn create(host: &Host, image: &Image, request: Request) -> Result<(Container, Lock)> {
+    let workload = Workload::of(image)?;
+    workload.behaviour().check_typed(request.entrypoint.is_some(), request.cwd.is_some())?;
+    let spec = specify(host, image, &workload, request)?;
+    workload.behaviour().check(&spec)?;
+    host.containers.create(spec)
+}
+
+/// What was asked for plus the image's defaults, validated.
+fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) -> Result<RunSpec> {
+    let config = image.config.config().clone().unwrap_or_default();
+    let id = names::new_id()?;
+    let hostname = request.hostname.clone().unwrap_or_else(|| names::short_id(&id).to_owned());
+    let name = match &request.name {
+        Some(name) => names::validate("container name", name).map(|()| name.clone())?,
+        None => free_name(host, &id)?,
+    };
+    Ok(RunSpec {
+        format: FORMAT,
+        argv: command_line(&request, image, workload)?,
+        env: environment(&request, image, workload, &hostname),
+        cwd: working_directory(request.cwd.as_deref().or(config.working_dir().as_deref()))?,
+        user: request.user.or_else(|| config.user().clone()).unwrap_or_default(),
+        mounts: name_volumes(request.mounts)?,
+        network: request.network,
+        limits: request.limits,
+        security: request.security,
+        read_only: request.read_only,
+        stdio: request.stdio,
+        init: request.init,
+        auto_remove: request.auto_remove,
+        stop_signal: signals::parse(
+            request.stop_signal.as_deref().or(config.stop_signal().as_deref()).unwrap_or("SIGTERM"),
+        )?,
+        stop_timeout_ms: request.stop_timeout.milliseconds(),
+        labels: labels(config.labels().clone().unwrap_or_default(), request.labels),
+        created_unix_nanos: output::now_nanos(),
+        image: ImagePin {
+            name: request.image,
+            digest: image.digest.to_string(),
+            kind: workload.kind(),
+            workload: Some(workload.clone()),
+        },
+        id,
+        name,
+        hostname,
+    })
+}
+
+/// A random name that nobody has; after some tries, one that ends with the id.
+fn free_name(host: &Host, id: &str) -> Result<String> {
+    for _ in 0..4 {
+        let name = names::random_name()?;
+        if !host.containers.has_name(&name)? {
+            return Ok(name);
+        }
+    }
+    Ok(format!("{}_{}", names::random_name()?, names::short_id(id)))
+}
+
+/// The words asked for replace the image's command; its entrypoint stays unless another one replaces both.
+fn command_line(request: &Request, image: &Image, workload: &Workload) -> Result<Vec<String>> {
+    let config = image.config.config().clone().unwrap_or_default();
+    let (entrypoint, default_command) = match &request.entrypoint {
+        Some(entrypoint) => (entrypoint.clone(), Vec::new()),
+        None => (config.entrypoint().clone().unwrap_or_default(), config.cmd().clone().unwrap_or_default()),
+    };
+    let entrypoint = if entrypoint.is_empty() { workload.behaviour().default_entrypoint(image) } else { entrypoint };
+    let command = if request.command.is_empty() { default_command } else { request.command.clone() };
+    let argv = [entrypoint, command].concat();
+    if argv.is_empty() {
+        bail!(
+            "no command: the image {0} has neither an entrypoint nor a command; add one: amphora run {0} COMMAND",
+            request.image
+        );
+    }
+    Ok(argv)
+}
+
+fn environment(request: &Request, image: &Image, workload: &Workload, hostname: &str) -> Vec<String> {
+    let mut defaults = workload.behaviour().default_env(hostname);
+    if request.stdio.terminal {
+        defaults.push("TERM=xterm".to_owned());
+    }
+    let of_image = image.config.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
+    env::merge(&[&defaults, &of_image, &request.env])
+}
+
+/// An absolute path, by default the root.
+pub(super) fn working_directory(wanted: Option<&str>) -> Result<String> {
+    match wanted {
+        None | Some("") => Ok("/".to_owned()),
+        Some(dir) if Path::new(dir).is_absolute() => Ok(dir.to_owned()),
+        Some(dir) => {
+            bail!("the working directory {dir} is not absolute: it is a path inside the container, such as /{dir}")
+        }
+    }
+}
+
+/// An anonymous volume gets a name of its own, so that a second start finds it again.
+fn name_volumes(mut mounts: Vec<MountSpec>) -> Result<Vec<MountSpec>> {
+    for mount in &mut mounts {
+        if let MountKind::Volume { name: name @ None, .. } = &mut mount.kind {
+            *name = Some(names::new_id()?);
+        }
+    }
+    Ok(mounts)
+}
+
+fn labels(
+    of_image: impl IntoIterator<Item = (String, String)>,
+    wanted: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    of_image.into_iter().chain(wanted).collect()
+}

@@ -1,0 +1,100 @@
+//! One more program in a container that runs.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use linux_exec::{
+    capabilities::CapabilitySet,
+    cgroup::Cgroups,
+    exec::{Join, join, read_file},
+    process::Process,
+    seccomp,
+    spawn::Child,
+    users::{self, User},
+};
+
+use super::{
+    create,
+    start::abandon,
+    streams::{self, Copying, Wiring},
+    supervise::{self, Signals, StopRule},
+};
+use crate::{
+    output::errors::Coded,
+    records::container::Container,
+    spec::{RunSpec, env, exit_code, request::ExecRequest},
+};
+
+/// A program that has begun.
+pub(crate) struct Begun {
+    child: Child,
+    copying: Copying,
+    signals: Signals,
+    stop_signal: i32,
+}
+
+impl Begun {
+    /// Waits for its end, and gives its exit code.
+    pub(crate) fn supervise(self) -> Result<u8> {
+        let rule = StopRule { time_limit: None, stop_signal: self.stop_signal, stop_timeout: None };
+        let ending = supervise::supervise(&self.child, &self.signals, rule, &|| self.copying.resize());
+        self.copying.finish();
+        Ok(exit_code::of_exit(ending?.exit))
+    }
+}
+
+/// Starts a program in the container whose first process is `target`.
+pub(crate) fn begin(container: &Container, target: Process, request: &ExecRequest, wiring: Wiring) -> Result<Begun> {
+    let spec = &container.spec;
+    let privileged = request.privileged || spec.security.privileged;
+    let base = if privileged { CapabilitySet::all() } else { CapabilitySet::docker_default() };
+    let capabilities = base.adjusted(&spec.security.cap_add, &spec.security.cap_drop)?;
+    let user = find_user(request.user.as_deref().unwrap_or(&spec.user), target)?;
+    let cgroup = Cgroups::detect()?.open(&spec.id);
+    let unfiltered = privileged || spec.security.seccomp_unconfined;
+    let signals = Signals::block()?;
+    let (stdio, pending) = streams::prepare(request.stdio, wiring, user.uid == 0)?;
+    let mut child = join(Join {
+        target,
+        argv: request.command.iter().map(|word| word.clone().into_bytes()).collect(),
+        env: environment(request, spec, &user),
+        cwd: working_directory(request.cwd.as_deref(), spec)?,
+        user,
+        capabilities,
+        no_new_privileges: !spec.security.new_privileges_allowed && !privileged,
+        seccomp: (!unfiltered).then(|| seccomp::docker_default(capabilities)),
+        rlimits: spec.limits.ulimits.iter().map(|u| (u.resource, u.soft, u.hard)).collect(),
+        cgroup: cgroup.as_ref(),
+        stdio,
+    })
+    .map_err(|error| Coded::new(error.exit_code(), error.to_string()))?;
+    let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;
+    Ok(Begun { child, copying, signals, stop_signal: spec.stop_signal })
+}
+
+fn find_user(wanted: &str, target: Process) -> Result<User> {
+    let read = |path: &str| -> Result<String> {
+        let bytes =
+            read_file(target, Path::new(path)).with_context(|| format!("cannot read {path} of the container"))?;
+        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+    };
+    let texts = read("/etc/passwd").and_then(|passwd| Ok((passwd, read("/etc/group")?)));
+    match texts {
+        Ok((passwd, group)) => Ok(users::resolve(wanted, &passwd, &group)?),
+        // A number needs no file: whatever a container made of its own (a FIFO, say), it locks nobody out.
+        Err(unreadable) => users::resolve(wanted, "", "").map_err(|_| unreadable),
+    }
+}
+
+fn environment(request: &ExecRequest, spec: &RunSpec, user: &User) -> Vec<Vec<u8>> {
+    let mut defaults = vec![format!("HOME={}", user.home)];
+    if request.stdio.terminal {
+        defaults.push("TERM=xterm".to_owned());
+    }
+    env::merge(&[&defaults, &spec.env, &request.env]).into_iter().map(String::into_bytes).collect()
+}
+
+fn working_directory(wanted: Option<&str>, spec: &RunSpec) -> Result<PathBuf> {
+    let wanted = wanted.filter(|dir| !dir.is_empty());
+    wanted.map_or_else(|| Ok(spec.cwd.clone()), |dir| create::working_directory(Some(dir))).map(PathBuf::from)
+}

@@ -1,0 +1,238 @@
+//! A start: in the foreground, where this process is the supervisor, or in the background, where one is left behind.
+
+use std::{
+    io::{Read, Write},
+    os::fd::OwnedFd,
+    process::{Command, Stdio as ProcessStdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use images::{Image, Selection};
+use linux_exec::{
+    cgroup::{Cgroup, Cgroups},
+    process::Process,
+    spawn::{Child, SpawnError, spawn},
+};
+use nix::sys::signal::Signal;
+
+use super::{
+    end::{children_cpu_ms, end, persistently},
+    streams::{self, Copying, Wiring},
+    supervise::Signals,
+    timings::Timings,
+};
+use crate::{
+    kinds::Prepared,
+    output::{
+        self,
+        errors::{self, Coded},
+    },
+    records::{
+        container::{Container, Lock, RunRecord, Running, Status},
+        host::Host,
+    },
+    spec::{FORMAT, Kind, RunSpec, Workload, exit_code},
+};
+
+/// A container whose first process has begun.
+pub(super) struct Started {
+    pub(super) child: Child,
+    pub(super) cgroup: Cgroup,
+    pub(super) report: Option<OwnedFd>,
+    pub(super) timeout_grace: Duration,
+    pub(super) copying: Copying,
+    pub(super) signals: Signals,
+    pub(super) started_unix_nanos: i64,
+    pub(super) record: RunRecord,
+    /// What our other children had used up before.
+    pub(super) cpu_before_ms: i64,
+    /// Held until the end.
+    pub(super) running: Lock,
+}
+
+/// Runs a container in the foreground to its end, and removes it where that was asked for. The exit code.
+pub(crate) fn run_attached(
+    host: &Host,
+    container: &Container,
+    image: &Image,
+    lock: Lock,
+    timings: &mut Timings,
+) -> Result<u8> {
+    let wiring = match container.spec.auto_remove {
+        true => Wiring::Direct,
+        false => Wiring::Copied { attached: true, log: Some(container.log_path()) },
+    };
+    let started = start(host, container, image, wiring, timings);
+    drop(lock);
+    let ended = end(host, container, started, timings);
+    timings.stage("clean-up");
+    ended.map(|ended| ended.exit_code)
+}
+
+/// Leaves a supervisor behind, and returns when the container runs, or with the reason why it does not. The caller holds
+/// the container's lock until then.
+pub(crate) fn start_detached(host: &Host, container: &Container, _lock: &Lock) -> Result<()> {
+    let supervisor = Command::new("/proc/self/exe")
+        .arg(crate::SUPERVISE)
+        .args([&host.paths.root, &host.paths.runroot])
+        .arg(&container.spec.id)
+        .stdin(ProcessStdio::null())
+        .stdout(ProcessStdio::piped())
+        .stderr(ProcessStdio::inherit())
+        .spawn()
+        .context("cannot start a supervisor")?;
+    wait_until_started(supervisor, &format!("container {}", container.spec.name))
+}
+
+/// What the process does that [`start_detached`] leaves behind.
+pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
+    // A session of its own: closing the user's terminal is none of its business. Fails only for a group leader.
+    let _ = nix::unistd::setsid();
+    let null = streams::nowhere()?;
+    let container = host.containers.find(id)?;
+    // Whoever started us holds the container's lock, and has seen that it does not run.
+    let started = container.writable().and_then(|_| image_of(host, &container.spec)).and_then(|image| {
+        let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
+        start(host, &container, &image, wiring, &mut Timings::off())
+    });
+    tell_starter(started.as_ref().err(), &null);
+    end(host, &container, started, &mut Timings::off()).map(|ended| ended.exit_code)
+}
+
+/// Tells the process that waits for it whether the program has begun, and lets go of its streams.
+pub(crate) fn tell_starter(failure: Option<&anyhow::Error>, null: &OwnedFd) {
+    let told = match failure {
+        None => "started ".to_owned(),
+        Some(error) => format!("{} {}", errors::exit_code(error), errors::sentence(error)),
+    };
+    let mut starter = std::io::stdout();
+    // It may be gone; the program goes on without it.
+    let _ = starter.write_all(told.as_bytes()).and_then(|()| starter.flush());
+    streams::detach(null);
+}
+
+/// Waits until a process that was left behind tells that its program has begun, or why not.
+pub(crate) fn wait_until_started(mut left: std::process::Child, what: &str) -> Result<()> {
+    let mut said = String::new();
+    let mut pipe = left.stdout.take().context("the process in the background has no pipe")?;
+    pipe.read_to_string(&mut said).context("cannot hear from the process in the background")?;
+    match said.split_once(' ') {
+        Some(("started", _)) => Ok(()),
+        Some((code, message)) => Err(Coded::new(code.parse().unwrap_or(exit_code::OURS), message).into()),
+        None => bail!("the supervisor of {what} ended before it had begun"),
+    }
+}
+
+/// A container runs once at a time.
+pub(crate) fn check_startable(container: &Container) -> Result<()> {
+    match container.status()? {
+        Status::Running(_) => bail!("container {} is running already", container.spec.name),
+        Status::Created | Status::Stopped(_) => Ok(()),
+    }
+}
+
+/// The image that a container was made from, though its name may belong to another one by now.
+pub(crate) fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
+    host.store.resolve(&spec.image.digest, &Selection::default())?.with_context(|| {
+        format!(
+            "the image {} ({}) of container {} is gone; pull or load it again",
+            spec.image.name, spec.image.digest, spec.name
+        )
+    })
+}
+
+/// What a container runs, as it was decided when it was made; the image is asked only for a record that does not say.
+pub(crate) fn workload_of(host: &Host, spec: &RunSpec) -> Result<Workload> {
+    match (&spec.image.workload, spec.image.kind) {
+        (Some(workload), _) => Ok(workload.clone()),
+        (None, Kind::Linux) => Ok(Workload::Linux),
+        (None, Kind::Wasm) => Workload::of(&image_of(host, spec)?),
+    }
+}
+
+fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timings: &mut Timings) -> Result<Started> {
+    let spec = &container.spec;
+    let workload = workload_of(host, spec)?;
+    let running = container.lock_run()?;
+    let running = running.with_context(|| format!("container {} is running already", spec.name))?;
+    let signals = Signals::block()?;
+    let cgroup = make_cgroup(&workload, spec)?;
+    let begun = || -> Result<_> {
+        let (stdio, pending) = streams::prepare(spec.stdio, wiring, streams::is_root(&spec.user))?;
+        let Prepared { plan, report, timeout_grace } = workload.plan(host, image, container, &cgroup, stdio)?;
+        timings.stage("prepare");
+        let cpu_before_ms = if spec.limits.has_cpu_time() { children_cpu_ms() } else { 0 };
+        let mut child = spawn(plan).map_err(|error| spawn_error(&error))?;
+        let started_unix_nanos = output::now_nanos();
+        timings.stage("spawn");
+        let record = note_running(container, &child, started_unix_nanos).inspect_err(|_| abandon(&child))?;
+        let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;
+        Ok((child, report, timeout_grace, copying, started_unix_nanos, record, cpu_before_ms))
+    };
+    match begun() {
+        Ok((child, report, timeout_grace, copying, started_unix_nanos, record, cpu_before_ms)) => Ok(Started {
+            child,
+            cgroup,
+            report,
+            timeout_grace,
+            copying,
+            signals,
+            started_unix_nanos,
+            record,
+            cpu_before_ms,
+            running,
+        }),
+        Err(error) => {
+            // The first error is the one to tell; a cgroup that stays is found by `system check`.
+            let _ = persistently(|| Ok(cgroup.remove()?));
+            Err(error)
+        }
+    }
+}
+
+/// A child that nobody can supervise must not go on.
+pub(crate) fn abandon(child: &Child) {
+    let _ = child.process.signal(Signal::SIGKILL as i32);
+    let _ = linux_exec::spawn::reap(child);
+}
+
+fn spawn_error(error: &SpawnError) -> anyhow::Error {
+    Coded::new(error.exit_code(), error.to_string()).into()
+}
+
+/// Every limit that was asked for is enforced, or the container does not start.
+fn make_cgroup(workload: &Workload, spec: &RunSpec) -> Result<Cgroup> {
+    let cgroups = Cgroups::detect()?;
+    let mut resources = workload.resources(spec)?;
+    let mut unenforceable = cgroups.unenforceable(&resources);
+    if !unenforceable.is_empty() && workload.behaviour().limits_memory_itself() {
+        (resources.memory_bytes, resources.memory_swap_bytes) = (None, None);
+        unenforceable = cgroups.unenforceable(&resources);
+    }
+    if !unenforceable.is_empty() {
+        bail!("cannot enforce what was asked for, so {} is not started: {}", spec.name, unenforceable.join("; "));
+    }
+    let cgroup = cgroups.create(&spec.id, &resources)?;
+    if resources.restrict_devices && !cgroup.restricts_devices() {
+        output::note(&format!(
+            "amphora: warning: with the capabilities that it was given, {} can make device nodes that work, and this machine has no \
+             cgroup controller for devices to keep it from that (v1: mount the hierarchy `devices`; v2: needs bpf(2))",
+            spec.name
+        ));
+    }
+    Ok(cgroup)
+}
+
+fn note_running(container: &Container, child: &Child, started_unix_nanos: i64) -> Result<RunRecord> {
+    let own_pid = i32::try_from(std::process::id())?;
+    let own = Process::of(own_pid).context("cannot read our own start time")?;
+    container.write_running(&Running {
+        format: FORMAT,
+        pid: child.process.pid,
+        start_ticks: child.process.start_ticks,
+        supervisor_pid: own.pid,
+        supervisor_start_ticks: own.start_ticks,
+        started_unix_nanos,
+    })
+}

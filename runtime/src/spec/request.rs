@@ -1,0 +1,93 @@
+//! What is asked for, by a user, a bundle, a gateway or an API: plain values, of no front end's types.
+
+use std::collections::BTreeMap;
+
+use crate::spec::{Network, Security, StdioSpec, limits::Limits, mounts::MountSpec};
+
+/// Docker's: between the stop signal and SIGKILL, in milliseconds.
+const STOP_TIMEOUT_MS: u64 = 10_000;
+
+/// A container that somebody wants. What is left out is as the image says, else as with Docker.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Request {
+    /// The image, as it was asked for.
+    pub(crate) image: String,
+    /// Replaces the image's command, or is passed to its entrypoint.
+    pub(crate) command: Vec<String>,
+    /// Replaces the image's entrypoint and its command; one of no words leaves only `command`.
+    pub(crate) entrypoint: Option<Vec<String>>,
+    /// `NAME=value`; only `NAME` takes away what the image sets.
+    pub(crate) env: Vec<String>,
+    /// Absolute path inside the container.
+    pub(crate) cwd: Option<String>,
+    /// `name|uid[:group|gid]`
+    pub(crate) user: Option<String>,
+    /// Host name inside the container.
+    pub(crate) hostname: Option<String>,
+    /// A random one if none is wanted.
+    pub(crate) name: Option<String>,
+    /// Volumes, binds and tmpfs.
+    pub(crate) mounts: Vec<MountSpec>,
+    /// Which network it sees.
+    pub(crate) network: Network,
+    /// What it may use.
+    pub(crate) limits: Limits,
+    /// What it may do.
+    pub(crate) security: Security,
+    /// Whether the root file system is read-only.
+    pub(crate) read_only: bool,
+    /// Which of its streams are connected, and to what.
+    pub(crate) stdio: StdioSpec,
+    /// Whether an init passes signals on and reaps processes.
+    pub(crate) init: bool,
+    /// Removed as soon as it has ended.
+    pub(crate) auto_remove: bool,
+    /// Number or name.
+    pub(crate) stop_signal: Option<String>,
+    /// Between the stop signal and SIGKILL.
+    pub(crate) stop_timeout: StopTimeout,
+    /// Beside the image's.
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// One more program that somebody wants in a container that runs. What is left out is as for the container.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ExecRequest {
+    /// `argv`; the program is looked for as in the container's PATH.
+    pub(crate) command: Vec<String>,
+    /// `NAME=value`, beside the container's; only `NAME` takes that away.
+    pub(crate) env: Vec<String>,
+    /// Absolute path inside the container.
+    pub(crate) cwd: Option<String>,
+    /// `name|uid[:group|gid]`
+    pub(crate) user: Option<String>,
+    /// All capabilities and no filter, whatever the container has.
+    pub(crate) privileged: bool,
+    /// Which of its streams are connected, and to what.
+    pub(crate) stdio: StdioSpec,
+}
+
+/// How long a container that was asked to stop may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopTimeout {
+    /// Then SIGKILL follows; milliseconds.
+    After(u64),
+    /// SIGKILL never follows.
+    Never,
+}
+
+impl Default for StopTimeout {
+    fn default() -> Self {
+        Self::After(STOP_TIMEOUT_MS)
+    }
+}
+
+impl StopTimeout {
+    /// Milliseconds; None for ever.
+    pub(crate) fn milliseconds(self) -> Option<u64> {
+        match self {
+            Self::After(ms) => Some(ms),
+            Self::Never => None,
+        }
+    }
+}
