@@ -10,6 +10,7 @@ use rustix::{
 use std::{
     fs::File,
     io::{self, Read},
+    sync::OnceLock,
 };
 
 /// A process that can be told from a later one of the same pid.
@@ -27,6 +28,16 @@ impl Process {
     /// Reads the start time of a pid that exists (a zombie does too); ESRCH if it does not.
     pub fn of(pid: i32) -> io::Result<Self> {
         Stat::read(pid).map(|stat| Self { pid, start_ticks: stat.start_ticks })
+    }
+
+    /// This process.
+    pub fn own() -> io::Result<Self> {
+        static OWN: OnceLock<Process> = OnceLock::new();
+        if let Some(own) = OWN.get() {
+            return Ok(*own);
+        }
+        let own = Self::of(std::process::id().cast_signed())?;
+        Ok(*OWN.get_or_init(|| own))
     }
 
     /// Whether that very process still lives (a zombie does not).

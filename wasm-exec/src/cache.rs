@@ -4,7 +4,7 @@
 //! compiled/
 //!   <program sha256>-<engine key>.cwasm            one program, for one engine and kind of processor
 //!   <program sha256>-<engine key>-fuel.cwasm       the same, counting instructions
-//!   <either of them>.<pid>.<number>.tmp            being written
+//!   <either of them>.<pid>-<start>.<number>.tmp    being written
 //! ```
 //!
 //! A file is wasmtime's ELF image followed by a trailer of 24 bytes: the magic `AMPHORA1`, the kind (0 module, 1
@@ -16,11 +16,11 @@
 //!
 //! What is in here becomes machine code, so a file counts only if this user owns it and nobody else can write it.
 
-use crate::engine;
+use crate::{engine, writer::Writer};
 use rustix::{
     fs::{FileType, Mode, OFlags},
     io::Errno,
-    process::{Pid, geteuid, test_kill_process},
+    process::geteuid,
 };
 use std::{
     fs::{self, DirBuilder, File},
@@ -146,8 +146,8 @@ impl CodeCache {
     /// sha256 `keep` says false to. What is none of ours is not listed.
     pub fn stale(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, CacheError> {
         let keys = [engine::key(false), engine::key(true)];
-        let is_stale = |name: &str| match (temporary_writer(name), Name::parse(name)) {
-            (Some(pid), _) => !is_alive(pid),
+        let is_stale = |name: &str| match (is_abandoned(name), Name::parse(name)) {
+            (Some(abandoned), _) => abandoned,
             (None, Some(name)) => name.key != keys[usize::from(name.fuel)] || !keep(name.sha256),
             (None, None) => false,
         };
@@ -311,20 +311,17 @@ fn temporary_name(path: &Path) -> PathBuf {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.{number}{TEMPORARY}", std::process::id()));
+    name.push(format!(".{}.{number}{TEMPORARY}", Writer::own().name()));
     name.into()
 }
 
-/// The process that writes, or wrote, a temporary file.
-fn temporary_writer(name: &str) -> Option<Pid> {
+/// Of a temporary file, whether nobody writes it any more; None for another one.
+fn is_abandoned(name: &str) -> Option<bool> {
     let (name, _number) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
-    let (name, pid) = name.rsplit_once('.')?;
+    let (name, writer) = name.rsplit_once('.')?;
     Name::parse(name)?;
-    Pid::from_raw(pid.parse().ok()?)
-}
-
-fn is_alive(pid: Pid) -> bool {
-    test_kill_process(pid) != Err(Errno::SRCH)
+    // A writer that is named in another way was of another version.
+    Some(!Writer::parse(writer).is_some_and(Writer::is_alive))
 }
 
 /// Writes the file and waits for the disk: a file that a power failure emptied behind its name would be run. Opens it anew,

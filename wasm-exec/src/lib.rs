@@ -17,6 +17,7 @@ mod run;
 mod stdio;
 mod wasi_p1;
 mod watch;
+mod writer;
 
 pub use cache::{CacheError, CodeCache, Compiled};
 pub use imports::unprovided_imports;

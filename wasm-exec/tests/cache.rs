@@ -305,6 +305,13 @@ fn removing_a_program_removes_all_its_code_and_no_other() {
     cache.remove(DIGEST).unwrap();
 }
 
+/// This process as a temporary file's name tells of it: pid and start time.
+fn own_writer() -> String {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    format!("{}-{}", std::process::id(), fields.split_ascii_whitespace().nth(19).unwrap())
+}
+
 #[test]
 fn leftovers_are_listed_and_nothing_else() {
     let (_dir, cache, file) = filled();
@@ -313,9 +320,13 @@ fn leftovers_are_listed_and_nothing_else() {
 
     let name = file.file_name().unwrap().to_str().unwrap();
     let dead = exited_process();
-    let leftovers = [format!("{name}.{dead}.0.tmp"), name.replace(&name[65..81], "0123456789abcdef")]
-        .map(|name| cache.dir.join(name));
-    let others = [format!("{name}.{}.0.tmp", std::process::id()), "README".into(), format!("other.{dead}.0.tmp")];
+    let leftovers = [
+        format!("{name}.{dead}-7.0.tmp"),
+        format!("{name}.{dead}.0.tmp"),
+        name.replace(&name[65..81], "0123456789abcdef"),
+    ]
+    .map(|name| cache.dir.join(name));
+    let others = [format!("{name}.{}.0.tmp", own_writer()), "README".into(), format!("other.{dead}-7.0.tmp")];
     for path in leftovers.iter().cloned().chain(others.iter().map(|name| cache.dir.join(name))) {
         fs::copy(&file, path).unwrap();
     }

@@ -79,21 +79,24 @@ pub(super) fn writer_lives(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
     let mut parts = name.split('-').map(|part| part.parse::<u64>().ok());
     let (Some(Some(pid)), Some(Some(start))) = (parts.next(), parts.next()) else { return false };
-    start_time(&pid.to_string()) == Some(start)
+    status(&pid.to_string()) == Some((start, true))
 }
 
 fn own_start_time() -> u64 {
     static START: OnceLock<u64> = OnceLock::new();
     // Without /proc nobody can be told dead by start time either; zero then stands for "unknown".
-    *START.get_or_init(|| start_time("self").unwrap_or(0))
+    *START.get_or_init(|| status("self").map_or(0, |(start, _)| start))
 }
 
-/// Start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`, proc_pid_stat(5).
-fn start_time(pid: &str) -> Option<u64> {
+/// Start time of a process in clock ticks since boot, and whether it runs, as one that was killed and that nobody has reaped
+/// does not: fields 22 and 3 of `/proc/PID/stat`, proc_pid_stat(5).
+fn status(pid: &str) -> Option<(u64, bool)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the command in parentheses and may hold any character, so count from its end.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    let mut fields = fields.split_ascii_whitespace();
+    let ended = matches!(fields.next()?, "Z" | "X");
+    Some((fields.nth(22 - 4)?.parse().ok()?, !ended))
 }
 
 #[cfg(test)]

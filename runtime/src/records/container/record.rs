@@ -12,7 +12,7 @@
 use std::{
     fs,
     io::{self, ErrorKind, Read, Seek, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
@@ -183,13 +183,23 @@ fn read_all(mut file: &fs::File) -> io::Result<String> {
     file.read_to_string(&mut text).map(|_| text)
 }
 
-/// Before the pid of the writer, in the extension of what is being written.
+/// Before the pid of the writer and its start time, in the extension of what is being written.
 const TEMPORARY: &str = "tmp";
 
 /// Whether a file is one that [`write_json`] was writing when its process was killed.
 pub(super) fn is_half_written(path: &Path) -> bool {
-    let writer = path.extension().and_then(|extension| extension.to_str()?.strip_prefix(TEMPORARY));
-    writer.is_some_and(|pid| matches!(Path::new("/proc").join(pid).try_exists(), Ok(false)))
+    let writer = path.extension().and_then(|extension| extension.to_str()?.strip_prefix(TEMPORARY)?.split_once('-'));
+    let Some((pid, start_ticks)) = writer else { return false };
+    match (pid.parse(), start_ticks.parse()) {
+        (Ok(pid), Ok(start_ticks)) => matches!(Process { pid, start_ticks }.lives(), Ok(false)),
+        _ => false,
+    }
+}
+
+/// Unique while this process lives.
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    let own = Process::own()?;
+    Ok(path.with_extension(format!("{TEMPORARY}{}-{}", own.pid, own.start_ticks)))
 }
 
 /// Writes to a temporary name beside it, then renames.
@@ -199,7 +209,7 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 
 /// The same; gives the file, which is at its end.
 fn write_whole(path: &Path, value: &impl Serialize) -> Result<fs::File> {
-    let temporary = path.with_extension(format!("{TEMPORARY}{}", std::process::id()));
+    let temporary = temporary_beside(path).with_context(|| format!("cannot write {}", path.display()))?;
     let write = || -> io::Result<fs::File> {
         let mut file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
         file.write_all(&serde_json::to_vec(value)?)?;
