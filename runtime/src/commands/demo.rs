@@ -16,10 +16,14 @@ use images::{
     import::{self, Changes},
 };
 
-use crate::{output, records::host::Host};
-
-/// First argument of the process that imports the built-in images.
-pub(crate) const IMPORT: &str = "__import-demo";
+use crate::{
+    output,
+    records::{
+        host::Host,
+        own_process::{OwnProcess, THIS_PROGRAM},
+    },
+    spec::Workload,
+};
 
 const LINUX_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vessel"));
 const WASM_PROGRAM: &str = include_str!("../../demo/vessel.wat");
@@ -42,7 +46,7 @@ pub(crate) fn import_images(host: &Host) -> Result<()> {
     let changes = Changes { entrypoint: Some(vec!["/vessel".to_owned()]), ..Changes::default() };
     import::import_files(&host.store, &[("vessel", 0o755, LINUX_PROGRAM)], &linux, &changes)?;
     let wasm = import::import_wasm(&host.store, WASM_PROGRAM.as_bytes(), &IMAGES[1].parse()?)?;
-    crate::spec::Workload::of(&wasm)?.behaviour().prepare(host, &wasm)
+    Workload::of(&wasm)?.behaviour().prepare(host, &wasm)
 }
 
 /// A store of its own.
@@ -67,7 +71,7 @@ impl Stage {
     }
 
     fn amphora(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(THIS_PROGRAM);
         command.arg("--root").arg(self.folder.join("root")).arg("--runroot").arg(self.folder.join("run"));
         command.args(args).stdin(Stdio::null());
         command
@@ -96,8 +100,8 @@ impl Stage {
 
     fn import(&self) -> Result<()> {
         title("Two images of one program: a static Linux executable, and a Wasm module")?;
-        let imported = Command::new("/proc/self/exe")
-            .arg(IMPORT)
+        let imported = OwnProcess::ImportDemo
+            .command(THIS_PROGRAM.as_ref())
             .args([self.folder.join("root"), self.folder.join("run")])
             .output()
             .context("cannot import the built-in images")?;

@@ -1,6 +1,6 @@
 //! `exec`: one more program in a container that runs.
 
-use std::process::{Command, Stdio as ProcessStdio};
+use std::process::Stdio as ProcessStdio;
 
 use anyhow::{Context, Result, bail};
 use linux_exec::process::Process;
@@ -16,6 +16,7 @@ use crate::{
     records::{
         container::{Container, Status},
         host::Host,
+        own_process::OwnProcess,
     },
     spec::{StdioSpec, env, request::ExecRequest},
 };
@@ -24,7 +25,7 @@ use crate::{
 pub(crate) fn exec(host: &Host, args: &ExecArgs) -> Result<u8> {
     let (container, target) = running(host, args)?;
     if args.detach {
-        return leave_behind(&container);
+        return leave_behind(host, &container);
     }
     begin(&container, target, &request(args)?, Wiring::Direct)?.supervise()
 }
@@ -39,9 +40,9 @@ fn running(host: &Host, args: &ExecArgs) -> Result<(Container, Process)> {
 }
 
 /// The same command again, in a process that stays; returns when the program has begun, or with the reason why not.
-fn leave_behind(container: &Container) -> Result<u8> {
-    let left = Command::new("/proc/self/exe")
-        .arg(crate::EXEC_BEHIND)
+fn leave_behind(host: &Host, container: &Container) -> Result<u8> {
+    let left = OwnProcess::Exec
+        .command(&host.program)
         .args(std::env::args_os().skip(1))
         .stdin(ProcessStdio::null())
         .stdout(ProcessStdio::piped())

@@ -9,6 +9,7 @@ mod explain;
 mod image;
 mod inspect;
 mod logs;
+mod own;
 mod run;
 mod system;
 mod view;
@@ -20,6 +21,8 @@ use std::{
 };
 
 use anyhow::{Context, Error, Result};
+
+pub(crate) use own::own;
 
 use crate::{
     cli::{Command, Globals, ImageCommand, SystemCommand},

@@ -17,6 +17,7 @@ pub(crate) mod timings;
 
 pub(crate) use create::create;
 pub(crate) use remove::{check_cgroups, remove, remove_idle, remove_unreadable};
+pub use start::run;
 pub(crate) use start::{
     check_startable, image_of, run_attached, start_detached, supervise_in_background, tell_starter, wait_until_started,
     workload_of,

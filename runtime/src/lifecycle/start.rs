@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     os::fd::OwnedFd,
-    process::{Command, Stdio as ProcessStdio},
+    process::Stdio as ProcessStdio,
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use linux_exec::{
 use nix::sys::signal::Signal;
 
 use super::{
+    create::create,
     end::{children_cpu_ms, end, persistently},
     streams::{self, Copying, Wiring},
     supervise::Signals,
@@ -31,8 +32,9 @@ use crate::{
     records::{
         container::{Container, Lock, RunRecord, Running, Status},
         host::Host,
+        own_process::OwnProcess,
     },
-    spec::{FORMAT, Kind, RunSpec, Workload, exit_code},
+    spec::{FORMAT, Kind, RunSpec, Workload, exit_code, request::Request},
 };
 
 /// A container whose first process has begun.
@@ -49,6 +51,19 @@ pub(super) struct Started {
     pub(super) cpu_before_ms: i64,
     /// Held until the end.
     pub(super) running: Lock,
+}
+
+/// Makes a container of an image and runs it in the foreground to its end. Its exit code, which is that of the program; the
+/// container stays unless the request says otherwise.
+///
+/// # Errors
+/// A request that cannot be met, and a program that could not be started: nothing runs then.
+pub fn run(host: &Host, image: &Image, request: Request) -> Result<u8> {
+    let (container, lock) = {
+        let _writing = host.store.writing()?;
+        create(host, image, request)?
+    };
+    run_attached(host, &container, image, lock, &mut Timings::off())
 }
 
 /// Runs a container in the foreground to its end, and removes it where that was asked for. The exit code.
@@ -73,8 +88,8 @@ pub(crate) fn run_attached(
 /// Leaves a supervisor behind, and returns when the container runs, or with the reason why it does not. The caller holds
 /// the container's lock until then.
 pub(crate) fn start_detached(host: &Host, container: &Container, _lock: &Lock) -> Result<()> {
-    let supervisor = Command::new("/proc/self/exe")
-        .arg(crate::SUPERVISE)
+    let supervisor = OwnProcess::Supervise
+        .command(&host.program)
         .args([&host.paths.root, &host.paths.runroot])
         .arg(&container.spec.id)
         .stdin(ProcessStdio::null())
@@ -225,8 +240,7 @@ fn make_cgroup(workload: &Workload, spec: &RunSpec) -> Result<Cgroup> {
 }
 
 fn note_running(container: &Container, child: &Child, started_unix_nanos: i64) -> Result<RunRecord> {
-    let own_pid = i32::try_from(std::process::id())?;
-    let own = Process::of(own_pid).context("cannot read our own start time")?;
+    let own = Process::own().context("cannot read our own start time")?;
     container.write_running(&Running {
         format: FORMAT,
         pid: child.process.pid,

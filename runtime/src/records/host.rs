@@ -11,22 +11,29 @@ use linux_exec::userns::{self, IdMap};
 
 use crate::records::{
     container::Containers,
+    own_process::THIS_PROGRAM,
     paths::{Paths, default_paths},
     places,
     volumes::Volumes,
 };
 
-/// Opened once per command.
-pub(crate) struct Host {
+/// What amphora keeps, and where. Opened once per command.
+pub struct Host {
     pub(crate) paths: Paths,
     pub(crate) store: Store,
     pub(crate) containers: Containers,
     pub(crate) volumes: Volumes,
+    /// The amphora that its own processes are started from.
+    pub(crate) program: PathBuf,
 }
 
 impl Host {
-    /// Finds the places and opens the store, with the rights that the caller has.
-    pub(crate) fn open(root: Option<PathBuf>, runroot: Option<PathBuf>) -> Result<Self> {
+    /// Finds the places and opens the store, with the rights that the caller has. Both have defaults: `/var/lib/amphora` and
+    /// `/run/amphora` for root, folders of their own for everybody else.
+    ///
+    /// # Errors
+    /// A place that cannot be used, or that others can write to.
+    pub fn open(root: Option<PathBuf>, runroot: Option<PathBuf>) -> Result<Self> {
         Self::at(default_paths(root, runroot)?)
     }
 
@@ -42,7 +49,19 @@ impl Host {
             format!("cannot use {} (--root or AMPHORA_ROOT chooses another place)", paths.root.display())
         })?;
         let (containers, volumes) = (Containers::new(&paths), Volumes::new(&paths));
-        Ok(Self { paths, store, containers, volumes })
+        Ok(Self { paths, store, containers, volumes, program: PathBuf::from(THIS_PROGRAM) })
+    }
+
+    /// For programs that are not `amphora`: where that is, of which supervisors and compilers are started.
+    #[must_use]
+    pub fn with_program(self, amphora: PathBuf) -> Self {
+        Self { program: amphora, ..self }
+    }
+
+    /// The images.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Manifest digests of all images that a container was made from.

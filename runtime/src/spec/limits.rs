@@ -10,38 +10,38 @@ use serde::{Deserialize, Serialize};
 /// `None` is unlimited in every field.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// `-m`. Linux: the cgroup's memory; Wasm: the sum of all linear memories and tables.
-    pub(crate) memory_bytes: Option<u64>,
+    pub memory_bytes: Option<u64>,
     /// `--memory-swap`: memory *plus* swap in bytes; -1 is unlimited swap. `None` with a memory limit: no swap at all.
-    pub(crate) memory_swap_bytes: Option<i64>,
+    pub memory_swap_bytes: Option<i64>,
     /// `--cpus` in thousandths of a CPU, at least 10.
-    pub(crate) cpu_millis: Option<u64>,
+    pub cpu_millis: Option<u64>,
     /// `--cpu-shares`, the weight against others: 2 to 262144, where 1024 is usual.
-    pub(crate) cpu_shares: Option<u64>,
+    pub cpu_shares: Option<u64>,
     /// `--cpuset-cpus`, a list as the kernel writes it: `0-1,3`.
-    pub(crate) cpuset_cpus: Option<String>,
+    pub cpuset_cpus: Option<String>,
     /// `--pids-limit`: processes and threads together.
-    pub(crate) pids: Option<u64>,
+    pub pids: Option<u64>,
     /// `--ulimit`, at most one for each resource.
-    pub(crate) ulimits: Vec<Ulimit>,
+    pub ulimits: Vec<Ulimit>,
     /// `--timeout`: how long it may run, in milliseconds of wall time.
-    pub(crate) timeout_ms: Option<u64>,
+    pub timeout_ms: Option<u64>,
     /// `--fuel`: Wasm instructions, as wasmtime counts them. Refused for Linux.
-    pub(crate) fuel: Option<u64>,
+    pub fuel: Option<u64>,
 }
 
 /// One resource limit of setrlimit(2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Ulimit {
+pub struct Ulimit {
     /// As typed, and as `inspect` shows it: `nofile`.
-    pub(crate) name: String,
+    pub name: String,
     /// `RLIMIT_…` of x86-64 and arm64.
-    pub(crate) resource: u32,
+    pub resource: u32,
     /// In the resource's own unit (bytes, seconds, count); `u64::MAX` is unlimited.
-    pub(crate) soft: u64,
+    pub soft: u64,
     /// As `soft`, and never below it.
-    pub(crate) hard: u64,
+    pub hard: u64,
 }
 
 /// A flag whose value cannot be used.

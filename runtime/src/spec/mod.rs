@@ -135,7 +135,7 @@ pub(crate) struct ImagePin {
 /// The networks there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Network {
+pub enum Network {
     /// A network of its own with only a loopback device.
     #[default]
     None,
@@ -146,27 +146,27 @@ pub(crate) enum Network {
 /// Rights of the program.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Security {
+pub struct Security {
     /// Capabilities beyond the default set.
-    pub(crate) cap_add: Vec<String>,
+    pub cap_add: Vec<String>,
     /// Capabilities taken from the default set.
-    pub(crate) cap_drop: Vec<String>,
+    pub cap_drop: Vec<String>,
     /// All capabilities and devices, no seccomp filter, nothing masked.
-    pub(crate) privileged: bool,
+    pub privileged: bool,
     /// `--security-opt seccomp=unconfined`.
-    pub(crate) seccomp_unconfined: bool,
+    pub seccomp_unconfined: bool,
     /// `--security-opt no-new-privileges=false` switches it off.
-    pub(crate) new_privileges_allowed: bool,
+    pub new_privileges_allowed: bool,
 }
 
 /// The streams.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct StdioSpec {
+pub struct StdioSpec {
     /// `-i`: standard input stays open.
-    pub(crate) interactive: bool,
+    pub interactive: bool,
     /// `-t`: a terminal of its own.
-    pub(crate) terminal: bool,
+    pub terminal: bool,
 }
 
 #[cfg(test)]

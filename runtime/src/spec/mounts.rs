@@ -11,19 +11,19 @@ use std::{
 
 /// One mount, of either kind of container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MountSpec {
+pub struct MountSpec {
     /// Absolute, inside the container, without `.`, `..` or double slashes; never `/` itself.
-    pub(crate) target: PathBuf,
+    pub target: PathBuf,
     /// Nothing can be written through this mount.
-    pub(crate) readonly: bool,
+    pub readonly: bool,
     /// What is mounted.
-    pub(crate) kind: MountKind,
+    pub kind: MountKind,
 }
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum MountKind {
+pub enum MountKind {
     /// A file or directory of the host.
     Bind {
         /// Absolute.

@@ -9,45 +9,45 @@ const STOP_TIMEOUT_MS: u64 = 10_000;
 
 /// A container that somebody wants. What is left out is as the image says, else as with Docker.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Request {
+pub struct Request {
     /// The image, as it was asked for.
-    pub(crate) image: String,
+    pub image: String,
     /// Replaces the image's command, or is passed to its entrypoint.
-    pub(crate) command: Vec<String>,
+    pub command: Vec<String>,
     /// Replaces the image's entrypoint and its command; one of no words leaves only `command`.
-    pub(crate) entrypoint: Option<Vec<String>>,
+    pub entrypoint: Option<Vec<String>>,
     /// `NAME=value`; only `NAME` takes away what the image sets.
-    pub(crate) env: Vec<String>,
+    pub env: Vec<String>,
     /// Absolute path inside the container.
-    pub(crate) cwd: Option<String>,
+    pub cwd: Option<String>,
     /// `name|uid[:group|gid]`
-    pub(crate) user: Option<String>,
+    pub user: Option<String>,
     /// Host name inside the container.
-    pub(crate) hostname: Option<String>,
+    pub hostname: Option<String>,
     /// A random one if none is wanted.
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// Volumes, binds and tmpfs.
-    pub(crate) mounts: Vec<MountSpec>,
+    pub mounts: Vec<MountSpec>,
     /// Which network it sees.
-    pub(crate) network: Network,
+    pub network: Network,
     /// What it may use.
-    pub(crate) limits: Limits,
+    pub limits: Limits,
     /// What it may do.
-    pub(crate) security: Security,
+    pub security: Security,
     /// Whether the root file system is read-only.
-    pub(crate) read_only: bool,
+    pub read_only: bool,
     /// Which of its streams are connected, and to what.
-    pub(crate) stdio: StdioSpec,
+    pub stdio: StdioSpec,
     /// Whether an init passes signals on and reaps processes.
-    pub(crate) init: bool,
+    pub init: bool,
     /// Removed as soon as it has ended.
-    pub(crate) auto_remove: bool,
+    pub auto_remove: bool,
     /// Number or name.
-    pub(crate) stop_signal: Option<String>,
+    pub stop_signal: Option<String>,
     /// Between the stop signal and SIGKILL.
-    pub(crate) stop_timeout: StopTimeout,
+    pub stop_timeout: StopTimeout,
     /// Beside the image's.
-    pub(crate) labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One more program that somebody wants in a container that runs. What is left out is as for the container.
@@ -69,7 +69,7 @@ pub(crate) struct ExecRequest {
 
 /// How long a container that was asked to stop may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StopTimeout {
+pub enum StopTimeout {
     /// Then SIGKILL follows; milliseconds.
     After(u64),
     /// SIGKILL never follows.

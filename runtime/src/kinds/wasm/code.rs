@@ -4,7 +4,6 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, Read},
-    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +12,7 @@ use wasm_exec::{CodeCache, Compiled};
 
 use crate::{
     output,
-    records::host::Host,
+    records::{host::Host, own_process::OwnProcess},
     spec::{WasmProgram, Workload},
 };
 
@@ -36,8 +35,8 @@ pub(crate) fn compiled(program: &WasmProgram, host: &Host, image: &Image, fuel: 
         let name = image.reference.as_ref().map_or_else(|| key.clone(), |r| r.familiar());
         output::note(&format!("Compiling {name} to native code, once"));
     }
-    let compiler = Command::new("/proc/self/exe")
-        .arg(crate::COMPILE)
+    let compiler = OwnProcess::Compile
+        .command(&host.program)
         .args([&host.paths.root, &host.paths.runroot])
         .args([image.digest.to_string(), fuel.to_string(), std::process::id().to_string()])
         .output()

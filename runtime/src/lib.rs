@@ -1,0 +1,70 @@
+//! One runtime for Linux and Wasm OCI images.
+//!
+//! The `amphora` program is [`main`]. Other front ends make a [`Request`] and hand it to [`run`].
+
+// They panic where nobody listens; `output` prints.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+mod cli;
+mod commands;
+mod kinds;
+mod lifecycle;
+mod output;
+mod records;
+mod spec;
+
+use std::{ffi::OsString, io::ErrorKind, process::ExitCode};
+
+use crate::{records::own_process::OwnProcess, spec::exit_code};
+
+pub use crate::{
+    lifecycle::run,
+    records::host::Host,
+    spec::{
+        Network, Security, StdioSpec,
+        limits::{Limits, Ulimit},
+        mounts::{MountKind, MountSpec},
+        request::{Request, StopTimeout},
+    },
+};
+
+/// The program: reads its command line, and gives its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    // The caller's would become the mode of containers' root directories, of volumes, and of the store's folders.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let own = args.get(1).and_then(|word| word.to_str()).and_then(OwnProcess::parse);
+    let result = match own {
+        None => typed(args, false),
+        Some(OwnProcess::Exec) => typed([&args[..1], &args[2..]].concat(), true),
+        Some(process) => Ok(commands::own(process, &args[2..])),
+    };
+    match result {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(error)) => {
+            output::complain(&error);
+            ExitCode::from(output::errors::exit_code(&error))
+        }
+        Err(error) => usage(&error),
+    }
+}
+
+/// `behind`: this is the process that `exec -d` leaves behind.
+fn typed(args: Vec<OsString>, behind: bool) -> Result<anyhow::Result<u8>, clap::Error> {
+    let (globals, command) = cli::parse(args)?;
+    Ok(commands::dispatch(globals, &command, behind))
+}
+
+/// Help and version are no errors; what cannot be parsed is amphora's own error.
+fn usage(error: &clap::Error) -> ExitCode {
+    let said = error.print();
+    match said {
+        Err(failure) if !error.use_stderr() && failure.kind() != ErrorKind::BrokenPipe => {
+            output::note(&format!("amphora: cannot write to standard output: {failure}"));
+            ExitCode::from(exit_code::OURS)
+        }
+        // Nothing can be done where even standard error takes nothing.
+        _ => ExitCode::from(if error.use_stderr() { exit_code::OURS } else { 0 }),
+    }
+}

@@ -1,0 +1,44 @@
+//! Processes that amphora starts of its own program, each known by the first word of its command line.
+
+use std::{path::Path, process::Command};
+
+/// This program, whatever became of the file that it was started from; proc(5).
+pub(crate) const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// What such a process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnProcess {
+    /// Supervises a container that runs in the background: ROOT, RUNROOT, id.
+    Supervise,
+    /// Supervises a program of `exec -d`: the whole command line, as it was typed.
+    Exec,
+    /// Compiles a Wasm program: ROOT, RUNROOT, digest of the image, whether fuel is counted, pid of who waits for it.
+    Compile,
+    /// Imports the images of the demo: ROOT, RUNROOT.
+    ImportDemo,
+}
+
+impl OwnProcess {
+    const ALL: [Self; 4] = [Self::Supervise, Self::Exec, Self::Compile, Self::ImportDemo];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Supervise => "__supervise",
+            Self::Exec => "__exec",
+            Self::Compile => "__compile",
+            Self::ImportDemo => "__import-demo",
+        }
+    }
+
+    /// The process that a first word stands for; None for what a user types.
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|process| process.word() == word)
+    }
+
+    /// The command that starts it.
+    pub(crate) fn command(self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.arg(self.word());
+        command
+    }
+}
