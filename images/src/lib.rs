@@ -1,6 +1,7 @@
 //! OCI images: references, registry client, classification, content store, unpacking, import.
 
 pub mod archive;
+pub mod budget;
 pub mod classify;
 pub mod import;
 pub mod platform;
@@ -11,6 +12,7 @@ pub mod registry;
 pub mod store;
 pub mod unpack;
 
+pub use budget::Budget;
 pub use classify::{Class, Classification};
 pub use oci_spec::image::Digest;
 pub use platform::Selection;
