@@ -275,7 +275,7 @@ mod tests {
         drop(first);
         drop(budget.hold(100, "names").unwrap());
         budget.entries(3).unwrap();
-        assert_eq!(budget.clone().entries(1).unwrap_err(), Exceeded::Count { unit: "entries", limit: 3 });
+        assert_eq!(budget.entries(1).unwrap_err(), Exceeded::Count { unit: "entries", limit: 3 });
         assert!(budget.entries(u64::MAX).is_err());
         budget.document(b"1", "a").unwrap();
         budget.document(b"1", "a").unwrap();

@@ -7,7 +7,7 @@
 //! Sources: the OCI image-spec (config.md, manifest.md), the CNCF TAG-Runtime Wasm OCI artifact document.
 
 use crate::{
-    Digest, Image, Reference, Selection, Store,
+    Budget, Digest, Image, Reference, Selection, Store,
     archive::open_seekable,
     classify::Form,
     platform::Platform,
@@ -15,8 +15,9 @@ use crate::{
     ready::{NotReady, Ready, Stored, clean_up},
     store::{StoreError, Writing, clock},
     unpack::{
-        self, Bounds, Compression, IngestError, decompress,
+        self, Compression, IngestError, decompress,
         ingest::{self, Expected, Staged},
+        is_tar,
     },
 };
 use serde_json::{Map, Value, json};
@@ -110,6 +111,7 @@ pub enum ImportError {
 /// The name that the image is to have, once it is ready.
 struct Named<'a> {
     name: &'a Reference,
+    budget: Budget,
     ready: Ready<'a>,
 }
 
@@ -161,11 +163,11 @@ pub fn import(
     changes: &Changes,
     ready: Ready,
 ) -> Result<Image, ImportError> {
-    let target = &Named { name, ready };
+    let target = &Named { name, budget: Budget::default(), ready };
     let shown = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
     let read = |source| ImportError::Read { file: shown.clone(), source };
     let opened = open_seekable(store, file).map_err(read)?;
-    let found = look(&opened).map_err(read)?;
+    let found = look(&opened, &target.budget).map_err(read)?;
     if matches!(found, Found::Wasm | Found::Text) && *changes != Changes::default() {
         return Err(ImportError::Settings { file: shown });
     }
@@ -204,7 +206,7 @@ pub fn import_files(
     let shown = "the files in memory";
     let tar = archive_of(files).map_err(|source| ImportError::Read { file: shown.to_owned(), source })?;
     let diff_id = ingest::digest_of(&tar).map_err(|source| layer_error(shown, source))?;
-    let target = &Named { name, ready: &|_| Ok(()) };
+    let target = &Named { name, budget: Budget::default(), ready: &|_| Ok(()) };
     store_linux(store, &mut Cursor::new(tar), &diff_id, Compression::None, shown, target, changes)
 }
 
@@ -215,7 +217,7 @@ pub fn import_files(
 pub fn import_wasm(store: &Store, bytes: &[u8], name: &Reference) -> Result<Image, ImportError> {
     let shown = "the program in memory";
     let binary = wat::parse_bytes(bytes).map_err(|source| ImportError::Text { file: shown.to_owned(), source })?;
-    store_wasm(store, &binary, shown, None, &Named { name, ready: &|_| Ok(()) })
+    store_wasm(store, &binary, shown, None, &Named { name, budget: Budget::default(), ready: &|_| Ok(()) })
 }
 
 /// What a file's beginning says.
@@ -226,7 +228,7 @@ enum Found {
     Other(String),
 }
 
-fn look(mut file: &File) -> io::Result<Found> {
+fn look(mut file: &File, budget: &Budget) -> io::Result<Found> {
     let mut first = Vec::new();
     file.rewind()?;
     file.take(HEAD_BYTES).read_to_end(&mut first)?;
@@ -239,7 +241,7 @@ fn look(mut file: &File) -> io::Result<Found> {
     if compression == Compression::None {
         head = first;
     } else {
-        decompress(Box::new(file.try_clone()?))?.take(HEAD_BYTES).read_to_end(&mut head)?;
+        decompress(Box::new(file.try_clone()?), budget)?.take(HEAD_BYTES).read_to_end(&mut head)?;
         file.rewind()?;
     }
     Ok(match compression {
@@ -248,15 +250,6 @@ fn look(mut file: &File) -> io::Result<Found> {
         Compression::None => Found::Other(program::describe(&head).to_owned()),
         _ => Found::Other(format!("{} in compressed form", program::describe(&head))),
     })
-}
-
-/// A header with the right checksum, or nothing but zeros: an archive without entries.
-fn is_tar(head: &[u8]) -> bool {
-    let Some(block) = head.get(..512) else { return false };
-    let sum: u32 =
-        block.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { 32 } else { u32::from(byte) }).sum();
-    let stored = tar::Header::from_byte_slice(block).cksum().unwrap_or_default();
-    sum == stored || block.iter().all(|&byte| byte == 0)
 }
 
 /// WebAssembly text begins with a parenthesis or a comment.
@@ -285,9 +278,11 @@ fn import_tar(
     changes: &Changes,
 ) -> Result<Image, ImportError> {
     let read = |source| ImportError::Read { file: shown.to_owned(), source };
-    let mut stream = decompress(Box::new(file.try_clone().map_err(read)?)).map_err(read)?;
-    let found = unpack::diff_id(&mut stream, &Bounds::default());
+    let mut stream = decompress(Box::new(file.try_clone().map_err(read)?), &target.budget).map_err(read)?;
+    let found = unpack::diff_id(&mut stream, &target.budget);
     let diff_id = found.map_err(|source| layer_error(shown, source.into()))?;
+    // The second time needs its memory.
+    drop(stream);
     file.rewind().map_err(read)?;
     store_linux(store, &mut file, &diff_id, compression, shown, target, changes)
 }
@@ -303,7 +298,7 @@ fn store_linux(
 ) -> Result<Image, ImportError> {
     let writing = store.writing()?;
     let expected = Expected { digest: None, size: None, diff_id: Some(diff_id.clone()) };
-    let staged = ingest::stage(store, layer, &expected).map_err(|source| layer_error(shown, source))?;
+    let staged = ingest::stage(store, layer, &expected, &target.budget).map_err(|source| layer_error(shown, source))?;
     let (host, created) = (Platform::host(), clock::now());
     let mut history = json!({ "created": created, "created_by": format!("amphora import {shown}") });
     if let Some(message) = &changes.message {
@@ -336,7 +331,8 @@ fn store_wasm(
     let writing = store.writing()?;
     let expected = Expected { digest: None, size: None, diff_id: None };
     let mut stream = bytes;
-    let staged = ingest::stage(store, &mut stream, &expected).map_err(|source| layer_error(shown, source))?;
+    let staged =
+        ingest::stage(store, &mut stream, &expected, &target.budget).map_err(|source| layer_error(shown, source))?;
     let os = if program.form == Form::Module { "wasip1" } else { "wasip2" };
     let mut config = json!({
         "created": clock::now(), "architecture": "wasm", "os": os, "layerDigests": [staged.digest],

@@ -5,7 +5,7 @@ use crate::{
     Store,
     ready::{Ready, Stored},
     unpack::{
-        Compression, MAGIC_LENGTH,
+        Compression, HEAD_LENGTH,
         ingest::{self, Expected, Staged},
         plan,
     },
@@ -83,11 +83,11 @@ fn layer(
     let failed =
         |error| ArchiveError::Blob { archive: source.name.clone(), member: member.to_owned(), source: Box::new(error) };
     let mut first = Vec::new();
-    let read = source.stream(member, "manifest.json")?.take(MAGIC_LENGTH as u64).read_to_end(&mut first);
+    let read = source.stream(member, "manifest.json")?.take(HEAD_LENGTH as u64).read_to_end(&mut first);
     let compression =
         read.and_then(|_| Compression::of(&first)).map_err(|error| failed(ingest::IngestError::Read(error)))?;
     let mut stream = source.stream(member, "manifest.json")?;
-    let staged = ingest::stage(store, &mut stream, expected).map_err(failed)?;
+    let staged = ingest::stage(store, &mut stream, expected, &source.budget).map_err(failed)?;
     let media_type = compression.layer_media_type();
     let descriptor = json!({ "mediaType": media_type, "digest": staged.digest, "size": staged.size });
     Ok((staged, descriptor))

@@ -126,8 +126,8 @@ impl Collected {
         }
         let expected = Expected { digest: Some(digest.clone()), size: Some(layer.descriptor.size()), diff_id };
         let mut stream = source.stream(&member, needed_by)?;
-        let staged =
-            ingest::stage(store, &mut stream, &expected).map_err(|error| blob_error(source, &member, error))?;
+        let staged = ingest::stage(store, &mut stream, &expected, &source.budget)
+            .map_err(|error| blob_error(source, &member, error))?;
         self.layers.push(staged);
         Ok(())
     }

@@ -2,8 +2,9 @@
 
 use super::ArchiveError;
 use crate::{
-    Store,
-    unpack::{Bounds, Compression, Entries, Kind, MAGIC_LENGTH, Source as TarSource, decompress, names},
+    Budget, Store,
+    budget::{Hold, Limits},
+    unpack::{Compression, Entries, HEAD_LENGTH, Kind, Source as TarSource, decompress, names},
 };
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, openat2},
@@ -24,9 +25,10 @@ use std::{
 const DOCUMENT_BYTES: u64 = 8 << 20;
 /// Links followed to find a member.
 const LINKS: usize = 8;
-/// What may be held in memory of an archive's members, and what one costs besides its name.
-const HELD_BYTES: usize = 64 << 20;
-const MEMBER_BYTES: usize = 128;
+/// What a member of an archive costs in memory besides its name.
+const MEMBER_BYTES: usize = 160;
+/// What is charged, for messages.
+const HELD: &str = "the names of its members";
 /// What is read ahead for headers.
 const WINDOW: usize = 4096;
 
@@ -34,12 +36,14 @@ const WINDOW: usize = 4096;
 pub(super) struct Source {
     /// For messages.
     pub(super) name: String,
+    /// Of all that is loaded from it.
+    pub(super) budget: Budget,
     members: Members,
 }
 
 enum Members {
     Directory(OwnedFd),
-    Tar { file: File, members: HashMap<String, Member> },
+    Tar { file: File, members: HashMap<String, Member>, _held: Hold },
 }
 
 /// What a tar archive has under a name.
@@ -51,16 +55,18 @@ enum Member {
 impl Source {
     pub(super) fn open(store: &Store, path: &Path) -> Result<Self, ArchiveError> {
         let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        let budget = Budget::default();
         if path.is_dir() {
             let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
             let opened = rustix::fs::open(path, flags, Mode::empty());
             let folder = opened.map_err(|error| ArchiveError::Read { archive: name.clone(), source: error.into() })?;
-            return Ok(Self { name, members: Members::Directory(folder) });
+            return Ok(Self { name, budget, members: Members::Directory(folder) });
         }
-        let opened = open_seekable(store, path).and_then(|file| plain(store, file));
+        let opened = open_seekable(store, path).and_then(|file| plain(store, file, &budget));
         let file = opened.map_err(|source| ArchiveError::Read { archive: name.clone(), source })?;
-        let members = index(&file).map_err(|source| ArchiveError::Read { archive: name.clone(), source })?;
-        Ok(Self { name, members: Members::Tar { file, members } })
+        let (members, held) =
+            index(&file, &budget).map_err(|source| ArchiveError::Read { archive: name.clone(), source })?;
+        Ok(Self { name, budget, members: Members::Tar { file, members, _held: held } })
     }
 
     pub(super) fn has(&self, member: &str) -> bool {
@@ -83,7 +89,7 @@ impl Source {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
                 Err(source) => Err(ArchiveError::Read { archive: format!("`{member}` in {}", self.name), source }),
             },
-            Members::Tar { file, members } => {
+            Members::Tar { file, members, .. } => {
                 let (offset, left) = find(members, member).ok_or_else(missing)?;
                 Ok(Box::new(Section { file, offset, left }))
             }
@@ -132,21 +138,21 @@ pub(crate) fn open_seekable(store: &Store, path: &Path) -> io::Result<File> {
 }
 
 /// The same file if it is not compressed, else an unnamed one with what is in it.
-fn plain(store: &Store, mut file: File) -> io::Result<File> {
+fn plain(store: &Store, mut file: File, budget: &Budget) -> io::Result<File> {
     file.rewind()?;
     let mut first = Vec::new();
-    file.by_ref().take(MAGIC_LENGTH as u64).read_to_end(&mut first)?;
+    file.by_ref().take(HEAD_LENGTH as u64).read_to_end(&mut first)?;
     file.rewind()?;
     match Compression::of(&first)? {
         Compression::None => Ok(file),
-        _ => spool(store, &mut decompress(Box::new(file))?),
+        _ => spool(store, &mut decompress(Box::new(file), budget)?),
     }
 }
 
 /// Copies a stream into a file that has no name and goes when it is closed, also after a kill.
 fn spool(store: &Store, stream: &mut dyn Read) -> io::Result<File> {
     let mut file = tempfile::tempfile_in(&store.root)?;
-    let limit = Bounds::default().bytes;
+    let limit = Limits::default().unpacked_bytes;
     if io::copy(&mut stream.take(limit + 1), &mut file)? > limit {
         let text = format!("it has more than {limit} bytes after decompression, which is the bound for an archive");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
@@ -156,9 +162,11 @@ fn spool(store: &Store, stream: &mut dyn Read) -> io::Result<File> {
 }
 
 /// Where each member lies; of several with one name, the last. What is no tar archive has none.
-fn index(file: &File) -> io::Result<HashMap<String, Member>> {
+fn index(file: &File, budget: &Budget) -> io::Result<(HashMap<String, Member>, Hold)> {
     let mut entries = Entries::new(Window::new(file)?);
-    let (mut members, mut held) = (HashMap::new(), 0);
+    let too_large = |bound| io::Error::new(io::ErrorKind::FileTooLarge, bound);
+    let mut members = HashMap::new();
+    let mut held = budget.hold(0, HELD).map_err(too_large)?;
     loop {
         let entry = match entries.next() {
             Ok(Some(entry)) => entry,
@@ -166,6 +174,7 @@ fn index(file: &File) -> io::Result<HashMap<String, Member>> {
             Err(_) if members.is_empty() => break,
             Err(error) => return Err(io::Error::other(error)),
         };
+        budget.entries(1).map_err(too_large)?;
         let Ok(name) = names::clean(&entry.path) else { continue };
         let member = match entry.kind {
             Kind::File if entry.sparse.is_none() => Member::Section { offset: entries.source().at, size: entry.size },
@@ -173,15 +182,12 @@ fn index(file: &File) -> io::Result<HashMap<String, Member>> {
             Kind::Symlink => Member::Link(normal(names::split(&name).0, &entry.link)),
             _ => continue,
         };
-        held += name.len() + entry.link.len() + MEMBER_BYTES;
-        if held > HELD_BYTES {
-            let text =
-                format!("the names of its members need more than {HELD_BYTES} bytes of memory; images have fewer");
-            return Err(io::Error::other(text));
-        }
+        // A byte that is no UTF-8 becomes three.
+        let bytes = (name.len() + entry.link.len()) * 3 + MEMBER_BYTES;
+        held.grow(bytes as u64, HELD).map_err(too_large)?;
         members.insert(String::from_utf8_lossy(&name).into_owned(), member);
     }
-    Ok(members)
+    Ok((members, held))
 }
 
 /// A link's target as a name in the archive.

@@ -7,7 +7,7 @@ use super::{
     session::{Request, Session, TRIES, causes},
 };
 use crate::{
-    Store,
+    Budget, Store,
     unpack::{
         ingest::{self, Expected, IngestError, Staged},
         plan::Layer,
@@ -48,8 +48,9 @@ pub(super) fn fetch(
             missing.push((layer, blob));
         }
     }
+    let budget = Budget::default();
     thread::scope(|scope| {
-        let each = |(layer, here)| fetch_one(scope, store, session, layer, here, progress);
+        let each = |(layer, here)| fetch_one(scope, store, session, layer, here, progress, &budget);
         runtime.block_on(stream::iter(missing.into_iter().map(each)).buffer_unordered(PARALLEL).try_collect())
     })
 }
@@ -73,6 +74,7 @@ async fn fetch_one<'scope, 'env>(
     layer: &'env Layer,
     here: bool,
     progress: &dyn Progress,
+    budget: &'env Budget,
 ) -> Result<Staged, Reason> {
     let digest = layer.descriptor.digest();
     let expected =
@@ -80,14 +82,14 @@ async fn fetch_one<'scope, 'env>(
     let (report, reported) = oneshot::channel();
     let downloaded = if here {
         let mut blob = store.blob(digest)?;
-        scope.spawn(move || drop(report.send(ingest::stage(store, &mut blob, &expected))));
+        scope.spawn(move || drop(report.send(ingest::stage(store, &mut blob, &expected, budget))));
         progress.advance(&short(layer), layer.descriptor.size());
         Ok(())
     } else {
         let (sender, receiver) = channel(WAITING);
         scope.spawn(move || {
             let mut pieces = Pieces { receiver, piece: Vec::new(), at: 0 };
-            drop(report.send(ingest::stage(store, &mut pieces, &expected)));
+            drop(report.send(ingest::stage(store, &mut pieces, &expected, budget)));
         });
         download(session, layer, sender, progress).await
     };

@@ -2,8 +2,9 @@
 
 use super::{Image, Store, StoreError, merged::is_opaque, temporary::Temporary};
 use crate::{
+    Budget,
     classify::{self, LayerKind},
-    unpack::{self, Bounds, UnpackError},
+    unpack::{self, UnpackError},
 };
 use nix::unistd::syncfs;
 use oci_spec::image::{Descriptor, Digest};
@@ -30,9 +31,9 @@ impl Store {
             let counts = format!("the config lists {} diff ids for {} layers", diff_ids.len(), tars.len());
             return Err(StoreError::Layer { digest: image.manifest.config().digest().clone(), reason: counts });
         }
-        let paired = tars.into_iter().zip(diff_ids);
+        let (paired, budget) = (tars.into_iter().zip(diff_ids), Budget::default());
         let all: Vec<PathBuf> =
-            paired.map(|(layer, diff_id)| self.unpacked(layer, diff_id)).collect::<Result<_, _>>()?;
+            paired.map(|(layer, diff_id)| self.unpacked(layer, diff_id, &budget)).collect::<Result<_, _>>()?;
         // overlayfs refuses a layer that is there twice. Of equal ones the topmost hides the others.
         let is_topmost = |(at, path): &(usize, &PathBuf)| !all[at + 1..].contains(path);
         let stack: Vec<PathBuf> = all.iter().enumerate().filter(is_topmost).map(|(_, path)| path.clone()).collect();
@@ -41,34 +42,34 @@ impl Store {
         Ok(stack[base..].to_vec())
     }
 
-    fn unpacked(&self, layer: &Descriptor, diff_id: &str) -> Result<PathBuf, StoreError> {
+    fn unpacked(&self, layer: &Descriptor, diff_id: &str, budget: &Budget) -> Result<PathBuf, StoreError> {
         let diff_id =
             parse_diff_id(diff_id).map_err(|reason| StoreError::Layer { digest: layer.digest().clone(), reason })?;
         let path = self.layer_dir(&diff_id);
         match (path.exists(), self.is_verified(layer.digest(), &diff_id)) {
             (true, true) => Ok(path),
-            (true, false) => self.verify_now(layer, &diff_id).map(|()| path),
-            (false, _) => self.unpack_now(layer, &diff_id),
+            (true, false) => self.verify_now(layer, &diff_id, budget).map(|()| path),
+            (false, _) => self.unpack_now(layer, &diff_id, budget),
         }
     }
 
     /// Hashes the content of a blob that claims to be a layer which is unpacked already.
-    fn verify_now(&self, layer: &Descriptor, diff_id: &Digest) -> Result<(), StoreError> {
+    fn verify_now(&self, layer: &Descriptor, diff_id: &Digest, budget: &Budget) -> Result<(), StoreError> {
         let refused = |reason: String| StoreError::Layer { digest: layer.digest().clone(), reason };
         let blob = self.blob(layer.digest())?;
-        let mut tar = unpack::decompress(Box::new(blob)).map_err(|source| refused(source.to_string()))?;
-        let found = unpack::diff_id(&mut tar, &Bounds::default()).map_err(|failed| refused(failed.to_string()))?;
+        let mut tar = unpack::decompress(Box::new(blob), budget).map_err(|source| refused(source.to_string()))?;
+        let found = unpack::diff_id(&mut tar, budget).map_err(|failed| refused(failed.to_string()))?;
         check_diff_id(layer, &found, diff_id)?;
         self.record_verified(layer.digest(), diff_id)
     }
 
     /// What a pull does as the bytes come in, done from the blob.
-    fn unpack_now(&self, layer: &Descriptor, diff_id: &Digest) -> Result<PathBuf, StoreError> {
+    fn unpack_now(&self, layer: &Descriptor, diff_id: &Digest, budget: &Budget) -> Result<PathBuf, StoreError> {
         let refused = |reason: String| StoreError::Layer { digest: layer.digest().clone(), reason };
         let blob = self.blob(layer.digest())?;
         let stage = self.stage_layer(diff_id)?;
-        let mut tar = unpack::decompress(Box::new(blob)).map_err(|source| refused(source.to_string()))?;
-        let unpacked = unpack::unpack(&mut tar, &stage.path, &Bounds::default());
+        let mut tar = unpack::decompress(Box::new(blob), budget).map_err(|source| refused(source.to_string()))?;
+        let unpacked = unpack::unpack(&mut tar, &stage.path, budget);
         let found = unpacked.map_err(|failed| match failed {
             UnpackError::System { source, target, .. } if source.kind() == ErrorKind::StorageFull => {
                 StoreError::Full { path: target, source }

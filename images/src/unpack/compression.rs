@@ -1,9 +1,12 @@
 //! Compression, by the bytes and never by the media type: gzip, zstd, or none.
 
+use crate::{Budget, budget::Hold};
 use std::io::{self, BufReader, Cursor, Read};
 
-/// How many bytes it takes to tell a compression.
-pub(crate) const MAGIC_LENGTH: usize = 6;
+/// How many bytes it takes to tell a compression: those of a tar archive's first header, which may begin like anything.
+pub(crate) const HEAD_LENGTH: usize = 512;
+/// The window of a zstd frame that every decoder must be able to keep (RFC 8878, 3.1.1.1.2), as a power of two.
+const LEAST_WINDOW_LOG: u32 = 23;
 
 /// How a stream is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,15 +17,17 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    /// By a stream's first bytes.
+    /// By a stream's first [`HEAD_LENGTH`] bytes. A tar header with the right checksum is one, whatever its entry is
+    /// called: a name may begin like a compressed file.
     ///
     /// # Errors
     /// A compression that layers may not have, by name.
     pub(crate) fn of(first: &[u8]) -> io::Result<Self> {
         match first {
+            _ if is_tar(first) => Ok(Self::None),
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Self::Zstd),
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(unsupported("xz")),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(unsupported("xz")),
             [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => Err(unsupported("bzip2")),
             _ => Ok(Self::None),
         }
@@ -38,6 +43,15 @@ impl Compression {
     }
 }
 
+/// Whether a tar archive begins so: a header with the right checksum, or nothing but zeros (an archive without entries).
+pub(crate) fn is_tar(head: &[u8]) -> bool {
+    let Some(block) = head.get(..512) else { return false };
+    let sum: u32 =
+        block.iter().enumerate().map(|(at, &byte)| if (148..156).contains(&at) { 32 } else { u32::from(byte) }).sum();
+    let stored = tar::Header::from_byte_slice(block).cksum().unwrap_or_default();
+    sum == stored || block.iter().all(|&byte| byte == 0)
+}
+
 fn unsupported(name: &str) -> io::Error {
     let text = format!("it is compressed with {name}; gzip, zstd or none is possible: compress it again");
     io::Error::new(io::ErrorKind::Unsupported, text)
@@ -46,15 +60,119 @@ fn unsupported(name: &str) -> io::Error {
 /// Decompresses a stream, told by its first bytes: gzip (of several members too), zstd (several frames), or none.
 ///
 /// # Errors
-/// Reading the first bytes fails, or they are those of xz or bzip2.
-pub fn decompress<'a>(mut stream: Box<dyn Read + Send + 'a>) -> io::Result<Box<dyn Read + Send + 'a>> {
-    let mut first = Vec::with_capacity(MAGIC_LENGTH);
-    stream.by_ref().take(MAGIC_LENGTH as u64).read_to_end(&mut first)?;
+/// Reading the first bytes fails, they are those of xz or bzip2, or ask for more memory than the budget has.
+pub fn decompress<'a>(mut stream: Box<dyn Read + Send + 'a>, budget: &Budget) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut first = Vec::with_capacity(HEAD_LENGTH);
+    stream.by_ref().take(HEAD_LENGTH as u64).read_to_end(&mut first)?;
     let compression = Compression::of(&first)?;
+    let window_log = window_log(&first);
     let whole = Cursor::new(first).chain(stream);
     Ok(match compression {
         Compression::None => Box::new(whole),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(64 << 10, whole))),
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(whole)?),
+        Compression::Zstd => Box::new(zstd_decoder(whole, window_log, budget)?),
     })
+}
+
+/// A decoder and the memory that it may take.
+struct Windowed<R> {
+    decoder: R,
+    _window: Hold,
+}
+
+impl<R: Read> Read for Windowed<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.decoder.read(out)
+    }
+}
+
+fn zstd_decoder<'a>(
+    stream: impl Read + Send + 'a,
+    window_log: Option<u32>,
+    budget: &Budget,
+) -> io::Result<Windowed<impl Read + Send + 'a>> {
+    // Unknown: as much as there is.
+    let log = window_log.unwrap_or_else(|| budget.limits().window_bytes.ilog2()).max(LEAST_WINDOW_LOG);
+    let bytes = 1_u64.checked_shl(log).unwrap_or(u64::MAX);
+    let window = budget.window(bytes).map_err(|bound| io::Error::new(io::ErrorKind::FileTooLarge, bound))?;
+    let mut decoder = zstd::stream::read::Decoder::new(stream)?;
+    decoder.window_log_max(log)?;
+    Ok(Windowed { decoder, _window: window })
+}
+
+/// The power of two that the window of a stream's first zstd frame fits into (RFC 8878, 3.1.1.1). None: it begins with
+/// something else. Later frames may have no larger one.
+fn window_log(first: &[u8]) -> Option<u32> {
+    let header = first.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
+    let (&descriptor, fields) = header.split_first()?;
+    let window = if descriptor & 0x20 == 0 {
+        let field = *fields.first()?;
+        let base = 1_u64.checked_shl(10 + u32::from(field >> 3))?;
+        base + base / 8 * u64::from(field & 7)
+    } else {
+        content_size(descriptor, fields)?
+    };
+    Some(window.max(1).checked_next_power_of_two()?.ilog2())
+}
+
+/// A frame in a single segment is its own window.
+fn content_size(descriptor: u8, fields: &[u8]) -> Option<u64> {
+    let dictionary_bytes = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size_bytes = [1, 2, 4, 8][usize::from(descriptor >> 6)];
+    let field = fields.get(dictionary_bytes..dictionary_bytes + size_bytes)?;
+    let size = field.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+    Some(if size_bytes == 2 { size + 256 } else { size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_tar_whose_first_name_begins_like_a_compressed_file_is_a_tar() {
+        for name in [&b"\x1f\x8b\x08"[..], b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18", b"BZh91AY", b"\xfd7zXZ"] {
+            let mut header = tar::Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name);
+            header.set_size(0);
+            header.set_cksum();
+            assert_eq!(Compression::of(header.as_bytes()).unwrap(), Compression::None, "{name:?}");
+            header.as_old_mut().name[90] ^= 1;
+            assert_ne!(Compression::of(header.as_bytes()).ok(), Some(Compression::None), "{name:?}");
+        }
+        assert_eq!(Compression::of(b"\x1f\x8b").unwrap(), Compression::Gzip);
+    }
+
+    fn frame(log: u32, content: &[u8]) -> Vec<u8> {
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(log).unwrap();
+        encoder.long_distance_matching(true).unwrap();
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn the_window_of_the_first_frame_is_read() {
+        for log in [10, 17, 23, 27] {
+            assert_eq!(window_log(&frame(log, b"x")), Some(log));
+        }
+        // In a single segment: the content is the window.
+        assert_eq!(window_log(&zstd::bulk::compress(&[7; 5000], 1).unwrap()), Some(13));
+        assert_eq!(window_log(&zstd::bulk::compress(&[7; 300], 1).unwrap()), Some(9));
+        assert_eq!(window_log(b"\x50\x2a\x4d\x18\0\0\0\0"), None);
+        assert_eq!(window_log(b"\x28\xb5\x2f\xfd\x20"), None);
+    }
+
+    #[test]
+    fn a_window_larger_than_the_budget_is_refused() {
+        let huge = frame(30, b"x");
+        let error = decompress(Box::new(Cursor::new(huge)), &Budget::default()).err().unwrap().to_string();
+        assert!(error.contains("needs 1073741824 bytes of memory, at most 134217728"), "{error}");
+        let second = [frame(10, b"x"), frame(27, b"y")].concat();
+        let mut read = decompress(Box::new(Cursor::new(second)), &Budget::default()).unwrap();
+        assert!(io::copy(&mut read, &mut io::sink()).is_err());
+        let (largest, mut found) = ([frame(27, b"x"), frame(25, b"y")].concat(), String::new());
+        decompress(Box::new(Cursor::new(largest)), &Budget::default()).unwrap().read_to_string(&mut found).unwrap();
+        assert_eq!(found, "xy");
+    }
 }

@@ -16,6 +16,8 @@ use std::{collections::VecDeque, os::fd::OwnedFd};
 const KEPT: usize = 48;
 /// Symbolic links followed for one name, as the kernel does (path_resolution(7)).
 const LINKS: usize = 40;
+/// Components walked for one name, those of links included: as many as a path can have, twice.
+const STEPS: usize = 4096;
 
 /// An open directory.
 pub(super) struct Directory {
@@ -68,7 +70,12 @@ impl Directories {
             }
             self.stack.push(Directory { fd, given: name.to_vec(), path });
         }
-        Ok(self.stack.last().unwrap_or(&self.root))
+        Ok(self.current())
+    }
+
+    /// The directory that was entered last.
+    pub(super) fn current(&self) -> &Directory {
+        self.stack.last().unwrap_or(&self.root)
     }
 
     /// Opens an existing directory without keeping it, by the path that [`Directory::path`] gave.
@@ -112,44 +119,63 @@ impl Directories {
     /// Component by component from the root: follows links as if the root were `/`, makes what is missing.
     fn walk(&mut self, name: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
         let mut ahead: VecDeque<Vec<u8>> = names::components(name).map(<[u8]>::to_vec).collect();
-        let mut path: Vec<u8> = Vec::new();
-        let mut links = 0;
+        let (mut at, mut path) = (self.open(b"")?, Vec::new());
+        let (mut links, mut steps) = (0, 0);
         while let Some(component) = ahead.pop_front() {
+            steps += 1;
+            if steps > STEPS {
+                return Err(Errno::LOOP);
+            }
             if component == b".." {
                 path.truncate(names::split(&path).0.len());
+                at = self.open(&path)?;
                 continue;
             }
-            let next = names::join(&path, &component);
-            match open_beneath(&self.root.fd, &next) {
-                Ok(_) => path = next,
-                Err(Errno::NOENT) => path = self.make(next, false)?,
-                Err(Errno::LOOP | Errno::NOTDIR) => match readlinkat(&self.root.fd, &next, Vec::new()) {
-                    Ok(link) => {
-                        links += 1;
-                        follow(link.as_bytes(), &mut path, &mut ahead, links)?;
+            match open_beneath(&at, &component) {
+                Err(Errno::LOOP | Errno::NOTDIR) => {}
+                found => {
+                    path = names::join(&path, &component);
+                    at = match found {
+                        Err(Errno::NOENT) => self.make(&at, &component, &path, false)?,
+                        found => found?,
+                    };
+                    continue;
+                }
+            }
+            match readlinkat(&at, &component, Vec::new()) {
+                Ok(link) => {
+                    links += 1;
+                    follow(link.as_bytes(), &mut path, &mut ahead, links)?;
+                    if path.is_empty() {
+                        at = self.open(b"")?;
                     }
-                    Err(Errno::INVAL) => path = self.replace_whiteout(next)?,
-                    Err(error) => return Err(error),
-                },
+                }
+                Err(Errno::INVAL) => {
+                    path = names::join(&path, &component);
+                    at = self.replace_whiteout(&at, &component, &path)?;
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok((self.open(&path)?, path))
+        Ok((at, path))
     }
 
-    fn make(&mut self, path: Vec<u8>, replaced: bool) -> Result<Vec<u8>> {
-        mkdirat(&self.root.fd, &path, Mode::from_raw_mode(0o755))?;
-        self.made.push(Made { path: path.clone(), replaced });
-        Ok(path)
+    fn make(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], replaced: bool) -> Result<OwnedFd> {
+        if path.len() > names::PATH_BYTES {
+            return Err(Errno::NAMETOOLONG);
+        }
+        mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+        self.made.push(Made { path: path.to_vec(), replaced });
+        open_beneath(parent, name)
     }
 
     /// A whiteout followed by entries beneath the same name: the old directory is gone, a new one is there.
-    fn replace_whiteout(&mut self, path: Vec<u8>) -> Result<Vec<u8>> {
-        if !is_whiteout(&self.root.fd, &path)? {
+    fn replace_whiteout(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<OwnedFd> {
+        if !is_whiteout(parent, name)? {
             return Err(Errno::NOTDIR);
         }
-        unlinkat(&self.root.fd, &path, AtFlags::empty())?;
-        self.make(path, true)
+        unlinkat(parent, name, AtFlags::empty())?;
+        self.make(parent, name, path, true)
     }
 }
 
@@ -168,7 +194,7 @@ fn follow(target: &[u8], path: &mut Vec<u8>, ahead: &mut VecDeque<Vec<u8>>, link
 }
 
 /// Whether a name is overlayfs's mark for "removed".
-fn is_whiteout(directory: &OwnedFd, name: &[u8]) -> Result<bool> {
+pub(super) fn is_whiteout(directory: &OwnedFd, name: &[u8]) -> Result<bool> {
     let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0)
 }

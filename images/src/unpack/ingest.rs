@@ -10,9 +10,9 @@
 //! Nothing is visible until [`Staged::commit`], so that a caller with several layers makes all of them visible, or
 //! none.
 
-use super::{Bounds, UnpackError, decompress, unpack};
+use super::{UnpackError, decompress, unpack};
 use crate::{
-    Digest, Store,
+    Budget, Digest, Store,
     store::{BlobWriter, LayerStage, StoreError},
 };
 use oci_spec::image::DigestAlgorithm;
@@ -113,13 +113,18 @@ impl Staged {
 
 /// Reads a layer to its end. What the store has already, blob or unpacked layer, is checked against the bytes but not
 /// written again.
-pub(crate) fn stage(store: &Store, source: &mut (dyn Read + Send), expected: &Expected) -> Result<Staged, IngestError> {
+pub(crate) fn stage(
+    store: &Store,
+    source: &mut (dyn Read + Send),
+    expected: &Expected,
+    budget: &Budget,
+) -> Result<Staged, IngestError> {
     let present = expected.digest.as_ref().is_some_and(|digest| store.has_blob(digest));
     let blob = if present { None } else { Some(store.blob_writer()?) };
     let mut tee = Tee::new(source, blob, expected);
     let layer = match &expected.diff_id {
         None => drain(&mut tee).map(|()| None),
-        Some(diff_id) => stage_tar(store, &mut tee, diff_id),
+        Some(diff_id) => stage_tar(store, &mut tee, diff_id, budget),
     };
     let layer = match layer {
         Err(error) => return Err(tee.explain(error, expected)),
@@ -133,9 +138,14 @@ pub(crate) fn stage(store: &Store, source: &mut (dyn Read + Send), expected: &Ex
 }
 
 /// Unpacks, or, where that was done before, only checks.
-fn stage_tar(store: &Store, tee: &mut Tee<'_>, diff_id: &Digest) -> Result<Option<LayerStage>, IngestError> {
+fn stage_tar(
+    store: &Store,
+    tee: &mut Tee<'_>,
+    diff_id: &Digest,
+    budget: &Budget,
+) -> Result<Option<LayerStage>, IngestError> {
     let layer = if store.layer_dir(diff_id).exists() { None } else { Some(store.stage_layer(diff_id)?) };
-    let found = unpack_beside(tee, layer.as_ref().map(|layer| layer.path.clone()))?;
+    let found = unpack_beside(tee, layer.as_ref().map(|layer| layer.path.clone()), budget)?;
     if found != *diff_id {
         return Err(IngestError::DiffId { expected: diff_id.clone(), found });
     }
@@ -143,17 +153,17 @@ fn stage_tar(store: &Store, tee: &mut Tee<'_>, diff_id: &Digest) -> Result<Optio
 }
 
 /// Inflates in this thread and unpacks in another: neither waits for the other's half of the work.
-fn unpack_beside(tee: &mut Tee<'_>, target: Option<PathBuf>) -> Result<Digest, IngestError> {
+fn unpack_beside(tee: &mut Tee<'_>, target: Option<PathBuf>, budget: &Budget) -> Result<Digest, IngestError> {
     thread::scope(|scope| {
         let (sender, receiver) = sync_channel(PIECES);
         let unpacking = scope.spawn(move || {
             let mut pieces = Pieces { receiver, piece: Vec::new(), at: 0 };
             match target {
-                Some(target) => unpack(&mut pieces, &target, &Bounds::default()),
-                None => super::diff_id(&mut pieces, &Bounds::default()),
+                Some(target) => unpack(&mut pieces, &target, budget),
+                None => super::diff_id(&mut pieces, budget),
             }
         });
-        inflate(tee, &sender);
+        inflate(tee, &sender, budget);
         drop(sender);
         let unpacked =
             unpacking.join().map_err(|_| IngestError::Read(io::Error::other("the unpacking thread panicked")))?;
@@ -162,8 +172,8 @@ fn unpack_beside(tee: &mut Tee<'_>, target: Option<PathBuf>) -> Result<Digest, I
 }
 
 /// Sends the inflated stream in pieces; its error, if it has one, comes last. Ends early when nobody receives any more.
-fn inflate(tee: &mut Tee<'_>, sender: &SyncSender<io::Result<Vec<u8>>>) {
-    let mut stream = match decompress(Box::new(tee)) {
+fn inflate(tee: &mut Tee<'_>, sender: &SyncSender<io::Result<Vec<u8>>>, budget: &Budget) {
+    let mut stream = match decompress(Box::new(tee), budget) {
         Ok(stream) => stream,
         Err(error) => return drop(sender.send(Err(error))),
     };

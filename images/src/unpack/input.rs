@@ -1,5 +1,6 @@
 //! The bytes of a tar stream: buffered, counted, and hashed as they come in.
 
+use crate::{Budget, budget::Exceeded};
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read};
 
@@ -23,14 +24,13 @@ pub(super) struct Input<'a> {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    left: u64,
-    limit: u64,
+    budget: &'a Budget,
 }
 
 impl<'a> Input<'a> {
-    pub(super) fn new(reader: &'a mut dyn Read, limit: u64) -> Self {
+    pub(super) fn new(reader: &'a mut dyn Read, budget: &'a Budget) -> Self {
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Self { reader, hasher: Sha256::new(), buffer, start: 0, end: 0, left: limit, limit }
+        Self { reader, hasher: Sha256::new(), buffer, start: 0, end: 0, budget }
     }
 
     /// Reads to the end; the sha256 of everything, in hexadecimal digits.
@@ -52,8 +52,7 @@ impl<'a> Input<'a> {
                 other => break other?,
             }
         };
-        let limit = self.limit;
-        self.left = self.left.checked_sub(count as u64).ok_or_else(|| too_long(limit))?;
+        self.budget.unpacked(count as u64).and_then(|()| self.budget.time_left()).map_err(too_much)?;
         self.hasher.update(&self.buffer[self.end..self.end + count]);
         self.end += count;
         Ok(count)
@@ -84,9 +83,8 @@ impl Source for Input<'_> {
     }
 }
 
-fn too_long(limit: u64) -> io::Error {
-    let text = format!("more than {limit} bytes after decompression, which is the bound for a layer");
-    io::Error::new(io::ErrorKind::FileTooLarge, text)
+fn too_much(bound: Exceeded) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, bound)
 }
 
 /// Lower-case hexadecimal digits.

@@ -39,14 +39,14 @@ pub(crate) mod plan;
 #[cfg(test)]
 mod tests;
 
-use crate::Digest;
+use crate::{Budget, Digest, budget::Exceeded};
 use std::{
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
 pub use compression::decompress;
-pub(crate) use compression::{Compression, MAGIC_LENGTH};
+pub(crate) use compression::{Compression, HEAD_LENGTH, is_tar};
 pub(crate) use entries::{Entries, Kind};
 pub use ingest::IngestError;
 pub(crate) use input::Source;
@@ -85,15 +85,13 @@ pub enum UnpackError {
         /// What is wrong with it.
         reason: String,
     },
-    /// More than the bounds allow.
-    #[error("the layer is too large: entry `{entry}` goes beyond {limit} {unit}")]
+    /// More than the budget allows.
+    #[error("the layer is too large: at entry `{entry}`: {source}")]
     TooLarge {
         /// The entry that went too far.
         entry: String,
-        /// The bound.
-        limit: u64,
-        /// `bytes` or `entries`.
-        unit: &'static str,
+        /// Which bound.
+        source: Exceeded,
     },
     /// A system call failed.
     #[error("unpacking `{entry}` into {}: {action}: {source}", target.display())]
@@ -109,22 +107,6 @@ pub enum UnpackError {
     },
 }
 
-/// How much a layer may unpack to.
-#[derive(Debug, Clone)]
-pub struct Bounds {
-    /// Bytes of the uncompressed stream: file content, headers and padding.
-    pub bytes: u64,
-    /// Entries.
-    pub entries: u64,
-}
-
-impl Default for Bounds {
-    /// 128 GiB and 8 million entries: far above any image in use, far below what a compressed bomb can claim.
-    fn default() -> Self {
-        Self { bytes: 128 << 30, entries: 8 << 20 }
-    }
-}
-
 /// Unpacks an uncompressed tar stream beneath `target`, an existing and private directory.
 ///
 /// Returns the diff id: the sha256 of the whole stream, which is read to its end. Modes, owners and times are exact;
@@ -132,16 +114,12 @@ impl Default for Bounds {
 ///
 /// # Errors
 /// See [`UnpackError`].
-pub fn unpack(tar: &mut dyn Read, target: &Path, bounds: &Bounds) -> Result<Digest, UnpackError> {
-    let mut entries = Entries::new(input::Input::new(tar, bounds.bytes));
-    let mut placer = place::Placer::new(target)?;
-    let mut count = 0;
+pub fn unpack(tar: &mut dyn Read, target: &Path, budget: &Budget) -> Result<Digest, UnpackError> {
+    let mut entries = Entries::new(input::Input::new(tar, budget));
+    let mut placer = place::Placer::new(target, budget)?;
     while let Some(entry) = entries.next()? {
-        count += 1;
-        if count > bounds.entries {
-            let entry = names::printable(&entry.path);
-            return Err(UnpackError::TooLarge { entry, limit: bounds.entries, unit: "entries" });
-        }
+        let too_large = |source| UnpackError::TooLarge { entry: names::printable(&entry.path), source };
+        budget.entries(1).map_err(too_large)?;
         placer.place(&entry, &mut entries)?;
     }
     placer.finish()?;
@@ -151,7 +129,7 @@ pub fn unpack(tar: &mut dyn Read, target: &Path, bounds: &Bounds) -> Result<Dige
 /// Reads an uncompressed stream to its end and returns its diff id, writing nothing.
 ///
 /// # Errors
-/// The stream fails, or is longer than `bounds.bytes`.
-pub(crate) fn diff_id(tar: &mut dyn Read, bounds: &Bounds) -> Result<Digest, UnpackError> {
-    Entries::new(input::Input::new(tar, bounds.bytes)).finish()
+/// The stream fails, or is longer than the budget allows.
+pub(crate) fn diff_id(tar: &mut dyn Read, budget: &Budget) -> Result<Digest, UnpackError> {
+    Entries::new(input::Input::new(tar, budget)).finish()
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// `PATH_MAX` without its final NUL.
-const PATH_BYTES: usize = 4095;
+pub(super) const PATH_BYTES: usize = 4095;
 
 /// What the last component of a name says about the layers below.
 #[derive(Debug, PartialEq, Eq)]

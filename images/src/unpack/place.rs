@@ -7,10 +7,14 @@
 
 use super::{
     UnpackError,
-    directories::Directories,
+    directories::{Directories, Directory, is_whiteout},
     entries::{Entries, Entry, Kind},
     input::Source,
     names::{self, Marker},
+};
+use crate::{
+    Budget,
+    budget::{Exceeded, Hold},
 };
 use rustix::{
     fs::{
@@ -32,10 +36,14 @@ use std::{
 /// Set-user-id, set-group-id, sticky: what a change of owner or a umask-free `open` may lose.
 const SPECIAL_BITS: u32 = 0o7000;
 
-/// What may be held in memory of a layer's directories until its end: some 300,000 of them, or fewer with attributes.
-const HELD_BYTES: usize = 96 << 20;
-/// What a directory costs besides its path and its attributes.
+/// What a directory costs until the layer's end besides its path and its attributes, and what an attribute costs besides
+/// its name and value.
 const DIRECTORY_BYTES: usize = 192;
+const ATTRIBUTE_BYTES: usize = 80;
+/// What is charged, for messages.
+const HELD: &str = "the directories of layers and their attributes";
+/// Owners remembered as not mapped.
+const UNMAPPED: usize = 1024;
 
 /// What a failed step was doing.
 type Step<T> = Result<T, (&'static str, io::Error)>;
@@ -47,8 +55,9 @@ pub(super) struct Placer {
     /// Directories' modes, owners, times and xattrs, by path: set last, as filling a directory changes its time, and a
     /// mode may forbid filling it.
     deferred: BTreeMap<Vec<u8>, Late>,
-    /// Bytes that `deferred` was ever given.
-    held: usize,
+    /// What `deferred` was ever given.
+    held: Hold,
+    budget: Budget,
     us: Us,
 }
 
@@ -73,7 +82,7 @@ struct Us {
 
 impl Placer {
     /// Opens the target.
-    pub(super) fn new(target: &Path) -> Result<Self, UnpackError> {
+    pub(super) fn new(target: &Path, budget: &Budget) -> Result<Self, UnpackError> {
         let open = || -> Step<_> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = openat(CWD, target, flags, Mode::empty()).step("opening the target directory")?;
@@ -86,7 +95,8 @@ impl Placer {
                 target: target.to_owned(),
                 directories: Directories::new(root),
                 deferred: BTreeMap::new(),
-                held: 0,
+                held: budget.hold(0, HELD).map_err(beyond)?,
+                budget: budget.clone(),
                 us: Us::look()?,
             })
         };
@@ -117,7 +127,6 @@ impl Placer {
 
     /// Gives the directories their modes, owners, times and xattrs, the deepest first.
     pub(super) fn finish(mut self) -> Result<(), UnpackError> {
-        self.note_made();
         self.directories.forget();
         for (path, late) in std::mem::take(&mut self.deferred).iter().rev() {
             self.finish_directory(path, late).map_err(|(action, source)| system(path, &self.target, action, source))?;
@@ -159,7 +168,7 @@ impl Placer {
         }
         let (parent, name) = names::split(path);
         let at_once = if self.us.owner.0 == 0 || entry.mode & 0o700 == 0o700 { entry.mode & 0o777 } else { 0o700 };
-        let directory = self.directories.enter(parent).step("opening its directory")?;
+        let directory = self.enter(parent)?;
         let path = names::join(&directory.path, name);
         let made = match mkdirat(&directory.fd, name, Mode::from_raw_mode(at_once)) {
             Err(Errno::EXIST) if is_directory(&directory.fd, name).step("looking at what has its name")? => false,
@@ -167,7 +176,9 @@ impl Placer {
                 unlinkat(&directory.fd, name, AtFlags::empty()).step("removing what had its name")?;
                 mkdirat(&directory.fd, name, Mode::from_raw_mode(at_once)).step("creating the directory")?;
                 // What had its name hid the layers below, and so must the directory.
-                self.deferred.entry(path.clone()).or_default().opaque = true;
+                self.make_opaque(path.clone())?;
+                // It may have been a link, and what lies behind it open by its name.
+                self.directories.forget();
                 true
             }
             other => other.map(|()| true).step("creating the directory")?,
@@ -180,9 +191,8 @@ impl Placer {
         if self.directories.is_behind_link(directory) {
             return Ok(());
         }
-        let path = self.directories.enter(directory).step("opening its directory")?.path.clone();
-        self.deferred.entry(path).or_default().opaque = true;
-        Ok(())
+        let path = self.enter(directory)?.path.clone();
+        self.make_opaque(path)
     }
 
     /// Hides a name of the layers below. What this layer itself put there stays (OCI image-spec, layer.md,
@@ -192,14 +202,15 @@ impl Placer {
         if self.directories.is_behind_link(directory) {
             return Ok(());
         }
-        let directory = self.directories.enter(directory).step("opening its directory")?;
+        let directory = self.enter(directory)?;
         let mode = Mode::from_raw_mode(0o600);
         match mknodat(&directory.fd, name, FileType::CharacterDevice, mode, 0) {
             Err(Errno::EXIST) => {
-                if is_directory(&directory.fd, name).step("looking at what has its name")? {
-                    self.deferred.entry(names::join(&directory.path, name)).or_default().opaque = true;
+                if !is_directory(&directory.fd, name).step("looking at what has its name")? {
+                    return Ok(());
                 }
-                Ok(())
+                let path = names::join(&directory.path, name);
+                self.make_opaque(path)
             }
             other => other.step("creating the whiteout"),
         }
@@ -212,6 +223,10 @@ impl Placer {
         }
         let (old_parent, old_name) = names::split(old);
         let from = self.directories.resolve(old_parent).step("opening the directory of the file it links to")?;
+        // What is marked as gone is no file; a second name of the mark would hide another one.
+        if is_whiteout(&from, old_name).is_ok_and(|gone| gone) {
+            return Err(("linking it to a file that this layer removes", Errno::NOENT.into()));
+        }
         self.replacing(path, "linking it to a file that an earlier entry must have made", |parent, name| {
             linkat(&from, old_name, parent, name, AtFlags::empty())
         })
@@ -247,7 +262,7 @@ impl Placer {
         make: impl Fn(&OwnedFd, &[u8]) -> rustix::io::Result<T>,
     ) -> Step<T> {
         let (parent, name) = names::split(path);
-        let directory = self.directories.enter(parent).step("opening its directory")?;
+        let directory = self.enter(parent)?;
         match make(&directory.fd, name) {
             Err(Errno::EXIST) => {}
             other => return other.step(action),
@@ -257,45 +272,54 @@ impl Placer {
             Err(Errno::ISDIR) => self.remove_tree(&full)?,
             other => other.step("removing what had its name")?,
         }
-        let directory = self.directories.enter(parent).step("opening its directory")?;
+        // It may have been a link, and what lies behind it open by its name.
+        self.directories.forget();
+        let directory = self.enter(parent)?;
         make(&directory.fd, name).step(action)
     }
 
     /// A file takes a directory's place.
     fn remove_tree(&mut self, path: &[u8]) -> Step<()> {
-        self.note_made();
-        self.directories.forget();
-        let beneath = self.deferred.range::<[u8], _>((Bound::Included(path), Bound::Unbounded));
-        let gone = beneath.map(|(key, _)| key).take_while(|key| key.starts_with(path)).cloned().collect::<Vec<_>>();
-        for key in gone.iter().filter(|key| names::beneath(path, key).is_some()) {
-            self.deferred.remove(key);
+        self.deferred.remove(path);
+        let first = [path, b"/"].concat();
+        loop {
+            let next = self.deferred.range::<[u8], _>((Bound::Included(first.as_slice()), Bound::Unbounded)).next();
+            let Some(key) = next.map(|(key, _)| key).filter(|key| key.starts_with(&first)).cloned() else { break };
+            self.deferred.remove(&key);
         }
         let full = self.target.join(std::ffi::OsStr::from_bytes(path));
         fs::remove_dir_all(full).map_err(|error| ("removing the directory that had its name", error))
     }
 
-    fn note(&mut self, path: Vec<u8>, late: Late) -> Step<()> {
-        let attributes: usize = late.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.held += path.len() + attributes + DIRECTORY_BYTES;
-        if self.held > HELD_BYTES {
-            let text =
-                format!("the layer's directories and their attributes need more than {HELD_BYTES} bytes of memory");
-            return Err(("keeping what its directories are to get", io::Error::other(text)));
-        }
-        let before = self.deferred.entry(path).or_default();
-        *before = Late { opaque: before.opaque, ..late };
-        Ok(())
-    }
-
-    /// Directories that the archive left out get mode 0755 whatever the umask.
-    fn note_made(&mut self) {
+    /// The directory that a clean name calls, open; those that the archive left out are made.
+    fn enter(&mut self, name: &[u8]) -> Step<&Directory> {
+        self.directories.enter(name).step("opening its directory")?;
         for made in self.directories.take_made() {
-            let late = self.deferred.entry(made.path).or_default();
-            late.opaque |= made.replaced;
-            if late.mode.is_none() && self.us.umask & 0o755 != 0 {
-                late.mode = Some(0o755);
+            self.budget.entries(1).map_err(beyond)?;
+            // Whatever the umask is.
+            let mode = (self.us.umask & 0o755 != 0).then_some(0o755);
+            if mode.is_some() || made.replaced {
+                self.note(made.path, Late { mode, opaque: made.replaced, ..Late::default() })?;
             }
         }
+        Ok(self.directories.current())
+    }
+
+    fn make_opaque(&mut self, path: Vec<u8>) -> Step<()> {
+        if let Some(late) = self.deferred.get_mut(&path) {
+            late.opaque = true;
+            return Ok(());
+        }
+        self.note(path, Late { opaque: true, ..Late::default() })
+    }
+
+    fn note(&mut self, path: Vec<u8>, late: Late) -> Step<()> {
+        let attributes = late.xattrs.iter().map(|(name, value)| name.len() + value.len() + ATTRIBUTE_BYTES);
+        let bytes = path.len() + attributes.sum::<usize>() + DIRECTORY_BYTES;
+        self.held.grow(bytes as u64, HELD).map_err(beyond)?;
+        let before = self.deferred.entry(path).or_default();
+        *before = Late { opaque: before.opaque || late.opaque, ..late };
+        Ok(())
     }
 
     fn finish_directory(&mut self, path: &[u8], late: &Late) -> Step<()> {
@@ -386,7 +410,9 @@ impl Us {
             Err(Errno::PERM) if self.opaque.starts_with("user.") => {}
             other => return other.step("changing its owner"),
         }
-        self.unmapped.insert(wanted);
+        if self.unmapped.len() < UNMAPPED {
+            self.unmapped.insert(wanted);
+        }
         Ok(())
     }
 }
@@ -435,6 +461,10 @@ fn is_device(kind: Kind) -> bool {
 fn timestamps((tv_sec, nanoseconds): (i64, u32)) -> Timestamps {
     let time = Timespec { tv_sec, tv_nsec: nanoseconds.into() };
     Timestamps { last_access: time, last_modification: time }
+}
+
+fn beyond(bound: Exceeded) -> (&'static str, io::Error) {
+    ("keeping within bounds", io::Error::new(io::ErrorKind::FileTooLarge, bound))
 }
 
 fn system(entry: &[u8], target: &Path, action: &'static str, source: io::Error) -> UnpackError {

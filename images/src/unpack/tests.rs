@@ -77,7 +77,7 @@ impl Archive {
 
     fn unpack(&self) -> (tempfile::TempDir, Result<Digest, UnpackError>) {
         let target = tempfile::tempdir().unwrap();
-        let result = unpack(&mut Cursor::new(self.bytes()), target.path(), &Bounds::default());
+        let result = unpack(&mut Cursor::new(self.bytes()), target.path(), &Budget::default());
         (target, result)
     }
 
@@ -406,7 +406,7 @@ fn gnu_tar_and_we_agree() {
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let target = tempfile::tempdir().unwrap();
-        unpack(&mut Cursor::new(made.stdout), target.path(), &Bounds::default()).unwrap();
+        unpack(&mut Cursor::new(made.stdout), target.path(), &Budget::default()).unwrap();
         let differ = std::process::Command::new("diff")
             .arg("-r")
             .arg("--no-dereference")
@@ -438,14 +438,14 @@ fn compression_is_told_by_the_bytes() {
         ("zstd after a skippable frame", [&[0x51, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9][..], &zstd(&plain)].concat()),
     ] {
         let mut found = Vec::new();
-        decompress(Box::new(Cursor::new(bytes))).unwrap().read_to_end(&mut found).unwrap();
+        decompress(Box::new(Cursor::new(bytes)), &Budget::default()).unwrap().read_to_end(&mut found).unwrap();
         assert!(found == plain, "{name}");
     }
     for (name, bytes) in [("xz", &b"\xfd7zXZ\0\0\0"[..]), ("bzip2", b"BZh91AY&SY")] {
-        let error = decompress(Box::new(bytes)).err().unwrap().to_string();
+        let error = decompress(Box::new(bytes), &Budget::default()).err().unwrap().to_string();
         assert!(error.contains(name), "{error}");
     }
-    let mut cut = decompress(Box::new(Cursor::new(gzip(&plain)[..60].to_vec()))).unwrap();
+    let mut cut = decompress(Box::new(Cursor::new(gzip(&plain)[..60].to_vec())), &Budget::default()).unwrap();
     assert!(cut.read_to_end(&mut Vec::new()).is_err());
 }
 
@@ -520,8 +520,8 @@ fn unpacks_the_archive_that_is_named() {
     };
     let target = tempfile::tempdir().unwrap();
     let file = openat(CWD, Path::new(&path), OFlags::RDONLY, Mode::empty()).unwrap();
-    let mut stream = decompress(Box::new(fs::File::from(file))).unwrap();
-    unpack(&mut stream, target.path(), &Bounds::default()).unwrap();
+    let mut stream = decompress(Box::new(fs::File::from(file)), &Budget::default()).unwrap();
+    unpack(&mut stream, target.path(), &Budget::default()).unwrap();
     assert!(fs::read_dir(target.path()).unwrap().count() > 0);
     if std::env::var_os("AMPHORA_TEST_KEEP").is_some() {
         println!("unpacked into {}", target.keep().display());

@@ -1,6 +1,7 @@
 //! Archives that want out, are damaged, or are too much.
 
 use super::*;
+use crate::budget::Limits;
 
 /// What hostile entries try to make beside the root; nobody else makes it.
 const OUTSIDE: &str = "amphora-test-was-here";
@@ -73,7 +74,7 @@ fn damaged_streams_are_named() {
         ("long name of a terabyte", long_name.as_bytes().to_vec(), "extension header"),
     ] {
         let target = tempfile::tempdir().unwrap();
-        let error = unpack(&mut Cursor::new(bytes), target.path(), &Bounds::default()).expect_err(name).to_string();
+        let error = unpack(&mut Cursor::new(bytes), target.path(), &Budget::default()).expect_err(name).to_string();
         assert!(error.contains(expected), "{name}: {error}");
     }
 }
@@ -82,16 +83,17 @@ fn damaged_streams_are_named() {
 fn bounds_hold() {
     let archive = Archive::default().file("a", "x").file("b", "y").file("c", "z");
     let target = tempfile::tempdir().unwrap();
-    let few = Bounds { bytes: 1 << 20, entries: 2 };
+    let bounds = |entries, unpacked_bytes| Budget::new(Limits { entries, unpacked_bytes, ..Limits::default() });
+    let few = bounds(2, 1 << 20);
     let error = unpack(&mut Cursor::new(archive.bytes()), target.path(), &few).unwrap_err().to_string();
-    assert!(error.contains("`c` goes beyond 2 entries"), "{error}");
-    let small = Bounds { bytes: 2000, entries: 10 };
+    assert!(error.contains("at entry `c`: it has more than 2 entries"), "{error}");
+    let small = bounds(10, 2000);
     let error = unpack(&mut Cursor::new(archive.bytes()), target.path(), &small).unwrap_err().to_string();
     assert!(error.contains("2000 bytes"), "{error}");
     // Ten thousand times as much after decompression, behind the end of the archive.
     let zeros = zstd::encode_all(std::io::repeat(0).take(64 << 20), 1).unwrap();
-    let mut bomb = decompress(Box::new(Cursor::new(zeros))).unwrap();
-    assert!(unpack(&mut bomb, target.path(), &Bounds { bytes: 1 << 20, entries: 10 }).is_err());
+    let mut bomb = decompress(Box::new(Cursor::new(zeros)), &Budget::default()).unwrap();
+    assert!(unpack(&mut bomb, target.path(), &bounds(10, 1 << 20)).is_err());
 }
 
 #[test]
@@ -131,4 +133,53 @@ fn attributes_of_directories_are_not_held_without_end() {
     let (_target, result) = archive.unpack();
     let error = result.unwrap_err().to_string();
     assert!(error.contains("bytes of memory"), "{error}");
+}
+
+#[test]
+fn a_second_name_of_a_whiteout_hides_nothing() {
+    let archive = Archive::default().directory("etc").file("etc/.wh.gone", "").hard_link("etc/passwd", "etc/gone");
+    let (target, result) = archive.unpack();
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("a file that this layer removes"), "{error}");
+    assert!(fs::symlink_metadata(target.path().join("etc/passwd")).is_err());
+}
+
+#[test]
+fn a_link_that_a_later_entry_replaces_is_followed_no_more() {
+    let archive = Archive::default()
+        .directory("x")
+        .symlink("l", "x")
+        .symlink("x/up", "..")
+        .file("l/first", "")
+        // By this name `l` itself becomes a directory.
+        .directory("l/up/l")
+        .file("l/second", "");
+    let target = archive.good();
+    let there = |name: &str| fs::symlink_metadata(target.path().join(name)).is_ok();
+    assert!(there("x/first") && there("l/second") && !there("x/second") && !there("l/first"));
+}
+
+#[test]
+fn directories_left_out_count_as_entries() {
+    let deep = "d/".repeat(30);
+    let archive = Archive::default().file(&format!("a/{deep}x"), "").file(&format!("b/{deep}x"), "");
+    let target = tempfile::tempdir().unwrap();
+    let few = Budget::new(Limits { entries: 60, ..Limits::default() });
+    let error = unpack(&mut Cursor::new(archive.bytes()), target.path(), &few).unwrap_err().to_string();
+    assert!(error.contains("it has more than 60 entries"), "{error}");
+}
+
+#[test]
+fn a_replaced_directory_is_forgotten_without_a_look_at_its_neighbours() {
+    let archive = Archive::default()
+        .directory("a")
+        .directory("a-b")
+        .directory("a/c")
+        .directory("a0")
+        .file("a", "")
+        .entry(EntryType::Directory, "a-b", "", 0o700, b"");
+    let target = archive.good();
+    assert!(target.path().join("a").is_file());
+    assert_eq!(fs::metadata(target.path().join("a-b")).unwrap().mode() & 0o7777, 0o700);
+    assert_eq!(fs::metadata(target.path().join("a0")).unwrap().mtime(), 1_000_000_000);
 }
