@@ -1,24 +1,59 @@
 //! Blobs: written streamed and hashed, found by digest.
 
-use super::{Store, StoreError, temporary::Temporary};
+use super::{
+    Store, StoreError, entries,
+    plain::{self, Found},
+    temporary::Temporary,
+};
 use oci_spec::image::{Digest, DigestAlgorithm};
 use sha2::{Digest as _, Sha256, Sha512};
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind, Read, Seek, Write},
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
 impl Store {
-    /// The program of a WasmArtifact, opened.
+    /// A blob, opened. What its bytes are is not looked at.
     pub fn blob(&self, digest: &Digest) -> Result<File, StoreError> {
+        self.find_blob(digest)?
+            .ok_or_else(|| StoreError::MissingBlob { digest: digest.clone(), path: self.blob_path(digest) })
+    }
+
+    /// The same; None if it is not here.
+    pub(super) fn find_blob(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
         let path = self.blob_path(digest);
-        match File::open(&path) {
-            Ok(file) => Ok(file),
-            Err(gone) if gone.kind() == ErrorKind::NotFound => {
-                Err(StoreError::MissingBlob { digest: digest.clone(), path })
-            }
-            Err(source) => Err(StoreError::io("opening", &path, source)),
+        match plain::open(&path).map_err(|source| StoreError::io("opening", &path, source))? {
+            Found::Plain(file) => Ok(Some(file)),
+            Found::Nothing => Ok(None),
+            Found::Other(what) => Err(StoreError::Altered { path, found: format!("it is {what}") }),
+        }
+    }
+
+    /// The whole of a blob, its bytes being those that the digest promises.
+    ///
+    /// # Errors
+    /// Also for one of more than `most_bytes`.
+    pub fn blob_bytes(&self, digest: &Digest, most_bytes: u64) -> Result<Vec<u8>, StoreError> {
+        let file = self.blob(digest)?;
+        self.read_blob(digest, file, most_bytes)
+    }
+
+    pub(super) fn read_blob(&self, digest: &Digest, file: File, most_bytes: u64) -> Result<Vec<u8>, StoreError> {
+        let path = self.blob_path(digest);
+        let failed = |source| StoreError::io("reading", &path, source);
+        let size = file.metadata().map_err(failed)?.len();
+        if size > most_bytes {
+            let reason = format!("it has {size} bytes, at most {most_bytes} are read");
+            return Err(StoreError::Malformed { document: "blob", path, reason });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        file.take(most_bytes).read_to_end(&mut bytes).map_err(failed)?;
+        let found = hash_as(digest, &bytes)?;
+        if found == *digest {
+            Ok(bytes)
+        } else {
+            Err(StoreError::Altered { path, found: format!("its bytes have digest {found}") })
         }
     }
 
@@ -36,6 +71,25 @@ impl Store {
         path
     }
 
+    /// What lies where blobs do, under names that are digests. Other things are passed over.
+    pub(super) fn blob_files(&self) -> Result<Vec<Digest>, StoreError> {
+        let mut digests = Vec::new();
+        for folder in self.blob_folders()? {
+            let algorithm = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let paths = entries(&folder)?;
+            let names = paths.iter().filter_map(|path| path.file_name()?.to_str());
+            digests.extend(names.filter_map(|hex| format!("{algorithm}:{hex}").parse::<Digest>().ok()));
+        }
+        Ok(digests)
+    }
+
+    /// `blobs/sha256` and the like.
+    pub(super) fn blob_folders(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let folders = entries(&self.layout().join("blobs"))?;
+        let is_folder = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+        Ok(folders.into_iter().filter(is_folder).collect())
+    }
+
     /// Whether a blob is here.
     pub fn has_blob(&self, digest: &Digest) -> bool {
         self.blob_path(digest).exists()
@@ -45,12 +99,13 @@ impl Store {
     ///
     /// Compare with the descriptor before relying on a blob that nothing names yet: a power cut can leave one short.
     pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
-        fs::metadata(self.blob_path(digest)).ok().map(|found| found.len())
+        let found = fs::symlink_metadata(self.blob_path(digest)).ok().filter(fs::Metadata::is_file);
+        found.map(|found| found.len())
     }
 
     /// A new blob, streamed: hashed as it is written; visible only after `commit`.
     ///
-    /// A full disk shows as an error of [`Write::write`] of kind [`ErrorKind::StorageFull`] that names the store.
+    /// A full disk shows as an error of [`Write::write`] of kind [`io::ErrorKind::StorageFull`] that names the store.
     pub fn blob_writer(&self) -> Result<BlobWriter, StoreError> {
         let (temporary, file) = Temporary::file(self, Some(self.writing()?))?;
         Ok(BlobWriter { store: self.clone(), file, temporary, hash: Sha256::new(), written: 0 })
@@ -62,6 +117,15 @@ impl Store {
         writer.file.write_all(bytes).map_err(|source| StoreError::io("writing", &writer.temporary.path, source))?;
         writer.count(bytes);
         writer.commit(expected)
+    }
+}
+
+/// The digest that bytes have, of the algorithm that another one is of.
+fn hash_as(like: &Digest, bytes: &[u8]) -> Result<Digest, StoreError> {
+    match like.algorithm() {
+        DigestAlgorithm::Sha256 => Ok(sha256_digest(&Sha256::digest(bytes))),
+        DigestAlgorithm::Sha512 => Ok(digest("sha512", &Sha512::digest(bytes))),
+        _ => Err(StoreError::UnsupportedDigest { digest: like.clone() }),
     }
 }
 
@@ -97,18 +161,17 @@ impl BlobWriter {
     ///
     /// Without an expected digest the blob goes under its sha256. One that is here already is replaced by the same
     /// bytes, which mends it in case a power cut left it damaged.
-    pub fn commit(mut self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
+    pub fn commit(self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
+        self.finish(expected)?.commit()
+    }
+
+    /// Checks the digest (if one is expected) and closes the file: what waits to be made visible holds no descriptor.
+    pub(crate) fn finish(mut self, expected: Option<&Digest>) -> Result<WholeBlob, StoreError> {
         let digest = match expected {
             None => self.own_digest(),
             Some(expected) => self.verified(expected)?,
         };
-        let target = self.store.blob_path(&digest);
-        if *digest.algorithm() != DigestAlgorithm::Sha256 {
-            let folder = target.parent().unwrap_or(Path::new("/"));
-            fs::create_dir_all(folder).map_err(|source| StoreError::io("making the folder", folder, source))?;
-        }
-        self.temporary.rename(&target)?;
-        Ok(digest)
+        Ok(WholeBlob { target: self.store.blob_path(&digest), digest, temporary: self.temporary })
     }
 
     /// As [`BlobWriter::commit`], for a blob whose descriptor also says its size.
@@ -153,6 +216,26 @@ impl BlobWriter {
     fn place(&self, source: &io::Error) -> io::Error {
         let file = self.temporary.path.display();
         io::Error::new(source.kind(), format!("writing {file}, which is removed again: {source}"))
+    }
+}
+
+/// A blob that is whole, and not visible yet. Dropped without `commit`, it leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct WholeBlob {
+    digest: Digest,
+    target: PathBuf,
+    temporary: Temporary,
+}
+
+impl WholeBlob {
+    /// Makes it visible by rename.
+    pub(crate) fn commit(self) -> Result<Digest, StoreError> {
+        if *self.digest.algorithm() != DigestAlgorithm::Sha256 {
+            let folder = self.target.parent().unwrap_or(Path::new("/"));
+            fs::create_dir_all(folder).map_err(|source| StoreError::io("making the folder", folder, source))?;
+        }
+        self.temporary.rename(&self.target)?;
+        Ok(self.digest)
     }
 }
 

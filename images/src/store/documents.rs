@@ -6,10 +6,8 @@
 use super::{Store, StoreError};
 use oci_spec::image::{Digest, ImageIndex, ImageManifest};
 use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
-use std::{fs, io::ErrorKind};
-
 /// More than any registry takes: a document is read into memory.
-const DOCUMENT_BYTES: u64 = 8 << 20;
+pub(super) const DOCUMENT_BYTES: u64 = 8 << 20;
 
 /// A document that refers to others.
 pub(crate) trait Document: DeserializeOwned {
@@ -72,24 +70,10 @@ impl Store {
         parse(&bytes).map(Some).map_err(malformed)
     }
 
-    /// The whole of a small blob; None if it is not here. What is no plain file is not waited for.
+    /// The whole of a small blob, hashed again: it decides what runs. None if it is not here.
     pub(super) fn bytes(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let path = self.blob_path(digest);
-        let found = match fs::symlink_metadata(&path) {
-            Err(gone) if gone.kind() == ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(|source| StoreError::io("looking at", &path, source))?,
-        };
-        let refused = |reason: String| StoreError::Malformed { document: "blob", path: path.clone(), reason };
-        if !found.is_file() {
-            return Err(refused("it is no plain file, as the store's blobs are".to_owned()));
-        }
-        if found.len() > DOCUMENT_BYTES {
-            return Err(refused(format!("it has {} bytes, a document at most {DOCUMENT_BYTES}", found.len())));
-        }
-        match fs::read(&path) {
-            Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(None),
-            other => other.map(Some).map_err(|source| StoreError::io("reading", &path, source)),
-        }
+        let Some(file) = self.find_blob(digest)? else { return Ok(None) };
+        self.read_blob(digest, file, DOCUMENT_BYTES).map(Some)
     }
 }
 

@@ -66,6 +66,25 @@ pub enum StoreError {
         /// What was found there.
         reason: String,
     },
+    /// A blob in the store is not what it was when it was stored.
+    #[error(
+        "blob {path} was damaged since it was stored: {found}; remove the image that needs it, and pull or load it again",
+        path = path.display()
+    )]
+    Altered {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is there instead.
+        found: String,
+    },
+    /// The list of names, `index.json`, is missing or is none.
+    #[error("the list of images, {path}, is damaged: {reason}", path = path.display())]
+    IndexDamaged {
+        /// Where it lies.
+        path: PathBuf,
+        /// What was found there.
+        reason: String,
+    },
     /// A blob that an image needs is gone.
     #[error("blob {digest} is not in the store at {path}; pull or load the image that needs it again", path = path.display())]
     MissingBlob {

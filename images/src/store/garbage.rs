@@ -40,7 +40,7 @@ impl Store {
         let request = Request { name, force, used: &used, alone: alone.is_some() };
         let Some(alone) = alone else { return index::edit(self, |index| self.take_away(index, &request)) };
         let mut lines = index::edit_alone(self, &alone, |index| self.take_away(index, &request))?;
-        lines.extend(self.sweep(alone).err().map(|error| format!("Left behind: {error}")));
+        lines.extend(self.sweep_or_say(alone));
         Ok(lines)
     }
 
@@ -51,7 +51,7 @@ impl Store {
     pub fn remove_unnamed(&self, used: Used) -> Result<Vec<String>, StoreError> {
         let Some(alone) = self.removing()? else { return Ok(Vec::new()) };
         let used = ask(used)?;
-        let lines = index::edit_alone(self, &alone, |index| {
+        let mut lines = index::edit_alone(self, &alone, |index| {
             let mut lines = Vec::new();
             for entry in index.unnamed() {
                 let Ok(digest) = self.index_digest(&entry.digest) else { continue };
@@ -63,7 +63,7 @@ impl Store {
             }
             Ok(lines)
         })?;
-        self.sweep(alone)?;
+        lines.extend(self.sweep_or_say(alone));
         Ok(lines)
     }
 
@@ -81,23 +81,34 @@ impl Store {
             )
         });
         let mut checked = Checked { damaged: damaged.collect(), ..Checked::default() };
+        let index: Index = index::parse(self, &index::read(self)?)?;
+        checked.damaged.extend(
+            index.twice().map(|name| format!("{name} stands twice in the list of images; it is the first one's")),
+        );
         let Some(alone) = self.removing()? else {
             let busy = "leftovers of images: a pull, load or import is running, or a container is being made; try again after it";
             checked.not_looked_at = Some(busy.to_owned());
             return Ok(checked);
         };
-        let leftovers = if remove { self.sweep(alone)? } else { self.leftovers()? };
+        let (leftovers, spared) = if remove { self.sweep(alone)? } else { self.leftovers()? };
         checked.leftovers = leftovers.into_iter().map(|leftover| leftover.sentence).collect();
+        checked.not_looked_at = spared;
         Ok(checked)
     }
 
-    /// Removes leftovers and returns what they were.
-    fn sweep(&self, alone: Removing) -> Result<Vec<Leftover>, StoreError> {
-        let leftovers = self.leftovers()?;
+    /// Removes leftovers and returns what they were, and why some cannot be told.
+    fn sweep(&self, alone: Removing) -> Result<(Vec<Leftover>, Option<String>), StoreError> {
+        let (leftovers, spared) = self.leftovers()?;
         let moved = self.take_off(&leftovers)?;
         drop(alone);
         moved.iter().try_for_each(|path| remove_tree(path))?;
-        Ok(leftovers)
+        Ok((leftovers, spared))
+    }
+
+    /// Removes leftovers; what stays, as a line.
+    fn sweep_or_say(&self, alone: Removing) -> Option<String> {
+        let spared = self.sweep(alone).map_or_else(|error| Some(error.to_string()), |(_, spared)| spared);
+        spared.map(|what| format!("Left behind: {what}"))
     }
 
     fn take_away(&self, index: &mut Index, request: &Request) -> Result<Vec<String>, StoreError> {
@@ -133,15 +144,20 @@ impl Store {
         self.find(&index::parse::<Entries>(self, &bytes)?, name)
     }
 
-    fn leftovers(&self) -> Result<Vec<Leftover>, StoreError> {
-        let kept = self.reachable()?;
+    /// What nothing needs, and why some of that cannot be told: what cannot be read might need any blob and layer.
+    fn leftovers(&self) -> Result<(Vec<Leftover>, Option<String>), StoreError> {
         let mut found = Vec::new();
         for path in entries(&self.temporary_folder())? {
             if !temporary::writer_lives(&path) {
                 found.push(Leftover::new(path, "was being written by a process that is gone"));
             }
         }
-        for algorithm in entries(&self.layout().join("blobs"))? {
+        let Reached { kept, unreadable, .. } = self.reachable()?;
+        if let Some(error) = unreadable.first() {
+            let spared = format!("blobs and layers that no image needs: one that is damaged may need them: {error}");
+            return Ok((found, Some(spared)));
+        }
+        for algorithm in self.blob_folders()? {
             let blobs = entries(&algorithm)?.into_iter().filter(|blob| !kept.contains(blob));
             found.extend(blobs.map(|blob| Leftover::new(blob, "is a blob that no image needs")));
         }
@@ -149,14 +165,14 @@ impl Store {
         found.extend(verified.map(|pair| Leftover::new(pair, "is the diff id of a blob that no image needs")));
         let unpacked = entries(&self.layers_folder())?.into_iter().filter(|layer| !kept.contains(layer));
         found.extend(unpacked.map(|layer| Leftover::new(layer, "is a layer that no image needs")));
-        Ok(found)
+        Ok((found, None))
     }
 
     /// Every blob and layer directory that the entries of the index reach.
     ///
-    /// What is no document of its kind reaches nothing. What the system does not let us read might reach anything: then
-    /// nothing can be called a leftover, and this fails.
-    fn reachable(&self) -> Result<HashSet<PathBuf>, StoreError> {
+    /// What is no document of its kind reaches nothing. What was damaged since it was stored, or what the system does
+    /// not let us read, might reach anything.
+    fn reachable(&self) -> Result<Reached, StoreError> {
         let bytes = index::read(self)?;
         let index: Entries = index::parse(self, &bytes)?;
         let mut reached = Reached::default();
@@ -166,34 +182,33 @@ impl Store {
         }
         while let Some((digest, as_index)) = reached.pending.pop() {
             if reached.visited.insert((digest.clone(), as_index)) {
-                self.reach(&digest, as_index, &mut reached)?;
+                self.reach(&digest, as_index, &mut reached);
             }
         }
-        Ok(reached.kept)
+        Ok(reached)
     }
 
     /// Adds a manifest or an index and what it needs.
-    fn reach(&self, digest: &Digest, as_index: bool, reached: &mut Reached) -> Result<(), StoreError> {
+    fn reach(&self, digest: &Digest, as_index: bool, reached: &mut Reached) {
         reached.kept.insert(self.blob_path(digest));
         if as_index {
-            let Some(index) = readable(self.document::<ImageIndex>(digest))? else { return Ok(()) };
+            let Some(index) = reached.readable(self.document::<ImageIndex>(digest)) else { return };
             let children = index.manifests().iter();
             let children = children.map(|child| (child.digest().clone(), is_index(child.media_type().as_ref())));
             reached.pending.extend(children);
-            return Ok(());
+            return;
         }
-        let Some(manifest) = readable(self.document::<ImageManifest>(digest))? else { return Ok(()) };
+        let Some(manifest) = reached.readable(self.document::<ImageManifest>(digest)) else { return };
         for layer in manifest.layers() {
             reached.kept.extend([self.blob_path(layer.digest()), self.verified_path(layer.digest())]);
         }
         let config = manifest.config().digest();
         reached.kept.insert(self.blob_path(config));
-        let Some(config) = readable(self.bytes(config))? else { return Ok(()) };
+        let Some(config) = reached.readable(self.bytes(config)) else { return };
         // A config of another kind has no diff ids, and so no layers.
-        let Ok(config) = serde_json::from_slice::<ImageConfiguration>(&config) else { return Ok(()) };
+        let Ok(config) = serde_json::from_slice::<ImageConfiguration>(&config) else { return };
         let diff_ids = config.rootfs().diff_ids().iter().filter_map(|text| layers::parse_diff_id(text).ok());
         reached.kept.extend(diff_ids.map(|diff_id| self.layer_dir(&diff_id)));
-        Ok(())
     }
 
     /// Takes leftovers from where they would be found: small things are removed; layers, whose removal takes long, are
@@ -221,13 +236,20 @@ struct Reached {
     /// Those that were, each once as either, so that cycles end. That a blob is kept says nothing of what it is.
     visited: HashSet<(Digest, bool)>,
     kept: HashSet<PathBuf>,
+    unreadable: Vec<StoreError>,
 }
 
-/// What does not parse is nothing; what could not be read is an error.
-fn readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
-    match read {
-        Err(StoreError::Malformed { .. }) => Ok(None),
-        other => other,
+impl Reached {
+    /// What does not parse is nothing; what could not be read is kept in mind.
+    fn readable<T>(&mut self, read: Result<Option<T>, StoreError>) -> Option<T> {
+        match read {
+            Ok(found) => found,
+            Err(StoreError::Malformed { .. } | StoreError::UnsupportedDigest { .. }) => None,
+            Err(error) => {
+                self.unreadable.push(error);
+                None
+            }
+        }
     }
 }
 

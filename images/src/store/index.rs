@@ -3,22 +3,32 @@
 //! Two views of one file: [`Entries`] borrows the few fields that looking something up needs from the file's bytes;
 //! [`Index`] keeps every field, also those that other tools wrote, for changing it.
 
-use super::{Store, StoreError, Writing, clock, layers, lock::Removing, spare, temporary};
+use super::{
+    Store, StoreError, Writing, clock, index_copy, layers,
+    lock::Removing,
+    plain::{self, Found},
+    spare,
+    temporary::{self, Temporary},
+};
 use crate::Reference;
 use oci_spec::image::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
-    io::{self, ErrorKind},
+    io::{self, Read},
+    path::PathBuf,
 };
 
 /// Annotations of an entry: its name, for OCI tools and for containerd's, and when it was stored.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const STORED: &str = "io.amphora.image.stored";
+
+/// A hundred thousand images and more; a file that is larger is none of ours.
+pub(super) const INDEX_BYTES: u64 = 64 << 20;
 
 /// All entries, for reading.
 #[derive(Deserialize)]
@@ -61,19 +71,39 @@ impl EntryView<'_> {
 /// The bytes of `index.json`, to be parsed as [`Entries`].
 pub(super) fn read(store: &Store) -> Result<Vec<u8>, StoreError> {
     let path = store.index_path();
-    match fs::read(&path) {
-        Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(br#"{"manifests":[]}"#.to_vec()),
-        other => other.map_err(|source| StoreError::io("reading", &path, source)),
+    let failed = |source| StoreError::io("reading", &path, source);
+    let file = match plain::open(&path).map_err(failed)? {
+        Found::Plain(file) => file,
+        // Not as if it were empty: all that is stored would be a leftover then.
+        Found::Nothing => return Err(damaged(store, "it is missing".to_owned())),
+        Found::Other(what) => return Err(damaged(store, format!("it is {what}, expected a plain file"))),
+    };
+    let mut bytes = Vec::new();
+    file.take(INDEX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > INDEX_BYTES {
+        return Err(damaged(store, format!("it has more than {INDEX_BYTES} bytes")));
     }
+    Ok(bytes)
+}
+
+fn damaged(store: &Store, reason: String) -> StoreError {
+    StoreError::IndexDamaged { path: store.index_path(), reason }
 }
 
 /// Parses what [`read`] returned.
 pub(super) fn parse<'a, T: Deserialize<'a>>(store: &Store, bytes: &'a [u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|error| StoreError::Malformed {
-        document: "index",
-        path: store.index_path(),
-        reason: error.to_string(),
-    })
+    serde_json::from_slice(bytes).map_err(|error| damaged(store, error.to_string()))
+}
+
+/// Makes the first one, which names nothing. Where blobs are, one was there before: that is for [`Store::repair`].
+pub(super) fn create(store: &Store) -> Result<(), StoreError> {
+    let writing = store.writing()?;
+    let _lock = store.index_lock()?;
+    if fs::symlink_metadata(store.index_path()).is_ok() || !store.blob_files()?.is_empty() {
+        return Ok(());
+    }
+    let first = Index::new(Vec::new(), Map::new());
+    temporary::write(store, Some(writing), &store.index_path(), &first.to_bytes(store)?)
 }
 
 /// The whole file, for changing it.
@@ -85,7 +115,7 @@ pub(super) struct Index {
     #[serde(default)]
     pub(super) manifests: Vec<Entry>,
     #[serde(flatten)]
-    others: Map<String, Value>,
+    pub(super) others: Map<String, Value>,
 }
 
 fn schema_version() -> u32 {
@@ -106,7 +136,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn new(media_type: &str, digest: &str, size: u64) -> Self {
+    pub(super) fn new(media_type: &str, digest: &str, size: u64) -> Self {
         let annotations = BTreeMap::from([(STORED.to_owned(), clock::now())]);
         let (media_type, digest) = (media_type.to_owned(), digest.to_owned());
         Self { media_type, digest, size, annotations, others: Map::new() }
@@ -116,13 +146,18 @@ impl Entry {
         self.annotations.get(REF_NAME).map(String::as_str)
     }
 
+    /// Whether the name that OCI tools read is the one that containerd reads: here they are written alike.
+    pub(super) fn names_agree(&self) -> bool {
+        self.annotations.get(CONTAINERD_NAME).is_none_or(|other| Some(other.as_str()) == self.name())
+    }
+
     fn set_name(&mut self, name: &str) {
         for key in [REF_NAME, CONTAINERD_NAME] {
             self.annotations.insert(key.to_owned(), name.to_owned());
         }
     }
 
-    fn drop_name(&mut self) {
+    pub(super) fn drop_name(&mut self) {
         for key in [REF_NAME, CONTAINERD_NAME] {
             self.annotations.remove(key);
         }
@@ -130,6 +165,16 @@ impl Entry {
 }
 
 impl Index {
+    pub(super) fn new(manifests: Vec<Entry>, others: Map<String, Value>) -> Self {
+        Self { schema_version: schema_version(), manifests, others }
+    }
+
+    /// A name that two entries have.
+    pub(super) fn twice(&self) -> Option<&str> {
+        let mut seen = HashSet::new();
+        self.manifests.iter().filter_map(Entry::name).find(|name| !seen.insert(*name))
+    }
+
     /// Puts an entry in, in place of an older one of its name. What the older one pointed to keeps an entry without a
     /// name if this was its last.
     ///
@@ -208,15 +253,56 @@ fn rewrite<T>(
     let mut index: Index = parse(store, &read(store)?)?;
     let result = change(&mut index)?;
     let bytes = index.to_bytes(store)?;
-    let freeing = writing.is_none();
-    match temporary::write(store, writing, &store.index_path(), &bytes) {
-        Err(full @ StoreError::Full { .. }) if freeing => spare::write_index(store, &bytes).map_err(|_| full)?,
-        other => other?,
-    }
-    if freeing {
-        spare::make(store, bytes.len());
-    }
+    Replacement::prepare(store, writing, &bytes)?.finish(store, &bytes)?;
     Ok(result)
+}
+
+/// A whole new `index.json` that is on the disk and has not replaced the old one yet.
+pub(super) struct Replacement {
+    writing: Option<Writing>,
+    file: NewFile,
+}
+
+enum NewFile {
+    Fresh(Temporary),
+    /// On a full disk, for who frees space.
+    Spare(PathBuf),
+}
+
+impl Replacement {
+    /// Under the index lock. Who holds the exclusive lock gives no shared one, and may use the spare room.
+    pub(super) fn prepare(store: &Store, writing: Option<Writing>, bytes: &[u8]) -> Result<Self, StoreError> {
+        let target = store.index_path();
+        let fresh = temporary::filled(store, writing.clone(), &target, bytes).and_then(|(temporary, file)| {
+            // A rename may reach the disk before the bytes do: a power cut would leave an empty list.
+            file.sync_data().map_err(|source| StoreError::io("writing", &target, source))?;
+            Ok(temporary)
+        });
+        let file = match fresh {
+            Err(full @ StoreError::Full { .. }) if writing.is_none() => {
+                NewFile::Spare(spare::fill(store, bytes).map_err(|_| full)?)
+            }
+            other => NewFile::Fresh(other?),
+        };
+        Ok(Self { writing, file })
+    }
+
+    /// Replaces the old one.
+    pub(super) fn finish(self, store: &Store, bytes: &[u8]) -> Result<(), StoreError> {
+        index_copy::forget(store)?;
+        let target = store.index_path();
+        match self.file {
+            NewFile::Fresh(temporary) => temporary.rename(&target)?,
+            NewFile::Spare(path) => {
+                fs::rename(&path, &target).map_err(|source| StoreError::io("renaming to", &target, source))?;
+            }
+        }
+        if self.writing.is_none() {
+            spare::make(store, bytes.len());
+        }
+        index_copy::keep(store, self.writing, bytes);
+        Ok(())
+    }
 }
 
 impl Store {

@@ -1,6 +1,6 @@
 //! Unpacked layers: staged, made visible, found, removed.
 
-use super::{Image, Store, StoreError, merged::is_opaque, temporary::Temporary};
+use super::{Image, Store, StoreError, merged::is_opaque, plain, temporary::Temporary};
 use crate::{
     Budget,
     classify::{self, LayerKind},
@@ -8,6 +8,7 @@ use crate::{
 };
 use nix::unistd::syncfs;
 use oci_spec::image::{Descriptor, Digest};
+use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use std::{
     fs::{self, File},
     io::{self, ErrorKind},
@@ -19,6 +20,10 @@ use std::{
 /// Digits of a diff id that name a layer's directory: 128 bits, and short, so that a mount option page holds over a
 /// hundred.
 const NAME_DIGITS: usize = 32;
+
+/// Attribute of a layer's directory: its whole diff id, so that a directory that somebody put in another's place is
+/// noticed. A container does not see it, as the root directory that it sees is its own. Not every file system keeps it.
+const DIFF_ID: &str = "user.amphora.diff-id";
 
 impl Store {
     /// Unpacked layer directories, base first. Unpacks those that are missing (normally none: pull and import did it).
@@ -46,11 +51,23 @@ impl Store {
         let diff_id =
             parse_diff_id(diff_id).map_err(|reason| StoreError::Layer { digest: layer.digest().clone(), reason })?;
         let path = self.layer_dir(&diff_id);
-        match (path.exists(), self.is_verified(layer.digest(), &diff_id)) {
-            (true, true) => Ok(path),
-            (true, false) => self.verify_now(layer, &diff_id, budget).map(|()| path),
-            (false, _) => self.unpack_now(layer, &diff_id, budget),
+        let found = match fs::symlink_metadata(&path) {
+            Err(gone) if gone.kind() == ErrorKind::NotFound => return self.unpack_now(layer, &diff_id, budget),
+            other => other.map_err(|source| StoreError::io("looking at", &path, source))?,
+        };
+        if !self.is_verified(layer.digest(), &diff_id) {
+            self.verify_now(layer, &diff_id, budget)?;
         }
+        let altered = if found.is_dir() {
+            other_diff_id(&path, &diff_id)
+                .map(|other| format!("has the content of diff id {other}, expected {diff_id}"))
+        } else {
+            Some(format!("is {}, expected a folder", plain::words(found.file_type())))
+        };
+        let Some(what) = altered else { return Ok(path) };
+        let place = path.display();
+        let reason = format!("{place}, where it was unpacked, {what}; remove that, and it is unpacked again");
+        Err(StoreError::Layer { digest: layer.digest().clone(), reason })
     }
 
     /// Hashes the content of a blob that claims to be a layer which is unpacked already.
@@ -95,7 +112,8 @@ impl Store {
         // Whatever the umask is: this becomes the root directory that a container's users go through.
         fs::set_permissions(&temporary.path, fs::Permissions::from_mode(0o755))
             .map_err(|source| StoreError::io("setting the mode of", &temporary.path, source))?;
-        Ok(LayerStage { path: temporary.path.clone(), target: self.layer_dir(diff_id), temporary })
+        let (path, target) = (temporary.path.clone(), self.layer_dir(diff_id));
+        Ok(LayerStage { path, target, diff_id: diff_id.clone(), temporary })
     }
 }
 
@@ -105,6 +123,7 @@ pub struct LayerStage {
     /// Unpack here.
     pub path: PathBuf,
     target: PathBuf,
+    diff_id: Digest,
     temporary: Temporary,
 }
 
@@ -114,6 +133,8 @@ impl LayerStage {
     /// All its files are on the disk before they have a name that others rely on. When another process unpacked
     /// the same layer meanwhile, that one stays and this one goes.
     pub fn commit(self) -> Result<PathBuf, StoreError> {
+        // Where it cannot be recorded, it is not compared.
+        let _ = lsetxattr(&self.path, DIFF_ID, self.diff_id.as_ref().as_bytes(), XattrFlags::empty());
         sync(&self.path)?;
         match self.temporary.rename(&self.target) {
             Ok(()) => Ok(self.target),
@@ -121,6 +142,14 @@ impl LayerStage {
             Err(other) => Err(other),
         }
     }
+}
+
+/// The diff id that a layer's directory was made for, where that is another one.
+fn other_diff_id(directory: &Path, expected: &Digest) -> Option<String> {
+    let mut recorded = [0_u8; 256];
+    let length = lgetxattr(directory, DIFF_ID, &mut recorded).ok()?;
+    let found = String::from_utf8_lossy(&recorded[..length]);
+    (found != expected.as_ref()).then(|| found.into_owned())
 }
 
 fn check_diff_id(layer: &Descriptor, found: &Digest, claimed: &Digest) -> Result<(), StoreError> {

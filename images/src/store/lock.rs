@@ -5,16 +5,23 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 /// While this lives, no image, no blob and no layer is removed from the store, by any process.
 ///
 /// Held shared by everyone who writes, or who relies on things that no entry of the index keeps alive yet.
-#[derive(Debug)]
+///
+/// All that are held at once through one [`Store`] and its clones are one descriptor, however many layers an image has.
+#[derive(Debug, Clone)]
 #[must_use = "the store is protected only while this lives"]
 pub struct Writing {
-    _lock: File,
+    _lock: Arc<File>,
 }
+
+/// The lock that is held shared now, if it is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held(Arc<Mutex<Weak<File>>>);
 
 /// The right to remove things: nobody writes, and nobody begins to.
 pub(super) struct Removing {
@@ -27,9 +34,14 @@ impl Store {
     ///
     /// Waits while somebody removes things (milliseconds, or as long as deleting large layers takes).
     pub fn writing(&self) -> Result<Writing, StoreError> {
+        let mut held = self.held.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = held.upgrade() {
+            return Ok(Writing { _lock: lock });
+        }
         let path = self.root.join("writers.lock");
-        let lock = open(&path)?;
+        let lock = Arc::new(open(&path)?);
         lock.lock_shared().map_err(|source| StoreError::io("locking", &path, source))?;
+        *held = Arc::downgrade(&lock);
         Ok(Writing { _lock: lock })
     }
 

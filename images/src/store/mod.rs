@@ -10,6 +10,8 @@
 //!   verified/<algorithm>-<hex>     which diff id a layer's blob was seen to have
 //!   temporary/<pid>-<start>-<n>   files and directories that a process (pid, start time) is writing
 //!   index.spare                   room for one more index.json: what frees space needs none
+//!   index.copy                    the same bytes once more, for [`Store::repair`]
+//!   index.damaged-<n>             a damaged index.json that was set aside by it
 //!   index.lock                    flock: who changes index.json
 //!   writers.lock                  flock: shared by all who write, exclusive for who removes
 //! ```
@@ -17,8 +19,13 @@
 //! # What can be trusted
 //! A file or a layer has its final name only once it is whole and its digest was right: it is written under
 //! `temporary/` and renamed. `index.json` is replaced by rename and names only what is whole, after a `syncfs`. So
-//! readers take no lock: [`Store::resolve`] reads three small files and hashes nothing. A process killed at any moment
-//! leaves files under `temporary/`, and blobs or layers that nothing names; [`Store::check`] finds and removes both.
+//! readers take no lock: [`Store::resolve`] reads three small files, and hashes the two that a digest is known of. A
+//! process killed at any moment leaves files under `temporary/`, and blobs or layers that nothing names;
+//! [`Store::check`] finds and removes both.
+//!
+//! What somebody else put in a file's place (a FIFO, a link, other bytes) is not waited for, and is an error of the
+//! image that needs it. Where `index.json` itself is damaged or missing, nothing can be found and nothing is removed
+//! until [`Store::repair`] has made it anew.
 //!
 //! # Who locks what
 //! - `index.lock` is held for one read-change-rename of `index.json`, with `writers.lock` shared.
@@ -45,20 +52,25 @@ pub(crate) mod documents;
 mod error;
 mod garbage;
 mod index;
+mod index_copy;
 mod layers;
 mod lock;
 mod merged;
+mod plain;
 mod removal;
+mod repair;
 mod resolve;
 mod spare;
 mod temporary;
 mod verified;
 
 pub use blobs::BlobWriter;
+pub(crate) use blobs::WholeBlob;
 pub use error::StoreError;
 pub use garbage::{Checked, Used};
 pub use layers::LayerStage;
 pub use lock::Writing;
+pub use repair::Repaired;
 pub use resolve::Damaged;
 
 use crate::{Classification, Reference};
@@ -76,6 +88,8 @@ use std::{
 pub struct Store {
     /// ROOT
     pub root: PathBuf,
+    /// What this and its clones hold of the writers' lock.
+    held: lock::Held,
 }
 
 /// An image that is whole in the store.
@@ -103,7 +117,7 @@ impl Store {
     /// Folders that did not exist get mode 0700: layers hold setuid files of other systems, and no other user of the
     /// host should reach those. On later uses this is one system call.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned() };
+        let store = Self { root: root.to_owned(), held: lock::Held::default() };
         let marker = store.layout().join("oci-layout");
         if !marker.exists() {
             store.create(&marker)?;
@@ -119,9 +133,7 @@ impl Store {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
             made.map_err(|source| StoreError::io("making the folder", &folder, source))?;
         }
-        if !self.index_path().exists() {
-            index::edit(self, |_| Ok(()))?;
-        }
+        index::create(self)?;
         spare::make(self, 0);
         temporary::write(self, Some(self.writing()?), marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
     }

@@ -1,4 +1,4 @@
-//! From a name or an id to an image. The hot path of `run`: three small files are read, nothing is hashed or listed.
+//! From a name or an id to an image. The hot path of `run`: three small files are read, two hashed, and nothing is listed.
 
 use super::{
     Image, Store, StoreError,

@@ -3,11 +3,15 @@
 //! `index.spare` is a file with blocks of its own. On a full disk the shorter index is written over it, which takes no
 //! new block, and it is renamed into place; afterwards there is room to make another.
 
-use super::{Store, StoreError};
+use super::{
+    Store, StoreError,
+    plain::{self, Found},
+};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
 };
 
 /// Enough for some two hundred images.
@@ -16,14 +20,17 @@ const LEAST_BYTES: usize = 64 << 10;
 /// Makes the spare file, or makes it larger, if there is room: it is for later, so failing now is no error.
 pub(super) fn make(store: &Store, index_bytes: usize) {
     let wanted = LEAST_BYTES.max(2 * index_bytes);
-    let path = store.root.join("index.spare");
-    if fs::metadata(&path).is_ok_and(|found| found.len() >= wanted as u64) {
+    let path = path(store);
+    if fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() >= wanted as u64) {
         return;
     }
     let fill = || -> io::Result<()> {
+        let mut file = match plain::open_to_write(&path)? {
+            Found::Plain(file) => file,
+            Found::Nothing => OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?,
+            Found::Other(what) => return Err(io::Error::other(what)),
+        };
         // Written, not only made long: a hole has no blocks.
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         file.write_all(&vec![0; wanted])
     };
     if fill().is_err() {
@@ -31,14 +38,21 @@ pub(super) fn make(store: &Store, index_bytes: usize) {
     }
 }
 
-/// Makes `index.json` of the spare file.
-pub(super) fn write_index(store: &Store, bytes: &[u8]) -> Result<(), StoreError> {
-    let path = store.root.join("index.spare");
-    let failed = |source| StoreError::io("writing", &path, source);
-    let written = |mut file: File| -> io::Result<()> {
+/// Fills the spare file, and tells which it is: for being renamed.
+pub(super) fn fill(store: &Store, bytes: &[u8]) -> Result<PathBuf, StoreError> {
+    let path = path(store);
+    let written = |path: &Path| -> io::Result<()> {
+        let Found::Plain(mut file) = plain::open_to_write(path)? else {
+            return Err(io::Error::other("it is no plain file"));
+        };
         file.write_all(bytes)?;
-        file.set_len(bytes.len() as u64)
+        file.set_len(bytes.len() as u64)?;
+        file.sync_data()
     };
-    OpenOptions::new().write(true).open(&path).and_then(written).map_err(failed)?;
-    fs::rename(&path, store.index_path()).map_err(failed)
+    written(&path).map_err(|source| StoreError::io("writing", &path, source))?;
+    Ok(path)
+}
+
+fn path(store: &Store) -> PathBuf {
+    store.root.join("index.spare")
 }

@@ -69,9 +69,19 @@ pub(super) fn fresh_path(store: &Store) -> PathBuf {
 
 /// Makes a small file appear whole. Who holds the exclusive lock gives no shared one.
 pub(super) fn write(store: &Store, writing: Option<Writing>, target: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    filled(store, writing, target, bytes)?.0.rename(target)
+}
+
+/// A small file that is whole, to be renamed; it is still open.
+pub(super) fn filled(
+    store: &Store,
+    writing: Option<Writing>,
+    target: &Path,
+    bytes: &[u8],
+) -> Result<(Temporary, File), StoreError> {
     let (temporary, mut file) = Temporary::file(store, writing)?;
     file.write_all(bytes).map_err(|source| StoreError::io("writing", target, source))?;
-    temporary.rename(target)
+    Ok((temporary, file))
 }
 
 /// Whether the process that a temporary path belongs to is still there. Names of another form belong to nobody.

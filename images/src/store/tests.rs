@@ -20,6 +20,8 @@ const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 const HELLO_512: &str = "sha512:9b71d224bd62f3785d96d46ad3ea3d73319bfbc2890caadae2dff72519673ca72323c3d99ba5c11d7c7acc6e14b8c5da0c4663475c2e5c3adef46f73bcdec043";
 
 mod hostile;
+mod repair;
+mod tampered;
 
 fn store() -> (TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
@@ -66,6 +68,23 @@ fn named(store: &Store, name: &str, content: &str) -> Digest {
 
 fn resolved(store: &Store, name: &str) -> Option<Digest> {
     store.resolve(name, &Selection::default()).unwrap().map(|image| image.digest)
+}
+
+/// On a file system of a mebibyte, in a thread with mounts of its own.
+fn on_small_disk(test: impl FnOnce(&std::path::Path) + Send) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let place = folder.path();
+            if unshare(CloneFlags::CLONE_NEWNS).is_err() {
+                return println!("skipped: no mount namespace can be made without root");
+            }
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+            mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+            test(place);
+            nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        });
+    });
 }
 
 fn unused() -> Result<HashSet<String>, String> {
@@ -255,7 +274,7 @@ fn an_index_of_which_one_platform_was_pulled() {
 }
 
 #[test]
-fn an_index_that_contains_itself_is_refused() {
+fn an_index_that_contains_itself_is_none() {
     let (_folder, store) = store();
     // Its digest cannot be its own, so the file is put in the place of another.
     let digest = store.put_blob(b"x", None).unwrap();
@@ -263,7 +282,7 @@ fn an_index_that_contains_itself_is_refused() {
     std::fs::write(store.blob_path(&digest), index.to_string()).unwrap();
     store.name(&"loop".parse().unwrap(), INDEX, &digest, 1).unwrap();
     let error = store.resolve("loop", &Selection::default()).unwrap_err().to_string();
-    assert_eq!(error, format!("loop: index {digest} contains itself"));
+    assert!(error.contains("was damaged since it was stored"), "{error}");
     assert_eq!(store.list().unwrap().len(), 0);
     store.remove("loop", false, &unused).unwrap();
     assert_eq!(counts(&store), (0, 0, 0));
@@ -278,7 +297,7 @@ fn damaged_documents_are_named() {
     assert!(error.starts_with("manifest ") && error.contains(digest.digest()), "{error}");
     std::fs::write(store.index_path(), "{").unwrap();
     let error = store.resolve("empty", &Selection::default()).unwrap_err().to_string();
-    assert!(error.starts_with("index ") && error.contains("index.json"), "{error}");
+    assert!(error.contains("index.json, is damaged"), "{error}");
 }
 
 #[test]

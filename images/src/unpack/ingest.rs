@@ -13,7 +13,7 @@
 use super::{UnpackError, decompress, unpack};
 use crate::{
     Budget, Digest, Store,
-    store::{BlobWriter, LayerStage, StoreError},
+    store::{BlobWriter, LayerStage, StoreError, WholeBlob},
 };
 use oci_spec::image::DigestAlgorithm;
 use sha2::{Digest as _, Sha256, Sha512};
@@ -88,7 +88,7 @@ pub enum IngestError {
 /// A layer that is whole and right, and not visible yet.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    blob: Option<BlobWriter>,
+    blob: Option<WholeBlob>,
     /// By its own bytes, unless another algorithm's was expected.
     pub(crate) digest: Digest,
     pub(crate) size: u64,
@@ -105,7 +105,7 @@ impl Staged {
             layer.commit()?;
         }
         if let Some(blob) = self.blob {
-            blob.commit(Some(&self.digest))?;
+            blob.commit()?;
         }
         self.diff_id.map_or(Ok(()), |diff_id| self.store.record_verified(&self.digest, &diff_id))
     }
@@ -134,7 +134,8 @@ pub(crate) fn stage(
     let (digest, size) = tee.check(expected)?;
     // Checked above: `stage_tar` takes no other content.
     let diff_id = expected.diff_id.clone();
-    Ok(Staged { blob: tee.blob, digest, size, layer, diff_id, store: store.clone() })
+    let blob = tee.blob.map(|blob| blob.finish(Some(&digest))).transpose()?;
+    Ok(Staged { blob, digest, size, layer, diff_id, store: store.clone() })
 }
 
 /// Unpacks, or, where that was done before, only checks.
