@@ -7,9 +7,9 @@
 //!   <either of them>.<pid>-<start>.<number>.tmp    being written
 //! ```
 //!
-//! A file is wasmtime's ELF image followed by a trailer of 24 bytes: the magic `AMPHORA1`, the kind (0 module, 1
-//! component) and the image's length, both 64-bit little-endian. A file without a right trailer was cut short: it counts
-//! as missing, is compiled again and replaced.
+//! A file is wasmtime's ELF image followed by a trailer of 88 bytes: the magic `AMPHORA2`, the kind (0 module, 1
+//! component) and the image's length, both 64-bit little-endian, and the program's sha256 as 64 digits. A file without a
+//! right trailer was cut short, or is another program's: it counts as missing, is compiled again and replaced.
 //!
 //! There are no locks. A file appears by rename when it is whole and on disk, and is never written again; two processes
 //! that compile the same program both do the work, and the last rename wins.
@@ -33,8 +33,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-const MAGIC: [u8; 8] = *b"AMPHORA1";
-const TRAILER_BYTES: usize = 24;
+const MAGIC: [u8; 8] = *b"AMPHORA2";
+const TRAILER_BYTES: usize = 24 + DIGEST_DIGITS;
+const DIGEST_DIGITS: usize = 64;
 const SUFFIX: &str = ".cwasm";
 const FUEL: &str = "-fuel";
 const TEMPORARY: &str = ".tmp";
@@ -111,12 +112,12 @@ impl CodeCache {
 
     /// The code of the program whose bytes hash to `sha256` (64 hex digits), if it has been compiled for this engine.
     ///
-    /// Costs one open, one stat and one read of 24 bytes. Code that was cut short is not there; code that somebody else
+    /// Costs one open, one stat and one read of 88 bytes. Code that was cut short, or is another program's, is not there; code that somebody else
     /// could have written is an error.
     pub fn lookup(&self, sha256: &str, fuel: bool) -> Result<Option<Compiled>, CacheError> {
         let path = self.path(sha256, fuel)?;
         let Some((file, bytes)) = open_trusted(&path)? else { return Ok(None) };
-        let kind = trailer_kind(&file, bytes).map_err(io_error("read", &path))?;
+        let kind = trailer_kind(&file, bytes, sha256).map_err(io_error("read", &path))?;
         Ok(kind.map(|kind| Compiled { file, component: kind == Kind::Component, fuel }))
     }
 
@@ -127,7 +128,8 @@ impl CodeCache {
         }
         let kind = Kind::of(wasm)?;
         let image = kind.compile(wasm, fuel)?;
-        let file = self.publish(&self.path(sha256, fuel)?, kind, &image)?;
+        let code = Code { kind, image: &image, sha256 };
+        let file = self.publish(&self.path(sha256, fuel)?, &code)?;
         Ok(Compiled { file, component: kind == Kind::Component, fuel })
     }
 
@@ -142,8 +144,8 @@ impl CodeCache {
         Ok(())
     }
 
-    /// Leftovers: temporary files of dead writers, code of other engines, code that was cut short, and code whose
-    /// sha256 `keep` says false to. What is none of ours is not listed.
+    /// Leftovers: temporary files of dead writers, code of other engines, code that was cut short or has another's name,
+    /// and code whose sha256 `keep` says false to. What is none of ours is not listed.
     pub fn stale(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, CacheError> {
         let keys = [engine::key(false), engine::key(true)];
         let is_stale = |name: &str| match (is_abandoned(name), Name::parse(name)) {
@@ -154,7 +156,7 @@ impl CodeCache {
         let mut stale = Vec::new();
         for name in self.names()? {
             let path = self.dir.join(&name);
-            if is_stale(&name) || (Name::parse(&name).is_some() && is_cut_short(&path)) {
+            if is_stale(&name) || Name::parse(&name).is_some_and(|name| is_cut_short(&path, name.sha256)) {
                 stale.push(path);
             }
         }
@@ -168,10 +170,10 @@ impl CodeCache {
     }
 
     /// Makes `path` appear whole, or not at all, and opens it: by then somebody may have removed it again.
-    fn publish(&self, path: &Path, kind: Kind, image: &[u8]) -> Result<File, CacheError> {
+    fn publish(&self, path: &Path, code: &Code) -> Result<File, CacheError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(io_error("make", &self.dir))?;
         let temporary = temporary_name(path);
-        let written = write_new(&temporary, kind, image)
+        let written = write_new(&temporary, code)
             .map_err(io_error("write", &temporary))
             .and_then(|file| fs::rename(&temporary, path).map(|()| file).map_err(io_error("rename to", path)));
         if written.is_err() {
@@ -221,6 +223,13 @@ impl Kind {
         };
         image.map_err(|error| CacheError::Program { detail: format!("{error:#}") })
     }
+}
+
+/// What becomes a file of the cache.
+struct Code<'a> {
+    kind: Kind,
+    image: &'a [u8],
+    sha256: &'a str,
 }
 
 /// A file name of the cache, taken apart.
@@ -282,28 +291,28 @@ fn open_trusted(path: &Path) -> Result<Option<(File, u64)>, CacheError> {
     Ok(Some((file, u64::try_from(stat.st_size).unwrap_or_default())))
 }
 
-/// The kind that a whole file says it is of; none if it was cut short.
-fn trailer_kind(file: &File, bytes: u64) -> io::Result<Option<Kind>> {
+/// The kind that a whole file of this program says it is of; none if it was cut short, or is another's.
+fn trailer_kind(file: &File, bytes: u64, sha256: &str) -> io::Result<Option<Kind>> {
     let Some(image_bytes) = bytes.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
     let mut trailer = [0; TRAILER_BYTES];
     file.read_exact_at(&mut trailer, image_bytes)?;
-    Ok([Kind::Module, Kind::Component].into_iter().find(|kind| trailer == self::trailer(*kind, image_bytes)))
+    Ok([Kind::Module, Kind::Component].into_iter().find(|kind| trailer == self::trailer(*kind, image_bytes, sha256)))
 }
 
-fn trailer(kind: Kind, image_bytes: u64) -> [u8; TRAILER_BYTES] {
+/// `sha256` has been checked to be 64 digits.
+fn trailer(kind: Kind, image_bytes: u64, sha256: &str) -> [u8; TRAILER_BYTES] {
     let mut trailer = [0; TRAILER_BYTES];
     trailer[..8].copy_from_slice(&MAGIC);
     trailer[8..16].copy_from_slice(&u64::from(kind == Kind::Component).to_le_bytes());
-    trailer[16..].copy_from_slice(&image_bytes.to_le_bytes());
+    trailer[16..24].copy_from_slice(&image_bytes.to_le_bytes());
+    trailer[24..].copy_from_slice(sha256.as_bytes());
     trailer
 }
 
-fn is_cut_short(path: &Path) -> bool {
-    let kind = || {
-        let file = File::open(path)?;
-        trailer_kind(&file, file.metadata()?.len())
-    };
-    matches!(kind(), Ok(None))
+/// What is there and must not be run is not looked into; who wants to run it is told.
+fn is_cut_short(path: &Path, sha256: &str) -> bool {
+    let Ok(Some((file, bytes))) = open_trusted(path) else { return false };
+    matches!(trailer_kind(&file, bytes, sha256), Ok(None))
 }
 
 /// A name that no other writer uses, of this process or another.
@@ -326,10 +335,10 @@ fn is_abandoned(name: &str) -> Option<bool> {
 
 /// Writes the file and waits for the disk: a file that a power failure emptied behind its name would be run. Opens it anew,
 /// for reading only.
-fn write_new(path: &Path, kind: Kind, image: &[u8]) -> io::Result<File> {
+fn write_new(path: &Path, code: &Code) -> io::Result<File> {
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(image)?;
-    file.write_all(&trailer(kind, image.len() as u64))?;
+    file.write_all(code.image)?;
+    file.write_all(&trailer(code.kind, code.image.len() as u64, code.sha256))?;
     file.sync_data()?;
     File::open(path)
 }

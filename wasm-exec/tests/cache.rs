@@ -133,7 +133,7 @@ fn a_second_compile_takes_what_is_there() {
 fn a_file_cut_short_anywhere_is_compiled_again() {
     let (_dir, cache, file) = filled();
     let whole = file.metadata().unwrap().len();
-    for bytes in [0, 1, 23, 24, whole / 2, whole - 4096, whole - 24, whole - 1] {
+    for bytes in [0, 1, 87, 88, whole / 2, whole - 4096, whole - 88, whole - 64, whole - 1] {
         File::options().write(true).open(&file).unwrap().set_len(bytes).unwrap();
         assert!(cache.lookup(DIGEST, false).unwrap().is_none(), "{bytes} of {whole}");
         assert_eq!(cache.stale(&|_| true).unwrap(), std::slice::from_ref(&file));
@@ -143,6 +143,25 @@ fn a_file_cut_short_anywhere_is_compiled_again() {
     // Longer, as if two writers had shared it.
     File::options().write(true).open(&file).unwrap().set_len(whole + 4096).unwrap();
     assert!(cache.lookup(DIGEST, false).unwrap().is_none());
+}
+
+#[test]
+fn code_of_another_program_is_not_run_in_its_place() {
+    let (_dir, cache, file) = filled();
+    let other = DIGEST.replace("00", "11");
+    cache.compile(&other, PROGRAM, false).unwrap();
+    let mut both = files(&cache);
+    let aside = cache.dir.join("aside");
+    fs::rename(&both[0], &aside).unwrap();
+    fs::rename(&both[1], &both[0]).unwrap();
+    fs::rename(&aside, &both[1]).unwrap();
+    assert!(cache.lookup(DIGEST, false).unwrap().is_none() && cache.lookup(&other, false).unwrap().is_none());
+    let mut stale = cache.stale(&|_| true).unwrap();
+    stale.sort();
+    both.sort();
+    assert_eq!(stale, both);
+    assert_eq!(outcome(command_of(cache.compile(DIGEST, PROGRAM, false).unwrap())), Outcome::Exited(0));
+    assert_eq!(cache.stale(&|_| true).unwrap(), both.into_iter().filter(|path| *path != file).collect::<Vec<_>>());
 }
 
 #[test]
@@ -198,6 +217,7 @@ fn what_is_not_a_regular_file_is_refused() {
     assert!(Process::new("mkfifo").arg(&file).status().unwrap().success());
     assert!(file.metadata().unwrap().file_type().is_fifo());
     assert!(untrusted(&cache).contains("not a regular file"));
+    assert_eq!(cache.stale(&|_| true).unwrap(), [""; 0].map(PathBuf::from), "it is not waited for either");
 }
 
 #[test]
