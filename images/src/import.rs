@@ -51,8 +51,7 @@ pub enum ImportError {
     },
     /// Something else.
     #[error(
-        "{file} is {found}; a tar archive of a root file system (plain, gzip or zstd), a Wasm binary or WebAssembly text can be imported, and \
-         an archive of images is loaded with `amphora load -i {file}`"
+        "{file} is {found}; a tar archive of a root file system (plain, gzip or zstd), a Wasm binary or WebAssembly text can be imported"
     )]
     Unknown {
         /// As it was given.
@@ -104,7 +103,7 @@ pub enum ImportError {
     #[error(transparent)]
     NotReady(#[from] NotReady),
     /// The store.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
 

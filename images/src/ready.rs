@@ -21,7 +21,7 @@ pub enum NotReady {
         reason: String,
     },
     /// It cannot be read.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
 

@@ -113,7 +113,7 @@ impl Launch<'_> {
             (Last::Program(launcher), 0) => explain_exec(&launcher.programs, errno),
             (Last::Program(_), 1) => SpawnError::new("start the program's process", errno)
                 .hint(match errno {
-                    Errno::AGAIN => "the limit on processes is reached (`--pids-limit`, `--ulimit nproc`)",
+                    Errno::AGAIN => "the limit on processes, of its cgroup or of its user, is reached",
                     Errno::NOMEM => "the container has ended meanwhile, or memory is used up",
                     _ => "",
                 })

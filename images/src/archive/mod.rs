@@ -7,6 +7,7 @@
 //! Sources: the OCI image-spec (image-layout.md), and docker's `docker save` format (manifest.json; moby, image/spec).
 
 mod docker;
+mod input;
 mod layout;
 mod source;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use crate::{
     Reference, Selection, Store,
     platform::SelectError,
     ready::{NotReady, Ready, Stored, clean_up},
+    reference::ReferenceError,
     store::StoreError,
     unpack::{IngestError, PlanError},
 };
@@ -38,7 +40,7 @@ pub enum ArchiveError {
     /// Not an archive of images.
     #[error(
         "{archive} is no archive of images: it has neither index.json (OCI layout) nor manifest.json (docker save), \
-         or is cut short; the archive of a root file system is imported with `amphora import {archive} NAME`"
+         or is cut short"
     )]
     Unknown {
         /// As it was given.
@@ -103,7 +105,7 @@ pub enum ArchiveError {
         source: Box<NotReady>,
     },
     /// The store.
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
 }
 
@@ -121,14 +123,22 @@ pub enum Loaded {
     },
     /// Only its digest.
     Unnamed(String),
+    /// Not under this name, which the archive has for it.
+    Ignored {
+        /// As it stands in the archive.
+        name: String,
+        /// Why no image can have it.
+        reason: String,
+    },
 }
 
 /// Loads every image in `path`: a directory with an OCI layout, or a tar archive of one or of `docker save`, plain or
 /// compressed, from a file or from standard input (`-`). Entries may have a leading `./`.
 ///
 /// The name is the annotation `io.containerd.image.name`, else `org.opencontainers.image.ref.name`, else docker's
-/// RepoTags; a short one is read as if typed. An image without a name, or with one that is no reference or holds a
-/// digest (an archive cannot vouch for that), is stored by its digest alone. Names are given when the image is `ready`.
+/// RepoTags; a short one is read as if typed. An image without a name is stored by its digest alone, and so is one with a
+/// name that is no reference or holds a digest (an archive cannot vouch for that), which is told. Names are given when the
+/// image is `ready`.
 ///
 /// # Errors
 /// See [`ArchiveError`]. An image at fault is an error in the list, and the others are loaded all the same.
@@ -166,18 +176,32 @@ fn give_names<'a>(
         digest: digest.to_string(),
         source: Box::new(error),
     })?;
-    let mut loaded = Vec::new();
-    let tags = names.filter_map(|name| name.parse::<Reference>().ok()).filter(|name| name.digest.is_none());
-    for reference in tags {
-        let moved_from = store.name(&reference, media_type, digest, *size)?;
-        loaded.push(match moved_from {
-            None => Loaded::Named(reference),
-            Some(from) => Loaded::Moved { reference, from },
-        });
+    let (mut loaded, mut ignored) = (Vec::new(), Vec::new());
+    for name in names {
+        match tag(name) {
+            Err(reason) => ignored.push(Loaded::Ignored { name: name.to_owned(), reason }),
+            Ok(reference) => {
+                let moved_from = store.name(&reference, media_type, digest, *size)?;
+                loaded.push(match moved_from {
+                    None => Loaded::Named(reference),
+                    Some(from) => Loaded::Moved { reference, from },
+                });
+            }
+        }
     }
     if loaded.is_empty() {
         store.keep_unnamed(media_type, digest, *size)?;
         loaded.push(Loaded::Unnamed(digest.to_string()));
     }
-    Ok(loaded)
+    ignored.extend(loaded);
+    Ok(ignored)
+}
+
+/// A name of an archive, if an image can have it.
+fn tag(name: &str) -> Result<Reference, String> {
+    let reference: Reference = name.parse().map_err(|error: ReferenceError| error.to_string())?;
+    match reference.digest {
+        None => Ok(reference),
+        Some(_) => Err("it holds a digest, which an archive cannot vouch for".to_owned()),
+    }
 }

@@ -1,6 +1,6 @@
 //! An archive's members by name: files of a directory, or sections of a tar file.
 
-use super::ArchiveError;
+use super::{ArchiveError, input};
 use crate::{
     Budget, Store,
     budget::{Hold, Limits},
@@ -14,10 +14,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::FileExt,
-    },
+    os::{fd::OwnedFd, unix::fs::FileExt},
     path::Path,
 };
 
@@ -132,9 +129,8 @@ fn open_beneath(folder: &OwnedFd, member: &str) -> io::Result<File> {
 
 /// Opens a file, or standard input for `-`; what cannot be sought through is copied into an unnamed file.
 pub(crate) fn open_seekable(store: &Store, path: &Path) -> io::Result<File> {
-    let file =
-        if path == Path::new("-") { File::from(io::stdin().as_fd().try_clone_to_owned()?) } else { File::open(path)? };
-    if file.metadata()?.is_file() { Ok(file) } else { spool(store, &mut &file) }
+    let file = input::open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { spool(store, &mut *input::worth_copying(file)?) }
 }
 
 /// The same file if it is not compressed, else an unnamed one with what is in it.

@@ -186,7 +186,8 @@ fn names_come_from_annotations_and_short_ones_are_read_as_if_typed() {
     for (loaded, expected) in loaded.iter().zip(expected) {
         assert_eq!(*loaded, Loaded::Named(expected.parse().unwrap()));
     }
-    assert_eq!(loaded[3], Loaded::Unnamed(unnamed.clone()));
+    assert!(matches!(&loaded[3], Loaded::Ignored { name, .. } if name == "Not A Name"));
+    assert_eq!(loaded[4], Loaded::Unnamed(unnamed.clone()));
     assert!(place.store.resolve(&unnamed[7..20], &Selection::default()).unwrap().is_some());
     assert!(place.is_clean());
 }
@@ -288,7 +289,7 @@ fn damaged_archives_are_refused_and_leave_nothing() {
         ("path out of the archive", outside.tar(""), "passwd"),
         ("cut in a member", whole[..560].to_vec(), "cut short"),
         ("cut between members", whole[..1024].to_vec(), "cut short"),
-        ("a root file system", tar_of(&[("bin/sh", b"#!")]), "amphora import"),
+        ("a root file system", tar_of(&[("bin/sh", b"#!")]), "no archive of images"),
         ("no tar", b"hello".to_vec(), "no archive of images"),
         ("cut gzip", gzip(&whole)[..300].to_vec(), ""),
     ] {
@@ -373,7 +374,9 @@ fn a_digest_in_an_archives_name_is_not_believed() {
     let claimed = format!("busybox@sha256:{}", hex(b"another"));
     members.index(&[named(image, REF_NAME, &claimed)]);
     let place = Place::new();
-    assert_eq!(place.load(&members.tar("")).unwrap(), [Loaded::Unnamed(digest.as_str().unwrap().to_owned())]);
+    let loaded = place.load(&members.tar("")).unwrap();
+    assert!(matches!(&loaded[0], Loaded::Ignored { name, .. } if *name == claimed));
+    assert_eq!(loaded[1..], [Loaded::Unnamed(digest.as_str().unwrap().to_owned())]);
     assert!(place.store.resolve(&claimed, &Selection::default()).unwrap().is_none());
 }
 
@@ -402,4 +405,68 @@ fn a_directory_is_read_beneath_itself_without_links_or_waiting() {
         assert!(error.contains("link") || error.contains("plain file"), "{attack}: {error}");
         assert!(place.is_clean());
     }
+}
+
+#[test]
+fn files_and_pipes_are_read_and_nothing_else() {
+    let mut members = Members::default();
+    let image = members.image("f", &host());
+    members.index(&[named(image, CONTAINERD, "demo:1")]);
+    let place = Place::new();
+    let import = |path: &Path| {
+        import::import(&place.store, path, &"x".parse().unwrap(), &Changes::default(), &|_| Ok(()))
+            .map(|image| image.digest)
+    };
+    for device in ["/dev/zero", "/dev/null"] {
+        let refused = load_all(&place.store, Path::new(device)).unwrap_err().to_string();
+        assert!(refused.contains(device) && refused.contains("it is a device"), "{refused}");
+        assert!(import(Path::new(device)).unwrap_err().to_string().contains("it is a device"));
+    }
+    assert!(import(place.folder.path()).unwrap_err().to_string().contains("it is a folder"));
+
+    let pipe = place.folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let written = |bytes: Vec<u8>, endless: bool| {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || {
+            let mut writer = fs::OpenOptions::new().write(true).open(pipe).unwrap();
+            // Ends when nobody reads any more.
+            while writer.write_all(&bytes).is_ok() && endless {}
+        })
+    };
+    let writer = written(gzip(&members.tar("")), false);
+    assert_eq!(load_all(&place.store, &pipe).unwrap(), [Loaded::Named("demo:1".parse().unwrap())]);
+    writer.join().unwrap();
+    for endless in [vec![0; 4096], b"no archive, and no end ".repeat(100)] {
+        let writer = written(endless.clone(), true);
+        assert!(matches!(load_all(&place.store, &pipe), Err(ArchiveError::Unknown { .. })));
+        writer.join().unwrap();
+        let writer = written(endless.clone(), true);
+        // Zeros are an archive without entries.
+        let zeros = endless[0] == 0;
+        assert_eq!(import(&pipe).is_ok(), zeros);
+        writer.join().unwrap();
+    }
+    assert!(place.is_clean());
+}
+
+#[test]
+fn more_layers_than_can_be_mounted_are_refused_before_any_is_read() {
+    let layer = json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": format!("sha256:{}", hex(b"x")), "size": 1 });
+    let mut members = Members::default();
+    let config =
+        members.blob("application/vnd.oci.image.config.v1+json", &config_of(&vec![&b"x"[..]; 10_000], &host()));
+    let layers = vec![layer; 10_000];
+    let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
+    let image = members.blob(MANIFEST, manifest.to_string().as_bytes());
+    members.index(&[image]);
+    let refused = Place::new().load(&members.tar("")).unwrap_err().to_string();
+    assert!(refused.contains("it has 10000 layers; at most 500"), "{refused}");
+
+    let mut members = Members::default();
+    members.add("config", &config_of(&vec![&b"x"[..]; 501], &host()));
+    let saved = json!([{ "Config": "config", "RepoTags": ["x:1"], "Layers": vec!["layer"; 501] }]);
+    members.add("manifest.json", saved.to_string().as_bytes());
+    let refused = Place::new().load(&members.tar("")).unwrap_err().to_string();
+    assert!(refused.contains("it has 501 layers; at most 500"), "{refused}");
 }

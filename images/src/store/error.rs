@@ -22,8 +22,7 @@ pub enum StoreError {
     },
     /// The file system is full, or the user's quota of it.
     #[error(
-        "no room to write {path}: {source}. What was half written is removed again; free some space on that file \
-         system (`amphora system prune` removes what no image or container needs)",
+        "no room to write {path}: {source}. What was half written is removed again; free some space on that file system",
         path = path.display()
     )]
     Full {
@@ -67,10 +66,7 @@ pub enum StoreError {
         reason: String,
     },
     /// A blob in the store is not what it was when it was stored.
-    #[error(
-        "blob {path} was damaged since it was stored: {found}; remove the image that needs it, and pull or load it again",
-        path = path.display()
-    )]
+    #[error("blob {path} was damaged since it was stored: {found}", path = path.display())]
     Altered {
         /// Where it lies.
         path: PathBuf,
@@ -94,7 +90,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// No image of that name or id.
-    #[error("no image `{name}` in the store; `amphora images` lists what there is")]
+    #[error("no image `{name}` in the store")]
     NotFound {
         /// As it was asked for.
         name: String,
@@ -108,7 +104,7 @@ pub enum StoreError {
         candidates: Vec<String>,
     },
     /// Asked to remove an image by id that has several names.
-    #[error("image {id} has {} names ({}); remove one of them by name, or all with `--force`", names.len(), names.join(", "))]
+    #[error("image {id} has {} names ({}); remove one of them by name", names.len(), names.join(", "))]
     SeveralNames {
         /// As it was asked for.
         id: String,
@@ -116,9 +112,7 @@ pub enum StoreError {
         names: Vec<String>,
     },
     /// Asked to remove an image that a container uses.
-    #[error(
-        "image {name} ({digest}) is used by a container; remove the container first, or only the name with `--force`"
-    )]
+    #[error("image {name} ({digest}) is used by a container; remove the container first")]
     InUse {
         /// As it was asked for.
         name: String,

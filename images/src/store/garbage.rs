@@ -6,7 +6,8 @@ use super::{
     layers,
     lock::Removing,
     removal::remove_tree,
-    resolve, temporary,
+    resolve::{self, familiar},
+    temporary,
 };
 use crate::{Reference, platform::is_index};
 use oci_spec::image::{Digest, ImageConfiguration, ImageIndex, ImageManifest};
@@ -73,12 +74,8 @@ impl Store {
     /// While somebody writes, leftovers cannot be told from what is on its way in: it says so then.
     pub fn check(&self, remove: bool) -> Result<Checked, StoreError> {
         let damaged = self.listed()?.into_iter().filter_map(Result::err).map(|entry| {
-            let name = entry.name.as_deref().map_or_else(|| "an image without a name".to_owned(), familiar);
             let by = entry.name.as_deref().map_or_else(|| entry.digest.clone(), familiar);
-            format!(
-                "{name}: {} cannot be read: {}; pull or load it again, or `amphora rmi {by}`",
-                entry.digest, entry.reason
-            )
+            format!("{entry}; `amphora rmi {by}`, and pull or load it again")
         });
         let mut checked = Checked { damaged: damaged.collect(), ..Checked::default() };
         let index: Index = index::parse(self, &index::read(self)?)?;
@@ -299,8 +296,4 @@ impl Leftover {
         let sentence = format!("{} {why}", path.display());
         Self { path, sentence }
     }
-}
-
-fn familiar(full: &str) -> String {
-    Reference::from_str(full).map_or_else(|_| full.to_owned(), |reference| reference.familiar())
 }

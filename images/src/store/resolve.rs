@@ -11,7 +11,7 @@ use crate::{
 };
 use oci_spec::image::{Digest, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
-use std::{collections::HashSet, str::FromStr};
+use std::{collections::HashSet, fmt, str::FromStr};
 
 /// Hexadecimal digits that an abbreviated id has at least.
 const ID_MIN_DIGITS: usize = 4;
@@ -270,6 +270,18 @@ pub struct Damaged {
     pub digest: String,
     /// What was found, what was expected.
     pub reason: String,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_deref().map_or("an image without a name".to_owned(), familiar);
+        write!(f, "{name}: {} cannot be read: {}", self.digest, self.reason)
+    }
+}
+
+/// A name as it would be typed; one that is no reference as it stands.
+pub(super) fn familiar(full: &str) -> String {
+    Reference::from_str(full).map_or_else(|_| full.to_owned(), |reference| reference.familiar())
 }
 
 impl Target {

@@ -7,6 +7,9 @@ use crate::{
 };
 use oci_spec::image::{Descriptor, DigestAlgorithm, ImageConfiguration, ImageManifest};
 
+/// As many as overlayfs stacks (Linux, fs/overlayfs, OVL_MAX_STACK); builders stop at 127.
+const MOST_LAYERS: usize = 500;
+
 /// Why an image's layers are not even fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -17,6 +20,12 @@ pub enum PlanError {
         digest: Digest,
         /// Why, a sentence.
         reason: &'static str,
+    },
+    /// More than can be mounted.
+    #[error("it has {count} layers; at most {MOST_LAYERS} can be put on top of each other")]
+    TooManyLayers {
+        /// How many.
+        count: usize,
     },
     /// The config does not fit the manifest.
     #[error("the config of the image does not make sense: {0}")]
@@ -41,6 +50,7 @@ pub(crate) struct Plan {
 
 /// Decides by media types and by the config, a blob as it came.
 pub(crate) fn plan(manifest: &ImageManifest, config: &[u8]) -> Result<Plan, PlanError> {
+    check_count(manifest.layers().len())?;
     for layer in manifest.layers() {
         if let LayerKind::Refused(reason) = classify::layer_kind(layer.media_type().as_ref()) {
             return Err(PlanError::Refused { digest: layer.digest().clone(), reason });
@@ -67,8 +77,13 @@ pub(crate) fn plan(manifest: &ImageManifest, config: &[u8]) -> Result<Plan, Plan
     Ok(Plan { layers, platform })
 }
 
+fn check_count(count: usize) -> Result<(), PlanError> {
+    if count > MOST_LAYERS { Err(PlanError::TooManyLayers { count }) } else { Ok(()) }
+}
+
 /// A root file system's platform, and one diff id a layer.
 pub(crate) fn root(config: &[u8], layers: usize) -> Result<(Option<Platform>, Vec<Digest>), PlanError> {
+    check_count(layers)?;
     let config: ImageConfiguration =
         serde_json::from_slice(config).map_err(|error| PlanError::Config(error.to_string()))?;
     let (os, architecture) = (config.os().to_string(), config.architecture().to_string());

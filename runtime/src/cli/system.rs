@@ -10,6 +10,8 @@ pub(crate) enum SystemCommand {
     Check,
     /// Remove containers that ended, images without a name, and what was left behind
     Prune(PruneArgs),
+    /// Make a damaged list of images anew; exits with 1 when not all of it could be kept
+    Repair,
 }
 
 #[derive(Debug, Args)]

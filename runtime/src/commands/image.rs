@@ -137,21 +137,30 @@ pub(crate) fn load(host: &Host, args: &LoadArgs) -> Result<u8> {
     let loaded = archive::load(&host.store, path, &|image| prepare(host, image))?;
     each_of(loaded, |loaded| {
         let loaded = loaded?;
-        // Beside the list, which scripts read; also with -q, as a name that moves is no progress.
-        if let Loaded::Moved { reference, from } = &loaded {
-            output::note(&format!("{} stood for {from} until now", reference.familiar()));
+        // Beside the list, which scripts read; also with -q, as a name that moves or is not given is no progress.
+        match &loaded {
+            Loaded::Moved { reference, from } => {
+                output::note(&format!("{} stood for {from} until now", reference.familiar()));
+            }
+            Loaded::Ignored { name, reason } => {
+                output::note(&format!("the name `{name}` of the archive is not given: {reason}"));
+            }
+            Loaded::Named(_) | Loaded::Unnamed(_) => {}
         }
-        if !args.quiet {
-            output::say(&said(&loaded))?;
+        match said(&loaded).filter(|_| !args.quiet) {
+            Some(line) => output::say(&line),
+            None => Ok(()),
         }
-        Ok(())
     })
 }
 
-fn said(loaded: &Loaded) -> String {
+fn said(loaded: &Loaded) -> Option<String> {
     match loaded {
-        Loaded::Named(reference) | Loaded::Moved { reference, .. } => format!("Loaded image: {}", reference.familiar()),
-        Loaded::Unnamed(digest) => format!("Loaded image ID: {digest}"),
+        Loaded::Named(reference) | Loaded::Moved { reference, .. } => {
+            Some(format!("Loaded image: {}", reference.familiar()))
+        }
+        Loaded::Unnamed(digest) => Some(format!("Loaded image ID: {digest}")),
+        Loaded::Ignored { .. } => None,
     }
 }
 
@@ -187,8 +196,12 @@ pub(crate) fn images(host: &Host, args: &ImagesArgs) -> Result<u8> {
     let images = all.iter().filter_map(|entry| entry.as_ref().ok());
     let shown = images.filter(|image| matches(&filters, image) && wanted.is_none_or(|wanted| is_named(image, wanted)));
     let mut rows: Vec<_> = shown.map(|image| view::image_row(image, args.no_trunc)).collect();
+    let damaged = all.iter().filter_map(|entry| entry.as_ref().err());
     if args.filter.is_empty() && wanted.is_none() {
-        rows.extend(all.iter().filter_map(|entry| entry.as_ref().err()).map(view::damaged_row));
+        rows.extend(damaged.map(view::damaged_row));
+    } else {
+        // Whether it would be shown cannot be told.
+        damaged.for_each(|entry| output::note(&format!("amphora: not looked at: {entry}")));
     }
     let mut columns = COLUMNS.to_vec();
     if args.digests {

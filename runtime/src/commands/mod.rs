@@ -73,6 +73,7 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::Info(args) => system::info(host, args),
         Command::System(SystemCommand::Check) => system::check(host),
         Command::System(SystemCommand::Prune(args)) => system::prune(host, args),
+        Command::System(SystemCommand::Repair) => system::repair(host),
         Command::ContainerPrune(args) => system::prune_containers(host, args),
         Command::Image(ImageCommand::Prune(args)) => system::prune_images(host, args),
         Command::Container(_) | Command::Completions(_) | Command::Version(_) | Command::Demo => Ok(0),

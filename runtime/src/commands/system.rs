@@ -1,4 +1,4 @@
-//! `info`, `version`, `system check` and `system prune`.
+//! `info`, `version`, `system check`, `system prune` and `system repair`.
 
 use std::collections::BTreeSet;
 
@@ -97,6 +97,25 @@ fn leftovers(host: &Host, remove: bool) -> Result<Checked> {
     found.append(&mut checked.leftovers);
     found.extend(wasm::check_compiled(host, remove)?);
     Ok(Checked { leftovers: found, ..checked })
+}
+
+/// `amphora system repair`: 0 when the list of images is whole, or is again; 1 when something of it could not be kept.
+pub(crate) fn repair(host: &Host) -> Result<u8> {
+    let Some(repaired) = host.store.repair()? else {
+        output::say("the list of images is whole; nothing was changed")?;
+        return Ok(0);
+    };
+    output::say(&format!("The list of images was damaged: {}", repaired.found))?;
+    if let Some(aside) = &repaired.aside {
+        output::say(&format!("What was there lies at {} now", aside.display()))?;
+    }
+    repaired.named.iter().try_for_each(|line| output::say(&format!("Kept: {line}")))?;
+    repaired.unnamed.iter().try_for_each(|line| output::say(&format!("Found: {line}")))?;
+    repaired.lost.iter().try_for_each(|line| output::say(&format!("Lost: {line}")))?;
+    if !repaired.unnamed.is_empty() {
+        output::say("amphora tag ID NAME gives a name; amphora system prune removes images that have none")?;
+    }
+    Ok(u8::from(!repaired.lost.is_empty()))
 }
 
 /// `amphora system prune`.

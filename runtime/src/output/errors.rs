@@ -1,5 +1,6 @@
 //! Errors that carry an exit code.
 
+use super::hints;
 use crate::{output, spec::exit_code};
 
 /// An error for which Docker's users expect a certain exit code; any other error ends with [`exit_code::OURS`].
@@ -23,7 +24,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// An error with its causes, as one sentence. The errors of the crates beneath say what caused them already; a cause that
-/// was said is not said again.
+/// was said is not said again. What can be typed next comes last.
 ///
 /// What it quotes of images and containers commands no terminal, and what has lines of its own begins none that looks like
 /// another error's.
@@ -33,6 +34,9 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
         if !text.contains(&cause) {
             text = format!("{text}: {cause}");
         }
+    }
+    if let Some(step) = hints::next_step(error) {
+        text = format!("{}; {step}", text.trim_end());
     }
     output::harmless_lines(&text).trim_end().replace('\n', "\n    ")
 }

@@ -1,6 +1,7 @@
 //! What commands print: tables, templates and JSON over rows that know nothing of how they are shown, and how it is printed.
 
 pub(crate) mod errors;
+mod hints;
 mod human;
 mod print;
 pub(crate) mod progress;

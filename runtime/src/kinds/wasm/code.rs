@@ -95,7 +95,7 @@ fn cache_key(program: &WasmProgram, image: &Image) -> Result<String> {
 /// The bytes of the program.
 pub(super) fn bytes(program: &WasmProgram, host: &Host, image: &Image) -> Result<Vec<u8>> {
     let mut file = match program {
-        WasmProgram::Blob { digest } => host.store.blob(&digest.parse()?)?,
+        WasmProgram::Blob { digest } => return Ok(host.store.blob_bytes(&digest.parse()?, MOST_BYTES)?),
         WasmProgram::File { path } => open_in_layers(host, image, path)?,
     };
     let size = file.metadata()?.len();
