@@ -70,6 +70,7 @@ pub use error::StoreError;
 pub use garbage::{Checked, Used};
 pub use layers::LayerStage;
 pub use lock::Writing;
+pub use removal::remove_tree;
 pub use repair::Repaired;
 pub use resolve::Damaged;
 

@@ -17,8 +17,11 @@ const MAX_OPEN: usize = 64;
 
 /// Removes a file, or a directory with all beneath it, whatever its permissions; what is gone already is fine.
 ///
-/// Symbolic links are removed, never followed.
-pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {
+/// Symbolic links are removed, never followed. However deep it is, few descriptors are open.
+///
+/// # Errors
+/// [`StoreError::Io`] of the first entry that cannot be removed.
+pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
     let failed = |source: Errno| StoreError::io("removing", path, source.into());
     let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| failed(Errno::INVAL))?;
     Tree { top: None, moved: 0 }.remove(CWD, &name, 0).map_err(failed)

@@ -53,7 +53,7 @@ pub(crate) fn begin(container: &Container, target: Process, request: &ExecReques
     let cgroup = Cgroups::detect()?.open(&spec.id);
     let unfiltered = privileged || spec.security.seccomp_unconfined;
     let signals = Signals::block()?;
-    let (stdio, pending) = streams::prepare(request.stdio, wiring, user.uid == 0)?;
+    let (stdio, pending) = streams::prepare(request.stdio, wiring)?;
     let mut child = join(Join {
         target,
         argv: request.command.iter().map(|word| word.clone().into_bytes()).collect(),

@@ -174,7 +174,7 @@ fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timi
     let signals = Signals::block()?;
     let cgroup = make_cgroup(&workload, spec)?;
     let begun = || -> Result<_> {
-        let (stdio, pending) = streams::prepare(spec.stdio, wiring, streams::is_root(&spec.user))?;
+        let (stdio, pending) = streams::prepare(spec.stdio, wiring)?;
         let Prepared { plan, report, timeout_grace } = workload.plan(host, image, container, &cgroup, stdio)?;
         timings.stage("prepare");
         let cpu_before_ms = if spec.limits.has_cpu_time() { children_cpu_ms() } else { 0 };

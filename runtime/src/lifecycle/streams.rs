@@ -1,11 +1,11 @@
 //! A container's standard streams: which of the caller's descriptors it gets, and what is copied instead.
 //!
-//! A program gets pipes, or its pty. A descriptor of the caller is handed on only if nothing of the host can be reached
-//! through it: an unnamed pipe. In place of /dev/null it gets another descriptor of that, through which the mode of
-//! the host's device cannot be changed. Files, directories, terminals, named pipes and other devices stay
-//! with us: a program that had them could overwrite the input, change the mode and owner of the output, read what is typed
-//! besides, or walk the host from a directory. What they hold is copied through pipes, by threads of the supervisor, so that
-//! a reader who stalls holds up no time limit.
+//! A program gets pipes of ours, or its pty, and none of the caller's descriptors. In place of /dev/null it gets another
+//! descriptor of that, through which the mode of the host's device cannot be changed. A program that had the caller's could
+//! overwrite the input, change the mode and owner of the output, read what is typed besides, or walk the host from a
+//! directory; of a pipe even, whose other end it could open by /proc/self/fd: make it non-blocking for the caller's other
+//! programs, read what they say, and speak in their place when it is long gone. What the caller's hold is copied through
+//! pipes, by threads of the supervisor, so that a reader who stalls holds up no time limit.
 //!
 //! A reader who goes away takes the pipe with him: the program gets EPIPE as it would without us, or its terminal hangs up.
 
@@ -24,10 +24,7 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        stat::{SFlag, fstat},
-        statfs::{FsType, fstatfs},
-    },
+    sys::stat::{SFlag, fstat},
     unistd::pipe2,
 };
 
@@ -42,7 +39,7 @@ use crate::{
 
 /// Where the streams lead.
 pub(crate) enum Wiring {
-    /// To ours and from ours, with no copy where there may be none. For `run --rm` and `exec`.
+    /// To ours and from ours. For `run --rm` and `exec`.
     Direct,
     /// Copied to our own streams (when `attached`) and to the log (when there is one).
     Copied { attached: bool, log: Option<PathBuf> },
@@ -73,17 +70,14 @@ pub(crate) struct Copying {
     _raw: Option<RawMode>,
 }
 
-/// f_type of unnamed pipes (linux/magic.h). Not of sockets: every one belongs to a network namespace, whose devices its ioctls show
-/// and change.
-const UNNAMED: FsType = FsType(0x5049_5045);
 /// /dev/null.
 const NULL_DEVICE: (u64, u64) = (1, 3);
 
-/// The container's side and ours. `root`: the program begins as root.
+/// The container's side and ours.
 ///
 /// # Errors
 /// Among others, as with Docker: a terminal is asked for and the input is none.
-pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring, root: bool) -> Result<(Stdio, Pending)> {
+pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring) -> Result<(Stdio, Pending)> {
     let (attached, log) = match wiring {
         Wiring::Direct => (true, None),
         Wiring::Nowhere => (false, None),
@@ -102,19 +96,14 @@ pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring, root: bool) -> Result<(St
         pending.screen = Some((keyboard, pending.sink(Stream::Stdout)?));
         Stdio::Terminal { size: attached.then(terminal::size).flatten() }
     } else {
-        let stdin = pending.stdin(root)?;
-        let [stdout, stderr] = pending.outputs(root)?;
+        let stdin = pending.stdin()?;
+        let [stdout, stderr] = pending.outputs()?;
         Stdio::Files([stdin, stdout, stderr])
     };
     if pending.screen.is_some() || !pending.outputs.is_empty() {
         pending.ended = Some(pipe()?);
     }
     Ok((stdio, pending))
-}
-
-/// Whether a `--user` is root, by one of its usual names.
-pub(crate) fn is_root(user: &str) -> bool {
-    matches!(user.split(':').next().unwrap_or_default(), "" | "0" | "root")
 }
 
 /// Nothing to read, and nobody who listens.
@@ -130,27 +119,12 @@ pub(crate) fn detach(null: &OwnedFd) {
     let _ = nix::unistd::dup2_stderr(null);
 }
 
-/// What a descriptor of ours is to a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Own {
-    /// Nothing of the host is reached through it.
-    Harmless,
-    /// The null device.
-    Null,
-    /// Everything else.
-    Hosts,
-}
-
-fn look_at(fd: BorrowedFd<'_>, root: bool) -> Result<Own> {
-    let file_system = fstatfs(fd).context("cannot look at a stream")?.filesystem_type();
-    if file_system == UNNAMED {
-        // Another user could not open it by the name /dev/stdout, as many images do: it is ours, not his.
-        return Ok(if root { Own::Harmless } else { Own::Hosts });
-    }
+/// Whether it is the null device.
+fn is_null(fd: BorrowedFd<'_>) -> Result<bool> {
     let found = fstat(fd).context("cannot look at a stream")?;
     let is_device = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
     let number = (nix::sys::stat::major(found.st_rdev), nix::sys::stat::minor(found.st_rdev));
-    Ok(if is_device && number == NULL_DEVICE { Own::Null } else { Own::Hosts })
+    Ok(is_device && number == NULL_DEVICE)
 }
 
 /// Whether both lead to the same file, so that the order of what is written can be kept.
@@ -169,40 +143,32 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 
 impl Pending {
     /// The program's standard input.
-    fn stdin(&mut self, root: bool) -> Result<OwnedFd> {
-        let own = io::stdin();
-        match if self.interactive { look_at(own.as_fd(), root)? } else { Own::Null } {
-            Own::Harmless => duplicate(own.as_fd()),
-            Own::Null => self.nowhere(),
-            Own::Hosts => {
-                let (reader, writer) = pipe()?;
-                self.input = Some(writer);
-                Ok(reader)
-            }
+    fn stdin(&mut self) -> Result<OwnedFd> {
+        if !self.interactive || is_null(io::stdin().as_fd())? {
+            return self.nowhere();
         }
+        let (reader, writer) = pipe()?;
+        self.input = Some(writer);
+        Ok(reader)
     }
 
     /// The program's standard output and error.
-    fn outputs(&mut self, root: bool) -> Result<[OwnedFd; 2]> {
+    fn outputs(&mut self) -> Result<[OwnedFd; 2]> {
         let (stdout, stderr) = (io::stdout(), io::stderr());
-        let own = match (&self.log, self.attached) {
-            (Some(_), _) => [Own::Hosts; 2],
-            (None, false) => [Own::Null; 2],
-            (None, true) => [look_at(stdout.as_fd(), root)?, look_at(stderr.as_fd(), root)?],
+        let goes_nowhere = match (&self.log, self.attached) {
+            (Some(_), _) => [false; 2],
+            (None, false) => [true; 2],
+            (None, true) => [is_null(stdout.as_fd())?, is_null(stderr.as_fd())?],
         };
-        if self.log.is_none() && own == [Own::Hosts; 2] && is_same_file(stdout.as_fd(), stderr.as_fd()) {
+        if self.log.is_none() && goes_nowhere == [false; 2] && is_same_file(stdout.as_fd(), stderr.as_fd()) {
             let both = self.copied(Stream::Stdout)?;
             return Ok([duplicate(both.as_fd())?, both]);
         }
-        Ok([self.output(own[0], stdout.as_fd(), Stream::Stdout)?, self.output(own[1], stderr.as_fd(), Stream::Stderr)?])
+        Ok([self.output(goes_nowhere[0], Stream::Stdout)?, self.output(goes_nowhere[1], Stream::Stderr)?])
     }
 
-    fn output(&mut self, own: Own, fd: BorrowedFd<'_>, stream: Stream) -> Result<OwnedFd> {
-        match own {
-            Own::Harmless => duplicate(fd),
-            Own::Null => self.nowhere(),
-            Own::Hosts => self.copied(stream),
-        }
+    fn output(&mut self, goes_nowhere: bool, stream: Stream) -> Result<OwnedFd> {
+        if goes_nowhere { self.nowhere() } else { self.copied(stream) }
     }
 
     /// One descriptor of the null device does for all streams.
@@ -292,7 +258,7 @@ impl Sink {
             // A full disk must not stop the container.
             self.problem.get_or_insert_with(|| format!("the log is not whole: {error}"));
         }
-        match self.to.as_mut().map(|to| to.write_all(bytes)) {
+        match self.to.as_ref().map(|to| write_whole(to, bytes)) {
             None | Some(Ok(())) => true,
             Some(Err(error)) => {
                 if error.kind() != ErrorKind::BrokenPipe {
@@ -311,23 +277,26 @@ impl Sink {
     }
 }
 
-/// Until the end of the output; after the end of the program, until there is nothing more to read.
+/// Until the end of the output; after the end of the program, what is in the pipe at that moment. Others, whom an `exec`
+/// left behind, may write for ever.
 fn copy_out(mut from: &File, ended: BorrowedFd<'_>, mut sink: Sink) -> Option<String> {
     let mut buffer = vec![0; 64 << 10];
-    let mut is_over = false;
-    loop {
+    let mut left = u64::MAX;
+    while left > 0 {
         let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN), PollFd::new(ended, PollFlags::POLLIN)];
-        // Of what is over only what is there already is wanted.
+        let is_over = left < u64::MAX;
         let found = poll(if is_over { &mut fds[..1] } else { &mut fds }, timeout(is_over));
         match found {
             Err(Errno::EINTR) => continue,
             Err(_) | Ok(_) if fds[0].any() == Some(true) || found.is_err() => match from.read(&mut buffer) {
-                Ok(count @ 1..) if sink.take(&buffer[..count]) => {}
+                Ok(count @ 1..) if sink.take(&buffer[..count]) => {
+                    left = if is_over { left.saturating_sub(count as u64) } else { left };
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 _ => break,
             },
             _ if is_over => break,
-            _ => is_over = true,
+            _ => left = rustix::io::ioctl_fionread(from).unwrap_or(0),
         }
     }
     sink.problem()
@@ -347,6 +316,10 @@ fn copy_in(mut to: &File) {
             Ok(0) => return,
             Ok(count) => count,
             Err(Errno::EINTR) => continue,
+            Err(Errno::EAGAIN) => {
+                wait_until(own.as_fd(), PollFlags::POLLIN);
+                continue;
+            }
             Err(errno) => return output::note(&format!("amphora: cannot read standard input: {errno}")),
         };
         if to.write_all(&buffer[..count]).is_err() {
@@ -355,43 +328,53 @@ fn copy_in(mut to: &File) {
     }
 }
 
+/// Writes all, also to what one of our caller's other programs has made non-blocking.
+fn write_whole(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_until(to.as_fd(), PollFlags::POLLOUT),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a descriptor is ready. What goes wrong shows when it is used.
+fn wait_until(fd: BorrowedFd<'_>, ready: PollFlags) {
+    let _ = poll(&mut [PollFd::new(fd, ready)], PollTimeout::NONE);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn own(file: &File, root: bool) -> Own {
-        look_at(file.as_fd(), root).unwrap()
-    }
-
     #[test]
-    fn nothing_of_the_hosts_is_handed_to_a_program() {
+    fn only_the_null_device_needs_no_copy() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let open = |path: &std::path::Path| File::options().read(true).write(true).open(path).unwrap();
+        let (reader, writer) = pipe().unwrap();
+        // The network of the host was seen through a socket, and changed with CAP_NET_ADMIN.
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         for file in [
             tempfile::tempfile().unwrap(),
             File::open(dir.path()).unwrap(),
             open(&fifo),
             File::open("/dev/zero").unwrap(),
             File::from(nix::pty::openpty(None, None).unwrap().slave),
+            File::from(OwnedFd::from(socket)),
+            // Of a pipe its other end can be opened, and its flags are shared.
+            File::from(reader),
+            File::from(writer),
         ] {
-            assert_eq!((own(&file, true), own(&file, false)), (Own::Hosts, Own::Hosts), "{file:?}");
-        }
-    }
-
-    #[test]
-    fn pipes_and_the_null_device_are_handed_on() {
-        let (reader, writer) = pipe().unwrap();
-        // The network of the host was seen through a socket, and changed with CAP_NET_ADMIN.
-        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert_eq!(own(&File::from(OwnedFd::from(socket)), true), Own::Hosts);
-        for file in [File::from(reader), File::from(writer)] {
-            // By the name /dev/stdout only its owner can open it.
-            assert_eq!((own(&file, true), own(&file, false)), (Own::Harmless, Own::Hosts), "{file:?}");
+            assert!(!is_null(file.as_fd()).unwrap(), "{file:?}");
         }
         for null in [File::from(nowhere().unwrap()), File::open("/dev/null").unwrap()] {
-            assert_eq!((own(&null, true), own(&null, false)), (Own::Null, Own::Null));
+            assert!(is_null(null.as_fd()).unwrap());
         }
     }
 
@@ -403,16 +386,6 @@ mod tests {
         assert!(nix::sys::stat::futimens(&null, &times, &times).is_err());
         assert!(nix::unistd::fchown(&null, Some(nix::unistd::Uid::from_raw(0)), None).is_err());
         File::from(null).write_all(b"x").unwrap();
-    }
-
-    #[test]
-    fn users_that_are_root_are_known_by_their_names() {
-        for user in ["", "0", "root", "0:0", "root:wheel"] {
-            assert!(is_root(user), "{user}");
-        }
-        for user in ["web", "1000:0", "00x"] {
-            assert!(!is_root(user), "{user}");
-        }
     }
 
     fn sink(to: OwnedFd) -> Sink {
@@ -429,6 +402,36 @@ mod tests {
         assert_eq!(copy_out(&from, ended.as_fd(), sink(to)), None);
         assert_eq!(io::read_to_string(File::from(result)).unwrap(), "last words");
         drop(writer);
+    }
+
+    /// An `exec` whose program had left another one behind that writes without end never ended.
+    #[test]
+    fn who_writes_on_after_the_end_holds_nobody_up() {
+        let (from, writer) = pipe().map(|(from, to)| (File::from(from), File::from(to))).unwrap();
+        let (result, to) = pipe().unwrap();
+        let (ended, program) = pipe().unwrap();
+        let endless = thread::spawn(move || while (&writer).write_all(&[7; 4096]).is_ok() {});
+        let drain = thread::spawn(move || io::copy(&mut File::from(result), &mut io::sink()).unwrap());
+        drop(program);
+        assert_eq!(copy_out(&from, ended.as_fd(), sink(to)), None);
+        drop(from);
+        endless.join().unwrap();
+        drain.join().unwrap();
+    }
+
+    #[test]
+    fn what_somebody_made_non_blocking_is_written_whole() {
+        let (result, to) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+        let writer = thread::spawn(move || write_whole(&File::from(to), &[7; 1 << 20]).unwrap());
+        let mut got = 0;
+        let mut buffer = [0; 4096];
+        while !(writer.is_finished() && got == 1 << 20) {
+            match nix::unistd::read(&result, &mut buffer) {
+                Ok(count) => got += count,
+                Err(_) => wait_until(result.as_fd(), PollFlags::POLLIN),
+            }
+        }
+        writer.join().unwrap();
     }
 
     fn copied_to(to: OwnedFd) -> Option<String> {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use images::store::remove_tree;
 
 use crate::{
     records::paths::Paths,
@@ -91,11 +92,14 @@ impl Volumes {
 
     /// Removes a volume with all that is in it; whether it was there.
     pub(crate) fn remove(&self, name: &str) -> Result<bool> {
-        match fs::remove_dir_all(self.folder.join(name)) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("cannot remove volume {name}")),
+        let folder = self.folder.join(name);
+        match folder.symlink_metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            found => found.map(drop).with_context(|| format!("cannot look at volume {name}"))?,
         }
+        // What a container wrote may be deeper than a path can say, and than there are descriptors.
+        remove_tree(&folder).with_context(|| format!("cannot remove volume {name}"))?;
+        Ok(true)
     }
 
     /// Removes a volume unless a container has it; whether it was there.

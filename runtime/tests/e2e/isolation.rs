@@ -1,6 +1,12 @@
 //! What a program must not see or reach.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    process::Command,
+};
 
 use crate::{
     sandbox::{KINDS, Sandbox, binary},
@@ -129,6 +135,46 @@ fn no_descriptor_leaks_into_a_linux_program() {
         let listed = sandbox.ok(words.chain([busybox.as_str(), "ls", "-1", "/proc/self/fd"]));
         assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{flags:?}");
     }
+}
+
+/// A program opened the other end of the caller's pipe, and read what was written to it when it was long gone.
+#[test]
+fn a_program_hears_nothing_of_what_others_say_in_the_callers_pipe() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    sandbox.ok(["run", "-d", "--name", "spy", &busybox, "sleep", "1000"]);
+    let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+    let script = "cat </proc/self/fd/1 >/heard & sleep 0.3";
+    let mut command = sandbox.command(["exec", "spy", "sh", "-c", script]);
+    assert!(command.stdout(writer.try_clone().expect("a descriptor")).status().expect("amphora").success());
+    // It holds a copy of the writing end.
+    drop(command);
+    writer.write_all(b"secret\n").expect("a pipe");
+    drop(writer);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("a pipe");
+    assert_eq!(text, "secret\n");
+    assert!(!sandbox.ok(["exec", "spy", "cat", "/heard"]).contains("secret"));
+}
+
+/// Every descriptor was used up on the way down, and what such a container had written could not be removed by anybody.
+#[test]
+fn what_lies_deeper_than_descriptors_reach_is_removed() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let script = "for folder in /volume /; do mkdir -p $folder/$(yes d | head -1000 | tr '\\n' /); done";
+    sandbox.ok(["run", "--name", "deep", "-v", "deep:/volume", &busybox, "sh", "-c", script]);
+    let few = |words: &str| {
+        let amphora = sandbox.command(words.split(' '));
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n 128; exec \"$0\" \"$@\""]).arg(amphora.get_program()).args(amphora.get_args());
+        for (name, value) in amphora.get_envs() {
+            limited.env(name, value.expect("set"));
+        }
+        let ended = limited.output().expect("a shell");
+        assert!(ended.status.success(), "{words}: {}", String::from_utf8_lossy(&ended.stderr));
+    };
+    few("rm deep");
+    few("volume rm deep");
+    sandbox.check_clean();
 }
 
 #[test]
