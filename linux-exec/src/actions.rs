@@ -10,7 +10,7 @@ use crate::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd, BorrowedFd, OwnedFd},
-    fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fstat, fstatfs, mkdirat, mknodat, symlinkat},
+    fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fstat, fstatfs, mkdirat, mknodat, openat, symlinkat},
     io::{Errno, Result, fcntl_dupfd_cloexec},
     mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree},
     process::{Signal, chdir, fchdir, pivot_root},
@@ -29,6 +29,54 @@ pub(crate) fn enter_root(root: &OwnedFd) -> Result<()> {
     pivot_root(c".", c".")?;
     rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
     chdir(c"/")
+}
+
+/// The most that is read of /proc/self/cgroup: some 20 lines, most of them short.
+const MAX_CGROUP_TEXT: usize = 16 * 1024;
+
+/// EXDEV unless this process is in a group of this name, or below one, in all hierarchies, or in those with these numbers.
+pub(crate) fn in_own_cgroups(id: &[u8], hierarchies: Option<&[u32]>) -> Result<()> {
+    let mut text = [0; MAX_CGROUP_TEXT];
+    let file = openat(CWD, c"/proc/self/cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut length = 0;
+    loop {
+        let rest = text.get_mut(length..).filter(|rest| !rest.is_empty()).ok_or(Errno::OVERFLOW)?;
+        match rustix::io::read(&file, rest)? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    let mut lines = Membership::all(text.get(..length).unwrap_or_default());
+    let all = lines.all(|line| hierarchies.is_some_and(|wanted| !wanted.contains(&line.hierarchy)) || line.is_in(id));
+    if all { Ok(()) } else { Err(Errno::XDEV) }
+}
+
+/// A line of proc_pid_cgroup(5).
+pub(crate) struct Membership<'a> {
+    pub(crate) hierarchy: u32,
+    path: &'a [u8],
+}
+
+impl<'a> Membership<'a> {
+    /// The lines of the file.
+    pub(crate) fn all(text: &'a [u8]) -> impl Iterator<Item = Self> {
+        text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(Self::parse)
+    }
+
+    /// What cannot be read is in no group.
+    fn parse(line: &'a [u8]) -> Self {
+        let mut fields = line.splitn(3, |&byte| byte == b':');
+        let number = fields.next().unwrap_or_default();
+        let hierarchy = number
+            .iter()
+            .fold(0_u32, |sum, digit| sum.wrapping_mul(10).wrapping_add(u32::from(digit.wrapping_sub(b'0'))));
+        Self { hierarchy, path: fields.nth(1).unwrap_or_default() }
+    }
+
+    /// Whether that is a group of this name or below one.
+    pub(crate) fn is_in(&self, name: &[u8]) -> bool {
+        self.path.split(|&byte| byte == b'/').any(|part| part == name)
+    }
 }
 
 /// setns(2) with a pidfd; mount namespace and root change together, so the working directory does too.

@@ -81,9 +81,15 @@ impl CapabilitySet {
     /// by a mount of its own, or by way of a directory that it reaches by its handle.
     #[must_use]
     pub fn reaches_devices(self) -> bool {
-        const MOUNTS: CapabilitySet = CapabilitySet::of(&["SYS_ADMIN"]);
         const HANDLES: CapabilitySet = CapabilitySet::of(&["DAC_READ_SEARCH", "MKNOD"]);
-        self.0 & MOUNTS.0 != 0 || self.0 & HANDLES.0 == HANDLES.0
+        self.can_mount() || self.0 & HANDLES.0 == HANDLES.0
+    }
+
+    /// Whether a process with these can mount file systems.
+    #[must_use]
+    pub fn can_mount(self) -> bool {
+        const MOUNTS: CapabilitySet = CapabilitySet::of(&["SYS_ADMIN"]);
+        self.0 & MOUNTS.0 != 0
     }
 
     /// Docker's default set of 14.

@@ -1,5 +1,6 @@
 //! One more program in a container that runs.
 use crate::{
+    actions::Membership,
     capabilities::CapabilitySet,
     cgroup::Cgroup,
     child::{Last, Launch, stdio_steps},
@@ -102,7 +103,8 @@ pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
 
     let mut steps = vec![Step::NewSession];
     if let Some(cgroup) = join.cgroup {
-        steps.extend(cgroup.join_files().into_iter().map(Step::JoinCgroup));
+        steps.extend(cgroup.join_files(false).into_iter().map(Step::JoinCgroup));
+        steps.push(in_groups_of(target, cgroup.id())?);
     }
     steps.push(Step::EnterNamespaces { target: pidfd, kinds });
     steps.extend(stdio_steps(join.stdio, slave, &join.user, false)?);
@@ -130,6 +132,16 @@ fn open_root(target: Process) -> io::Result<OwnedFd> {
     let path = format!("/proc/{}/root", target.pid);
     let root = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     if target.is_alive() { Ok(root) } else { Err(Errno::SRCH.into()) }
+}
+
+/// Whoever joins is in all groups of the container's that its first process is in.
+fn in_groups_of<'a>(target: Process, id: &str) -> Result<Step<'a>, SpawnError> {
+    let text = std::fs::read(format!("/proc/{}/cgroup", target.pid))
+        .map_err(|error| SpawnError::from_io("look at the container's cgroups", &error))?;
+    let id = id.as_bytes().to_vec();
+    let entered = Membership::all(&text).filter(|line| line.is_in(&id));
+    let hierarchies = Some(entered.map(|line| line.hierarchy).collect());
+    Ok(Step::InOwnCgroups { id, hierarchies })
 }
 
 /// Whether this process and the target have different namespaces of a kind.

@@ -104,8 +104,10 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
 
     let mut steps = Vec::with_capacity(mounts.before.len() + mounts.steps.len() + credentials.len() + 16);
     steps.push(Step::NewSession);
-    if let Some(cgroup) = plan.cgroup.filter(|cgroup| Cgroup::clone_into(cgroup).is_none()) {
-        steps.extend(cgroup.join_files().into_iter().map(Step::JoinCgroup));
+    if let Some(cgroup) = plan.cgroup {
+        steps.extend(cgroup.join_files(true).into_iter().map(Step::JoinCgroup));
+        let id = cgroup.id().as_bytes().to_vec();
+        steps.extend(cgroup.is_in_every_hierarchy().then_some(Step::InOwnCgroups { id, hierarchies: None }));
     }
     if plan.namespaces.cgroup {
         steps.push(Step::NewCgroupNamespace);

@@ -27,6 +27,8 @@ pub(crate) enum Step<'a> {
     NewSession,
     /// cgroup v1, or v2 without CLONE_INTO_CGROUP: writes 0, which means the writer, to a `cgroup.procs`.
     JoinCgroup(BorrowedFd<'a>),
+    /// Fails (EXDEV) unless this process is in groups of the container's in all hierarchies, or in those with these numbers.
+    InOwnCgroups { id: Vec<u8>, hierarchies: Option<Vec<u32>> },
     /// The cgroup just joined becomes the root of what the container sees.
     NewCgroupNamespace,
     /// Joins the namespaces of a running container, and its root with them. Its pid namespace is for children only.
@@ -144,6 +146,7 @@ impl<'a> Step<'a> {
         match self {
             Self::NewSession => rustix::process::setsid().map(drop),
             Self::JoinCgroup(procs) => rustix::io::write(procs, b"0\n").map(drop),
+            Self::InOwnCgroups { id, hierarchies } => actions::in_own_cgroups(id, hierarchies.as_deref()),
             Self::NewCgroupNamespace => sys::unshare_cgroup_namespace(),
             Self::EnterNamespaces { target, kinds } => actions::enter_namespaces(target, *kinds),
             Self::PrivateMounts => {
@@ -202,6 +205,7 @@ impl<'a> Step<'a> {
         match self {
             Self::NewSession => "start a session".into(),
             Self::JoinCgroup(_) => "join the container's cgroup".into(),
+            Self::InOwnCgroups { .. } => "enter a cgroup of the container's in every hierarchy".into(),
             Self::NewCgroupNamespace => "create a cgroup namespace".into(),
             Self::EnterNamespaces { .. } => "enter the container's namespaces".into(),
             Self::PrivateMounts => "make the mounts private".into(),
@@ -244,6 +248,9 @@ impl<'a> Step<'a> {
     /// What may help.
     pub(crate) fn hint(&self, errno: Errno) -> Option<&'static str> {
         Some(match (self, errno) {
+            (Self::InOwnCgroups { .. }, Errno::XDEV) => {
+                "a hierarchy was mounted meanwhile, or another one lies where it should (/proc/self/cgroup lists them all)"
+            }
             (Self::Make { .. }, Errno::PERM) => {
                 "in a user namespace the kernel mounts this only where the host's own is complete; inside another \
                  container it has covered parts: run that one with its /proc and /sys unmasked"

@@ -34,6 +34,20 @@ fn is_on(path: &Path, magic: u32) -> bool {
     rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(u64::from(magic)))
 }
 
+/// The first mount whose type and options are `wanted`.
+///
+/// proc_pid_mountinfo(5): the mount point is the fifth field; after ` - ` come type, source and the file system's own options,
+/// among which a v1 hierarchy names its controllers.
+pub(super) fn mount_point(mountinfo: &str, wanted: &dyn Fn(&str, &str) -> bool) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut fields = file_system.split(' ');
+        let (kind, options) = (fields.next()?, fields.nth(1)?);
+        let path = mount.split(' ').nth(4)?;
+        wanted(kind, options).then(|| PathBuf::from(path.replace("\\040", " ")))
+    })
+}
+
 /// Why a file or directory cannot be written; None if it can.
 pub(super) fn write_obstacle(path: &Path) -> Option<io::Error> {
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK).err().map(io::Error::from)
@@ -184,6 +198,24 @@ fn nested(path: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mount_points() {
+        let mountinfo = "24 23 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+            25 24 0:23 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+            26 24 0:24 /docker/1 /odd\\040place/mem rw - cgroup memory rw,memory\n\
+            27 24 0:25 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        for (kind, option, expected) in [
+            ("cgroup", "cpu", Some("/sys/fs/cgroup/cpu,cpuacct")),
+            ("cgroup", "cpuacct", Some("/sys/fs/cgroup/cpu,cpuacct")),
+            ("cgroup", "memory", Some("/odd place/mem")),
+            ("cgroup2", "rw", Some("/sys/fs/cgroup/unified")),
+            ("cgroup", "pids", None),
+        ] {
+            let wanted = |found: &str, options: &str| found == kind && options.split(',').any(|name| name == option);
+            assert_eq!(mount_point(mountinfo, &wanted).as_deref(), expected.map(Path::new), "{option}");
+        }
+    }
 
     #[test]
     fn keyed_files() {

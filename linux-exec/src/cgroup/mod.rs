@@ -3,6 +3,7 @@
 //! ```text
 //! v1, hybrid   /sys/fs/cgroup/memory/amphora/ID      always, for the peak and the out-of-memory count
 //!              /sys/fs/cgroup/{cpu,cpuset,pids,devices}/amphora/ID    only where a limit or rule needs them
+//!              …/amphora/ID in every other hierarchy too, wherever it is mounted, for a container that can mount
 //! v2           BASE/amphora/ID        BASE: /sys/fs/cgroup where it may be written, else the nearest ancestor of this
 //!                                     process's own cgroup that was delegated to its user and holds no process itself
 //! ```
@@ -15,6 +16,7 @@
 
 mod devices;
 mod files;
+mod rest;
 mod v1;
 mod v2;
 mod values;
@@ -52,6 +54,9 @@ pub struct Resources {
     /// Only the devices that every container has may be opened. Where that cannot be had the group is made all the same, and
     /// [`Cgroup::restricts_devices`] says so.
     pub restrict_devices: bool,
+    /// For a container that can mount: a group in every hierarchy of the machine, or none is made, as otherwise it would see, and
+    /// could change, what its maker is in. On v2 it gets a group below the one with the limits.
+    pub every_hierarchy: bool,
 }
 
 /// What one container used and which limits it met.
@@ -83,6 +88,17 @@ pub enum CgroupError {
         /// What would do.
         expected: String,
     },
+    /// A container that can mount would share a hierarchy with the host.
+    #[error(
+        "a container that can mount file systems must have a cgroup of its own in every hierarchy, or it could change the host's, and \
+         in `{hierarchy}` it can have none: {reason}"
+    )]
+    Shared {
+        /// Its controllers or name.
+        hierarchy: String,
+        /// Why.
+        reason: String,
+    },
     /// An id that cannot name a directory.
     #[error("container id `{0}` cannot name a cgroup: expected one path component that does not begin with a dot")]
     Id(String),
@@ -106,6 +122,14 @@ impl CgroupError {
     fn file(action: impl Into<String>, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let (action, path) = (action.into(), path.to_owned());
         move |source| Self::File { action, path, source }
+    }
+
+    /// The same as the reason why a hierarchy would be shared.
+    fn shared(self, hierarchy: &str) -> Self {
+        match self {
+            Self::Busy(_) | Self::Shared { .. } => self,
+            error => Self::Shared { hierarchy: hierarchy.to_owned(), reason: error.to_string() },
+        }
     }
 
     /// Whether the file or directory does not exist.
@@ -160,9 +184,13 @@ enum Tree {
     V2(v2::Tree),
 }
 
-/// One container's cgroup: a directory on v2, one for each controller on v1, nothing where none can be made.
+/// One container's cgroup: a directory on v2, one for each controller on v1, nothing where none can be made; and one in each other
+/// hierarchy if it can mount.
 pub struct Cgroup {
+    id: String,
     kind: Kind,
+    rest: Vec<rest::Group>,
+    every_hierarchy: bool,
 }
 
 enum Kind {
@@ -222,9 +250,19 @@ impl Cgroups {
             Tree::V1(hierarchies) => hierarchies.create(id, wanted).map(Kind::V1),
             Tree::V2(tree) => tree.create(id, wanted).map(Kind::V2),
         };
+        let cgroup = |kind| {
+            let every_hierarchy = wanted.every_hierarchy;
+            Cgroup { id: id.to_owned(), kind, rest: Vec::new(), every_hierarchy }
+        };
         match kind {
-            Ok(kind) => Ok(Cgroup { kind }),
-            Err(CgroupError::Unenforceable(_)) if !limited => Ok(Cgroup { kind: Kind::Nothing }),
+            Ok(kind) if wanted.every_hierarchy => self.create_rest(cgroup(kind)),
+            Ok(kind) => Ok(cgroup(kind)),
+            Err(error @ (CgroupError::Unenforceable(_) | CgroupError::File { .. }))
+                if !limited && wanted.every_hierarchy =>
+            {
+                Err(error.shared("cgroup v2"))
+            }
+            Err(CgroupError::Unenforceable(_)) if !limited => Ok(cgroup(Kind::Nothing)),
             // What lies behind it says more than an errno.
             Err(error @ (CgroupError::Unenforceable(_) | CgroupError::File { .. })) => {
                 Err(self.unenforceable(wanted).pop().map_or(error, CgroupError::Unenforceable))
@@ -233,14 +271,37 @@ impl Cgroups {
         }
     }
 
+    fn create_rest(&self, mut cgroup: Cgroup) -> Result<Cgroup, CgroupError> {
+        match rest::create(&cgroup.id, &|name| self.covers(name)) {
+            Ok(rest) => {
+                cgroup.rest = rest;
+                Ok(cgroup)
+            }
+            Err(error) => {
+                cgroup.remove()?;
+                Err(error)
+            }
+        }
+    }
+
     /// The cgroup that `create` made for `id`, from another process (`exec`, `stop`, clean-up); None if there is none.
-    pub fn open(&self, id: &str) -> Option<Cgroup> {
-        check_id(id).ok()?;
+    pub fn open(&self, id: &str) -> Result<Option<Cgroup>, CgroupError> {
+        check_id(id)?;
         let kind = match &self.tree {
-            Tree::V1(hierarchies) => hierarchies.open(id).map(Kind::V1),
-            Tree::V2(tree) => tree.open(id).map(Kind::V2),
+            Tree::V1(hierarchies) => Kind::V1(hierarchies.open(id)?),
+            Tree::V2(tree) => tree.open(id)?.map_or(Kind::Nothing, Kind::V2),
         };
-        kind.map(|kind| Cgroup { kind })
+        let rest = rest::open(id, &|name| self.covers(name))?;
+        let cgroup = Cgroup { id: id.to_owned(), kind, rest, every_hierarchy: false };
+        Ok(Some(cgroup).filter(|cgroup| !cgroup.paths().is_empty()))
+    }
+
+    /// Whether the tree of the limits looks after a hierarchy, told one of its controllers; the v2 tree has none.
+    fn covers(&self, name: &str) -> bool {
+        match &self.tree {
+            Tree::V1(hierarchies) => hierarchies.covers(name),
+            Tree::V2(_) => name.is_empty(),
+        }
     }
 
     /// Ids of all containers that have a cgroup under our parent, in order (for `system check`).
@@ -250,6 +311,7 @@ impl Cgroups {
             Tree::V2(tree) => tree.parent().into_iter().collect(),
         };
         let directories = parents.iter().flat_map(|parent| files::directories(parent));
+        let directories = directories.chain(rest::list(&|name| self.covers(name)));
         let mut ids: Vec<String> =
             directories.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
         ids.sort();
@@ -285,14 +347,26 @@ impl Cgroup {
         }
     }
 
-    /// Open `tasks` (v1) or `cgroup.procs` (v2) files, to which the child writes `0\n` as its first step: the only way in on
-    /// v1, and on v2 the one of a process that is not cloned into it.
-    pub fn join_files(&self) -> Vec<BorrowedFd<'_>> {
-        match &self.kind {
+    /// Open `tasks` (v1) or `cgroup.procs` (v2) files, to which a process writes `0\n` that is to be in it. `cloned`: it was
+    /// cloned into [`Self::clone_into`].
+    pub fn join_files(&self, cloned: bool) -> Vec<BorrowedFd<'_>> {
+        let mut files = match &self.kind {
             Kind::V1(group) => group.join_files(),
-            Kind::V2(group) => vec![group.procs.as_fd()],
-            Kind::Nothing => Vec::new(),
-        }
+            Kind::V2(group) if !cloned => vec![group.procs.as_fd()],
+            Kind::V2(_) | Kind::Nothing => Vec::new(),
+        };
+        files.extend(self.rest.iter().map(rest::Group::entrance));
+        files
+    }
+
+    /// The container that it was made for.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether it was made with a group in every hierarchy.
+    pub(crate) fn is_in_every_hierarchy(&self) -> bool {
+        self.every_hierarchy
     }
 
     /// Whether the devices that its processes can open were restricted when it was made.
@@ -322,15 +396,24 @@ impl Cgroup {
     /// Removes it and the groups that the workload made below it; retries for half a second while it is busy.
     /// Already gone is fine.
     pub fn remove(&self) -> Result<(), CgroupError> {
-        self.paths().iter().try_for_each(|path| files::remove(path))
+        self.kind.paths().iter().try_for_each(|path| files::remove(path))?;
+        self.rest.iter().try_for_each(rest::Group::remove)
     }
 
     /// Its directories, for `inspect`.
     pub fn paths(&self) -> Vec<PathBuf> {
-        match &self.kind {
-            Kind::Nothing => Vec::new(),
-            Kind::V1(group) => group.paths(),
-            Kind::V2(group) => vec![group.path.clone()],
+        let mut paths = self.kind.paths();
+        paths.extend(self.rest.iter().map(|group| group.path.clone()));
+        paths
+    }
+}
+
+impl Kind {
+    fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::V1(group) => group.paths(),
+            Self::V2(group) => vec![group.path.clone()],
         }
     }
 }

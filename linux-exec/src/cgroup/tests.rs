@@ -63,7 +63,7 @@ fn limits_are_what_the_kernel_reads() {
         cpu_shares: Some(512),
         cpuset_cpus: None,
         pids: Some(7),
-        restrict_devices: false,
+        ..Resources::default()
     };
     let Some((cgroups, id, guarded)) = make("limits", &wanted) else { return };
     let group = &guarded.0;
@@ -87,9 +87,9 @@ fn limits_are_what_the_kernel_reads() {
         assert_eq!(value(group, file), *expected, "{file}");
     }
     assert!(cgroups.list().contains(&id));
-    assert_eq!(cgroups.open(&id).unwrap().paths(), group.paths());
+    assert_eq!(cgroups.open(&id).unwrap().unwrap().paths(), group.paths());
     assert_eq!(group.clone_into().is_some(), cgroups.mode() == "v2");
-    assert_eq!(group.join_files().len(), group.paths().len());
+    assert_eq!(group.join_files(false).len(), group.paths().len());
     assert!(run(group, "exit 0").success());
 }
 
@@ -131,7 +131,7 @@ fn kill_ends_all_and_remove_takes_nested_groups_along() {
     assert_eq!(inner.wait().unwrap().signal(), Some(9));
     assert_eq!(outer.wait().unwrap().signal(), Some(9));
     group.0.remove().unwrap();
-    assert!(!path.exists() && !cgroups.list().contains(&id) && cgroups.open(&id).is_none());
+    assert!(!path.exists() && !cgroups.list().contains(&id) && cgroups.open(&id).unwrap().is_none());
     group.0.remove().unwrap();
 }
 
@@ -148,13 +148,13 @@ fn ids_and_values_are_checked_before_anything_is_made() {
     let cgroups = Cgroups::detect().unwrap();
     for id in ["", ".", "..", ".hidden", "a/b", "a\0b", "a\nb"] {
         assert!(matches!(cgroups.create(id, &Resources::default()), Err(CgroupError::Id(_))), "{id:?}");
-        assert!(cgroups.open(id).is_none(), "{id:?}");
+        assert!(cgroups.open(id).is_err(), "{id:?}");
     }
     let small = Resources { memory_bytes: Some(1000), ..Resources::default() };
     assert!(
         cgroups.create("test-small", &small).is_err_and(|error| error.to_string().starts_with("the memory limit 1000"))
     );
-    assert!(cgroups.open("test-small").is_none());
+    assert!(cgroups.open("test-small").unwrap().is_none());
 }
 
 #[test]
@@ -174,5 +174,5 @@ fn absent_cpu_is_named() {
     }
     let error = cgroups.create("test-cpus", &wanted).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.starts_with("the list of CPUs 0,4000: expected CPUs out of"), "{error}");
-    assert!(cgroups.open("test-cpus").is_none(), "what was made is taken back");
+    assert!(cgroups.open("test-cpus").unwrap().is_none(), "what was made is taken back");
 }

@@ -71,16 +71,17 @@ impl Hierarchies {
             let limited = controller.flag(wanted).is_some();
             let wished =
                 controller == Controller::Memory || (controller == Controller::Devices && wanted.restrict_devices);
-            if !limited && !wished {
+            let needed = wanted.every_hierarchy && self.root(controller).is_some();
+            if !limited && !wished && !needed {
                 continue;
             }
             match self.create_member(controller, id, wanted) {
                 Ok(member) => group.members.push(member),
                 // Without a limit it would only have told how much was used; of devices the caller is told.
-                Err(error) if !limited && !matches!(error, CgroupError::Busy(_)) => {}
+                Err(error) if !limited && !needed && !matches!(error, CgroupError::Busy(_)) => {}
                 Err(error) => {
-                    let taken_back = group.members.iter().try_for_each(|member| files::remove_tree(&member.path));
-                    return taken_back.and(Err(error));
+                    group.members.iter().try_for_each(|member| files::remove_tree(&member.path))?;
+                    return Err(if limited { error } else { error.shared(controller.name()) });
                 }
             }
         }
@@ -109,13 +110,22 @@ impl Hierarchies {
     }
 
     /// The directories that there are.
-    pub(super) fn open(&self, id: &str) -> Option<Group> {
-        let member = |controller: &Controller| {
-            let path = self.root(*controller)?.join(PARENT).join(id);
-            Member::open(*controller, &path).ok()
-        };
-        let members: Vec<Member> = Controller::ALL.iter().filter_map(member).collect();
-        (!members.is_empty()).then_some(Group { members })
+    pub(super) fn open(&self, id: &str) -> Result<Group, CgroupError> {
+        let mut members = Vec::new();
+        for controller in Controller::ALL {
+            let Some(root) = self.root(controller) else { continue };
+            match Member::open(controller, &root.join(PARENT).join(id)) {
+                Ok(member) => members.push(member),
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Group { members })
+    }
+
+    /// Whether a controller, or a hierarchy by its name, is looked after here.
+    pub(super) fn covers(&self, name: &str) -> bool {
+        Controller::ALL.iter().any(|controller| controller.name() == name && self.root(*controller).is_some())
     }
 
     fn root(&self, controller: Controller) -> Option<&Path> {
@@ -123,25 +133,14 @@ impl Hierarchies {
     }
 }
 
-/// The usual place, or where the mount table says.
-fn find(controller: &str) -> Option<PathBuf> {
-    let usual = Path::new(ROOT).join(controller);
+/// The usual place of a controller or of `name=…`, or where the mount table says.
+pub(super) fn find(name: &str) -> Option<PathBuf> {
+    let usual = Path::new(ROOT).join(name.strip_prefix("name=").unwrap_or(name));
     if files::is_v1(&usual) {
         return Some(usual);
     }
-    mount_point(&fs::read_to_string("/proc/self/mountinfo").ok()?, controller)
-}
-
-/// proc_pid_mountinfo(5): the mount point is the fifth field; after ` - ` come type, source and the file system's own options,
-/// among which a hierarchy names its controllers.
-fn mount_point(mountinfo: &str, controller: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut fields = file_system.split(' ');
-        let is_hierarchy = fields.next()? == "cgroup" && fields.nth(1)?.split(',').any(|option| option == controller);
-        let path = mount.split(' ').nth(4)?;
-        is_hierarchy.then(|| PathBuf::from(path.replace("\\040", " ")))
-    })
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    files::mount_point(&mountinfo, &|kind, options| kind == "cgroup" && options.split(',').any(|option| option == name))
 }
 
 /// Sets one controller's limits.
@@ -174,18 +173,24 @@ fn limit_cpu(path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
     set(path, "cpu.shares", wanted.cpu_shares)
 }
 
-/// A new group has neither CPUs nor memory nodes, and takes no process before it has both.
 fn limit_cpuset(root: &Path, path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
-    let Some(cpus) = &wanted.cpuset_cpus else { return Ok(()) };
     let parent = root.join(PARENT);
+    inherit_cpuset(root, &parent)?;
+    if let Some(cpus) = &wanted.cpuset_cpus {
+        values::check_cpus(cpus, &files::read(&parent.join("cpuset.cpus"))?)?;
+        files::write(&path.join("cpuset.cpus"), cpus)?;
+    }
+    inherit_cpuset(&parent, path)
+}
+
+/// A new group has neither CPUs nor memory nodes, and takes no process before it has both.
+pub(super) fn inherit_cpuset(parent: &Path, path: &Path) -> Result<(), CgroupError> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
-        if files::read(&parent.join(name))?.is_empty() {
-            files::write(&parent.join(name), &files::read(&root.join(name))?)?;
+        if files::read(&path.join(name))?.is_empty() {
+            files::write(&path.join(name), &files::read(&parent.join(name))?)?;
         }
     }
-    values::check_cpus(cpus, &files::read(&parent.join("cpuset.cpus"))?)?;
-    files::write(&path.join("cpuset.cpus"), cpus)?;
-    files::write(&path.join("cpuset.mems"), &files::read(&parent.join("cpuset.mems"))?)
+    Ok(())
 }
 
 fn set(path: &Path, file: &str, value: Option<u64>) -> Result<(), CgroupError> {
@@ -235,26 +240,5 @@ impl Group {
             }
         }
         usage
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points() {
-        let mountinfo = "24 23 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
-            25 24 0:23 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
-            26 24 0:24 /docker/1 /odd\\040place/mem rw - cgroup memory rw,memory\n\
-            27 24 0:25 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        for (controller, expected) in [
-            ("cpu", Some("/sys/fs/cgroup/cpu,cpuacct")),
-            ("cpuacct", Some("/sys/fs/cgroup/cpu,cpuacct")),
-            ("memory", Some("/odd place/mem")),
-            ("pids", None),
-        ] {
-            assert_eq!(mount_point(mountinfo, controller).as_deref(), expected.map(Path::new), "{controller}");
-        }
     }
 }

@@ -11,6 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The group below a container's own in which its processes are if they can mount: they see this one as the root, and reach
+/// neither the limits nor the program for devices, which are above it.
+const INSIDE: &str = "inside";
+
 /// Where in the tree our groups may lie.
 pub(super) struct Tree {
     /// The directory that `amphora` lies in, or why there is none.
@@ -83,16 +87,22 @@ impl Tree {
             }
             made => made?,
         }
-        let group = self.limit(&parent, &path, wanted).and_then(|()| Group::open(path.clone()));
+        let inside =
+            if wanted.restrict_devices || wanted.every_hierarchy { files::make(&path.join(INSIDE)) } else { Ok(()) };
+        let group = inside.and_then(|()| self.limit(&parent, &path, wanted)).and_then(|()| Group::open(path.clone()));
         let mut group = group.inspect_err(|_| drop(files::remove_tree(&path)))?;
-        group.restricts_devices =
-            wanted.restrict_devices && sys::restrict_devices(group.handle.as_fd(), &devices::PROGRAM).is_ok();
+        group.restricts_devices = wanted.restrict_devices && restrict_devices(&path).is_ok();
         Ok(group)
     }
 
     /// The directory, if there is one.
-    pub(super) fn open(&self, id: &str) -> Option<Group> {
-        Group::open(self.parent()?.join(id)).ok()
+    pub(super) fn open(&self, id: &str) -> Result<Option<Group>, CgroupError> {
+        let Some(parent) = self.parent() else { return Ok(None) };
+        match Group::open(parent.join(id)) {
+            Ok(group) => Ok(Some(group)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn limit(&self, parent: &Path, path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
@@ -209,12 +219,24 @@ fn inner_processes(base: &Path) -> String {
     )
 }
 
+fn open_directory(path: &Path) -> Result<OwnedFd, CgroupError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    opened.map_err(|errno| CgroupError::file("open", path)(errno.into()))
+}
+
+fn restrict_devices(path: &Path) -> Result<(), CgroupError> {
+    let attached = sys::restrict_devices(open_directory(path)?.as_fd(), &devices::PROGRAM);
+    attached.map_err(|errno| CgroupError::file("attach a program to", path)(errno.into()))
+}
+
 impl Group {
     fn open(path: PathBuf) -> Result<Self, CgroupError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let handle = rustix::fs::open(&path, flags, Mode::empty());
-        let handle = handle.map_err(|errno| CgroupError::file("open", &path)(errno.into()))?;
-        let procs = path.join("cgroup.procs");
+        let (handle, entered) = match open_directory(&path.join(INSIDE)) {
+            Err(error) if error.is_missing() => (open_directory(&path)?, path.clone()),
+            opened => (opened?, path.join(INSIDE)),
+        };
+        let procs = entered.join("cgroup.procs");
         let procs = files::open_for_writing(&procs).map_err(CgroupError::file("open", &procs))?;
         Ok(Self { path, handle, procs, restricts_devices: false })
     }

@@ -172,7 +172,7 @@ mod tests {
             cpu_shares: Some(2),
             cpuset_cpus: list("0"),
             pids: Some(1),
-            restrict_devices: false,
+            ..Resources::default()
         };
         check(&fine).unwrap();
         assert!(!limits_swap(&fine));

@@ -1,6 +1,6 @@
 //! As root.
 use crate::{
-    Case, covers, engine, rootless,
+    Case, covers, engine, hierarchies, rootless,
     sandbox::{MASKED, READ_ONLY, Sandbox, finish, part, piped, plan, read_terminal, root_user, run, sleeping},
 };
 use linux_exec::{
@@ -65,6 +65,19 @@ pub(crate) const CASES: &[Case] = &[
         cve_2019_5736_a_program_that_changes_meanwhile_leads_to_no_file_of_the_host,
     ),
     ("a_forged_report_names_no_stranger", a_forged_report_names_no_stranger),
+    (
+        "a_container_that_mounts_sees_no_group_of_the_hosts",
+        hierarchies::a_container_that_mounts_sees_no_group_of_the_hosts,
+    ),
+    ("who_joins_is_in_every_hierarchy", hierarchies::who_joins_is_in_every_hierarchy),
+    (
+        "a_hierarchy_that_is_mounted_nowhere_is_not_shared_either",
+        hierarchies::a_hierarchy_that_is_mounted_nowhere_is_not_shared_either,
+    ),
+    (
+        "a_container_that_mounts_lifts_no_rule_for_devices",
+        hierarchies::a_container_that_mounts_lifts_no_rule_for_devices,
+    ),
     ("covers", covers::all),
     ("rootless", rootless::as_ordinary_user),
 ];

@@ -7,6 +7,7 @@
 mod cases;
 mod covers;
 mod engine;
+mod hierarchies;
 mod parts;
 mod rootless;
 mod sandbox;

@@ -3,6 +3,7 @@
 use crate::sandbox::{Sandbox, finish, piped, read_terminal, root_user, sleeping};
 use linux_exec::{
     capabilities::CapabilitySet,
+    cgroup::Cgroups,
     exec::{Join, join},
     plan::Stdio,
     process::Process,
@@ -17,6 +18,7 @@ type Part = fn(&[String]);
 /// By name; the arguments are those after it.
 pub(crate) const PARTS: &[(&str, Part)] = &[
     ("@join", join_some),
+    ("@join_cgroup", join_cgroup),
     ("@join_links", join_links),
     ("@join_often", join_often),
     ("@sleep", sleep),
@@ -59,6 +61,16 @@ fn join_some(arguments: &[String]) {
         let error = join(join_plan(target, &[name], piped().1)).unwrap_err();
         assert_eq!(error.exit_code(), code, "{error}");
     }
+}
+
+/// With the container's cgroup.
+fn join_cgroup(arguments: &[String]) {
+    let cgroup = Cgroups::detect().unwrap().open(&arguments[2]).unwrap().unwrap();
+    let (mut reader, files) = piped();
+    let mut plan = join_plan(target(arguments), &["cat", "/proc/self/cgroup"], files);
+    plan.cgroup = Some(&cgroup);
+    let child = join(plan).unwrap();
+    print!("{}", finish(&child, &mut reader).1);
 }
 
 /// The file of the process that is looked at is never one of the host's: the launcher answers to its own links.

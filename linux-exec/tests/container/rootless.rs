@@ -1,6 +1,6 @@
 //! As an ordinary user, in a user namespace.
 use crate::{
-    Case,
+    Case, hierarchies,
     sandbox::{Sandbox, own_command, read_terminal, run},
 };
 use linux_exec::{
@@ -26,6 +26,10 @@ pub(crate) const CASES: &[Case] = &[
     ("rootless: host_network_binds_the_hosts_sysfs", host_network_binds_the_hosts_sysfs),
     ("rootless: unmapped_user_is_named", unmapped_user_is_named),
     ("rootless: terminal", terminal),
+    (
+        "rootless: a_user_namespace_changes_no_group_of_the_hosts",
+        hierarchies::a_user_namespace_changes_no_group_of_the_hosts,
+    ),
 ];
 
 /// Runs the cases as that user, from a copy of this program that it may execute.

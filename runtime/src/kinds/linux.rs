@@ -74,6 +74,12 @@ impl Behaviour for Linux {
         Ok(!spec.security.privileged && capabilities(spec)?.reaches_devices() && !userns::is_inside())
     }
 
+    fn can_mount(&self, spec: &RunSpec) -> Result<bool> {
+        // Without a filter it can make itself a user namespace, in which it has all capabilities.
+        let able = capabilities(spec)?.can_mount() || spec.security.seccomp_unconfined;
+        Ok(able && !spec.security.privileged && !userns::is_inside())
+    }
+
     fn root(&self, host: &Host, image: &Image, container: &Container) -> Result<(Rootfs, bool)> {
         Ok((overlay_root(host, image, container)?, false))
     }

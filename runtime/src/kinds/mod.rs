@@ -69,6 +69,9 @@ pub(crate) trait Behaviour {
     /// Whether it could make device nodes that work.
     fn reaches_devices(&self, spec: &RunSpec) -> Result<bool>;
 
+    /// Whether it could mount the host's cgroup hierarchies.
+    fn can_mount(&self, spec: &RunSpec) -> Result<bool>;
+
     /// The root that it sees, and whether all of that is read-only whatever the user says.
     fn root(&self, host: &Host, image: &Image, container: &Container) -> Result<(Rootfs, bool)>;
 
@@ -167,6 +170,7 @@ impl Workload {
             cpuset_cpus: limits.cpuset_cpus.clone(),
             pids: limits.pids,
             restrict_devices: behaviour.reaches_devices(spec)?,
+            every_hierarchy: behaviour.can_mount(spec)?,
         })
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn begin(container: &Container, target: Process, request: &ExecReques
     let base = if privileged { CapabilitySet::all() } else { CapabilitySet::docker_default() };
     let capabilities = base.adjusted(&spec.security.cap_add, &spec.security.cap_drop)?;
     let user = find_user(request.user.as_deref().unwrap_or(&spec.user), target)?;
-    let cgroup = Cgroups::detect()?.open(&spec.id);
+    let cgroup = Cgroups::detect()?.open(&spec.id)?;
     let unfiltered = privileged || spec.security.seccomp_unconfined;
     let signals = Signals::block()?;
     let (stdio, pending) = streams::prepare(request.stdio, wiring)?;

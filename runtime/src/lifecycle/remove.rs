@@ -53,7 +53,7 @@ fn discard(host: &Host, container: &Container, volumes: bool) -> Result<()> {
 
 /// A supervisor that was killed leaves its cgroup.
 fn leftover_cgroup(id: &str) -> Result<()> {
-    if let Some(cgroup) = Cgroups::detect()?.open(id) {
+    if let Some(cgroup) = Cgroups::detect()?.open(id)? {
         cgroup.kill()?;
         cgroup.remove()?;
     }
@@ -71,7 +71,7 @@ pub(crate) fn check_cgroups(host: &Host, remove: bool) -> Result<Vec<String>> {
         let Some(_lock) = container.try_lock()? else { continue };
         let running = matches!(container.status(), Ok(Status::Running(_)) | Err(_));
         let Some(_run) = container.lock_run()? else { continue };
-        let Some(cgroup) = cgroups.open(&id).filter(|_| !running) else { continue };
+        let Some(cgroup) = cgroups.open(&id)?.filter(|_| !running) else { continue };
         found.extend(
             cgroup.paths().iter().map(|path| format!("cgroup of a container that does not run: {}", path.display())),
         );

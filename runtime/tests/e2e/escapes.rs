@@ -124,6 +124,39 @@ fn a_container_that_mounts_its_device_cgroup_allows_itself_nothing() {
     assert!(!ended.stdout.contains("opened"), "{ended}");
 }
 
+/// The root of a cgroup v1 hierarchy has a `release_agent`, which the kernel runs as root of the host; a container that mounts must
+/// find a group of its own there, by whatever way it comes to be able to, after a restart and in `exec` too.
+#[test]
+fn a_container_that_can_mount_shares_no_cgroup_with_the_host() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    if !sandbox.is_root() {
+        return println!("skipped: in a user namespace nothing in the hierarchies belongs to anybody inside");
+    }
+    let look = "mkdir -p /h; cut -d: -f2 /proc/self/cgroup | while read h; do
+        t=cgroup; [ -n \"$h\" ] || t=cgroup2
+        mount -t $t -o ${h:-rw} none /h || continue; [ ! -e /h/release_agent ] || echo $h: root
+        grep -qx 0 /h/cgroup.procs && echo $h: others; umount /h; done; grep -v ':/$' /proc/self/cgroup; echo looked";
+    let script = format!("{look}; sleep 1000");
+    for options in [&["--cap-add", "SYS_ADMIN"][..], &["--security-opt", "seccomp=unconfined"]] {
+        let run = ["run", "-d", "--name", "mounts"].iter().chain(options).copied();
+        sandbox.ok(run.chain([busybox.as_str(), "sh", "-c", &script]));
+        for round in 1..=2 {
+            let looked = || (sandbox.ok(["logs", "mounts"]).matches("looked").count() == round).then_some(());
+            crate::session::until("a look at the hierarchies", looked);
+            assert_eq!(sandbox.ok(["logs", "mounts"]), "looked\n".repeat(round), "{options:?}");
+            assert_eq!(sandbox.ok(["exec", "mounts", "sh", "-c", look]), "looked\n", "{options:?}");
+            let (id, pid) = (sandbox.inspect("mounts", ".Id"), sandbox.inspect("mounts", ".State.Pid"));
+            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its groups");
+            assert!(groups.lines().all(|line| line.contains(&format!("/amphora/{id}"))), "{options:?}: {groups}");
+            sandbox.ok(["stop", "-t", "0", "mounts"]);
+            sandbox.check_clean();
+            sandbox.ok(["start", "mounts"]);
+        }
+        sandbox.ok(["rm", "-f", "mounts"]);
+        sandbox.check_clean();
+    }
+}
+
 /// Accepted and ignored, once.
 #[test]
 fn a_wasm_program_in_a_root_file_system_refuses_what_does_not_apply() {

@@ -92,6 +92,10 @@ impl Behaviour for WasmProgram {
         Ok(false)
     }
 
+    fn can_mount(&self, _spec: &RunSpec) -> Result<bool> {
+        Ok(false)
+    }
+
     fn root(&self, host: &Host, image: &Image, container: &Container) -> Result<(Rootfs, bool)> {
         match self {
             WasmProgram::File { .. } => Ok((overlay_root(host, image, container)?, false)),
