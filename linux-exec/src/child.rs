@@ -43,6 +43,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) last: Last,
     /// The master of the child's pty.
     pub(crate) terminal: Option<OwnedFd>,
+    /// The pid namespace of a container that is joined, by its inode number.
+    pub(crate) joined: Option<u64>,
 }
 
 /// What is told when the clone itself fails or the parent's own calls do.
@@ -70,8 +72,7 @@ impl Launch<'_> {
         let cloned = self.clone(&reader, &writer)?;
         drop(writer);
         let process = Process::of(cloned.pid);
-        let report = Report::read(&reader, cloned.pid);
-        let joins = matches!(&self.last, Last::Program(launcher) if matches!(launcher.becomes, Becomes::Join { .. }));
+        let report = Report::read(&reader, cloned.pid, self.joined);
         if let Some((step, errno)) = report.failure {
             if let Some(sibling) = report.sibling {
                 // He has exited, or somebody in the container says so.
@@ -83,7 +84,7 @@ impl Launch<'_> {
             return Err(self.explain(step, errno));
         }
         let identify = |error: io::Error| SpawnError::from_io("identify the container's process", &error);
-        if !joins {
+        if self.joined.is_none() {
             return Ok(Child { process: process.map_err(identify)?, pidfd: cloned.pidfd, terminal: self.terminal });
         }
         let _ = sys::wait_with_usage(cloned.pid);
@@ -230,8 +231,9 @@ const SEEN_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Report {
     /// `child` is the process that was cloned. What is read may come from a container that is joined, too: a sibling is believed only
-    /// if it is a child of this process, and nothing that is read is waited for without end.
-    fn read(reader: &OwnedFd, child: i32) -> Self {
+    /// if it is a child of this process, and in that container's pid namespace (this process may have children in many), and
+    /// nothing that is read is waited for without end.
+    fn read(reader: &OwnedFd, child: i32, joined: Option<u64>) -> Self {
         let mut report = Self::default();
         let mut deadline = None;
         let mut message = [0_u8; 8];
@@ -245,7 +247,7 @@ impl Report {
                 Ok(step) if report.failure.is_none() => {
                     report.failure = Some((step, Errno::from_raw_os_error(second)));
                 }
-                Err(_) if report.sibling.is_none() && second != child && is_own_child(second) => {
+                Err(_) if report.sibling.is_none() && second != child && is_sibling(second, joined) => {
                     report.sibling = Some(second);
                 }
                 _ => continue,
@@ -263,9 +265,16 @@ fn is_readable(reader: &OwnedFd, deadline: Option<Instant>) -> bool {
     rustix::io::retry_on_intr(|| poll(&mut fds, left.as_ref())).is_ok_and(|ready| ready > 0)
 }
 
-fn is_own_child(pid: i32) -> bool {
+/// A child keeps its pid until it is waited for, so the answers are of one process.
+fn is_sibling(pid: i32, joined: Option<u64>) -> bool {
     let parent = Process::of(pid).and_then(Process::parent);
     parent.is_ok_and(|parent| parent.cast_unsigned() == std::process::id())
+        && joined.is_some_and(|joined| pid_namespace(&pid.to_string()) == Ok(joined))
+}
+
+/// The inode number of a process's pid namespace.
+pub(crate) fn pid_namespace(process: &str) -> rustix::io::Result<u64> {
+    rustix::fs::stat(format!("/proc/{process}/ns/pid")).map(|stat| stat.st_ino)
 }
 
 /// The streams as a step; `slave` is the pty's end for [`Stdio::Terminal`].
@@ -315,6 +324,22 @@ pub(crate) fn ranges_without(keep: &[i32]) -> Vec<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process with containers of many was made to take another one's process for the one that it had started, and to kill it.
+    #[test]
+    fn a_forged_report_names_no_child_of_another_container() {
+        let mut other = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = other.id().cast_signed();
+        let own = pid_namespace("self").unwrap();
+        for (joined, believed) in [(Some(own), Some(pid)), (Some(own + 1), None), (None, None)] {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+            rustix::io::write(&writer, &[(-1_i32).to_ne_bytes(), pid.to_ne_bytes()].concat()).unwrap();
+            drop(writer);
+            assert_eq!(Report::read(&reader, 1, joined).sibling, believed, "{joined:?}");
+        }
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
 
     #[test]
     fn ranges_leave_out_what_is_kept() {

@@ -3,7 +3,7 @@ use crate::{
     actions::Membership,
     capabilities::CapabilitySet,
     cgroup::Cgroup,
-    child::{Last, Launch, stdio_steps},
+    child::{Last, Launch, pid_namespace, stdio_steps},
     credentials::Credentials,
     launcher::{Becomes, Launcher},
     mounts::c_path,
@@ -83,6 +83,8 @@ pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
     let target = join.target;
     let pidfd = target.pidfd().map_err(|error| SpawnError::from_io("find the container's process", &error))?;
     let kinds = differing_namespaces(target)?;
+    let joined = pid_namespace(&target.pid.to_string());
+    let joined = Some(joined.map_err(|errno| SpawnError::new("look at the container's pid namespace", errno))?);
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| SpawnError::new("make this process not dumpable", errno))?;
     let terminal = open_terminal(&join)?;
@@ -110,7 +112,7 @@ pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
     steps.extend(stdio_steps(join.stdio, slave, &join.user, false)?);
     steps.extend(credentials);
     let last = Last::Program(Launcher::new(becomes, programs, c_strings(join.argv)?, exec_strings(join.env)?)?);
-    Launch { namespaces: 0, cgroup: None, steps, last, terminal: master }.start()
+    Launch { namespaces: 0, cgroup: None, steps, last, terminal: master, joined }.start()
 }
 
 /// Reads a regular file inside a running container (e.g. /etc/passwd) as its processes would find it; Ok(None) if

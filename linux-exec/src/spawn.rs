@@ -135,6 +135,7 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
         steps,
         last,
         terminal: master,
+        joined: None,
     };
     launch.start()
 }
