@@ -105,9 +105,11 @@ impl Store {
 
     /// A new blob, streamed: hashed as it is written; visible only after `commit`.
     ///
+    /// Hold [`Store::writing`] from before `commit` until something names the blob, else others may remove it.
+    ///
     /// A full disk shows as an error of [`Write::write`] of kind [`io::ErrorKind::StorageFull`] that names the store.
     pub fn blob_writer(&self) -> Result<BlobWriter, StoreError> {
-        let (temporary, file) = Temporary::file(self, Some(self.writing()?))?;
+        let (temporary, file) = Temporary::file(self, None)?;
         Ok(BlobWriter { store: self.clone(), file, temporary, hash: Sha256::new(), written: 0 })
     }
 

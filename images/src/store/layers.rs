@@ -108,7 +108,7 @@ impl Store {
     /// A staging directory for unpacking a layer, removed on drop, renamed to `layer_dir` by `commit` (syncfs first;
     /// someone else was first: fine).
     pub fn stage_layer(&self, diff_id: &Digest) -> Result<LayerStage, StoreError> {
-        let temporary = Temporary::directory(self, self.writing()?)?;
+        let temporary = Temporary::directory(self)?;
         // Whatever the umask is: this becomes the root directory that a container's users go through.
         fs::set_permissions(&temporary.path, fs::Permissions::from_mode(0o755))
             .map_err(|source| StoreError::io("setting the mode of", &temporary.path, source))?;

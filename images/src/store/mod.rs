@@ -29,14 +29,16 @@
 //!
 //! # Who locks what
 //! - `index.lock` is held for one read-change-rename of `index.json`, with `writers.lock` shared.
-//! - `writers.lock` is held *shared* ([`Store::writing`]) by every [`BlobWriter`] and [`LayerStage`]; by whoever pulls
-//!   or loads an image, from its first look at what is there already until it has named it; and by whoever makes a
-//!   container, from resolving its image until `in_use` would tell of it.
+//! - `writers.lock` is held *shared* ([`Store::writing`]) by whoever loads or imports an image, from its first look at
+//!   what is there already until it has named it; by whoever pulls one, from the moment when the registry is waited for
+//!   no more, then looking again at what is there; and by whoever makes a container, from resolving its image until
+//!   `in_use` would tell of it. A [`BlobWriter`] and a [`LayerStage`] hold nothing: what a living process writes under
+//!   `temporary/` is nobody's leftover.
 //! - Taking an image out of `index.json`, and removing blobs and layers, takes it *exclusively* and never waits: while
 //!   anybody holds it shared, a name is only taken off, and what it named stays until the next
 //!   [`Store::remove_unnamed`] and [`Store::check`]. Layers are moved to `temporary/` first and deleted after letting
-//!   go. So nothing is lost that is fresh, that a running pull found already there, or that a container is about to
-//!   use.
+//!   go. So nothing is lost that is fresh, that is about to be named, or that a container is about to use; what a
+//!   running pull found already there, and is gone when it has the rest, it fetches too.
 //! - Taken in the order writers, index. Locks go with their process; there are no stale ones.
 //!
 //! # What keeps a thing alive

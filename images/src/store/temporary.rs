@@ -16,7 +16,8 @@ use std::{
 
 /// A path under `temporary/` that is removed on drop, with all that is beneath it, unless it was renamed away.
 ///
-/// Holds the writers' lock, so that nobody else removes it; without that, its maker holds the exclusive one.
+/// Nobody else removes it while this process lives. With the writers' lock it also keeps others from removing what it
+/// goes with.
 #[derive(Debug)]
 pub(super) struct Temporary {
     pub(super) path: PathBuf,
@@ -32,8 +33,8 @@ impl Temporary {
         Ok((temporary, file))
     }
 
-    pub(super) fn directory(store: &Store, writing: Writing) -> Result<Self, StoreError> {
-        let temporary = Self::claim(store, Some(writing));
+    pub(super) fn directory(store: &Store) -> Result<Self, StoreError> {
+        let temporary = Self::claim(store, None);
         let made = DirBuilder::new().mode(0o755).create(&temporary.path);
         made.map_err(|source| StoreError::io("creating", &temporary.path, source))?;
         Ok(temporary)
