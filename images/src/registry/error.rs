@@ -2,6 +2,7 @@
 
 use crate::{
     Digest, NotReady, Reference,
+    budget::Exceeded,
     platform::SelectError,
     store::StoreError,
     unpack::{IngestError, PlanError},
@@ -55,16 +56,77 @@ pub enum Reason {
         /// What the connection said.
         cause: String,
     },
-    /// Silence.
-    #[error("the registry sent nothing for {} s while {what} was expected; try again, or look whether it is overloaded", .after.as_secs_f32())]
+    /// No status and headers in time.
+    #[error("{url} had not answered after {} s when {what} was asked for; try again, or look whether it is overloaded", .after.as_secs_f32())]
+    NoAnswer {
+        /// What was asked for.
+        what: String,
+        /// Who was asked.
+        url: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// Silence, or less than the least rate.
+    #[error("the registry sent {} in {} s of {what}, where at least {least} bytes are expected; try again, or look whether it is overloaded", few(*.received), .after.as_secs_f32())]
     TooSlow {
         /// What was expected.
         what: String,
-        /// How long nothing came.
+        /// Bytes that came in that time.
+        received: u64,
+        /// Bytes that should have come.
+        least: u64,
+        /// How long was measured.
         after: Duration,
     },
+    /// More time than all of it may take.
+    #[error("{what} took longer than {} s, the most that is waited for it; try again, or look whether the registry is overloaded", .after.as_secs_f32())]
+    TooLong {
+        /// Which document.
+        what: String,
+        /// The bound.
+        after: Duration,
+    },
+    /// All of the pull took more than one may.
+    #[error("{0}")]
+    Budget(#[from] Exceeded),
+    /// The registry leads where nobody is to be led.
+    #[error("asked for {what}, {from} leads to {to}, {cause}; ask who runs the registry")]
+    Redirect {
+        /// What was asked for.
+        what: String,
+        /// Who leads.
+        from: String,
+        /// Where.
+        to: String,
+        /// Why that is not followed, as `which is …`.
+        cause: String,
+    },
+    /// The registry names a token server that is not to be asked.
+    #[error("for a token, the registry names {realm}, {cause}; ask who runs the registry")]
+    Realm {
+        /// The token server, as the registry names it.
+        realm: String,
+        /// Why it is not asked, as `which is …`.
+        cause: String,
+    },
+    /// A host that the registry led to does not do as it should.
+    #[error(
+        "{url}, where the registry leads for {what}, answers {status} (asked {tries} times){answer}; ask who runs the registry"
+    )]
+    Elsewhere {
+        /// Who answered.
+        url: String,
+        /// The status.
+        status: u16,
+        /// What was asked for.
+        what: String,
+        /// How often it was asked.
+        tries: u32,
+        /// Its own words.
+        answer: String,
+    },
     /// 401.
-    #[error("the registry answers 401 (unauthorized){answer}; {}", if *.had_credentials { "the user or the password is wrong" } else { "log in: `amphora pull --creds USER:PASSWORD`, or `docker login`" })]
+    #[error("the registry answers 401 (unauthorized){answer}; {}", if *.had_credentials { "the user or the password is wrong" } else { "it wants a user and a password, and there are none: neither given nor in Docker's config.json" })]
     Unauthorized {
         /// The registry's own words, with a colon before, if it had any.
         answer: String,
@@ -119,7 +181,7 @@ pub enum Reason {
     #[error("{what} is larger than {limit} bytes, which no real one is; it was not read")]
     TooLarge {
         /// `the manifest`, `the config`.
-        what: &'static str,
+        what: String,
         /// The bound, bytes.
         limit: u64,
     },
@@ -180,7 +242,11 @@ pub enum Reason {
         /// The system's answer.
         source: io::Error,
     },
-    /// Somebody removed the image as soon as it was named.
+    /// Somebody removed what the image needs, again and again, or the image as soon as it was named.
     #[error("the image was pulled, and removed again by another command at the same time; try again")]
     Gone,
+}
+
+fn few(bytes: u64) -> String {
+    if bytes == 0 { "nothing".to_owned() } else { format!("only {bytes} bytes") }
 }

@@ -3,18 +3,20 @@
 
 use super::{
     Progress, Reason,
+    client::{Answer, Failure},
     manifests::Fetched,
-    session::{Request, Session, TRIES, causes},
+    session::{Request, Session, TRIES, within},
 };
 use crate::{
-    Budget, Store,
+    Store,
     unpack::{
         ingest::{self, Expected, IngestError, Staged},
         plan::Layer,
     },
 };
+use bytes::{Buf, Bytes};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, StatusCode};
 use std::{
     io::{self, Read},
     thread::{self, Scope},
@@ -33,11 +35,11 @@ const PARALLEL: usize = 4;
 const WAITING: usize = 32;
 
 /// Fetches what the store does not have, whole and checked, but not yet visible.
-pub(super) fn fetch(
+pub(super) fn fetch<'a>(
     runtime: &Runtime,
-    store: &Store,
-    session: &Session<'_>,
-    fetched: &Fetched,
+    store: &'a Store,
+    session: &Session<'a>,
+    fetched: &'a Fetched,
     progress: &dyn Progress,
 ) -> Result<Vec<Staged>, Reason> {
     let mut missing = Vec::new();
@@ -48,11 +50,16 @@ pub(super) fn fetch(
             missing.push((layer, blob));
         }
     }
-    let budget = Budget::default();
     thread::scope(|scope| {
-        let each = |(layer, here)| fetch_one(scope, store, session, layer, here, progress, &budget);
-        runtime.block_on(stream::iter(missing.into_iter().map(each)).buffer_unordered(PARALLEL).try_collect())
+        let each = |(layer, here)| fetch_one(scope, store, session, layer, here, progress);
+        let all = stream::iter(missing.into_iter().map(each)).buffer_unordered(PARALLEL).try_collect();
+        runtime.block_on(within(session.budget, all))
     })
+}
+
+/// Whether all layers are here, and unpacked where they are to be.
+pub(super) fn all_present(store: &Store, fetched: &Fetched) -> bool {
+    fetched.layers.iter().all(|layer| present(store, layer) == (true, true))
 }
 
 /// Whether a layer's blob is here, and whether it is unpacked or need not be.
@@ -70,13 +77,12 @@ fn short(layer: &Layer) -> String {
 async fn fetch_one<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     store: &'env Store,
-    session: &Session<'_>,
+    session: &Session<'env>,
     layer: &'env Layer,
     here: bool,
     progress: &dyn Progress,
-    budget: &'env Budget,
 ) -> Result<Staged, Reason> {
-    let digest = layer.descriptor.digest();
+    let (digest, budget) = (layer.descriptor.digest(), session.budget);
     let expected =
         Expected { digest: Some(digest.clone()), size: Some(layer.descriptor.size()), diff_id: layer.diff_id.clone() };
     let (report, reported) = oneshot::channel();
@@ -88,7 +94,7 @@ async fn fetch_one<'scope, 'env>(
     } else {
         let (sender, receiver) = channel(WAITING);
         scope.spawn(move || {
-            let mut pieces = Pieces { receiver, piece: Vec::new(), at: 0 };
+            let mut pieces = Pieces { receiver, piece: Bytes::new() };
             drop(report.send(ingest::stage(store, &mut pieces, &expected, budget)));
         });
         download(session, layer, sender, progress).await
@@ -107,7 +113,7 @@ async fn fetch_one<'scope, 'env>(
 async fn download(
     session: &Session<'_>,
     layer: &Layer,
-    sender: Sender<Vec<u8>>,
+    sender: Sender<Bytes>,
     progress: &dyn Progress,
 ) -> Result<(), Reason> {
     let digest = layer.descriptor.digest();
@@ -116,14 +122,17 @@ async fn download(
     let mut tries = 0;
     loop {
         tries += 1;
-        let request = Request { method: Method::GET, path: &path, accept: "*/*", offset: received, what: &what };
-        let response = session.get(&request).await?;
+        let (method, offset) = (Method::GET, received);
+        let request = Request { method, path: &path, accept: "*/*", offset, what: &what, time: None };
+        let answer = session.get(&request).await?;
         let mut tap = Tap { id: short(layer), sender: &sender, received: &mut received, progress };
-        let cause = match tap.run(response).await {
-            Ok(()) if received >= layer.descriptor.size() || sender.is_closed() => return Ok(()),
+        let end = tap.run(answer).await;
+        let cause = match end {
+            Err(Failure::Final(reason)) => return Err(reason),
+            // The digest says whether it is all of it.
+            _ if received >= layer.descriptor.size() || sender.is_closed() => return Ok(()),
             Ok(()) => "it ended early".to_owned(),
-            Err(error) if error.is_timeout() => return Err(Reason::TooSlow { what, after: session.idle_timeout() }),
-            Err(error) => causes(&error),
+            Err(Failure::Broken { cause }) => cause,
         };
         if tries >= TRIES {
             return Err(Reason::CutOff { what, received, tries, cause });
@@ -135,21 +144,20 @@ async fn download(
 /// What takes a response's bytes.
 struct Tap<'a> {
     id: String,
-    sender: &'a Sender<Vec<u8>>,
+    sender: &'a Sender<Bytes>,
     /// Bytes of the blob sent on so far, over all responses.
     received: &'a mut u64,
     progress: &'a dyn Progress,
 }
 
 impl Tap<'_> {
-    async fn run(&mut self, mut response: Response) -> reqwest::Result<()> {
+    async fn run(&mut self, mut answer: Answer<'_>) -> Result<(), Failure> {
         // A registry that knows no ranges begins again.
-        let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *self.received };
-        while let Some(chunk) = response.chunk().await? {
-            let seen = skip.min(chunk.len() as u64);
-            skip -= seen;
-            let mut piece = Vec::from(chunk);
-            piece.drain(..usize::try_from(seen).unwrap_or(piece.len()));
+        let mut skip = if answer.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *self.received };
+        while let Some(mut piece) = answer.chunk().await? {
+            let seen = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
+            skip -= seen as u64;
+            piece.advance(seen);
             let length = piece.len() as u64;
             if length > 0 && self.sender.send(piece).await.is_err() {
                 return Ok(());
@@ -163,21 +171,20 @@ impl Tap<'_> {
 
 /// The thread's end of the channel, as a stream.
 struct Pieces {
-    receiver: Receiver<Vec<u8>>,
-    piece: Vec<u8>,
-    at: usize,
+    receiver: Receiver<Bytes>,
+    piece: Bytes,
 }
 
 impl Read for Pieces {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.piece.len() {
+        if self.piece.is_empty() {
             match self.receiver.blocking_recv() {
-                Some(piece) => (self.piece, self.at) = (piece, 0),
+                Some(piece) => self.piece = piece,
                 None => return Ok(0),
             }
         }
-        let count = (&self.piece[self.at..]).read(out)?;
-        self.at += count;
+        let count = self.piece.len().min(out.len());
+        self.piece.copy_to_slice(&mut out[..count]);
         Ok(count)
     }
 }

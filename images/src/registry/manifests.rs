@@ -5,7 +5,9 @@ use super::{
     session::{Request, Session},
 };
 use crate::{
-    Digest, Selection, classify,
+    Digest, Selection,
+    budget::Hold,
+    classify,
     platform::{Search, Step, is_index},
     store::documents,
     unpack::{
@@ -13,9 +15,15 @@ use crate::{
         plan::{self, Layer},
     },
 };
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
-use reqwest::{Method, Response, header};
-use serde::{Deserialize, de::DeserializeOwned};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use reqwest::{
+    Method,
+    header::{self, HeaderMap},
+};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 /// Real ones have a few KiB; registries themselves refuse more than 4 MiB.
 const MANIFEST_BYTES: u64 = 4 << 20;
@@ -30,6 +38,8 @@ pub(super) struct Document {
     pub(super) media_type: String,
     pub(super) digest: Digest,
     pub(super) bytes: Vec<u8>,
+    /// Its bytes and what they are parsed to, in the budget of the pull.
+    _hold: Hold,
 }
 
 /// An image without its layers.
@@ -59,6 +69,7 @@ struct Kind {
     #[serde(default)]
     schema_version: u32,
     media_type: Option<String>,
+    manifests: Option<IgnoredAny>,
 }
 
 /// Fetches what the reference names, down to the manifest that the selection wants, and its config.
@@ -97,9 +108,9 @@ pub(super) async fn digest(session: &mut Session<'_>) -> Result<String, Reason> 
         return Ok(digest.clone());
     }
     let path = format!("manifests/{}", tag(session));
-    let request = Request { method: Method::HEAD, path: &path, accept: ACCEPT, offset: 0, what: "the manifest" };
-    let response = session.get(&request).await?;
-    match announced(&response) {
+    let request = Request { method: Method::HEAD, ..question(session, &path, ACCEPT, "the manifest") };
+    let answer = session.get(&request).await?;
+    match announced(answer.headers()) {
         Some(digest) => Ok(digest),
         None => Ok(top_document(session).await?.digest.to_string()),
     }
@@ -123,21 +134,23 @@ fn tag<'a>(session: &Session<'a>) -> &'a str {
 async fn document(session: &Session<'_>, name: &str, expected: Option<&Digest>) -> Result<Document, Reason> {
     let path = format!("manifests/{name}");
     let what = format!("manifest {name}");
-    let request = Request { method: Method::GET, path: &path, accept: ACCEPT, offset: 0, what: &what };
-    let response = session.get(&request).await?;
-    let announced = announced(&response);
-    let content_type = header_text(&response, header::CONTENT_TYPE.as_str());
-    let bytes = body(session, response, "the manifest", MANIFEST_BYTES).await?;
+    let answer = session.read(&question(session, &path, ACCEPT, &what), MANIFEST_BYTES).await?;
+    let (bytes, headers, _hold) = (answer.bytes, answer.headers, answer.hold);
     let digest = match expected {
         Some(expected) => expected.clone(),
-        None => match announced.and_then(|text| text.parse().ok()) {
+        None => match announced(&headers).and_then(|text| text.parse().ok()) {
             Some(announced) => announced,
             None => ingest::digest_of(&bytes).map_err(|error| malformed("the manifest's digest", &error))?,
         },
     };
     check("the manifest", &bytes, &digest)?;
-    let media_type = media_type(&bytes, content_type)?;
-    Ok(Document { media_type, digest, bytes })
+    let media_type = media_type(&bytes, header_text(&headers, header::CONTENT_TYPE.as_str()))?;
+    Ok(Document { media_type, digest, bytes, _hold })
+}
+
+fn question<'a>(session: &Session<'_>, path: &'a str, accept: &'static str, what: &'a str) -> Request<'a> {
+    let time = Some(session.document_time());
+    Request { method: Method::GET, path, accept, offset: 0, what, time }
 }
 
 /// What a document says that it is, or else what the registry says.
@@ -150,51 +163,33 @@ fn media_type(bytes: &[u8], content_type: Option<String>) -> Result<String, Reas
         let reason = format!("it says that it is `{own}`, the registry that it is `{told}`");
         return Err(malformed("the manifest", &reason));
     }
-    let media_type = kind.media_type.or(content_type).unwrap_or_default();
     let schema_1 = (kind.schema_version == 1).then_some("application/vnd.docker.distribution.manifest.v1+json");
-    match classify::refused_manifest(schema_1.unwrap_or(&media_type)) {
-        Some(reason) => Err(Reason::Refusal(reason.to_owned())),
-        None => Ok(media_type),
+    let named = schema_1.or(kind.media_type.as_deref()).or(content_type.as_deref()).unwrap_or_default();
+    if let Some(reason) = classify::refused_manifest(named) {
+        return Err(Reason::Refusal(reason.to_owned()));
     }
+    match kind.media_type {
+        Some(own) if is_known(&own) => Ok(own),
+        Some(own) => Err(malformed("the manifest", &format!("it says that it is `{own}`; expected one of {ACCEPT}"))),
+        // Servers of plain files call it text or JSON.
+        None => Ok(content_type.filter(|told| is_known(told)).unwrap_or_else(|| {
+            let media_type = if kind.manifests.is_some() { MediaType::ImageIndex } else { MediaType::ImageManifest };
+            media_type.to_string()
+        })),
+    }
+}
+
+/// Whether a media type is one of those that are asked for.
+fn is_known(media_type: &str) -> bool {
+    ACCEPT.split(", ").any(|known| known == media_type)
 }
 
 async fn config(session: &Session<'_>, descriptor: &Descriptor) -> Result<Document, Reason> {
     let path = format!("blobs/{}", descriptor.digest());
-    let request = Request { method: Method::GET, path: &path, accept: "*/*", offset: 0, what: "the config" };
-    let response = session.get(&request).await?;
-    let bytes = body(session, response, "the config", CONFIG_BYTES).await?;
-    check("the config", &bytes, descriptor.digest())?;
-    Ok(Document { media_type: descriptor.media_type().to_string(), digest: descriptor.digest().clone(), bytes })
-}
-
-/// A whole body, refused as soon as it is too long.
-async fn body(
-    session: &Session<'_>,
-    mut response: Response,
-    what: &'static str,
-    limit: u64,
-) -> Result<Vec<u8>, Reason> {
-    let too_large = || Reason::TooLarge { what, limit };
-    if response.content_length().is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    let mut bytes = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if bytes.len() + chunk.len() > usize::try_from(limit).unwrap_or(usize::MAX) => {
-                return Err(too_large());
-            }
-            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-            Ok(None) => return Ok(bytes),
-            Err(error) if error.is_timeout() => {
-                return Err(Reason::TooSlow { what: what.to_owned(), after: session.idle_timeout() });
-            }
-            Err(error) => {
-                let (received, cause) = (bytes.len() as u64, super::session::causes(&error));
-                return Err(Reason::CutOff { what: what.to_owned(), received, tries: 1, cause });
-            }
-        }
-    }
+    let answer = session.read(&question(session, &path, "*/*", "the config"), CONFIG_BYTES).await?;
+    check("the config", &answer.bytes, descriptor.digest())?;
+    let (media_type, digest) = (descriptor.media_type().to_string(), descriptor.digest().clone());
+    Ok(Document { media_type, digest, bytes: answer.bytes, _hold: answer.hold })
 }
 
 fn check(what: &'static str, bytes: &[u8], expected: &Digest) -> Result<(), Reason> {
@@ -204,12 +199,12 @@ fn check(what: &'static str, bytes: &[u8], expected: &Digest) -> Result<(), Reas
     })
 }
 
-fn announced(response: &Response) -> Option<String> {
-    header_text(response, CONTENT_DIGEST).filter(|text| text.parse::<Digest>().is_ok())
+fn announced(headers: &HeaderMap) -> Option<String> {
+    header_text(headers, CONTENT_DIGEST).filter(|text| text.parse::<Digest>().is_ok())
 }
 
-fn header_text(response: &Response, name: &str) -> Option<String> {
-    Some(response.headers().get(name)?.to_str().ok()?.to_owned())
+fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
 fn parse<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Reason> {

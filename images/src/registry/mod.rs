@@ -1,14 +1,17 @@
 //! The registry client: pulls an image, streaming, several layers at once (OCI distribution-spec).
 //!
 //! ```text
+//! client: one request as policy (where to) and Pace (how slow) allow it
 //! session: scheme, token, retries ─▶ manifests: index, manifest, config, in memory and bounded
 //!                                ─▶ layers: bytes ─ bounded channel ─▶ unpack::ingest, one thread a layer
-//!                                                                          all right? ▼ commit all, then name the image
+//!                                     all whole? ▼ lock the store, see that nothing is gone, commit all, name the image
 //! ```
 //!
-//! The `oci-client` crate answers the registry's challenge (basic, or a token from its token server). The bodies are
-//! read here, with the HTTP client that it uses too, because it holds manifests of any size in memory and does not pass
-//! `Retry-After` on.
+//! **One client.** [`client`] is the only one that speaks HTTP, and there is none inside a library: `oci-client` gives
+//! types. Its own client takes no policy from outside; it reads answers of any length and follows redirects anywhere.
+//!
+//! **The store is locked late.** While the registry is waited for, nothing of the store is held but what this process is
+//! writing under `temporary/`. So what was found there at first may be gone at the end; it is then fetched too.
 //!
 //! **HTTP or HTTPS.** A registry on this machine (`localhost`, `127.0.0.0/8`, `::1`) is asked by HTTP first, then by
 //! HTTPS; the first question carries no credentials. With [`RegistryOptions::insecure`] any other one is asked by HTTPS
@@ -19,20 +22,29 @@
 //! returns: the process has as many threads afterwards as before.
 
 mod auth;
+mod client;
 mod error;
 mod layers;
 mod manifests;
+mod pace;
+mod policy;
+mod resolve;
 mod session;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use error::{PullError, Reason};
+pub use pace::Pace;
 
 use crate::{
-    Image, Reference, Selection, Store,
+    Budget, Image, Reference, Selection, Store,
+    budget::Limits,
     ready::{Ready, Stored, clean_up},
+    unpack::ingest::Staged,
 };
-use session::Session;
+use manifests::Fetched;
+use session::{Session, within};
 use std::{io, time::Duration};
 
 /// How to talk to the registry.
@@ -41,21 +53,22 @@ pub struct RegistryOptions {
     /// User and password. `None`: those that `$REGISTRY_AUTH_FILE`, or `config.json` in `$DOCKER_CONFIG` or
     /// `~/.docker`, has under `auths` for this registry, else anonymous. Credential helpers are not run.
     pub credentials: Option<(String, String)>,
-    /// Plain HTTP and certificates that nobody vouches for are allowed, though not on this machine
-    /// (`--tls-verify=false`).
+    /// Plain HTTP and certificates that nobody vouches for are allowed, though not on this machine, this registry and where it leads.
     pub insecure: bool,
-    /// How long the registry may say nothing before the connection counts as broken.
-    pub idle_timeout: Duration,
+    /// How slow the registry may be.
+    pub pace: Pace,
+    /// What all of the pull may take.
+    pub limits: Limits,
     /// Wait before the first of three repetitions; doubled for each further one. A `Retry-After` counts instead, up to
     /// 30 s.
     pub retry_delay: Duration,
 }
 
 impl Default for RegistryOptions {
-    /// No credentials of its own, secure, 30 s of silence, half a second before the first repetition.
+    /// No credentials of its own, secure, the usual pace and limits, half a second before the first repetition.
     fn default() -> Self {
-        let (idle_timeout, retry_delay) = (Duration::from_secs(30), Duration::from_millis(500));
-        Self { credentials: None, insecure: false, idle_timeout, retry_delay }
+        let (pace, limits, retry_delay) = (Pace::default(), Limits::default(), Duration::from_millis(500));
+        Self { credentials: None, insecure: false, pace, limits, retry_delay }
     }
 }
 
@@ -85,16 +98,12 @@ pub fn pull(
     progress: &dyn Progress,
     ready: Ready,
 ) -> Result<Image, PullError> {
-    let pulled = store.writing().map_err(Reason::from).and_then(|writing| {
-        // Held to the end: what is found already there must not be removed before the new name holds it.
-        let pulled = pull_checked(store, reference, selection, options, progress, ready);
-        if pulled.is_err() {
-            clean_up(store, writing);
-        }
-        pulled
-    });
-    pulled.map_err(|reason| PullError::new(reference, reason))
+    pull_checked(store, reference, selection, options, progress, ready)
+        .map_err(|reason| PullError::new(reference, reason))
 }
+
+/// How often it is tried to have all of an image here at the same time, while others remove parts of it.
+const ROUNDS: u32 = 4;
 
 fn pull_checked(
     store: &Store,
@@ -105,14 +114,44 @@ fn pull_checked(
     ready: Ready,
 ) -> Result<Image, Reason> {
     let runtime = runtime()?;
-    let (session, fetched) = runtime.block_on(async {
-        let mut session = Session::connect(reference, options).await?;
+    let budget = Budget::new(options.limits);
+    let (session, fetched) = runtime.block_on(within(&budget, async {
+        let mut session = Session::connect(reference, options, &budget).await?;
         let fetched = manifests::fetch(&mut session, selection).await?;
-        Ok::<_, Reason>((session, fetched))
-    })?;
-    let staged = layers::fetch(&runtime, store, &session, &fetched, progress)?;
+        Ok((session, fetched))
+    }))?;
+    for _ in 0..ROUNDS {
+        let staged = layers::fetch(&runtime, store, &session, &fetched, progress)?;
+        // The registry is waited for no more. From here to the name nobody may remove what is here.
+        let writing = store.writing()?;
+        match keep(store, reference, selection, &fetched, staged, ready) {
+            Ok(Some(image)) => return Ok(image),
+            // What was found here before the lock has been removed.
+            Ok(None) => {}
+            Err(reason) => {
+                clean_up(store, writing);
+                return Err(reason);
+            }
+        }
+    }
+    clean_up(store, store.writing()?);
+    Err(Reason::Gone)
+}
+
+/// Makes what was fetched visible and names it; `None` if something that was here has gone since.
+fn keep(
+    store: &Store,
+    reference: &Reference,
+    selection: &Selection,
+    fetched: &Fetched,
+    staged: Vec<Staged>,
+    ready: Ready,
+) -> Result<Option<Image>, Reason> {
     for layer in staged {
         layer.commit()?;
+    }
+    if !layers::all_present(store, fetched) {
+        return Ok(None);
     }
     for document in fetched.documents() {
         store.put_blob(&document.bytes, Some(&document.digest))?;
@@ -121,19 +160,20 @@ fn pull_checked(
     let stored = Stored { media_type: &top.media_type, digest: &top.digest, size: top.bytes.len() as u64 };
     stored.make_ready(store, selection, ready)?;
     store.name(reference, stored.media_type, stored.digest, stored.size)?;
-    store.resolve(&reference.to_string(), selection)?.ok_or(Reason::Gone)
+    store.resolve(&reference.to_string(), selection)?.ok_or(Reason::Gone).map(Some)
 }
 
-/// The digest that the registry has for a tag now, for `--pull=newer`.
+/// The digest that the registry has for a tag now.
 ///
 /// # Errors
 /// As [`pull`].
 pub fn remote_digest(reference: &Reference, options: &RegistryOptions) -> Result<String, PullError> {
     let ask = || {
-        runtime()?.block_on(async {
-            let mut session = Session::connect(reference, options).await?;
+        let budget = Budget::new(options.limits);
+        runtime()?.block_on(within(&budget, async {
+            let mut session = Session::connect(reference, options, &budget).await?;
             manifests::digest(&mut session).await
-        })
+        }))
     };
     ask().map_err(|reason| PullError::new(reference, reason))
 }

@@ -1,18 +1,22 @@
 //! One registry, one repository: which scheme, which token, and requests that are repeated when that may help.
 
-use super::{Reason, RegistryOptions, auth};
-use crate::Reference;
-use oci_client::{
-    RegistryOperation,
-    client::{Client, ClientConfig, ClientProtocol},
-    errors::OciDistributionError,
-    secrets::RegistryAuth,
+use super::{
+    Reason, RegistryOptions, auth,
+    client::{Answer, Ask, Client, Failure},
+    policy::{Policy, shown},
+    token::{self, Challenge, TOKEN_BYTES},
 };
-use reqwest::{Method, Response, StatusCode, header};
-use std::{cell::RefCell, error::Error, io, net::IpAddr, sync::Once, time::Duration};
+use crate::{
+    Budget, Reference,
+    budget::{Exceeded, Hold},
+};
+use reqwest::{
+    Method, StatusCode, Url,
+    header::{self, HeaderMap, HeaderValue},
+};
+use std::{cell::RefCell, time::Duration};
+use tokio::time::timeout;
 
-const USER_AGENT: &str = concat!("amphora/", env!("CARGO_PKG_VERSION"));
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first request and three repetitions.
 pub(super) const TRIES: u32 = 4;
 /// The longest `Retry-After` that is obeyed.
@@ -20,114 +24,119 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How much of an error's body is read: enough for the registry's own words.
 const ANSWER_BYTES: usize = 16 << 10;
 
-/// What goes into the `Authorization` header.
-#[derive(Clone)]
-enum Authorization {
-    None,
-    Basic(String, String),
-    Bearer(String),
-}
-
 /// What is asked for.
 pub(super) struct Request<'a> {
     pub(super) method: Method,
     /// Beneath the repository: `manifests/latest`.
     pub(super) path: &'a str,
-    pub(super) accept: &'a str,
+    pub(super) accept: &'static str,
     /// Skip so many bytes of the body.
     pub(super) offset: u64,
     /// For messages: `the manifest`, `layer sha256:…`.
     pub(super) what: &'a str,
+    /// How long it may take in all.
+    pub(super) time: Option<Duration>,
+}
+
+/// A small body, whole, and charged to the budget of the pull.
+pub(super) struct Document {
+    pub(super) headers: HeaderMap,
+    pub(super) bytes: Vec<u8>,
+    pub(super) hold: Hold,
 }
 
 /// A conversation with one registry about one repository.
 pub(super) struct Session<'a> {
     pub(super) reference: &'a Reference,
+    pub(super) budget: &'a Budget,
     options: &'a RegistryOptions,
-    oci_reference: oci_client::Reference,
     credentials: Option<auth::Credentials>,
-    scheme: &'static str,
-    client: reqwest::Client,
-    authorization: RefCell<Authorization>,
+    /// Scheme, host, port.
+    registry: Url,
+    client: Client<'a>,
+    authorization: RefCell<Option<HeaderValue>>,
 }
 
 impl<'a> Session<'a> {
     /// Finds out by which scheme the registry answers.
-    pub(super) async fn connect(reference: &'a Reference, options: &'a RegistryOptions) -> Result<Self, Reason> {
-        install_crypto();
+    pub(super) async fn connect(
+        reference: &'a Reference,
+        options: &'a RegistryOptions,
+        budget: &'a Budget,
+    ) -> Result<Self, Reason> {
         let credentials = auth::credentials(reference, options)?;
-        let schemes = schemes(&reference.registry, options.insecure);
-        let (mut first_error, mut wrong_scheme) = (None, None);
-        for &scheme in schemes {
-            let session = Self::new(reference, options, credentials.clone(), scheme)?;
-            match session.answers(schemes.len() > 1).await {
+        let candidates = candidates(reference, options.insecure)?;
+        let (choice, mut first_error, mut wrong_scheme) = (candidates.len() > 1, None, None);
+        for registry in candidates {
+            let client = Client::new(registry.clone(), options)?;
+            let plain = registry.scheme() == "http";
+            let (credentials, authorization) = (credentials.clone(), RefCell::new(None));
+            let session = Self { reference, budget, options, credentials, registry, client, authorization };
+            match session.answers(choice).await {
                 Ok(()) => return Ok(session),
                 // Worth telling only if nothing else is wrong: the other scheme's error says more.
-                Err(error @ Reason::Unreachable { .. }) if scheme == "http" => wrong_scheme = Some(error),
+                Err(error @ (Reason::Unreachable { .. } | Reason::Malformed { .. })) if plain => {
+                    wrong_scheme = Some(error);
+                }
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
         Err(first_error.or(wrong_scheme).unwrap_or(Reason::Gone))
     }
 
-    fn new(
-        reference: &'a Reference,
-        options: &'a RegistryOptions,
-        credentials: Option<auth::Credentials>,
-        scheme: &'static str,
-    ) -> Result<Self, Reason> {
-        let tag = reference.tag.clone().unwrap_or_default();
-        let oci_reference =
-            oci_client::Reference::with_tag(reference.registry.clone(), reference.repository.clone(), tag);
-        let client = build_client(options, scheme).map_err(|error| unreachable(&reference.registry, &error))?;
-        let authorization = RefCell::new(Authorization::None);
-        Ok(Self { reference, options, oci_reference, credentials, scheme, client, authorization })
-    }
-
-    pub(super) fn idle_timeout(&self) -> Duration {
-        self.options.idle_timeout
-    }
-
     /// Sends a request until it is answered well, or badly for good.
-    pub(super) async fn get(&self, request: &Request<'_>) -> Result<Response, Reason> {
-        let mut tries = 0;
+    pub(super) async fn get(&self, request: &Request<'_>) -> Result<Answer<'a>, Reason> {
         let mut authorized = false;
         loop {
-            tries += 1;
-            let response = match self.send(request).await {
-                Ok(response) => response,
-                Err(error) if tries < TRIES && is_passing(&error) => {
-                    self.wait(tries, None).await;
-                    continue;
+            let (answer, tries) = self.repeat(&|| self.ask(request)).await?;
+            match answer.status() {
+                StatusCode::OK => return Ok(answer),
+                StatusCode::PARTIAL_CONTENT if request.offset > 0 => {
+                    check_range(&answer, request)?;
+                    return Ok(answer);
                 }
-                Err(error) => return Err(self.transport(request, &error, tries)),
-            };
-            match response.status() {
-                StatusCode::OK | StatusCode::PARTIAL_CONTENT => return Ok(response),
-                StatusCode::UNAUTHORIZED if !authorized => {
+                StatusCode::UNAUTHORIZED if !authorized && answer.own => {
                     authorized = true;
-                    tries -= 1;
-                    self.authorize(response).await?;
+                    self.authorize(answer).await?;
                 }
-                status if tries < TRIES && is_worth_repeating(status) => self.wait(tries, Some(&response)).await,
-                _ => return Err(self.answered(request, response, tries).await),
+                _ => return Err(self.answered(request, answer, tries).await),
             }
         }
     }
 
+    /// Fetches a document of at most `limit` bytes.
+    pub(super) async fn read(&self, request: &Request<'_>, limit: u64) -> Result<Document, Reason> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answer = self.get(request).await?;
+            if let Some(encoding) = answer.header(header::CONTENT_ENCODING).filter(|&name| name != "identity") {
+                let cause = format!("it comes in Content-Encoding `{encoding}`, which was not asked for");
+                return Err(Reason::Malformed { what: request.what.to_owned(), cause });
+            }
+            let headers = answer.headers().clone();
+            let mut bytes = Vec::new();
+            match body(answer, request.what, limit, &mut bytes).await {
+                Ok(()) => {
+                    let hold = self.budget.document(&bytes, "its indexes, manifests and config")?;
+                    return Ok(Document { headers, bytes, hold });
+                }
+                Err(Failure::Broken { .. }) if tries < TRIES => self.wait(tries, None).await,
+                Err(failure) => return Err(failure.into_reason(request.what, bytes.len() as u64, tries)),
+            }
+        }
+    }
+
+    /// How long a document may take.
+    pub(super) fn document_time(&self) -> Duration {
+        self.options.pace.document_time
+    }
+
     /// Waits before the next try.
-    pub(super) async fn wait(&self, tries: u32, response: Option<&Response>) {
-        let asked = response.and_then(retry_after).map(|asked| asked.min(LONGEST_WAIT));
+    pub(super) async fn wait(&self, tries: u32, answer: Option<&Answer<'_>>) {
+        let asked = answer.and_then(retry_after).map(|asked| asked.min(LONGEST_WAIT));
         let own = self.options.retry_delay * 2_u32.saturating_pow(tries.saturating_sub(1));
         tokio::time::sleep(asked.unwrap_or(own)).await;
-    }
-
-    fn host(&self) -> &str {
-        self.oci_reference.resolve_registry()
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("{}://{}/v2/{}/{path}", self.scheme, self.host(), self.reference.repository)
     }
 
     /// Where there is a choice of schemes, asks whether this is the right one.
@@ -135,79 +144,121 @@ impl<'a> Session<'a> {
         if !ask {
             return Ok(());
         }
-        let url = format!("{}://{}/v2/", self.scheme, self.host());
-        match self.client.get(&url).send().await {
-            // What a TLS server says to those who do not speak TLS.
-            Ok(response) if self.scheme == "http" && response.status() == StatusCode::BAD_REQUEST => {
-                Err(Reason::Unreachable { url, cause: "it answers 400 to plain HTTP".to_owned() })
-            }
-            Ok(_) => Ok(()),
-            Err(error) if is_refused(&error) => Err(Reason::Refused { url, cause: causes(&error) }),
-            Err(error) if error.is_timeout() && !error.is_connect() => {
-                Err(Reason::TooSlow { what: "an answer".to_owned(), after: self.options.idle_timeout })
-            }
-            Err(error) => Err(unreachable(&url, &error)),
+        let ask = self.question(Method::GET, self.url("/v2/")?, "/v2/");
+        let unreachable = |cause: &str| Reason::Unreachable { url: shown(&ask.url), cause: cause.to_owned() };
+        let response = match self.client.send_once(&ask, &ask.url, false).await {
+            Ok(response) => response,
+            Err(Failure::Broken { cause }) => return Err(unreachable(&cause)),
+            Err(Failure::Final(reason)) => return Err(reason),
+        };
+        let location = response.headers().get(header::LOCATION).and_then(|to| ask.url.join(to.to_str().ok()?).ok());
+        let leads_to_tls = response.status().is_redirection()
+            && location.is_some_and(|to| to.scheme() == "https" && to.host_str() == ask.url.host_str());
+        // What TLS servers say to those who do not speak TLS.
+        let refuses = response.status() == StatusCode::BAD_REQUEST || leads_to_tls;
+        if self.registry.scheme() == "http" && refuses {
+            return Err(unreachable(&format!("it answers {} to plain HTTP", response.status().as_u16())));
         }
-    }
-
-    async fn send(&self, request: &Request<'_>) -> reqwest::Result<Response> {
-        let authorization = self.authorization.borrow().clone();
-        let builder = self.client.request(request.method.clone(), self.url(request.path));
-        let builder = builder.header(header::ACCEPT, request.accept);
-        let builder = match authorization {
-            Authorization::None => builder,
-            Authorization::Basic(user, password) => builder.basic_auth(user, Some(password)),
-            Authorization::Bearer(token) => builder.bearer_auth(token),
-        };
-        let builder = match request.offset {
-            0 => builder,
-            offset => builder.header(header::RANGE, format!("bytes={offset}-")),
-        };
-        builder.send().await
-    }
-
-    /// Answers the challenge of a 401: oci-client speaks with the token server.
-    async fn authorize(&self, refused: Response) -> Result<(), Reason> {
-        let auth = match &self.credentials {
-            Some((user, password)) => RegistryAuth::Basic(user.clone(), password.clone()),
-            None => RegistryAuth::Anonymous,
-        };
-        let url = self.url("");
-        let client = Client::try_from(self.oci_config())
-            .map_err(|error| Reason::Unreachable { url: url.clone(), cause: error.to_string() })?;
-        let answer = client.auth(&self.oci_reference, &auth, RegistryOperation::Pull).await;
-        let authorization = match (answer, &self.credentials) {
-            (Ok(Some(token)), _) => Authorization::Bearer(token),
-            (Ok(None), Some((user, password))) => Authorization::Basic(user.clone(), password.clone()),
-            (Ok(None), None) => return Err(self.unauthorized(own_words(refused).await)),
-            (Err(OciDistributionError::AuthenticationFailure(answer)), _) => {
-                return Err(self.unauthorized(words(answer.as_bytes())));
-            }
-            (Err(OciDistributionError::RequestError(error)), _) => return Err(unreachable(&url, &error)),
-            (Err(error), _) => return Err(self.unauthorized(words(error.to_string().as_bytes()))),
-        };
-        *self.authorization.borrow_mut() = authorization;
         Ok(())
     }
 
-    fn oci_config(&self) -> ClientConfig {
-        ClientConfig {
-            protocol: if self.scheme == "http" { ClientProtocol::Http } else { ClientProtocol::Https },
-            accept_invalid_certificates: self.options.insecure,
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(self.options.idle_timeout),
-            user_agent: USER_AGENT,
-            ..ClientConfig::default()
+    fn url(&self, path: &str) -> Result<Url, Reason> {
+        self.registry.join(path).map_err(|error| Reason::Malformed {
+            what: format!("the path {path} at {}", self.registry),
+            cause: error.to_string(),
+        })
+    }
+
+    fn question<'b>(&self, method: Method, url: Url, what: &'b str) -> Ask<'b> {
+        let time = Some(self.document_time());
+        Ask { method, url, headers: HeaderMap::new(), authorization: None, what, time }
+    }
+
+    fn ask<'b>(&self, request: &Request<'b>) -> Result<Ask<'b>, Reason> {
+        let url = self.url(&format!("/v2/{}/{}", self.reference.repository, request.path))?;
+        let mut ask = self.question(request.method.clone(), url, request.what);
+        ask.headers.insert(header::ACCEPT, HeaderValue::from_static(request.accept));
+        if let Some(range) =
+            HeaderValue::from_str(&format!("bytes={}-", request.offset)).ok().filter(|_| request.offset > 0)
+        {
+            ask.headers.insert(header::RANGE, range);
         }
+        ask.authorization = self.authorization.borrow().clone();
+        ask.time = request.time;
+        Ok(ask)
+    }
+
+    /// Sends what is to be asked until it is answered; how often that was.
+    async fn repeat<'b>(&self, ask: &dyn Fn() -> Result<Ask<'b>, Reason>) -> Result<(Answer<'a>, u32), Reason> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let ask = ask()?;
+            match self.client.send(&ask).await {
+                Ok(answer) if tries < TRIES && is_worth_repeating(answer.status()) => {
+                    self.wait(tries, Some(&answer)).await;
+                }
+                Ok(answer) => return Ok((answer, tries)),
+                Err(Failure::Broken { .. }) if tries < TRIES => self.wait(tries, None).await,
+                Err(failure) => return Err(failure.into_reason(ask.what, 0, tries)),
+            }
+        }
+    }
+
+    /// Answers the challenge of the registry's own 401.
+    async fn authorize(&self, refused: Answer<'_>) -> Result<(), Reason> {
+        let header = match (Challenge::of(refused.headers()), &self.credentials) {
+            (Some(challenge), _) => self.token(&challenge, &refused.url).await?,
+            (None, Some((user, password))) => token::basic(user, password)?,
+            (None, None) => return Err(self.unauthorized(own_words(refused).await)),
+        };
+        *self.authorization.borrow_mut() = Some(header);
+        Ok(())
+    }
+
+    /// Asks a token server, if it is one that may be asked.
+    async fn token(&self, challenge: &Challenge, from: &Url) -> Result<HeaderValue, Reason> {
+        let url = challenge.url(&self.reference.repository).map_err(|cause| {
+            let realm = challenge.realm.chars().take(200).collect();
+            Reason::Realm { realm, cause }
+        })?;
+        let refused = |cause| Reason::Realm { realm: shown(&url), cause };
+        let policy = &self.client.policy;
+        policy.may_lead(from, &url).map_err(refused)?;
+        let authorization = match &self.credentials {
+            None => None,
+            Some((user, password)) => {
+                policy.may_be_told(&url).map_err(refused)?;
+                Some(token::basic(user, password)?)
+            }
+        };
+        let ask = || {
+            let ask = self.question(Method::GET, url.clone(), "a token");
+            Ok(Ask { authorization: authorization.clone(), ..ask })
+        };
+        let (answer, tries) = self.repeat(&ask).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            status if is_worth_repeating(status) => return Err(self.led_astray("a token", answer, tries).await),
+            _ => return Err(self.unauthorized(own_words(answer).await)),
+        }
+        let mut bytes = Vec::new();
+        let read = body(answer, "the token", TOKEN_BYTES, &mut bytes).await;
+        read.map_err(|failure| failure.into_reason("the token", bytes.len() as u64, 1))?;
+        let _hold = self.budget.document(&bytes, "a token")?;
+        token::bearer_header(&bytes, &shown(&url))
     }
 
     fn unauthorized(&self, answer: String) -> Reason {
         Reason::Unauthorized { answer, had_credentials: self.credentials.is_some() }
     }
 
-    async fn answered(&self, request: &Request<'_>, response: Response, tries: u32) -> Reason {
-        let status = response.status();
-        let answer = own_words(response).await;
+    async fn answered(&self, request: &Request<'_>, answer: Answer<'_>, tries: u32) -> Reason {
+        if !answer.own {
+            return self.led_astray(request.what, answer, tries).await;
+        }
+        let status = answer.status();
+        let answer = own_words(answer).await;
         let what = request.what.to_owned();
         match status.as_u16() {
             401 => self.unauthorized(answer),
@@ -219,107 +270,77 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn transport(&self, request: &Request<'_>, error: &reqwest::Error, tries: u32) -> Reason {
-        let url = self.url(request.path);
-        if is_refused(error) {
-            Reason::Refused { url, cause: causes(error) }
-        } else if error.is_connect() {
-            unreachable(&url, error)
-        } else if error.is_timeout() {
-            Reason::TooSlow { what: request.what.to_owned(), after: self.options.idle_timeout }
-        } else {
-            Reason::CutOff { what: request.what.to_owned(), received: 0, tries, cause: causes(error) }
+    /// Not the registry itself answered.
+    async fn led_astray(&self, what: &str, answer: Answer<'_>, tries: u32) -> Reason {
+        let (url, status) = (shown(&answer.url), answer.status().as_u16());
+        let answer = own_words(answer).await;
+        Reason::Elsewhere { url, status, what: what.to_owned(), tries, answer }
+    }
+}
+
+/// Waits for the registry, but not longer than the pull has time.
+pub(super) async fn within<T>(budget: &Budget, work: impl Future<Output = Result<T, Reason>>) -> Result<T, Reason> {
+    let over = Exceeded::Time { limit: budget.limits().time };
+    timeout(budget.time_left()?, work).await.unwrap_or(Err(over.into()))
+}
+
+/// Reads a body to its end, refused as soon as it is too long. What has come is in `bytes`, also after an error.
+async fn body(mut answer: Answer<'_>, what: &str, limit: u64, bytes: &mut Vec<u8>) -> Result<(), Failure> {
+    let too_large = || Failure::Final(Reason::TooLarge { what: what.to_owned(), limit });
+    if answer.content_length().is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    while let Some(chunk) = answer.chunk().await? {
+        if (bytes.len() + chunk.len()) as u64 > limit {
+            return Err(too_large());
         }
+        bytes.extend_from_slice(&chunk);
     }
+    Ok(())
 }
 
-fn build_client(options: &RegistryOptions, scheme: &str) -> reqwest::Result<reqwest::Client> {
-    let builder = || {
-        reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(options.idle_timeout)
-            .tls_danger_accept_invalid_certs(options.insecure)
+/// The registry's URL by each scheme to try, in this order.
+fn candidates(reference: &Reference, insecure: bool) -> Result<Vec<Url>, Reason> {
+    let oci = oci_client::Reference::with_tag(reference.registry.clone(), reference.repository.clone(), String::new());
+    // Docker's own registry has another name there.
+    let host = oci.resolve_registry();
+    let with = |scheme: &str| {
+        let parsed = format!("{scheme}://{host}/").parse::<Url>();
+        parsed.map_err(|error| Reason::Malformed { what: format!("the registry {host}"), cause: error.to_string() })
     };
-    match builder().build() {
-        // A machine without certificate authorities can still use plain HTTP.
-        Err(_) if scheme == "http" => builder().tls_certs_only([]).build(),
-        other => other,
+    let http = with("http")?;
+    Ok(match (Policy::is_here(&http), insecure) {
+        (true, _) => vec![http, with("https")?],
+        (false, true) => vec![with("https")?, http],
+        (false, false) => vec![with("https")?],
+    })
+}
+
+/// A part of a blob must be the part that was asked for.
+fn check_range(answer: &Answer<'_>, request: &Request<'_>) -> Result<(), Reason> {
+    let told = answer.header(header::CONTENT_RANGE).unwrap_or_default();
+    if told.starts_with(&format!("bytes {}-", request.offset)) {
+        return Ok(());
     }
-}
-
-/// The schemes to try, in this order.
-fn schemes(registry: &str, insecure: bool) -> &'static [&'static str] {
-    match (is_loopback(registry), insecure) {
-        (true, _) => &["http", "https"],
-        (false, true) => &["https", "http"],
-        (false, false) => &["https"],
-    }
-}
-
-/// Whether a registry is on this machine, by its name alone.
-fn is_loopback(registry: &str) -> bool {
-    let host = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => registry.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// TLS needs a provider of cryptography, once in a process. Another one that is there already is as good.
-fn install_crypto() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    let cause = format!("its rest from byte {} was asked for, the registry sends `{told}`", request.offset);
+    Err(Reason::Malformed { what: request.what.to_owned(), cause })
 }
 
 fn is_worth_repeating(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
-/// Whether the same request may succeed a moment later. A refused connection or a wrong certificate stays so; silence
-/// has lasted long enough.
-fn is_passing(error: &reqwest::Error) -> bool {
-    !error.is_connect() && !error.is_timeout() && !error.is_redirect() && !error.is_builder()
-}
-
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-fn unreachable(url: &str, error: &reqwest::Error) -> Reason {
-    Reason::Unreachable { url: url.to_owned(), cause: causes(error) }
-}
-
-fn is_refused(error: &reqwest::Error) -> bool {
-    chain(error).any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    })
-}
-
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| (*error).source())
-}
-
-/// The innermost causes: the outer ones only repeat the URL.
-pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
-    let all = chain(error).map(ToString::to_string).collect::<Vec<_>>();
-    let inner = if all.len() > 1 { &all[1..] } else { &all[..] };
-    let mut distinct: Vec<&str> = Vec::new();
-    for text in inner {
-        if !distinct.iter().any(|seen| seen.contains(text.as_str())) {
-            distinct.push(text);
-        }
-    }
-    distinct.join(": ")
+fn retry_after(answer: &Answer<'_>) -> Option<Duration> {
+    answer.header(header::RETRY_AFTER)?.parse().ok().map(Duration::from_secs)
 }
 
 /// The registry's own explanation, as `: CODE: message`; empty if it has none.
-async fn own_words(mut response: Response) -> String {
+async fn own_words(mut answer: Answer<'_>) -> String {
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while let Ok(Some(chunk)) = answer.chunk().await {
         body.extend_from_slice(&chunk);
         if body.len() > ANSWER_BYTES {
+            body.truncate(ANSWER_BYTES);
             break;
         }
     }
@@ -345,19 +366,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_told_by_the_name() {
-        for (registry, expected) in [
-            ("localhost", true),
-            ("localhost:5000", true),
-            ("127.0.0.1:5000", true),
-            ("127.9.9.9", true),
-            ("[::1]:5000", true),
-            ("localhost.example", false),
-            ("10.0.0.1:5000", false),
-            ("[fe80::1]:80", false),
-            ("docker.io", false),
+    fn plain_http_is_for_this_machine_and_for_who_asks_for_it() {
+        for (registry, insecure, expected) in [
+            ("localhost", false, "http://localhost https://localhost"),
+            ("localhost:5000", true, "http://localhost:5000 https://localhost:5000"),
+            ("127.9.9.9", false, "http://127.9.9.9 https://127.9.9.9"),
+            ("[::1]:5000", false, "http://[::1]:5000 https://[::1]:5000"),
+            ("localhost.example", false, "https://localhost.example"),
+            ("10.0.0.1:5000", false, "https://10.0.0.1:5000"),
+            ("10.0.0.1:5000", true, "https://10.0.0.1:5000 http://10.0.0.1:5000"),
+            ("[fe80::1]:80", false, "https://[fe80::1]:80"),
+            ("docker.io", false, "https://index.docker.io"),
         ] {
-            assert_eq!(is_loopback(registry), expected, "{registry}");
+            let reference = Reference { registry: registry.to_owned(), ..("app".parse().unwrap()) };
+            let found = candidates(&reference, insecure).unwrap();
+            let found: Vec<_> = found.iter().map(|url| url.as_str().trim_end_matches('/')).collect();
+            assert_eq!(found.join(" "), expected, "{registry}");
         }
     }
 

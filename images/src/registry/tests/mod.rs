@@ -1,5 +1,7 @@
 //! Pulls from a registry that misbehaves, and from a real one.
 
+mod hostile;
+mod late_lock;
 mod real;
 mod server;
 
@@ -152,7 +154,7 @@ impl Place {
 /// Fast enough for tests.
 fn quick() -> RegistryOptions {
     RegistryOptions {
-        idle_timeout: Duration::from_millis(400),
+        pace: Pace { window: Duration::from_millis(400), ..Pace::default() },
         retry_delay: Duration::from_millis(5),
         ..RegistryOptions::default()
     }
@@ -215,7 +217,7 @@ fn answers_of_a_registry_become_sentences() {
     let body = br#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#;
     let basic = ("WWW-Authenticate", r#"Basic realm="x""#);
     let table: Vec<(Reply, &[&str], usize)> = vec![
-        (Reply::new(401, b"").header(basic.0, basic.1), &["401", "log in"], 1),
+        (Reply::new(401, b"").header(basic.0, basic.1), &["401", "it wants a user and a password"], 1),
         (Reply::new(403, b""), &["403"], 1),
         (Reply::new(404, b"gone"), &["404", "gone", "check the name"], 1),
         (Reply::new(429, body).header("Retry-After", "0"), &["429", "slow down", "4 tries"], 4),
@@ -224,8 +226,8 @@ fn answers_of_a_registry_become_sentences() {
         (Reply::new(418, b"teapot"), &["418", "teapot"], 1),
         (Reply::new(200, b"{"), &["the manifest does not make sense"], 1),
         (Reply::new(200, br#"{"schemaVersion":1}"#), &["schema 1"], 1),
-        (Reply { cut: Some(3), ..Reply::new(200, b"{\"schemaVersion\":2}") }, &["broke"], 1),
-        (Reply { pause: Duration::from_secs(2), ..Reply::new(200, b"{}") }, &["sent nothing for 0.4 s"], 1),
+        (Reply { cut: Some(3), ..Reply::new(200, b"{\"schemaVersion\":2}") }, &["broke 4 times"], 4),
+        (Reply { pause: Duration::from_secs(2), ..Reply::new(200, b"{}") }, &["had not answered after 0.4 s"], 1),
     ];
     for (reply, expected, requests) in table {
         let server =
@@ -343,7 +345,7 @@ fn manifests_of_a_hundred_megabytes_are_not_read() {
         let server = Server::start(HashMap::new(), move |asked| {
             asked.path.contains("/manifests/").then(|| Reply { endless, ..Reply::new(200, &body) })
         });
-        fails(&server, &app(&server), &["the manifest is larger than 4194304 bytes"]);
+        fails(&server, &app(&server), &["manifest latest is larger than 4194304 bytes"]);
     }
     let mut made = Made::default();
     made.image("latest", &[], |config, _| config["author"] = json!("x".repeat(9 << 20)));
@@ -422,7 +424,7 @@ fn a_token_server_is_asked_for_a_token() {
     let table = [
         (Some(("user", "secret")), Ok(())),
         (Some(("user", "wrong")), Err("the user or the password is wrong")),
-        (None, Err("log in")),
+        (None, Err("it wants a user and a password")),
     ];
     for (credentials, expected) in table {
         let server = Server::start(Made::usual().files, |asked| {

@@ -126,7 +126,9 @@ fn a_real_registry_with_a_user_wants_the_right_password() {
     let target = Place::new();
     target.pull(&reference, &with("secret")).unwrap();
     let target = Place::new();
-    for (options, expected) in [(with("wrong"), "the user or the password is wrong"), (quick(), "log in")] {
+    for (options, expected) in
+        [(with("wrong"), "the user or the password is wrong"), (quick(), "it wants a user and a password")]
+    {
         let error = target.pull(&reference, &options).unwrap_err().to_string();
         assert!(error.contains("401") && error.contains(expected), "{error}");
     }

@@ -23,6 +23,9 @@ pub(super) struct Asked {
     pub(super) before: usize,
 }
 
+/// Writes whatever it likes to a client, head and all, until that has had enough.
+pub(super) type Script = dyn Fn(&mut TcpStream) -> std::io::Result<()> + Send + Sync;
+
 /// What is answered.
 #[derive(Default, Clone)]
 pub(super) struct Reply {
@@ -35,11 +38,29 @@ pub(super) struct Reply {
     pub(super) pause: Duration,
     /// Send no length, and the body so many times.
     pub(super) endless: usize,
+    /// Sent instead of all this.
+    pub(super) script: Option<Arc<Script>>,
 }
 
 impl Reply {
     pub(super) fn new(status: u16, body: &[u8]) -> Self {
         Self { status, body: body.to_vec(), ..Self::default() }
+    }
+
+    pub(super) fn script(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { script: Some(Arc::new(script)), ..Self::default() }
+    }
+
+    /// The pieces one after the other, the last one without end, so long apart.
+    pub(super) fn drip(pieces: &[&[u8]], apart: Duration) -> Self {
+        let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
+        Self::script(move |stream| {
+            pieces.iter().try_for_each(|piece| stream.write_all(piece))?;
+            loop {
+                thread::sleep(apart);
+                stream.write_all(&pieces[pieces.len() - 1])?;
+            }
+        })
     }
 
     pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
@@ -131,12 +152,18 @@ fn file(files: &HashMap<String, Vec<u8>>, asked: &Asked) -> Reply {
     let offset =
         asked.headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     match offset {
-        Some(offset) => Reply::new(206, &body[offset..]),
+        Some(offset) => {
+            let range = format!("bytes {offset}-{}/{}", body.len() - 1, body.len());
+            Reply::new(206, &body[offset..]).header("Content-Range", &range)
+        }
         None => Reply::new(200, body).header("Docker-Content-Digest", &digest(body)),
     }
 }
 
 fn send(mut stream: TcpStream, asked: &Asked, reply: &Reply) -> std::io::Result<()> {
+    if let Some(script) = &reply.script {
+        return script(&mut stream);
+    }
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
     if reply.endless == 0 {
         head += &format!("Content-Length: {}\r\n", reply.body.len());
