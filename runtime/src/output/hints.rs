@@ -17,8 +17,14 @@ fn after(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return after_store(error).map(str::to_owned);
     }
     if let Some(PullError { reason, .. }) = cause.downcast_ref() {
-        let Reason::Store(error) = &**reason else { return None };
-        return after_store(error).map(str::to_owned);
+        let step = match &**reason {
+            Reason::Store(error) => after_store(error),
+            Reason::Unauthorized { had_credentials: false, .. } => {
+                Some("log in: `amphora pull --creds USER:PASSWORD`, or `docker login`")
+            }
+            _ => None,
+        };
+        return step.map(str::to_owned);
     }
     if let Some(ArchiveError::Unknown { archive }) = cause.downcast_ref() {
         let file = if archive.contains(' ') { "FILE" } else { archive };
