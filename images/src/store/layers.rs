@@ -10,6 +10,7 @@ use nix::unistd::syncfs;
 use oci_spec::image::{Descriptor, Digest};
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, ErrorKind},
     os::unix::fs::PermissionsExt,
@@ -39,12 +40,7 @@ impl Store {
         let (paired, budget) = (tars.into_iter().zip(diff_ids), Budget::default());
         let all: Vec<PathBuf> =
             paired.map(|(layer, diff_id)| self.unpacked(layer, diff_id, &budget)).collect::<Result<_, _>>()?;
-        // overlayfs refuses a layer that is there twice. Of equal ones the topmost hides the others.
-        let is_topmost = |(at, path): &(usize, &PathBuf)| !all[at + 1..].contains(path);
-        let stack: Vec<PathBuf> = all.iter().enumerate().filter(is_topmost).map(|(_, path)| path.clone()).collect();
-        // overlayfs does not look for the mark in the root of a layer, so what it hides is left out here.
-        let base = stack.iter().rposition(|layer| is_opaque(layer)).unwrap_or(0);
-        Ok(stack[base..].to_vec())
+        Ok(visible(&all))
     }
 
     fn unpacked(&self, layer: &Descriptor, diff_id: &str, budget: &Budget) -> Result<PathBuf, StoreError> {
@@ -150,6 +146,17 @@ fn other_diff_id(directory: &Path, expected: &Digest) -> Option<String> {
     let length = lgetxattr(directory, DIFF_ID, &mut recorded).ok()?;
     let found = String::from_utf8_lossy(&recorded[..length]);
     (found != expected.as_ref()).then(|| found.into_owned())
+}
+
+/// Of a stack of layers, base first, those that show.
+pub(super) fn visible(all: &[PathBuf]) -> Vec<PathBuf> {
+    // overlayfs refuses a layer that is there twice. Of equal ones the topmost hides the others.
+    let mut seen = HashSet::new();
+    let mut stack: Vec<PathBuf> = all.iter().rev().filter(|layer| seen.insert(*layer)).cloned().collect();
+    stack.reverse();
+    // overlayfs does not look for the mark in the root of a layer, so what it hides is left out here.
+    let base = stack.iter().rposition(|layer| is_opaque(layer)).unwrap_or(0);
+    stack.split_off(base)
 }
 
 fn check_diff_id(layer: &Descriptor, found: &Digest, claimed: &Digest) -> Result<(), StoreError> {

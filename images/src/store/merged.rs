@@ -9,14 +9,18 @@ use oci_spec::image::{ImageConfiguration, ImageManifest};
 use rustix::fs::{OFlags, lgetxattr};
 use std::{
     collections::VecDeque,
+    ffi::{OsStr, OsString},
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read},
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
-/// Steps from one part of a path to the next: ends loops of links, and paths made to take long.
-const MAX_STEPS: usize = 1_000;
+/// Symbolic links followed for one path, as the kernel does (path_resolution(7)).
+const LINKS: usize = 40;
 /// Enough of a file to say what it is.
 const HEAD_BYTES: u64 = 64;
 
@@ -28,11 +32,10 @@ impl Store {
             let directory = self.layer_dir(&layers::parse_diff_id(diff_id).ok()?);
             directory.is_dir().then_some(directory)
         };
-        let top_first: Option<Vec<PathBuf>> = diff_ids.iter().rev().map(unpacked).collect();
-        match top_first {
-            Some(mut layers) if layers.len() == manifest.layers().len() => {
-                let hidden = layers.iter().position(|layer| is_opaque(layer));
-                layers.truncate(hidden.map_or(layers.len(), |at| at + 1));
+        match diff_ids.iter().map(unpacked).collect::<Option<Vec<PathBuf>>>() {
+            Some(all) if all.len() == manifest.layers().len() => {
+                let mut layers = layers::visible(&all);
+                layers.reverse();
                 read_head(&layers, path)
             }
             _ => Head::NotKnown,
@@ -46,7 +49,9 @@ impl Store {
     pub fn open_in_root(&self, image: &Image, path: &str) -> Result<Option<File>, StoreError> {
         let mut layers = self.layers(image)?;
         layers.reverse();
-        let Some(place) = locate(&layers, path) else { return Ok(None) };
+        let found = locate(&layers, path.as_ref());
+        let failed = |source| StoreError::io("looking in the image's layers for", Path::new(path), source);
+        let Some(place) = found.map_err(failed)? else { return Ok(None) };
         let mut options = OpenOptions::new();
         let plain = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
         let opened = options.read(true).custom_flags(plain).open(&place);
@@ -55,7 +60,11 @@ impl Store {
 }
 
 fn read_head(top_first: &[PathBuf], path: &str) -> Head {
-    let Some(file) = locate(top_first, path) else { return Head::Missing };
+    let file = match locate(top_first, path.as_ref()) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Head::Missing,
+        Err(_) => return Head::NotKnown,
+    };
     let mut bytes = Vec::new();
     let read = File::open(file).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut bytes));
     // What may not be read here, a mode-0 file without root, is not known rather than absent.
@@ -64,51 +73,60 @@ fn read_head(top_first: &[PathBuf], path: &str) -> Head {
 
 /// What is at one path.
 enum Found {
-    /// A directory, with the layers that make it up.
+    /// A directory, with the layers that make it up, top first.
     Directory(Vec<PathBuf>),
-    Link(String),
+    Link(PathBuf),
     File(PathBuf),
+    /// Neither of these, or not there.
     Nothing,
 }
 
-/// Where the regular file lies that `path` leads to.
-fn locate(top_first: &[PathBuf], path: &str) -> Option<PathBuf> {
-    let mut rest: VecDeque<String> = parts(path).collect();
-    let (mut done, mut visible) = (Vec::new(), top_first.to_vec());
-    for _ in 0..MAX_STEPS {
-        let part = rest.pop_front()?;
-        let restart = if part == ".." {
-            done.pop();
-            std::mem::take(&mut done)
-        } else {
-            done.push(part);
-            match look(&visible, &done.join("/")).ok()? {
-                Found::Directory(layers) => {
-                    visible = layers;
-                    continue;
-                }
-                Found::File(file) => return rest.is_empty().then_some(file),
-                Found::Nothing => return None,
-                Found::Link(target) => {
-                    done.pop();
-                    let base = std::mem::take(&mut done);
-                    let base = if target.starts_with('/') { Vec::new() } else { base };
-                    base.into_iter().chain(parts(&target)).collect()
-                }
+/// Where the regular file lies that a path leads to, from the root and within it. None: to nothing, or to something
+/// else.
+pub(super) fn locate(top_first: &[PathBuf], path: &OsStr) -> io::Result<Option<PathBuf>> {
+    let mut ahead: VecDeque<OsString> = parts(path).collect();
+    // The directories from the root down to where we are: each with its path, and the layers that make it up.
+    let root = (PathBuf::new(), top_first.to_vec());
+    let mut above = Vec::new();
+    let mut here = root.clone();
+    let mut links = 0;
+    while let Some(part) = ahead.pop_front() {
+        match part.as_bytes() {
+            b"." => continue,
+            b".." => {
+                here = above.pop().unwrap_or_else(|| root.clone());
+                continue;
             }
-        };
-        visible = top_first.to_vec();
-        rest = restart.into_iter().chain(rest).collect();
+            _ => {}
+        }
+        let path = here.0.join(part);
+        match look(&here.1, &path)? {
+            Found::Directory(layers) => above.push(std::mem::replace(&mut here, (path, layers))),
+            Found::File(file) => return Ok(ahead.is_empty().then_some(file)),
+            Found::Nothing => return Ok(None),
+            Found::Link(_) if links == LINKS => return Ok(None),
+            Found::Link(target) => {
+                links += 1;
+                if target.is_absolute() {
+                    above.clear();
+                    here = root.clone();
+                }
+                parts(target.as_os_str()).rev().for_each(|part| ahead.push_front(part));
+            }
+        }
     }
-    None
+    Ok(None)
 }
 
-fn parts(path: &str) -> impl Iterator<Item = String> {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned)
+/// The components of a path. A slash at its end becomes a `.`: what comes before must be a directory.
+fn parts(path: &OsStr) -> impl DoubleEndedIterator<Item = OsString> {
+    let named = path.as_bytes().split(|&byte| byte == b'/').filter(|part| !part.is_empty());
+    let end: Option<&[u8]> = path.as_bytes().ends_with(b"/").then_some(b".");
+    named.chain(end).map(|part| OsStr::from_bytes(part).to_owned())
 }
 
 /// What the layers that make up the parent directory, top first, show at a path.
-fn look(visible: &[PathBuf], path: &str) -> io::Result<Found> {
+fn look(visible: &[PathBuf], path: &Path) -> io::Result<Found> {
     let mut directories = Vec::new();
     for layer in visible {
         let place = layer.join(path);
@@ -135,7 +153,7 @@ fn look(visible: &[PathBuf], path: &str) -> io::Result<Found> {
 fn other_than_directory(place: &Path, metadata: &Metadata) -> io::Result<Found> {
     let kind = metadata.file_type();
     if kind.is_symlink() {
-        return Ok(fs::read_link(place)?.to_str().map_or(Found::Nothing, |target| Found::Link(target.to_owned())));
+        return Ok(Found::Link(fs::read_link(place)?));
     }
     let whiteout = kind.is_char_device() && metadata.rdev() == 0;
     Ok(if kind.is_file() && !whiteout { Found::File(place.to_owned()) } else { Found::Nothing })
@@ -174,6 +192,14 @@ mod tests {
         symlink("../../../../../../bin/old", upper.join("bin/beyond")).unwrap();
         symlink("loop", upper.join("loop")).unwrap();
         symlink("bin", upper.join("out")).unwrap();
+        symlink("bin/app/", upper.join("slash")).unwrap();
+        let no_text = OsStr::from_bytes(b"\xff");
+        symlink("bin/app", upper.join(no_text)).unwrap();
+        symlink(no_text, upper.join("bytes")).unwrap();
+        symlink("bin/app", upper.join("link1")).unwrap();
+        for number in 2..=41 {
+            symlink(format!("link{}", number - 1), upper.join(format!("link{number}"))).unwrap();
+        }
         let layers = [upper, lower];
         let table = [
             ("/bin/app", Some("upper")),
@@ -189,6 +215,13 @@ mod tests {
             ("/bin", None),
             ("/bin/app/x", None),
             ("/nothing", None),
+            ("/bin/app/", None),
+            ("/bin/app/.", None),
+            ("/slash", None),
+            ("/bin/../bin/./app", Some("upper")),
+            ("/bytes", Some("upper")),
+            ("/link40", Some("upper")),
+            ("/link41", None),
         ];
         for (path, expected) in table {
             let expected = expected.map_or(Head::Missing, |text| Head::Bytes(text.as_bytes().to_vec()));

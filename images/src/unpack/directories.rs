@@ -16,6 +16,8 @@ use std::{collections::VecDeque, os::fd::OwnedFd};
 const KEPT: usize = 48;
 /// Symbolic links followed for one name, as the kernel does (path_resolution(7)).
 const LINKS: usize = 40;
+/// How often a name is resolved that a rename elsewhere got in the way of.
+const TRIES: usize = 100;
 /// Components walked for one name, those of links included: as many as a path can have, twice.
 const STEPS: usize = 4096;
 
@@ -32,6 +34,8 @@ pub(super) struct Directory {
 pub(super) struct Directories {
     root: Directory,
     stack: Vec<Directory>,
+    /// What is on the stack may be called something else by now.
+    stale: bool,
     made: Vec<Made>,
 }
 
@@ -45,7 +49,12 @@ pub(super) struct Made {
 
 impl Directories {
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root: Directory { fd: root, given: Vec::new(), path: Vec::new() }, stack: Vec::new(), made: Vec::new() }
+        Self {
+            root: Directory { fd: root, given: Vec::new(), path: Vec::new() },
+            stack: Vec::new(),
+            stale: false,
+            made: Vec::new(),
+        }
     }
 
     pub(super) fn root(&self) -> &OwnedFd {
@@ -54,6 +63,9 @@ impl Directories {
 
     /// Opens the directory that a clean name calls, and those above it that do not exist yet.
     pub(super) fn enter(&mut self, name: &[u8]) -> Result<&Directory> {
+        if std::mem::take(&mut self.stale) {
+            self.stack.clear();
+        }
         while self.stack.last().is_some_and(|top| names::beneath(&top.given, name).is_none()) {
             self.stack.pop();
         }
@@ -92,13 +104,10 @@ impl Directories {
         if name.is_empty() {
             return self.open(name);
         }
-        openat2(
-            &self.root.fd,
-            name,
-            directory_flags(),
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
+        let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let open = || openat2(&self.root.fd, name, directory_flags(), Mode::empty(), within);
+        // A `..` in a link while anything on the machine is renamed: openat2(2) asks for another try.
+        (0..TRIES).map(|_| open()).find(|found| !matches!(found, Err(Errno::AGAIN))).unwrap_or_else(open)
     }
 
     /// Whether a name leads through a symbolic link of this layer, or is one.
@@ -106,9 +115,14 @@ impl Directories {
         !name.is_empty() && matches!(open_beneath(&self.root.fd, name), Err(Errno::LOOP))
     }
 
-    /// Closes all: a directory was removed, and descriptors of it may be among them.
+    /// Closes all.
     pub(super) fn forget(&mut self) {
         self.stack.clear();
+    }
+
+    /// Closes all when the next one is entered: something was replaced, and may have been a link, or on the stack.
+    pub(super) fn forget_at_next(&mut self) {
+        self.stale = true;
     }
 
     /// Directories made on the way since the last call.

@@ -179,7 +179,7 @@ impl Placer {
                 // What had its name hid the layers below, and so must the directory.
                 self.make_opaque(path.clone())?;
                 // It may have been a link, and what lies behind it open by its name.
-                self.directories.forget();
+                self.directories.forget_at_next();
                 true
             }
             other => other.map(|()| true).step("creating the directory")?,
@@ -203,7 +203,12 @@ impl Placer {
         if self.directories.is_behind_link(directory) {
             return Ok(());
         }
-        let directory = self.enter(directory)?;
+        let path = self.enter(directory)?.path.clone();
+        if self.deferred.get(&path).is_some_and(|late| late.opaque) {
+            // Nothing shows there that could be hidden, and the kernel would list the name.
+            return Ok(());
+        }
+        let directory = self.directories.current();
         let mode = Mode::from_raw_mode(0o600);
         match mknodat(&directory.fd, name, FileType::CharacterDevice, mode, 0) {
             Err(Errno::EXIST) => {
@@ -219,14 +224,13 @@ impl Placer {
 
     /// The new name of a file that this layer has already. A link to a symbolic link is a second name of the link.
     fn hard_link(&mut self, path: &[u8], old: &[u8]) -> Step<()> {
-        if path == old {
-            return Ok(());
-        }
         let (old_parent, old_name) = names::split(old);
         let from = self.directories.resolve(old_parent).step("opening the directory of the file it links to")?;
         // What is marked as gone is no file; a second name of the mark would hide another one.
-        if is_whiteout(&from, old_name).is_ok_and(|gone| gone) {
-            return Err(("linking it to a file that this layer removes", Errno::NOENT.into()));
+        match is_whiteout(&from, old_name) {
+            Ok(false) if path == old => return Ok(()),
+            Ok(true) => return Err(("linking it to a file that this layer removes", Errno::NOENT.into())),
+            _ => {}
         }
         self.replacing(path, "linking it to a file that an earlier entry must have made", |parent, name| {
             linkat(&from, old_name, parent, name, AtFlags::empty())
@@ -248,8 +252,7 @@ impl Placer {
             Err((_, error)) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) && is_device(kind) => Ok(()),
             Err(error) => Err(error),
             Ok(()) => {
-                let (parent, name) = names::split(path);
-                let parent = &self.directories.enter(parent).step("opening its directory")?.fd;
+                let (parent, name) = (&self.directories.current().fd, names::split(path).1);
                 self.us.finish_special(parent, name, entry, kind)
             }
         }
@@ -273,10 +276,9 @@ impl Placer {
             Err(Errno::ISDIR) => self.remove_tree(&full)?,
             other => other.step("removing what had its name")?,
         }
-        // It may have been a link, and what lies behind it open by its name.
-        self.directories.forget();
-        let directory = self.enter(parent)?;
-        make(&directory.fd, name).step(action)
+        // It may have been a link, even one on the way here: the directory stays this one, by whatever name it came.
+        self.directories.forget_at_next();
+        make(&self.directories.current().fd, name).step(action)
     }
 
     /// A file takes a directory's place.

@@ -157,6 +157,9 @@ fn a_link_that_a_later_entry_replaces_is_followed_no_more() {
     let target = archive.good();
     let there = |name: &str| fs::symlink_metadata(target.path().join(name)).is_ok();
     assert!(there("x/first") && there("l/second") && !there("x/second") && !there("l/first"));
+    // Even one that replaces the link which it came by.
+    let target = Archive::default().symlink("here", ".").file("here/here", "").good();
+    assert!(target.path().join("here").is_file());
 }
 
 #[test]
