@@ -18,5 +18,6 @@ mod registry;
 mod run;
 mod sandbox;
 mod session;
+mod store;
 mod terminal;
 mod volumes;
