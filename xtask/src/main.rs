@@ -12,6 +12,7 @@ mod registry;
 mod rootless;
 mod second_kernel;
 mod setup;
+mod soak;
 mod tally;
 mod test;
 
@@ -30,6 +31,10 @@ const USAGE: &str = "usage: cargo xtask COMMAND
     --runs N, -n N    so many runs of each (100)
     --podman          podman too
     --readme          puts the table into README.md
+  soak store        kills commands at random moments, and runs many at once, on one store that must stay whole
+    --kills N         so many kills (1000)
+    --commands N      so many commands (5000)
+    --seed N          draws the same ones again
   link-order        follows starts of both kinds, and writes which functions belong together to runtime/link-order.txt
   fixtures          makes what tests and benchmarks run on, and prints the environment that names it
   registry          serves the test images until it is ended; writes the environment to target/fixtures/env
@@ -51,6 +56,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
     match words {
         ["test", options @ ..] => test::run(test::Options::parse(options)?),
         ["bench", options @ ..] => bench::run(options),
+        ["soak", options @ ..] => soak::run(options),
         ["link-order"] => link_order::write(),
         ["fixtures"] => make_fixtures(),
         ["registry"] => serve_registry(),

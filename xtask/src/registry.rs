@@ -62,6 +62,11 @@ impl Registries {
         ]
     }
 
+    /// The one that asks for nothing.
+    pub(crate) fn open_address(&self) -> &str {
+        &self.open.address
+    }
+
     /// The configuration files, for the same registries in another machine.
     pub(crate) fn configurations(&self) -> Vec<PathBuf> {
         [&self.open, &self.with_password, &self.encrypted].map(|instance| instance.configuration.clone()).to_vec()

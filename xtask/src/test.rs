@@ -6,7 +6,7 @@ use crate::{
     fixtures::Fixtures,
     paths,
     registry::Registries,
-    rootless, second_kernel, setup,
+    rootless, second_kernel, setup, soak,
     tally::Tally,
 };
 use anyhow::{Context, Result, bail};
@@ -189,8 +189,13 @@ fn test(options: Options, report: &mut Report) -> Result<()> {
             report.tally.run(tests.envs(environment.iter().cloned()))
         });
     }
+    if let Some(registries) = registries.as_ref().filter(|_| options.only.is_none() && !options.quick) {
+        report.step("soak store, a short share", |_| {
+            soak::store(&fixtures, registries.open_address(), soak::Options::short())
+        });
+    }
     if options.quick {
-        let left_out = ["cargo clippy", "tests that take long", "an ordinary user", "the second kernel"];
+        let left_out = ["cargo clippy", "tests that take long", "the soak", "an ordinary user", "the second kernel"];
         report.skipped.extend(left_out.map(|what| format!("{what}: --quick was given")));
         return Ok(());
     }
