@@ -45,6 +45,13 @@ impl Store {
         Ok(Writing { _lock: lock })
     }
 
+    /// Does something while nobody writes and nobody begins to: for what belongs to images and lies elsewhere. None when
+    /// somebody is writing now.
+    pub fn while_nobody_writes<T>(&self, act: impl FnOnce() -> T) -> Result<Option<T>, StoreError> {
+        let alone = self.removing()?;
+        Ok(alone.map(|_alone| act()))
+    }
+
     /// The exclusive side; None when somebody is writing now.
     pub(super) fn removing(&self) -> Result<Option<Removing>, StoreError> {
         let path = self.root.join("writers.lock");

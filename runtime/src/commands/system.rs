@@ -95,7 +95,13 @@ fn leftovers(host: &Host, remove: bool) -> Result<Checked> {
     found.extend(host.containers.check(remove)?);
     let mut checked = host.store.check(remove)?;
     found.append(&mut checked.leftovers);
-    found.extend(wasm::check_compiled(host, remove)?);
+    match wasm::check_compiled(host, remove)? {
+        Some(stale) => found.extend(stale),
+        None => {
+            let busy = "compiled code, as an image is being made";
+            checked.not_looked_at.get_or_insert_with(|| busy.to_owned());
+        }
+    }
     Ok(Checked { leftovers: found, ..checked })
 }
 

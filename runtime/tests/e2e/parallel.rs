@@ -97,3 +97,38 @@ fn prune_and_runs_at_once_do_not_hurt_each_other() {
     }
     sandbox.check_clean();
 }
+
+#[test]
+fn prune_and_check_disturb_nothing_that_is_being_made() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(program) = fixture("programs/wasm/hello.wasm") else { return };
+    let Some(layout) = fixture("layouts/hello-linux") else { return };
+    let [program, layout] = [program, layout].map(|path| path.to_str().expect("a path in UTF-8").to_owned());
+    let [busybox, component] = ["busybox:latest", "hello:component"].map(|name| sandbox.image(name));
+    for round in 0..6 {
+        let made = [
+            sandbox.start(["pull", "-q", &busybox]),
+            sandbox.start(["pull", "-q", &component]),
+            sandbox.start(["load", "-i", &layout]),
+            sandbox.start(["import", &program, "made:1"]),
+            sandbox.start(["run", "--rm", &busybox, "echo", "well"]),
+            sandbox.start(["run", "-d", "--name", &format!("runs{round}"), &busybox, "sleep", "1000"]),
+        ];
+        let looks = (0..6).flat_map(|_| [sandbox.start(["system", "check"]), sandbox.start(["system", "prune", "-f"])]);
+        for ended in all_end(looks.collect()) {
+            // Clean, or not to be told; what is on its way is never a leftover.
+            assert!(matches!(ended.code, Some(0 | 2)) && !ended.stdout.contains("Deleted "), "{round}: {ended}");
+        }
+        for ended in all_end(made.into()) {
+            assert_eq!(ended.code, Some(0), "{round}: {ended}");
+        }
+        for image in [&busybox, &component, "made:1"] {
+            assert_eq!(sandbox.run(["run", "--rm", "--pull=never", image]).code, Some(0), "{round}: {image}");
+        }
+        sandbox.ok(["rm", "-f", &format!("runs{round}")]);
+        let names = sandbox.ok(["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+        sandbox.ok(["rmi"].into_iter().chain(names.lines()));
+        sandbox.ok(["system", "prune", "-f"]);
+        sandbox.check_clean();
+    }
+}

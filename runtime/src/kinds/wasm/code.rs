@@ -57,8 +57,13 @@ pub(crate) fn compile(host: &Host, image: &Image, fuel: bool) -> Result<()> {
     Ok(())
 }
 
-/// Compiled code of no image that is here: one sentence each; removed when `remove`.
-pub(crate) fn check_compiled(host: &Host, remove: bool) -> Result<Vec<String>> {
+/// Compiled code of no image that is here: one sentence each; removed when `remove`. None while that cannot be told from
+/// the code of an image that is on its way, which has no name yet.
+pub(crate) fn check_compiled(host: &Host, remove: bool) -> Result<Option<Vec<String>>> {
+    host.store.while_nobody_writes(|| check_compiled_alone(host, remove))?.transpose()
+}
+
+fn check_compiled_alone(host: &Host, remove: bool) -> Result<Vec<String>> {
     let mut keys = HashSet::new();
     for image in host.store.list()? {
         // Of an image whose key cannot be told no code was ever compiled.
