@@ -22,10 +22,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Commands at once.
+/// Commands at once, and of how many one is killed.
 const WORKERS: usize = 8;
+const ONE_KILLED_OF: u64 = 8;
 /// Kills that strike nobody, as the command has ended already, are not counted; so many tries for one that does.
 const TRIES: usize = 4;
+/// The latest moment of a kill among many commands, which take longer than alone.
+const CROWDED_KILL_MICROS: u64 = 60_000;
 /// How long the last processes of killed commands may take to end.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Failures that are printed.
@@ -176,7 +179,7 @@ impl LatestMoments {
     }
 }
 
-/// Many commands at once.
+/// Many commands at once, some of which are killed.
 fn crowd(place: &Place, options: Options, tally: &Tally) -> Result<()> {
     let begun = AtomicUsize::new(0);
     let results: Vec<Result<()>> = thread::scope(|scope| {
@@ -185,7 +188,7 @@ fn crowd(place: &Place, options: Options, tally: &Tally) -> Result<()> {
             scope.spawn(move || {
                 let mut random = Random::new(options.seed.wrapping_add(worker as u64 + 1));
                 while begun.fetch_add(1, Ordering::Relaxed) < options.commands {
-                    tally.judge(&place.run(&place.command(&mut random))?);
+                    one_of_many(place, &mut random, tally)?;
                 }
                 Ok(())
             })
@@ -194,6 +197,19 @@ fn crowd(place: &Place, options: Options, tally: &Tally) -> Result<()> {
         workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked"))).collect()
     });
     results.into_iter().collect()
+}
+
+fn one_of_many(place: &Place, random: &mut Random, tally: &Tally) -> Result<()> {
+    let command = place.command(random);
+    if random.below(ONE_KILLED_OF) > 0 {
+        tally.judge(&place.run(&command)?);
+        return Ok(());
+    }
+    match place.kill(&command, Duration::from_micros(random.below(CROWDED_KILL_MICROS)))? {
+        Some(ended) => tally.judge(&ended),
+        None => tally.count(format!("{} killed", command[0])),
+    }
+    Ok(())
 }
 
 /// The store is whole: nothing is left behind after a prune, and what has a name runs.

@@ -12,6 +12,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
@@ -38,6 +39,8 @@ pub(super) struct Place {
     folder: PathBuf,
     fixtures: PathBuf,
     registry: String,
+    /// How many commands were to be killed.
+    killed: AtomicUsize,
 }
 
 impl Place {
@@ -47,7 +50,7 @@ impl Place {
             .mode(0o700)
             .create(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self { folder, fixtures: fixtures.path(""), registry: registry.to_owned() })
+        Ok(Self { folder, fixtures: fixtures.path(""), registry: registry.to_owned(), killed: AtomicUsize::new(0) })
     }
 
     /// A command, drawn.
@@ -91,7 +94,7 @@ impl Place {
 
     /// Kills a command after so long. How it ended, if it had ended by then.
     pub(super) fn kill(&self, words: &[String], after: Duration) -> Result<Option<Ended>> {
-        let said = self.folder.join("said");
+        let said = self.folder.join(format!("said-{}", self.killed.fetch_add(1, Ordering::Relaxed)));
         let mut command = self.amphora(tied(&paths::binary()), words);
         // Into a file: what a killed command leaves behind may hold a pipe open.
         let stderr = fs::File::create(&said)?;
@@ -99,12 +102,10 @@ impl Place {
         thread::sleep(after);
         child.kill()?;
         let status = child.wait()?;
-        Ok(status.code().map(|code| Ended {
-            command: words.to_vec(),
-            code: Some(code),
-            stdout: String::new(),
-            stderr: fs::read_to_string(&said).unwrap_or_default(),
-        }))
+        let stderr = fs::read_to_string(&said)?;
+        fs::remove_file(&said)?;
+        let ended = |code| Ended { command: words.to_vec(), code: Some(code), stdout: String::new(), stderr };
+        Ok(status.code().map(ended))
     }
 }
 
