@@ -34,9 +34,9 @@ pub(crate) struct Made {
 
 /// Finds the image (or pulls it), and makes the container.
 pub(crate) fn make(host: &Host, args: &ContainerArgs) -> Result<Made> {
+    let selection = selection(args.platform.as_deref(), args.prefer)?;
     // Until the container names the image, nobody may remove it.
-    let _writing = host.store.writing()?;
-    let image = find_or_pull(host, args.image(), &selection(args.platform.as_deref(), args.prefer)?, args.pull)?;
+    let (image, _writing) = find_or_pull(host, args.image(), &selection, args.pull)?;
     let request = request(args)?;
     refuse_taken_cidfile(args.cidfile.as_deref())?;
     let (container, lock) = lifecycle::create(host, &image, request)?;

@@ -12,6 +12,7 @@ use images::{
     import::{self, Changes},
     platform::{Platform, Prefer},
     registry::{self, RegistryOptions},
+    store::{StoreError, Writing},
 };
 
 use super::{changes, each, each_of, print, view};
@@ -50,21 +51,40 @@ pub(crate) fn selection(platform: Option<&str>, prefer: PreferChoice) -> Result<
 }
 
 /// The image for `run` and `create`: from the store, or from its registry as the policy says.
-pub(crate) fn find_or_pull(host: &Host, name: &str, selection: &Selection, policy: PullPolicy) -> Result<Image> {
+///
+/// Nobody removes it while the second value lives. While a registry is asked, nothing of the store is held.
+pub(crate) fn find_or_pull(
+    host: &Host,
+    name: &str,
+    selection: &Selection,
+    policy: PullPolicy,
+) -> Result<(Image, Writing)> {
+    let find = || {
+        let writing = host.store.writing()?;
+        Ok::<_, StoreError>(host.store.resolve(name, selection)?.map(|image| (image, writing)))
+    };
     let found = match policy {
         PullPolicy::Always => None,
-        PullPolicy::Missing | PullPolicy::Never | PullPolicy::Newer => host.store.resolve(name, selection)?,
+        PullPolicy::Missing | PullPolicy::Never | PullPolicy::Newer => find()?,
     };
     match (found, policy) {
-        (Some(image), PullPolicy::Newer) if !is_current(host, name, &image)? => {}
-        (Some(image), _) => return Ok(image),
+        (Some((image, writing)), PullPolicy::Newer) => {
+            drop(writing);
+            if is_current(host, name, &image)?
+                && let Some(found) = find()?
+            {
+                return Ok(found);
+            }
+        }
+        (Some(found), _) => return Ok(found),
         (None, PullPolicy::Never) => {
             bail!("image {name} is not in the store, and --pull=never was given; amphora pull {name}")
         }
         (None, _) => output::note(&format!("Unable to find image '{name}' locally")),
     }
     let reference: Reference = name.parse()?;
-    fetch(host, &reference, selection, &RegistryOptions::default(), false)
+    fetch(host, &reference, selection, &RegistryOptions::default(), false)?;
+    find()?.with_context(|| format!("image {name} was pulled, and removed again by another command; try again"))
 }
 
 fn is_current(host: &Host, name: &str, image: &Image) -> Result<bool> {
