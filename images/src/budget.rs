@@ -258,6 +258,9 @@ pub fn parsed_bytes(json: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
+mod memory;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

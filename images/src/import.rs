@@ -33,8 +33,8 @@ const WASM_CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 const WASM_TYPE: &str = "application/wasm";
 /// The file name that a layer had (OCI image-spec, annotations.md; used so by ORAS).
 const TITLE: &str = "org.opencontainers.image.title";
-/// What the largest real programs have is a tenth of it.
-const WASM_BYTES: u64 = 1 << 30;
+/// Twice what the largest real programs have. It is read into memory.
+const WASM_BYTES: u64 = 128 << 20;
 /// Enough to tell what a file is.
 const HEAD_BYTES: u64 = 1024;
 
@@ -258,7 +258,8 @@ fn is_text(head: &[u8]) -> bool {
 }
 
 fn whole(file: &File, shown: &str) -> Result<Vec<u8>, ImportError> {
-    let mut bytes = Vec::new();
+    let length = file.metadata().map_or(0, |found| found.len().min(WASM_BYTES));
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
     let read = file.take(WASM_BYTES + 1).read_to_end(&mut bytes);
     read.map_err(|source| ImportError::Read { file: shown.to_owned(), source })?;
     if bytes.len() as u64 > WASM_BYTES {

@@ -35,7 +35,7 @@ pub(super) fn load(
 ) -> Result<Vec<Result<Loaded, ArchiveError>>, ArchiveError> {
     let bytes = source.document("manifest.json", "the archive")?;
     let saved: Vec<Saved> =
-        serde_json::from_slice(&bytes).map_err(|error| source.malformed("manifest.json", error.to_string()))?;
+        serde_json::from_slice(&bytes.bytes).map_err(|error| source.malformed("manifest.json", error.to_string()))?;
     let mut loaded = Vec::new();
     for image in &saved {
         match load_one(store, source, image, ready) {
@@ -47,7 +47,7 @@ pub(super) fn load(
 }
 
 fn load_one(store: &Store, source: &Source, image: &Saved, ready: Ready) -> Result<Vec<Loaded>, ArchiveError> {
-    let config = source.document(&image.config, "manifest.json")?;
+    let config = source.document(&image.config, "manifest.json")?.bytes;
     let (platform, diff_ids) =
         plan::root(&config, image.layers.len()).map_err(|error| source.malformed(&image.config, error.to_string()))?;
     let unpack = platform.as_ref().is_some_and(plan::runs_here);

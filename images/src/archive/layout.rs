@@ -1,6 +1,6 @@
 //! OCI image layouts, as a directory or in a tar archive.
 
-use super::{ArchiveError, Loaded, Source, give_names};
+use super::{ArchiveError, Loaded, Source, give_names, source::Document};
 use crate::{
     Digest, Store,
     platform::{SelectError, is_index},
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
-use std::collections::HashSet;
+use std::{collections::HashSet, rc::Rc};
 
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -27,7 +27,7 @@ pub(super) fn load(
 ) -> Result<Vec<Result<Loaded, ArchiveError>>, ArchiveError> {
     let bytes = source.document("index.json", "the layout")?;
     let index: ImageIndex =
-        serde_json::from_slice(&bytes).map_err(|error| source.malformed("index.json", error.to_string()))?;
+        serde_json::from_slice(&bytes.bytes).map_err(|error| source.malformed("index.json", error.to_string()))?;
     let mut loaded = Vec::new();
     for descriptor in index.manifests() {
         match load_one(store, source, descriptor, ready) {
@@ -54,7 +54,7 @@ fn load_one(
 struct Collected {
     layers: Vec<Staged>,
     /// What is referred to after what refers to it.
-    documents: Vec<(Digest, Vec<u8>)>,
+    documents: Vec<(Digest, Rc<Document>)>,
     seen: HashSet<String>,
 }
 
@@ -79,10 +79,10 @@ impl Collected {
         let bytes = self.document(source, descriptor, "index.json")?;
         let malformed = |reason| source.malformed(&member, reason);
         if !is_index(descriptor.media_type().as_ref()) {
-            let manifest: ImageManifest = documents::parse(&bytes).map_err(malformed)?;
+            let manifest: ImageManifest = documents::parse(&bytes.bytes).map_err(malformed)?;
             return self.add_image(store, source, &manifest, &member);
         }
-        let index: ImageIndex = documents::parse(&bytes).map_err(malformed)?;
+        let index: ImageIndex = documents::parse(&bytes.bytes).map_err(malformed)?;
         for nested in index.manifests().iter().filter(|nested| source.has(&blob(nested))) {
             self.add(store, source, nested, depth + 1)?;
         }
@@ -97,7 +97,7 @@ impl Collected {
         member: &str,
     ) -> Result<(), ArchiveError> {
         let config = self.document(source, manifest.config(), member)?;
-        let planned = plan::plan(manifest, &config).map_err(|error| ArchiveError::Plan {
+        let planned = plan::plan(manifest, &config.bytes).map_err(|error| ArchiveError::Plan {
             archive: source.name.clone(),
             member: member.to_owned(),
             source: error,
@@ -132,12 +132,18 @@ impl Collected {
         Ok(())
     }
 
-    fn document(&mut self, source: &Source, descriptor: &Descriptor, needed_by: &str) -> Result<Vec<u8>, ArchiveError> {
+    fn document(
+        &mut self,
+        source: &Source,
+        descriptor: &Descriptor,
+        needed_by: &str,
+    ) -> Result<Rc<Document>, ArchiveError> {
         let member = blob(descriptor);
-        let bytes = source.document(&member, needed_by)?;
-        ingest::check_bytes(&bytes, descriptor.digest()).map_err(|error| blob_error(source, &member, error))?;
-        self.documents.push((descriptor.digest().clone(), bytes.clone()));
-        Ok(bytes)
+        let document = Rc::new(source.document(&member, needed_by)?);
+        ingest::check_bytes(&document.bytes, descriptor.digest())
+            .map_err(|error| blob_error(source, &member, error))?;
+        self.documents.push((descriptor.digest().clone(), Rc::clone(&document)));
+        Ok(document)
     }
 
     fn commit(
@@ -150,12 +156,12 @@ impl Collected {
         for layer in self.layers {
             layer.commit()?;
         }
-        for (digest, bytes) in self.documents.iter().rev() {
-            store.put_blob(bytes, Some(digest))?;
+        for (digest, document) in self.documents.iter().rev() {
+            store.put_blob(&document.bytes, Some(digest))?;
         }
         let annotations = top.annotations().as_ref();
         let name = annotations.and_then(|all| all.get(CONTAINERD_NAME).or_else(|| all.get(REF_NAME)));
-        let size = self.documents[0].1.len() as u64;
+        let size = self.documents[0].1.bytes.len() as u64;
         let stored = Stored { media_type: top.media_type().as_ref(), digest: top.digest(), size };
         give_names(store, source, &stored, name.map(String::as_str).into_iter(), ready)
     }

@@ -26,6 +26,7 @@ const LINKS: usize = 8;
 const MEMBER_BYTES: usize = 160;
 /// What is charged, for messages.
 const HELD: &str = "the names of its members";
+const DOCUMENTS: &str = "its documents";
 /// What is read ahead for headers.
 const WINDOW: usize = 4096;
 
@@ -36,6 +37,13 @@ pub(super) struct Source {
     /// Of all that is loaded from it.
     pub(super) budget: Budget,
     members: Members,
+}
+
+/// A document in memory.
+pub(super) struct Document {
+    pub(super) bytes: Vec<u8>,
+    /// Its bytes, and what they take when parsed.
+    _held: Hold,
 }
 
 enum Members {
@@ -93,8 +101,8 @@ impl Source {
         }
     }
 
-    /// A member's whole content; bounded.
-    pub(super) fn document(&self, member: &str, needed_by: &str) -> Result<Vec<u8>, ArchiveError> {
+    /// A member's whole content, JSON; bounded.
+    pub(super) fn document(&self, member: &str, needed_by: &str) -> Result<Document, ArchiveError> {
         let mut bytes = Vec::new();
         let read = self.stream(member, needed_by)?.take(DOCUMENT_BYTES + 1).read_to_end(&mut bytes);
         read.map_err(|source| ArchiveError::Read { archive: format!("`{member}` in {}", self.name), source })?;
@@ -103,7 +111,9 @@ impl Source {
                 self.malformed(member, format!("it is larger than {DOCUMENT_BYTES} bytes, which no real one is"))
             );
         }
-        Ok(bytes)
+        let charged = self.budget.document(&bytes, DOCUMENTS);
+        let held = charged.map_err(|bound| self.malformed(member, bound.to_string()))?;
+        Ok(Document { bytes, _held: held })
     }
 
     pub(super) fn malformed(&self, member: &str, reason: String) -> ArchiveError {

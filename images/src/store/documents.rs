@@ -4,8 +4,10 @@
 //! gets it only if the blob itself agrees: a document of two kinds is of none.
 
 use super::{Store, StoreError};
+use crate::budget::{self, Limits};
 use oci_spec::image::{Digest, ImageIndex, ImageManifest};
 use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
+
 /// More than any registry takes: a document is read into memory.
 pub(super) const DOCUMENT_BYTES: u64 = 8 << 20;
 
@@ -73,7 +75,13 @@ impl Store {
     /// The whole of a small blob, hashed again: it decides what runs. None if it is not here.
     pub(super) fn bytes(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(file) = self.find_blob(digest)? else { return Ok(None) };
-        self.read_blob(digest, file, DOCUMENT_BYTES).map(Some)
+        let bytes = self.read_blob(digest, file, DOCUMENT_BYTES)?;
+        let (parsed, limit) = (budget::parsed_bytes(&bytes), Limits::default().held_bytes);
+        if parsed > limit {
+            let reason = format!("parsed, it would need {parsed} bytes of memory, a document at most {limit}");
+            return Err(StoreError::Malformed { document: "blob", path: self.blob_path(digest), reason });
+        }
+        Ok(Some(bytes))
     }
 }
 

@@ -21,8 +21,8 @@ const HELLO_512: &str = "sha512:9b71d224bd62f3785d96d46ad3ea3d73319bfbc2890caada
 
 mod hostile;
 mod repair;
-mod tampered;
 mod stacks;
+mod tampered;
 
 fn store() -> (TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();

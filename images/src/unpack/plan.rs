@@ -6,6 +6,10 @@ use crate::{
     platform::Platform,
 };
 use oci_spec::image::{Descriptor, DigestAlgorithm, ImageConfiguration, ImageManifest};
+use std::collections::{HashMap, HashSet};
+
+/// Layers that overlayfs takes (OVL_MAX_STACK in the kernel's fs/overlayfs/params.h).
+const MOUNTABLE: usize = 500;
 
 /// As many as overlayfs stacks (Linux, fs/overlayfs, OVL_MAX_STACK); builders stop at 127.
 const MOST_LAYERS: usize = 500;
@@ -62,11 +66,15 @@ pub(crate) fn plan(manifest: &ImageManifest, config: &[u8]) -> Result<Plan, Plan
         _ => (None, Vec::new()),
     };
     let mut layers: Vec<Layer> = Vec::new();
+    let mut places: HashMap<&Digest, usize> = HashMap::new();
     let mut diff_ids = diff_ids.into_iter();
     for descriptor in manifest.layers() {
         let diff_id = diff_ids.next();
-        match layers.iter().find(|layer| layer.descriptor.digest() == descriptor.digest()) {
-            None => layers.push(Layer { descriptor: descriptor.clone(), diff_id }),
+        match places.get(descriptor.digest()).map(|&at| &layers[at]) {
+            None => {
+                places.insert(descriptor.digest(), layers.len());
+                layers.push(Layer { descriptor: descriptor.clone(), diff_id });
+            }
             Some(same) if same.diff_id == diff_id => {}
             Some(_) => {
                 let twice = format!("it lists two diff ids for layer {}, which has one", descriptor.digest());
@@ -91,6 +99,11 @@ pub(crate) fn root(config: &[u8], layers: usize) -> Result<(Option<Platform>, Ve
     let listed = config.rootfs().diff_ids();
     if listed.len() != layers {
         return Err(PlanError::Config(format!("it lists {} diff ids for {layers} layers", listed.len())));
+    }
+    let different = listed.iter().collect::<HashSet<_>>().len();
+    if different > MOUNTABLE {
+        let reason = format!("it lists {different} layers; the kernel's overlayfs mounts at most {MOUNTABLE} together");
+        return Err(PlanError::Config(reason));
     }
     let parse = |text: &String| match text.parse::<Digest>() {
         Ok(diff_id) if *diff_id.algorithm() == DigestAlgorithm::Sha256 => Ok(diff_id),
