@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod lost;
 mod parallel;
+mod published;
 mod registry;
 mod run;
 mod sandbox;
