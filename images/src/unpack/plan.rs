@@ -6,10 +6,7 @@ use crate::{
     platform::Platform,
 };
 use oci_spec::image::{Descriptor, DigestAlgorithm, ImageConfiguration, ImageManifest};
-use std::collections::{HashMap, HashSet};
-
-/// Layers that overlayfs takes (OVL_MAX_STACK in the kernel's fs/overlayfs/params.h).
-const MOUNTABLE: usize = 500;
+use std::collections::HashMap;
 
 /// As many as overlayfs stacks (Linux, fs/overlayfs, OVL_MAX_STACK); builders stop at 127.
 const MOST_LAYERS: usize = 500;
@@ -99,11 +96,6 @@ pub(crate) fn root(config: &[u8], layers: usize) -> Result<(Option<Platform>, Ve
     let listed = config.rootfs().diff_ids();
     if listed.len() != layers {
         return Err(PlanError::Config(format!("it lists {} diff ids for {layers} layers", listed.len())));
-    }
-    let different = listed.iter().collect::<HashSet<_>>().len();
-    if different > MOUNTABLE {
-        let reason = format!("it lists {different} layers; the kernel's overlayfs mounts at most {MOUNTABLE} together");
-        return Err(PlanError::Config(reason));
     }
     let parse = |text: &String| match text.parse::<Digest>() {
         Ok(diff_id) if *diff_id.algorithm() == DigestAlgorithm::Sha256 => Ok(diff_id),
