@@ -241,7 +241,12 @@ struct Layout {
 }
 
 impl Layout {
+    /// None where it is not there, or slow for nothing: the store does not depend on the kernel.
     fn new(sandbox: &Sandbox) -> Option<Self> {
+        if is_second_kernel() {
+            println!("skipped: the store is the same on another kernel");
+            return None;
+        }
         let source = fixture("layouts/busybox-latest")?;
         let folder = sandbox.work().join("layout");
         tool("cp", &["-r", text(&source), text(&folder)]);
@@ -357,9 +362,8 @@ fn cve_2021_20291_a_damaged_stream_is_an_error_wherever_it_is_damaged() {
         let loads = |bytes: &[u8]| layout.load_layer(&sandbox, bytes, &media_type, &diff_id);
         let ended = loads(&whole);
         assert_eq!(ended.code, Some(if name == "xz" { 125 } else { 0 }), "{name}: {ended}");
-        let parts = if is_second_kernel() { 4 } else { 10 };
-        for part in 0..parts {
-            let at = whole.len() * part / parts;
+        for part in 0..10 {
+            let at = whole.len() * part / 10;
             let mut damaged = whole.clone();
             damaged[at] ^= 0x55;
             // What no checksum covers (a time in a header) may be anything.
@@ -381,8 +385,7 @@ fn cve_2026_95838_whiteouts_without_end_are_not_looked_at_all_over_again() {
     let archive = sandbox.work().join("one.tar");
     tool("tar", &["-cf", text(&archive), "-C", text(&sandbox.work()), "d/.wh..wh..opq"]);
     let opaque = fs::read(&archive).expect("an archive")[..512].to_vec();
-    let (files, whiteouts) = if is_second_kernel() { (2_000, 10_000) } else { (5_000, 50_000) };
-    for number in 0..files {
+    for number in 0..5_000 {
         fs::write(folder.join(number.to_string()), "").expect("a file");
     }
     tool("tar", &["-cf", text(&archive), "--exclude=.wh*", "-C", text(&sandbox.work()), "d"]);
@@ -390,7 +393,7 @@ fn cve_2026_95838_whiteouts_without_end_are_not_looked_at_all_over_again() {
     // Without the blocks of zeros at its end.
     let end = layer.chunks(512).rposition(|block| block.iter().any(|&byte| byte != 0)).expect("a header");
     layer.truncate((end + 1) * 512);
-    layer.extend(opaque.repeat(whiteouts));
+    layer.extend(opaque.repeat(50_000));
     layer.extend([0; 1024]);
     fs::write(&archive, &layer).expect("an archive");
     let ended = layout.load_layer(&sandbox, &layer, "application/vnd.oci.image.layer.v1.tar", &digest(&archive));
