@@ -19,9 +19,9 @@ use crate::{
 /// A program larger than this takes a moment to compile; then a word says what is being waited for.
 const WORTH_A_WORD_BYTES: u64 = 1 << 20;
 
-/// The largest program that is read into memory; the largest real ones have a quarter of it. A sparse file in a small
+/// The largest program that is read into memory, as for import; the largest real ones have half of it. A sparse file in a small
 /// layer can claim any size.
-const MOST_BYTES: u64 = 256 << 20;
+const MOST_BYTES: u64 = 128 << 20;
 
 /// The native code of an image's program: from the cache, else compiled now, outside the program's own cgroup and in a
 /// process of its own, as the compiler's threads must be gone before this process is copied.
