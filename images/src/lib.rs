@@ -9,6 +9,7 @@ pub mod program;
 mod ready;
 pub mod reference;
 pub mod registry;
+mod removal;
 pub mod store;
 pub mod unpack;
 
@@ -18,4 +19,5 @@ pub use oci_spec::image::Digest;
 pub use platform::Selection;
 pub use ready::{NotReady, Ready};
 pub use reference::Reference;
+pub use removal::remove_tree;
 pub use store::{Image, Store};

@@ -5,13 +5,17 @@ use super::{
     index::{self, Entries, Index},
     layers,
     lock::Removing,
-    removal::remove_tree,
     resolve::{self, familiar},
     temporary,
 };
-use crate::{Reference, platform::is_index};
+use crate::{Reference, platform::is_index, remove_tree};
 use oci_spec::image::{Digest, ImageConfiguration, ImageIndex, ImageManifest};
-use std::{collections::HashSet, fs, path::PathBuf, str::FromStr};
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 /// Asks which manifest digests containers use. What removes images takes the question, and asks it when nobody can
 /// begin to use one any more: under the exclusive lock.
@@ -98,7 +102,7 @@ impl Store {
         let (leftovers, spared) = self.leftovers()?;
         let moved = self.take_off(&leftovers)?;
         drop(alone);
-        moved.iter().try_for_each(|path| remove_tree(path))?;
+        moved.iter().try_for_each(|path| remove(path))?;
         Ok((leftovers, spared))
     }
 
@@ -218,7 +222,7 @@ impl Store {
                 fs::rename(path, &aside).map_err(|source| StoreError::io("moving away", path, source))?;
                 moved.push(aside);
             } else {
-                remove_tree(path)?;
+                remove(path)?;
             }
         }
         Ok(moved)
@@ -296,4 +300,8 @@ impl Leftover {
         let sentence = format!("{} {why}", path.display());
         Self { path, sentence }
     }
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    remove_tree(path).map_err(|source| StoreError::io("removing", path, source))
 }

@@ -59,7 +59,6 @@ mod layers;
 mod lock;
 mod merged;
 mod plain;
-mod removal;
 mod repair;
 mod resolve;
 mod spare;
@@ -72,7 +71,6 @@ pub use error::StoreError;
 pub use garbage::{Checked, Used};
 pub use layers::LayerStage;
 pub use lock::Writing;
-pub use removal::remove_tree;
 pub use repair::Repaired;
 pub use resolve::Damaged;
 

@@ -2,7 +2,8 @@
 //!
 //! The name tells whose it is, so that what a killed process left behind can be told from what a living one writes.
 
-use super::{Store, StoreError, Writing, removal::remove_tree};
+use super::{Store, StoreError, Writing};
+use crate::remove_tree;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::Write,

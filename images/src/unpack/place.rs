@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Budget,
     budget::{Exceeded, Hold},
-    store::remove_tree,
+    remove_tree,
 };
 use rustix::{
     fs::{
@@ -291,7 +291,7 @@ impl Placer {
             self.deferred.remove(&key);
         }
         let full = self.target.join(std::ffi::OsStr::from_bytes(path));
-        remove_tree(&full).map_err(|error| ("removing the directory that had its name", io::Error::other(error)))
+        remove_tree(&full).map_err(|error| ("removing the directory that had its name", error))
     }
 
     /// The directory that a clean name calls, open; those that the archive left out are made.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use images::store::remove_tree;
+use images::remove_tree;
 
 use crate::{
     records::paths::Paths,

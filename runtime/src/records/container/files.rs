@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use images::store::remove_tree;
+use images::remove_tree;
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -58,7 +58,7 @@ pub(super) fn remove_if(really: bool, path: &Path) -> Result<()> {
 /// Removes a folder with all that is in it; gone already is fine.
 pub(super) fn remove_folder(dir: &Path) -> Result<()> {
     // What a container wrote may be deeper than a path can say, and than there are descriptors.
-    Ok(remove_tree(dir)?)
+    remove_tree(dir).with_context(|| format!("cannot remove {}", dir.display()))
 }
 
 /// The lock; None: there is no such file or folder, or somebody else has the lock.

@@ -1,7 +1,6 @@
 //! Removing trees that others made: layers with read-only directories, links to anywhere, and depths beyond what
 //! a path or a process's file descriptors can hold.
 
-use super::StoreError;
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, chmodat, fchmod, fstat, openat, renameat_with, unlinkat},
@@ -9,6 +8,7 @@ use rustix::{
 };
 use std::{
     ffi::{CStr, CString},
+    io,
     path::Path,
 };
 
@@ -20,11 +20,10 @@ const MAX_OPEN: usize = 64;
 /// Symbolic links are removed, never followed. However deep it is, few descriptors are open.
 ///
 /// # Errors
-/// [`StoreError::Io`] of the first entry that cannot be removed.
-pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
-    let failed = |source: Errno| StoreError::io("removing", path, source.into());
-    let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| failed(Errno::INVAL))?;
-    Tree { top: None, moved: 0 }.remove(CWD, &name, 0).map_err(failed)
+/// That of the first entry that cannot be removed.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    let name = CString::new(path.as_os_str().as_encoded_bytes())?;
+    Ok(Tree { top: None, moved: 0 }.remove(CWD, &name, 0)?)
 }
 
 /// One removal.
