@@ -4,7 +4,7 @@
 //! one thing each, so that what it costs is seen.
 use linux_exec::{
     capabilities::CapabilitySet,
-    plan::{Entry, Mount, MountSource, Namespaces, Plan, Stdio},
+    plan::{Entry, Mount, MountSource, Namespaces, Patience, Plan, Stdio},
     rootfs::Rootfs,
     seccomp::docker_default,
     spawn::{Exit, reap, spawn},
@@ -82,7 +82,7 @@ fn sample(directory: &Path, change: fn(&mut Plan<'static>)) -> Result<Sample, Bo
     change(&mut plan);
     let child = spawn(plan)?;
     let spawned = begin.elapsed();
-    let (exit, _) = reap(&child)?;
+    let exit = reap(&child)?.exit;
     let all = begin.elapsed();
     if exit != Exit::Code(0) {
         return Err(format!("the program ended with {exit:?}").into());
@@ -146,6 +146,7 @@ fn plan(root: Rootfs) -> Plan<'static> {
         rlimits: vec![],
         cgroup: None,
         stdio: Stdio::Inherit,
+        patience: Patience::default(),
         entry: Entry::Exec {
             program: "/bin/true".into(),
             argv: vec![b"true".to_vec()],

@@ -1,28 +1,24 @@
-//! The clone, the child's walk through its steps, and its report.
-//!
-//! The child writes nothing if all went well: the report pipe closes at its exec (or before its function is called),
-//! and end-of-file means success. A failure is two numbers, the index of the step and the errno.
+//! The clone, the child's walk through its steps, and what its report means.
 use crate::{
     launcher::{Becomes, Launcher},
-    plan::Stdio,
+    plan::{Patience, Stdio},
     process::Process,
+    reap,
+    report::{self, Report},
     spawn::{Child, SpawnError},
     steps::{Context, MAX_MADE, Step},
     sys::{self, Memory, SignalsBlocked, Stack},
     users::User,
 };
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     fs::{Gid, Mode, Uid},
     io::{Errno, FdFlags},
-    pipe::{PipeFlags, pipe_with},
 };
 use std::{
     ffi::{CString, c_int},
-    io::{self, Write},
+    io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
-    time::{Duration, Instant},
 };
 
 /// What comes after the steps.
@@ -45,6 +41,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) terminal: Option<OwnedFd>,
     /// The pid namespace of a container that is joined, by its inode number.
     pub(crate) joined: Option<u64>,
+    pub(crate) patience: Patience<'a>,
 }
 
 /// What is told when the clone itself fails or the parent's own calls do.
@@ -64,35 +61,37 @@ const ENDING_SIGNALS: [c_int; 8] = [
 impl Launch<'_> {
     /// Clones, waits for the report, and says what failed.
     pub(crate) fn start(mut self) -> Result<Child, SpawnError> {
-        let (reader, writer) =
-            pipe_with(PipeFlags::CLOEXEC).map_err(|errno| SpawnError::new("create a pipe", errno))?;
+        let (reader, writer) = report::pipe().map_err(|errno| SpawnError::new("create a pipe", errno))?;
         if let Last::Program(launcher) = &mut self.last {
             launcher.tell_of(&writer, self.steps.len())?;
         }
         let cloned = self.clone(&reader, &writer)?;
         drop(writer);
-        let process = Process::of(cloned.pid);
-        let report = Report::read(&reader, cloned.pid, self.joined);
-        if let Some((step, errno)) = report.failure {
-            if let Some(sibling) = report.sibling {
+        let report = Report::read(&reader, &cloned, self.joined, self.patience);
+        if report.failure.is_some() || report.given_up.is_some() {
+            if let Some(sibling) = &report.sibling {
                 // He has exited, or somebody in the container says so.
-                let _ = Process::of(sibling).and_then(|sibling| sibling.signal(nix::libc::SIGKILL));
-                let _ = sys::wait_with_usage(sibling);
+                reap::put_down(sibling.process.pid, sibling.pidfd.as_fd());
             }
-            // It has exited or is about to.
-            let _ = sys::wait_with_usage(cloned.pid);
-            return Err(self.explain(step, errno));
+            // It has exited or is about to, or is not to go on.
+            reap::put_down(cloned.pid, cloned.pidfd.as_fd());
         }
-        let identify = |error: io::Error| SpawnError::from_io("identify the container's process", &error);
+        match (report.failure, report.given_up) {
+            (Some((step, errno)), _) => return Err(self.explain(step, errno)),
+            (None, Some(given_up)) => return Err(given_up.explain(self.joined.is_some())),
+            (None, None) => {}
+        }
         if self.joined.is_none() {
-            return Ok(Child { process: process.map_err(identify)?, pidfd: cloned.pidfd, terminal: self.terminal });
+            let process = Process::of(cloned.pid);
+            let process = process.map_err(|error| SpawnError::from_io("identify the container's process", &error))?;
+            return Ok(Child { process, pidfd: cloned.pidfd, terminal: self.terminal });
         }
-        let _ = sys::wait_with_usage(cloned.pid);
-        // A child that nobody has waited for keeps its pid.
-        let sibling = report.sibling.ok_or_else(|| SpawnError::new("join the container: it has ended", Errno::SRCH))?;
-        let process = Process::of(sibling).map_err(identify)?;
-        let pidfd = process.pidfd().map_err(identify)?;
-        Ok(Child { process, pidfd, terminal: self.terminal })
+        reap::finish(cloned.pid, cloned.pidfd.as_fd());
+        let sibling = report.sibling.ok_or_else(|| {
+            SpawnError::new("join the container", Errno::SRCH)
+                .hint("it has ended, or its processes took the report of who joined")
+        })?;
+        Ok(Child { process: sibling.process, pidfd: sibling.pidfd, terminal: self.terminal })
     }
 
     fn clone(&mut self, reader: &OwnedFd, writer: &OwnedFd) -> Result<sys::Cloned, SpawnError> {
@@ -216,62 +215,6 @@ fn fail(report: BorrowedFd<'_>, step: usize, errno: Errno) -> u8 {
     EXIT_FAILED
 }
 
-/// What came through the pipe until its end: nothing if the child is past its steps (or was killed on the way, which its exit
-/// status tells).
-#[derive(Default)]
-struct Report {
-    failure: Option<(usize, Errno)>,
-    /// A program that joined.
-    sibling: Option<i32>,
-}
-
-/// How long the end of the pipe is waited for once a container's processes can see who has its other end: they may stop him, or
-/// hold it open.
-const SEEN_PATIENCE: Duration = Duration::from_secs(10);
-
-impl Report {
-    /// `child` is the process that was cloned. What is read may come from a container that is joined, too: a sibling is believed only
-    /// if it is a child of this process, and in that container's pid namespace (this process may have children in many), and
-    /// nothing that is read is waited for without end.
-    fn read(reader: &OwnedFd, child: i32, joined: Option<u64>) -> Self {
-        let mut report = Self::default();
-        let mut deadline = None;
-        let mut message = [0_u8; 8];
-        while is_readable(reader, deadline)
-            // Messages are shorter than a pipe's unit, so each comes whole.
-            && let Ok(8) = rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut message))
-        {
-            let [a, b, c, d, e, f, g, h] = message;
-            let second = i32::from_ne_bytes([e, f, g, h]);
-            match usize::try_from(i32::from_ne_bytes([a, b, c, d])) {
-                Ok(step) if report.failure.is_none() => {
-                    report.failure = Some((step, Errno::from_raw_os_error(second)));
-                }
-                Err(_) if report.sibling.is_none() && second != child && is_sibling(second, joined) => {
-                    report.sibling = Some(second);
-                }
-                _ => continue,
-            }
-            deadline.get_or_insert_with(|| Instant::now() + SEEN_PATIENCE);
-        }
-        report
-    }
-}
-
-fn is_readable(reader: &OwnedFd, deadline: Option<Instant>) -> bool {
-    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let left = left.and_then(|left| Timespec::try_from(left).ok());
-    let mut fds = [PollFd::new(reader, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| poll(&mut fds, left.as_ref())).is_ok_and(|ready| ready > 0)
-}
-
-/// A child keeps its pid until it is waited for, so the answers are of one process.
-fn is_sibling(pid: i32, joined: Option<u64>) -> bool {
-    let parent = Process::of(pid).and_then(Process::parent);
-    parent.is_ok_and(|parent| parent.cast_unsigned() == std::process::id())
-        && joined.is_some_and(|joined| pid_namespace(&pid.to_string()) == Ok(joined))
-}
-
 /// The inode number of a process's pid namespace.
 pub(crate) fn pid_namespace(process: &str) -> rustix::io::Result<u64> {
     rustix::fs::stat(format!("/proc/{process}/ns/pid")).map(|stat| stat.st_ino)
@@ -324,22 +267,6 @@ pub(crate) fn ranges_without(keep: &[i32]) -> Vec<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A process with containers of many was made to take another one's process for the one that it had started, and to kill it.
-    #[test]
-    fn a_forged_report_names_no_child_of_another_container() {
-        let mut other = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
-        let pid = other.id().cast_signed();
-        let own = pid_namespace("self").unwrap();
-        for (joined, believed) in [(Some(own), Some(pid)), (Some(own + 1), None), (None, None)] {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-            rustix::io::write(&writer, &[(-1_i32).to_ne_bytes(), pid.to_ne_bytes()].concat()).unwrap();
-            drop(writer);
-            assert_eq!(Report::read(&reader, 1, joined).sibling, believed, "{joined:?}");
-        }
-        other.kill().unwrap();
-        other.wait().unwrap();
-    }
 
     #[test]
     fn ranges_leave_out_what_is_kept() {

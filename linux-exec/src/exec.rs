@@ -7,7 +7,7 @@ use crate::{
     credentials::Credentials,
     launcher::{Becomes, Launcher},
     mounts::c_path,
-    plan::Stdio,
+    plan::{Patience, Stdio},
     process::Process,
     program::candidates,
     rootfs::open_regular,
@@ -53,6 +53,8 @@ pub struct Join<'a> {
     pub cgroup: Option<&'a Cgroup>,
     /// As in `Plan` (the pty comes from the container's own /dev/pts).
     pub stdio: Stdio,
+    /// As in `Plan`; ten seconds at the most once the container's processes can see the program.
+    pub patience: Patience<'a>,
 }
 
 /// Where a command without PATH in its environment is looked for, as in Docker.
@@ -112,7 +114,7 @@ pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
     steps.extend(stdio_steps(join.stdio, slave, &join.user, false)?);
     steps.extend(credentials);
     let last = Last::Program(Launcher::new(becomes, programs, c_strings(join.argv)?, exec_strings(join.env)?)?);
-    Launch { namespaces: 0, cgroup: None, steps, last, terminal: master, joined }.start()
+    Launch { namespaces: 0, cgroup: None, steps, last, terminal: master, joined, patience: join.patience }.start()
 }
 
 /// Reads a regular file inside a running container (e.g. /etc/passwd) as its processes would find it; Ok(None) if

@@ -17,6 +17,8 @@ mod overlay;
 pub mod plan;
 pub mod process;
 mod program;
+mod reap;
+mod report;
 pub mod rootfs;
 pub mod seccomp;
 pub mod spawn;

@@ -189,7 +189,7 @@ fn in_private_mount_namespace(make: impl Fn() -> rustix::io::Result<OwnedFd>) ->
         0
     })?;
     drop(signals);
-    sys::wait_with_usage(cloned.pid)?;
+    crate::reap::finish(cloned.pid, cloned.pidfd.as_fd());
     result
 }
 

@@ -1,6 +1,10 @@
 //! Everything that a container's first process needs, decided before the clone.
 use crate::{capabilities::CapabilitySet, cgroup::Cgroup, rootfs::Rootfs, seccomp::Filter, users::User};
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::{
+    os::fd::{BorrowedFd, OwnedFd},
+    path::PathBuf,
+    time::Instant,
+};
 
 /// The plan of one container, which [`crate::spawn::spawn`] starts.
 pub struct Plan<'a> {
@@ -38,8 +42,19 @@ pub struct Plan<'a> {
     pub cgroup: Option<&'a Cgroup>,
     /// Standard input, output, error.
     pub stdio: Stdio,
+    /// How long its program may take to begin.
+    pub patience: Patience<'a>,
     /// What runs.
     pub entry: Entry,
+}
+
+/// When a start is given up, and what was made of it is killed. The default is never.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Patience<'a> {
+    /// When this is readable (a signalfd, say).
+    pub interrupt: Option<BorrowedFd<'a>>,
+    /// At this time.
+    pub deadline: Option<Instant>,
 }
 
 /// Which namespaces are new; the others are the host's. Mount, pid and uts namespaces are always new.

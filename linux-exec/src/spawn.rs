@@ -1,4 +1,5 @@
 //! Starts a plan: everything is prepared here, then one clone, and the child walks the list.
+pub use crate::reap::{Exit, Reaped, reap};
 use crate::{
     cgroup::Cgroup,
     child::{Last, Launch, ranges_without, stdio_steps},
@@ -43,7 +44,8 @@ pub struct SpawnError {
 }
 
 impl SpawnError {
-    /// Docker's codes: 127 if the program was not found, 126 if it cannot be executed, 125 for everything else.
+    /// Docker's codes: 127 if the program was not found, 126 if it cannot be executed, 125 for everything else; and timeout(1)'s 124
+    /// if the plan's deadline passed.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         self.exit_code
@@ -62,6 +64,11 @@ impl SpawnError {
         if !hint.is_empty() {
             self.hint = format!(": {hint}");
         }
+        self
+    }
+
+    pub(crate) fn timed_out(mut self) -> Self {
+        self.exit_code = 124;
         self
     }
 
@@ -136,6 +143,7 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
         last,
         terminal: master,
         joined: None,
+        patience: plan.patience,
     };
     launch.start()
 }
@@ -183,28 +191,4 @@ pub(crate) fn c_strings(strings: Vec<Vec<u8>>) -> Result<Vec<CString>, SpawnErro
         let text = String::from_utf8_lossy(&error.into_vec()).into_owned();
         SpawnError::new(format!("pass {text:?}: it contains a NUL byte"), Errno::INVAL)
     })
-}
-
-/// How a child ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// exit(2).
-    Code(u8),
-    /// Killed by this signal.
-    Signal(u8),
-}
-
-/// Reaps a child that has ended (blocking if it has not), with the peak resident set of it and its children in bytes.
-///
-/// The peak begins at the caller's own resident set, whose memory the child shared until its exec: a cgroup's figure is
-/// the better one where there is one.
-pub fn reap(child: &Child) -> io::Result<(Exit, u64)> {
-    let (status, peak_kib) = sys::wait_with_usage(child.process.pid)?;
-    let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
-    let exit = if libc::WIFSIGNALED(status) {
-        Exit::Signal(byte(libc::WTERMSIG(status)))
-    } else {
-        Exit::Code(byte(libc::WEXITSTATUS(status)))
-    };
-    Ok((exit, peak_kib.saturating_mul(1024)))
 }

@@ -14,6 +14,7 @@ use std::{
     ffi::{CStr, CString, c_char, c_int, c_long, c_void},
     mem::size_of,
     ptr,
+    time::Duration,
 };
 
 /// The result of a call of the C library as an [`Errno`].
@@ -344,20 +345,31 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> Result<
     check(result).map(drop)
 }
 
-/// wait4(2) for one child, blocking: its wait status, and the peak resident set of it and its children in KiB.
-pub(crate) fn wait_with_usage(pid: i32) -> Result<(c_int, u64)> {
+/// What wait4(2) tells of a child and its children.
+pub(crate) struct Waited {
+    pub(crate) status: c_int,
+    pub(crate) peak_rss_kib: u64,
+    /// User and system time.
+    pub(crate) cpu: Duration,
+}
+
+/// wait4(2) for one child, which is left alone (None) as long as it runs or a tracer holds it.
+pub(crate) fn wait_if_ended(pid: i32) -> Result<Option<Waited>> {
     let mut status: c_int = 0;
     // SAFETY: rusage is plain numbers, for which zero is valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    loop {
-        // SAFETY: both pointers are to live variables of the right types.
-        let result = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
-        match check(result.into()) {
-            Ok(_) => return Ok((status, u64::try_from(usage.ru_maxrss).unwrap_or_default())),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+    // SAFETY: both pointers are to live variables of the right types.
+    let found = check(unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) }.into())?;
+    Ok((found != 0).then(|| Waited {
+        status,
+        peak_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or_default(),
+        cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
+    }))
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or_default())
 }
 
 // --- mounts and namespaces -------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 //! As root.
 use crate::{
-    Case, covers, engine, hierarchies, rootless,
+    Case, covers, engine, hierarchies, hostile, rootless,
     sandbox::{MASKED, READ_ONLY, Sandbox, finish, part, piped, plan, read_terminal, root_user, run, sleeping},
 };
 use linux_exec::{
@@ -55,6 +55,10 @@ pub(crate) const CASES: &[Case] = &[
     ),
     ("join_a_running_container", join_a_running_container),
     ("join_with_a_terminal", join_with_a_terminal),
+    (
+        "a_tracer_that_keeps_the_end_of_a_program_holds_up_nobody",
+        hostile::a_tracer_that_keeps_the_end_of_a_program_holds_up_nobody,
+    ),
     ("join_leads_to_no_file_of_the_host", join_leads_to_no_file_of_the_host),
     ("cve_2016_9962_who_joins_is_confined_before_it_is_seen", cve_2016_9962_who_joins_is_confined_before_it_is_seen),
     ("programs_are_found_beneath_the_root", programs_are_found_beneath_the_root),
@@ -424,9 +428,9 @@ fn signals_reach_the_first_process() {
 
     let child = spawn(sandbox.plan(&["/bin/sleep", "100"])).unwrap();
     child.process.signal(nix::libc::SIGKILL).unwrap();
-    let (exit, peak) = reap(&child).unwrap();
-    assert_eq!(exit, Exit::Signal(9));
-    assert!(peak > 100 * 1024, "{peak}");
+    let reaped = reap(&child).unwrap();
+    assert_eq!(reaped.exit, Exit::Signal(9));
+    assert!(reaped.peak_rss_bytes > 100 * 1024, "{reaped:?}");
 }
 
 fn signal_actions_are_reset() {
@@ -487,7 +491,7 @@ fn terminal() {
         // ^C: the shell's children are in the terminal's foreground group.
         master.write_all(&[3]).unwrap();
         output += &read_terminal(&child, "\0");
-        let exit = reap(&child).unwrap().0;
+        let exit = reap(&child).unwrap().exit;
         assert!(
             output.contains("/dev/pts/0\n") && output.contains("45 123\n") && output.contains("hello\nconsole\n"),
             "{output}"
@@ -530,17 +534,17 @@ fn function_as_first_process() {
     .unwrap();
     std::thread::sleep(Duration::from_millis(50));
     child.process.signal(nix::libc::SIGTERM).unwrap();
-    assert_eq!(reap(&child).unwrap().0, Exit::Code(128 + 15));
+    assert_eq!(reap(&child).unwrap().exit, Exit::Code(128 + 15));
     assert_eq!(run(call(Box::new(|| panic!("on purpose")), vec![])).unwrap().0, Exit::Code(125));
 }
 
-fn as_arguments(process: Process) -> [String; 2] {
+pub(crate) fn as_arguments(process: Process) -> [String; 2] {
     [process.pid.to_string(), process.start_ticks.to_string()]
 }
 
-fn end(container: &Child) {
+pub(crate) fn end(container: &Child) {
     container.process.signal(nix::libc::SIGKILL).unwrap();
-    assert_eq!(reap(container).unwrap().0, Exit::Signal(9));
+    assert_eq!(reap(container).unwrap().exit, Exit::Signal(9));
 }
 
 fn join_a_running_container() {
@@ -712,7 +716,7 @@ fn many_starts_leave_nothing() {
             failing(&sandbox);
         }
         let child = spawn(sandbox.plan(&["/bin/true"])).unwrap();
-        assert_eq!(reap(&child).unwrap().0, Exit::Code(0));
+        assert_eq!(reap(&child).unwrap().exit, Exit::Code(0));
     }
     assert_eq!((count("/proc/self/fd"), mounts()), before);
     assert!(nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).is_err(), "a child is left");

@@ -8,6 +8,7 @@ mod cases;
 mod covers;
 mod engine;
 mod hierarchies;
+mod hostile;
 mod parts;
 mod rootless;
 mod sandbox;

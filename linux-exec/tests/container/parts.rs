@@ -1,11 +1,12 @@
 //! What is run in a process of its own: joining changes the caller's pid namespace for its children, and needs a caller
 //! with one thread; a supervisor that ends must be another process.
+use crate::hostile;
 use crate::sandbox::{Sandbox, finish, piped, read_terminal, root_user, sleeping};
 use linux_exec::{
     capabilities::CapabilitySet,
     cgroup::Cgroups,
     exec::{Join, join},
-    plan::Stdio,
+    plan::{Patience, Stdio},
     process::Process,
     spawn::{Exit, reap, spawn},
     userns::become_root,
@@ -23,10 +24,11 @@ pub(crate) const PARTS: &[(&str, Part)] = &[
     ("@join_often", join_often),
     ("@sleep", sleep),
     ("@join_terminal", join_terminal),
+    ("@join_traced", hostile::join_traced),
     ("@supervise", supervise),
 ];
 
-fn join_plan<'a>(target: Process, argv: &[&str], stdio: Stdio) -> Join<'a> {
+pub(crate) fn join_plan<'a>(target: Process, argv: &[&str], stdio: Stdio) -> Join<'a> {
     Join {
         target,
         argv: argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
@@ -39,10 +41,11 @@ fn join_plan<'a>(target: Process, argv: &[&str], stdio: Stdio) -> Join<'a> {
         rlimits: vec![],
         cgroup: None,
         stdio,
+        patience: Patience::default(),
     }
 }
 
-fn target(arguments: &[String]) -> Process {
+pub(crate) fn target(arguments: &[String]) -> Process {
     Process { pid: arguments[0].parse().unwrap(), start_ticks: arguments[1].parse().unwrap() }
 }
 
@@ -99,7 +102,7 @@ fn join_terminal(arguments: &[String]) {
     let stdio = Stdio::Terminal { size: None };
     let child = join(join_plan(target(arguments), &["sh", "-c", "tty; echo x >/dev/tty"], stdio)).unwrap();
     print!("{}", read_terminal(&child, "\0"));
-    assert_eq!(reap(&child).unwrap().0, Exit::Code(0));
+    assert_eq!(reap(&child).unwrap().exit, Exit::Code(0));
 }
 
 /// Starts a container and ends.

@@ -103,5 +103,5 @@ fn terminal() {
     plan.stdio = plan::Stdio::Terminal { size: None };
     let child = spawn(plan).unwrap();
     assert_eq!(read_terminal(&child, "\0"), "/dev/pts/0\nx\n");
-    assert_eq!(reap(&child).unwrap().0, Exit::Code(0));
+    assert_eq!(reap(&child).unwrap().exit, Exit::Code(0));
 }

@@ -1,7 +1,7 @@
 //! A tiny root file system from busybox, and a plan as an ordinary `run` would make it.
 use linux_exec::{
     capabilities::CapabilitySet,
-    plan::{Entry, Mount, MountSource, Namespaces, Plan, Stdio},
+    plan::{Entry, Mount, MountSource, Namespaces, Patience, Plan, Stdio},
     rootfs::Rootfs,
     spawn::{Child, Exit, SpawnError, reap, spawn},
     users::User,
@@ -98,6 +98,7 @@ pub(crate) fn plan<'a>(root: Rootfs, entry: Entry) -> Plan<'a> {
         rlimits: vec![],
         cgroup: None,
         stdio: Stdio::Inherit,
+        patience: Patience::default(),
         entry,
     }
 }
@@ -125,7 +126,7 @@ pub(crate) fn piped() -> (std::io::PipeReader, Stdio) {
 pub(crate) fn finish(child: &Child, reader: &mut impl Read) -> (Exit, String) {
     let mut output = String::new();
     reader.read_to_string(&mut output).unwrap();
-    (reap(child).unwrap().0, output)
+    (reap(child).unwrap().exit, output)
 }
 
 /// Runs a part of [`crate::parts`] in a process of its own, with one thread, and gives its output.

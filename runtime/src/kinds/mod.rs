@@ -21,7 +21,7 @@ use images::{Class, Image};
 use linux_exec::{
     capabilities::CapabilitySet,
     cgroup::{Cgroup, Resources},
-    plan::{Entry, Mount, MountSource, Namespaces, Plan, Stdio},
+    plan::{Entry, Mount, MountSource, Namespaces, Patience, Plan, Stdio},
     rootfs::Rootfs,
     seccomp,
     users::User,
@@ -208,6 +208,7 @@ impl Workload {
             rlimits: ulimits.chain(behaviour.rlimits(spec)).collect(),
             cgroup: Some(cgroup),
             stdio,
+            patience: Patience::default(),
             entry,
         };
         Ok(Prepared { plan, report, timeout_grace })

@@ -120,7 +120,7 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Told, cpu_ms: i64)
         oom_killed,
         limit_hit,
         error: report.error.clone(),
-        peak_memory_bytes: usage.peak_memory_bytes.or(Some(ending.peak_rss_bytes)),
+        peak_memory_bytes: usage.peak_memory_bytes.or(Some(ending.reaped.peak_rss_bytes)),
         cpu_usec: usage.cpu_usec,
         pids_refused: usage.pids_refused,
         fuel_used: spec.limits.fuel.and(report.fuel_used),

@@ -7,6 +7,7 @@ use linux_exec::{
     capabilities::CapabilitySet,
     cgroup::Cgroups,
     exec::{Join, join, read_file},
+    plan::Patience,
     process::Process,
     seccomp,
     spawn::Child,
@@ -66,6 +67,7 @@ pub(crate) fn begin(container: &Container, target: Process, request: &ExecReques
         rlimits: spec.limits.ulimits.iter().map(|u| (u.resource, u.soft, u.hard)).collect(),
         cgroup: cgroup.as_ref(),
         stdio,
+        patience: Patience::default(),
     })
     .map_err(|error| Coded::new(error.exit_code(), error.to_string()))?;
     let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use linux_exec::{
     process::Process,
-    spawn::{Child, Exit, reap},
+    spawn::{Child, Exit, Reaped, reap},
 };
 use nix::{
     errno::Errno,
@@ -66,8 +66,8 @@ pub(crate) struct Ending {
     pub(crate) exit: Exit,
     /// The time limit was reached.
     pub(crate) timed_out: bool,
-    /// Peak resident set of the process and its children.
-    pub(crate) peak_rss_bytes: u64,
+    /// What the kernel said; its `exit` is that of a process which was killed where a signal of ours did it.
+    pub(crate) reaped: Reaped,
 }
 
 enum Clock {
@@ -88,12 +88,12 @@ pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule, resize
     loop {
         let (ended, signalled) = wait(child.pidfd.as_fd(), signals.0.as_fd(), &clock);
         if ended {
-            let (exit, peak_rss_bytes) = reap_surely(child)?;
-            let exit = match (exit, ended_by) {
+            let reaped = reap_surely(child)?;
+            let exit = match (reaped.exit, ended_by) {
                 (Exit::Signal(signal), Some(ended_by)) if i32::from(signal) == Signal::SIGKILL as i32 => ended_by,
                 (exit, _) => exit,
             };
-            return Ok(Ending { exit, timed_out, peak_rss_bytes });
+            return Ok(Ending { exit, timed_out, reaped });
         }
         if signalled {
             ended_by = ended_by.or(forward(child.process, signals, resize));
@@ -103,7 +103,7 @@ pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule, resize
 }
 
 /// How it ended is told once, and only here.
-fn reap_surely(child: &Child) -> Result<(Exit, u64)> {
+fn reap_surely(child: &Child) -> Result<Reaped> {
     for _ in 0..100 {
         if let Ok(reaped) = reap(child) {
             return Ok(reaped);

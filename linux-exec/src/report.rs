@@ -1,0 +1,233 @@
+//! What a child reports on its way to its program, and for how long it is listened to.
+//!
+//! The child writes nothing if all went well: the pipe closes at its exec (or before its function is called), and end-of-file
+//! means success. A failure is two numbers, the index of the step and the errno; a program that joined a container is told of by
+//! -1 and its pid.
+//!
+//! The processes of a container that is joined can open the newcomer's end of the pipe by /proc: they may write to it, take out
+//! what is in it, or keep it open, and they may stop the newcomer. So nothing here waits for the pipe alone.
+use crate::{child::pid_namespace, plan::Patience, process::Process, spawn::SpawnError, sys::Cloned};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::{OFlags, fcntl_setfl},
+    io::{Errno, Result},
+    pipe::{PipeFlags, pipe_with},
+};
+use std::time::{Duration, Instant};
+
+/// How long a program that joins may take from the moment at which the container's processes can see it.
+const SEEN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came through the pipe until its end: nothing if the child is past its steps (or was killed on the way, which its exit
+/// status tells).
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) failure: Option<(usize, Errno)>,
+    /// A program that joined.
+    pub(crate) sibling: Option<Sibling>,
+    pub(crate) given_up: Option<GivenUp>,
+}
+
+/// A child of this process that another child made.
+pub(crate) struct Sibling {
+    pub(crate) process: Process,
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Why the end of the pipe was not waited for.
+#[derive(Clone, Copy)]
+pub(crate) enum GivenUp {
+    Interrupted,
+    /// The caller's deadline.
+    Late,
+    /// [`SEEN_PATIENCE`] is over.
+    Held,
+}
+
+/// A pipe whose reader never blocks, whoever else reads from it. Its writer does: a message is not to be lost.
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    fcntl_setfl(&reader, OFlags::NONBLOCK)?;
+    Ok((reader, writer))
+}
+
+impl Report {
+    /// `child` is the process that was cloned. What is read may come from a container that is joined (the inode number of
+    /// its pid namespace), too: a sibling is believed only if it is a child of this process (which may have some in many) and in
+    /// that namespace.
+    pub(crate) fn read(pipe: &OwnedFd, child: &Cloned, joined: Option<u64>, patience: Patience<'_>) -> Self {
+        let seen = joined.map(|_| Instant::now() + SEEN_PATIENCE);
+        let deadline = [seen, patience.deadline].into_iter().flatten().min();
+        let mut report = Self::default();
+        loop {
+            let watched = report.sibling.as_ref().map_or(&child.pidfd, |sibling| &sibling.pidfd).as_fd();
+            let (ended, interrupted) = wait(pipe, watched, patience.interrupt, deadline);
+            let mut message = [0_u8; 8];
+            // Messages are shorter than a pipe's unit, so each comes whole.
+            match rustix::io::retry_on_intr(|| rustix::io::read(pipe, &mut message)) {
+                Ok(0) => return report,
+                Ok(8) => report.note(message, child.pid, joined),
+                Ok(_) => {}
+                // Who has ended writes no more, and what he wrote before has been read.
+                Err(Errno::AGAIN) if ended => return report,
+                Err(Errno::AGAIN) => {}
+                Err(_) => return report,
+            }
+            let late = |deadline: Option<Instant>| deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            report.given_up = match () {
+                () if interrupted => Some(GivenUp::Interrupted),
+                () if late(patience.deadline) => Some(GivenUp::Late),
+                () if late(seen) => Some(GivenUp::Held),
+                () => continue,
+            };
+            return report;
+        }
+    }
+
+    fn note(&mut self, message: [u8; 8], child: i32, joined: Option<u64>) {
+        let [a, b, c, d, e, f, g, h] = message;
+        let second = i32::from_ne_bytes([e, f, g, h]);
+        match usize::try_from(i32::from_ne_bytes([a, b, c, d])) {
+            Ok(step) if self.failure.is_none() => self.failure = Some((step, Errno::from_raw_os_error(second))),
+            Err(_) if self.sibling.is_none() && second != child => {
+                self.sibling = joined.and_then(|joined| Sibling::of(second, joined));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Sibling {
+    /// None if it is no child of this process in that pid namespace.
+    fn of(pid: i32, namespace: u64) -> Option<Self> {
+        let process = Process::of(pid).ok()?;
+        let pidfd = process.pidfd().ok()?;
+        // A child that nobody has waited for keeps its pid.
+        let is_own = process.parent().is_ok_and(|parent| parent.cast_unsigned() == std::process::id());
+        (is_own && pid_namespace(&pid.to_string()) == Ok(namespace)).then_some(Self { process, pidfd })
+    }
+}
+
+impl GivenUp {
+    pub(crate) fn explain(self, joins: bool) -> SpawnError {
+        match self {
+            Self::Interrupted => SpawnError::new("start the program", Errno::INTR).hint("a signal ended the wait for it"),
+            Self::Late => SpawnError::new("start the program", Errno::TIMEDOUT)
+                .hint("the time limit was reached before it began: what it is executed from did not answer, or is held by a file lease")
+                .timed_out(),
+            Self::Held if joins => SpawnError::new("start the program", Errno::TIMEDOUT)
+                .hint("it did not begin within ten seconds: a process of the container holds it, or what it is executed from"),
+            Self::Held => SpawnError::new("start the program", Errno::TIMEDOUT),
+        }
+    }
+}
+
+/// Waits for something to read, the end of the watched process, an interrupt, or the deadline; which of the second and the third
+/// it was.
+fn wait(
+    pipe: &OwnedFd,
+    watched: BorrowedFd<'_>,
+    interrupt: Option<BorrowedFd<'_>>,
+    deadline: Option<Instant>,
+) -> (bool, bool) {
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let left = left.and_then(|left| Timespec::try_from(left).ok());
+    let mut fds = [
+        PollFd::new(pipe, PollFlags::IN),
+        PollFd::from_borrowed_fd(watched, PollFlags::IN),
+        PollFd::from_borrowed_fd(interrupt.unwrap_or(watched), PollFlags::IN),
+    ];
+    match rustix::io::retry_on_intr(|| poll(&mut fds, left.as_ref())) {
+        Ok(_) => {}
+        // For want of memory, say.
+        Err(_) => std::thread::sleep(Duration::from_millis(10)),
+    }
+    let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+    (ready(&fds[1]), interrupt.is_some() && ready(&fds[2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs::File, io::Read, process::Command};
+
+    fn with_sleeper(test: impl FnOnce(&Cloned, &OwnedFd, &OwnedFd)) {
+        let (reader, writer) = pipe().unwrap();
+        let mut sleeper = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = sleeper.id().cast_signed();
+        let pidfd = Process::of(pid).and_then(Process::pidfd).unwrap();
+        test(&Cloned { pid, pidfd }, &reader, &writer);
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+    }
+
+    fn soon() -> Option<Instant> {
+        Some(Instant::now() + Duration::from_millis(200))
+    }
+
+    /// A process with containers of many was made to take another one's process for the one that it had started, and to kill it.
+    #[test]
+    fn a_forged_report_names_no_child_of_another_container() {
+        let mut other = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = other.id().cast_signed();
+        let own = pid_namespace("self").unwrap();
+        for (joined, believed) in [(Some(own), Some(pid)), (Some(own + 1), None), (None, None)] {
+            let (reader, writer) = pipe().unwrap();
+            rustix::io::write(&writer, &[(-1_i32).to_ne_bytes(), pid.to_ne_bytes()].concat()).unwrap();
+            drop(writer);
+            let cloned = Cloned { pid: 1, pidfd: Process::own().and_then(Process::pidfd).unwrap() };
+            let report = Report::read(&reader, &cloned, joined, Patience::default());
+            assert_eq!(report.sibling.map(|sibling| sibling.process.pid), believed, "{joined:?}");
+        }
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_report_that_others_take_out_of_the_pipe_is_not_waited_for() {
+        with_sleeper(|child, reader, writer| {
+            let name = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(reader));
+            let thief = std::thread::spawn(move || {
+                let mut pipe = File::open(name).unwrap();
+                while pipe.read(&mut [0; 8]).is_ok_and(|length| length > 0) {}
+            });
+            let writer = writer.try_clone().unwrap();
+            let (stop, stopped) = std::sync::mpsc::channel::<()>();
+            let decoy = std::thread::spawn(move || {
+                while stopped.try_recv().is_err() {
+                    rustix::io::write(&writer, &[0xff; 8]).unwrap();
+                }
+            });
+            let report = Report::read(reader, child, None, Patience { deadline: soon(), interrupt: None });
+            stop.send(()).unwrap();
+            decoy.join().unwrap();
+            assert!(matches!(report.given_up, Some(GivenUp::Late)) && report.sibling.is_none());
+            drop(thief);
+        });
+    }
+
+    #[test]
+    fn an_interrupt_and_a_deadline_end_the_wait() {
+        with_sleeper(|child, reader, _writer| {
+            let late = Report::read(reader, child, None, Patience { deadline: soon(), interrupt: None });
+            assert!(matches!(late.given_up, Some(GivenUp::Late)));
+            let (readable, ending) = std::io::pipe().unwrap();
+            drop(ending);
+            let patience = Patience { interrupt: Some(readable.as_fd()), deadline: None };
+            let interrupted = Report::read(reader, child, None, patience);
+            assert!(matches!(interrupted.given_up, Some(GivenUp::Interrupted)));
+        });
+    }
+
+    #[test]
+    fn a_pipe_that_somebody_else_holds_is_given_up_with_its_writer() {
+        let (reader, _held) = pipe().unwrap();
+        let mut ended = Command::new("/bin/true").spawn().unwrap();
+        let pid = ended.id().cast_signed();
+        let pidfd = Process::of(pid).and_then(Process::pidfd).unwrap();
+        let report = Report::read(&reader, &Cloned { pid, pidfd }, None, Patience::default());
+        assert!(report.given_up.is_none() && report.failure.is_none());
+        ended.wait().unwrap();
+    }
+}
