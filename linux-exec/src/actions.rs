@@ -112,8 +112,8 @@ pub(crate) fn attach(tree: &OwnedFd, target: &Target, file: bool, dev: Option<&D
     attach_to(tree, to.as_fd())
 }
 
-/// statfs(2) f_type of what the kernel fills (linux/magic.h): procfs, sysfs, cgroup v1 and v2.
-const KERNELS_OWN: [i64; 4] = [PROC_MAGIC, SYSFS_MAGIC, 0x0027_e0eb, 0x6367_7270];
+/// statfs(2) f_type of what the kernel fills (linux/magic.h): procfs, sysfs, cgroup v1 and v2, debugfs, tracefs.
+pub(crate) const KERNELS_OWN: [i64; 6] = [PROC_MAGIC, SYSFS_MAGIC, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163];
 /// Of procfs.
 pub(crate) const PROC_MAGIC: i64 = 0x9fa0;
 /// Of sysfs.

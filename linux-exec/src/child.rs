@@ -118,12 +118,19 @@ impl Launch<'_> {
                     _ => "",
                 })
                 .exit_code_of_exec(errno),
-            (Last::Program(_), _) => SpawnError::new("execute the launcher from memory", errno)
-                .hint(if errno == Errno::ACCESS { "the sysctl vm.memfd_noexec must not be 2" } else { "" }),
+            (Last::Program(_), _) => SpawnError::new("execute the launcher from memory", errno).hint(match errno {
+                Errno::ACCESS => "the sysctl vm.memfd_noexec must not be 2",
+                Errno::TOOBIG => TOO_LONG,
+                _ => "",
+            }),
             (Last::Call { .. }, _) => SpawnError::new("call the program", errno),
         }
     }
 }
+
+/// execve(2), "Limits on size of arguments and environment".
+const TOO_LONG: &str = "the arguments and the environment are too long: the kernel takes 128 KiB in each, and in all a quarter of the \
+                        limit on the stack (`ulimit -s`), 6 MiB at the most";
 
 fn explain_exec(programs: &[CString], errno: Errno) -> SpawnError {
     let names: Vec<_> = programs.iter().map(|program| crate::steps::show(program)).collect();
@@ -131,6 +138,7 @@ fn explain_exec(programs: &[CString], errno: Errno) -> SpawnError {
         Errno::NOENT if names.len() == 1 => "there is no such file, or the interpreter that it needs is missing",
         Errno::LOOP => "it leads through too many symbolic links",
         Errno::NOEXEC => "it is not a program for this machine, and has no `#!` line",
+        Errno::TOOBIG => TOO_LONG,
         Errno::ACCESS => "it is not marked executable for this user, or is on a file system mounted noexec",
         _ => "",
     };

@@ -10,6 +10,7 @@ use crate::{
     plan::{Patience, Stdio},
     process::Process,
     program::candidates,
+    resolve,
     rootfs::open_regular,
     seccomp::Filter,
     spawn::{Child, SpawnError, c_strings, exec_strings},
@@ -19,7 +20,7 @@ use crate::{
 };
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, openat, openat2, stat},
+    fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, openat, stat},
     io::Errno,
     process::{DumpableBehavior, set_dumpable_behavior},
     thread::ThreadNameSpaceType as Kind,
@@ -151,9 +152,15 @@ fn in_groups_of<'a>(target: Process, id: &str) -> Result<Step<'a>, SpawnError> {
 /// Whether this process and the target have different namespaces of a kind.
 fn differs(target: Process, name: &str) -> Result<bool, SpawnError> {
     let inode = |process: &str| {
-        stat(format!("/proc/{process}/ns/{name}"))
-            .map(|stat| stat.st_ino)
-            .map_err(|errno| SpawnError::new(format!("look at the container's {name} namespace"), errno))
+        stat(format!("/proc/{process}/ns/{name}")).map(|stat| stat.st_ino).map_err(|errno| {
+            SpawnError::new(format!("look at the container's {name} namespace"), errno).hint(match errno {
+                Errno::NOENT => {
+                    "the main thread of its first process has ended (others may go on), and there is nothing left to join by: \
+                     stop the container and start it again"
+                }
+                _ => "",
+            })
+        })
     };
     Ok(inode("self")? != inode(&target.pid.to_string())?)
 }
@@ -175,7 +182,7 @@ fn open_terminal(join: &Join<'_>) -> Result<Option<Terminal>, SpawnError> {
     let error = |errno| SpawnError::new("open a terminal in the container's /dev/pts", errno);
     let root = open_root(join.target).map_err(|error| SpawnError::from_io("open the container's root", &error))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let devpts = openat2(root, c"dev/pts", flags, Mode::empty(), ResolveFlags::IN_ROOT).map_err(error)?;
+    let devpts = resolve::open(root, c"dev/pts", flags, ResolveFlags::IN_ROOT).map_err(error)?;
     if fstatfs(&devpts).map_err(error)?.f_type != DEVPTS_MAGIC {
         return Err(error(Errno::NOTTY).hint("it is not a devpts"));
     }

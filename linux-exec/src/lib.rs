@@ -19,6 +19,7 @@ pub mod process;
 mod program;
 mod reap;
 mod report;
+mod resolve;
 pub mod rootfs;
 pub mod seccomp;
 pub mod spawn;

@@ -1,11 +1,12 @@
 //! Finds a command in a root file system, as execvp(3) would inside the container.
 use crate::{
     plan::{Mount, MountSource},
+    resolve,
     rootfs::{Rootfs, open_host_path, open_regular},
 };
 use rustix::{
     fd::{AsFd, BorrowedFd},
-    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2},
+    fs::{FileType, OFlags, ResolveFlags, fstat},
     io::Errno,
 };
 use std::{
@@ -110,7 +111,7 @@ fn plain(path: &Path) -> PathBuf {
 
 fn look_in(root: BorrowedFd<'_>, path: &Path, shown: &Path) -> Found {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+    match resolve::open(root, path, flags, ResolveFlags::IN_ROOT) {
         Ok(file) => look_at(file.as_fd(), shown, || open_regular(root, path).ok().flatten()),
         Err(Errno::NOENT | Errno::NOTDIR) => Found::Missing,
         Err(Errno::LOOP) => Found::Unusable("it leads through a magic link or too many symbolic links".into()),

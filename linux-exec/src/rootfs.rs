@@ -1,9 +1,9 @@
 //! A container's root as a detached mount: made and looked into by the parent, attached by the child.
 pub use crate::program::{Program, ProgramError};
-use crate::{detached, overlay, sys};
+use crate::{actions, detached, overlay, resolve, sys};
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs},
     io::Errno,
     mount::MountAttrFlags,
 };
@@ -91,12 +91,14 @@ impl Rootfs {
 /// Opens a regular file with `root` as the root directory; magic links are refused. What was looked at is what is opened: the
 /// second look goes by the descriptor, as the container may put another file there meanwhile.
 pub(crate) fn open_regular(root: rustix::fd::BorrowedFd<'_>, path: &Path) -> rustix::io::Result<Option<File>> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found = match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+    let rules = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let found = match resolve::open(root, path, OFlags::PATH, rules) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         result => result?,
     };
     match FileType::from_raw_mode(fstat(&found)?.st_mode) {
+        // Reading one of the kernel's can change it (/proc/kmsg), and is done with rights that the container has not.
+        FileType::RegularFile if actions::KERNELS_OWN.contains(&fstatfs(&found)?.f_type) => return Err(Errno::INVAL),
         FileType::RegularFile => {}
         FileType::Directory => return Err(Errno::ISDIR),
         _ => return Err(Errno::INVAL),

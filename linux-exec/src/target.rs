@@ -1,8 +1,9 @@
 //! Mount points and directories inside the container: found by the kernel beneath its root, made where they are
 //! missing.
+use crate::resolve;
 use rustix::{
     fd::OwnedFd,
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat2},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat},
     io::{Errno, Result},
 };
 use std::{
@@ -101,12 +102,12 @@ fn exists(directory: &OwnedFd, name: &CString) -> bool {
 
 /// Opens a path of this process's own root without following magic links.
 pub(crate) fn open_beneath_root(path: &std::ffi::CStr, flags: OFlags) -> Result<OwnedFd> {
-    openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+    resolve::open(CWD, path, flags, ResolveFlags::NO_MAGICLINKS)
 }
 
 /// The same without following any link.
 pub(crate) fn open_without_links(path: &std::ffi::CStr, flags: OFlags) -> Result<OwnedFd> {
-    openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+    resolve::open(CWD, path, flags, ResolveFlags::NO_SYMLINKS)
 }
 
 #[cfg(test)]

@@ -554,6 +554,12 @@ fn join_a_running_container() {
     fs::write(sandbox.path("lower/etc/made"), "x").unwrap();
     assert_eq!(read_file(target, Path::new("/etc/made")).unwrap().as_deref(), Some(&b"x"[..]));
     assert_eq!(read_file(target, Path::new("/etc/none")).unwrap(), None);
+    // A link to the kernel's log took lines out of that of the host.
+    symlink("/proc/version", sandbox.path("lower/etc/of-the-kernel")).unwrap();
+    for path in ["/proc/kmsg", "/etc/of-the-kernel"] {
+        let refused = read_file(target, Path::new(path)).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput, "{path}: {refused}");
+    }
     let output = part("@join", &as_arguments(target));
     assert!(output.starts_with("vessel\n0\n") && output.contains("sleep\x001000"), "{output}");
     assert_eq!(status(&output, "CapEff"), CapabilitySet::docker_default().0);
