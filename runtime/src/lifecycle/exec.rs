@@ -84,8 +84,20 @@ fn find_user(wanted: &str, target: Process) -> Result<User> {
     match texts {
         Ok((passwd, group)) => Ok(users::resolve(wanted, &passwd, &group)?),
         // A number needs no file: whatever a container made of its own (a FIFO, say), it locks nobody out.
-        Err(unreadable) => users::resolve(wanted, "", "").map_err(|_| unreadable),
+        Err(unreadable) if is_no_ordinary_file(&unreadable) => users::resolve(wanted, "", "").map_err(|_| unreadable),
+        // Anything else may be different in a moment, and the user's groups are not to depend on that.
+        Err(error) => Err(error),
     }
+}
+
+/// Not a regular one, one of the kernel's, one behind links in a circle, or one that is too large.
+fn is_no_ordinary_file(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, InvalidInput, IsADirectory};
+    let cause = error.downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| {
+        matches!(cause.kind(), FileTooLarge | InvalidInput | IsADirectory)
+            || cause.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32)
+    })
 }
 
 fn environment(request: &ExecRequest, spec: &RunSpec, user: &User) -> Vec<Vec<u8>> {
