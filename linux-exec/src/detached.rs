@@ -53,12 +53,17 @@ pub(crate) fn tmpfs(size_bytes: Option<u64>, mode: u32, attributes: MountAttrFla
     create(c"tmpfs", &options, attributes)
 }
 
+/// How many terminals one container may have open, of the 4096 that a machine has (kernel.pty.max).
+const MAX_TERMINALS: &str = "1024";
+
 /// A devpts of its own, from which everybody may open terminals, with the group `tty` (5) where that id is mapped.
+///
+/// The kernel keeps some terminals for the host (kernel.pty.reserve) from those that were made outside of its first mount namespace.
 pub(crate) fn devpts() -> Result<OwnedFd> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let options = [(c"ptmxmode", "666"), (c"mode", "620"), (c"gid", "5")];
+    let options = [(c"ptmxmode", "666"), (c"mode", "620"), (c"max", MAX_TERMINALS), (c"gid", "5")];
     match create(c"devpts", &options, attributes) {
-        Err(Errno::INVAL) => create(c"devpts", &options[..2], attributes),
+        Err(Errno::INVAL) => create(c"devpts", &options[..3], attributes),
         other => other,
     }
 }

@@ -161,11 +161,10 @@ impl<'a> Mounts<'a> {
         let tree = tmpfs(at, Some(DEV_BYTES), 0o755, attributes)?;
         let devices = Devices::prepare(self.user_namespace, host_devices)?;
         self.steps.push(Step::AttachDev { tree, target: target(at)?, devices });
-        let devpts = match self.devpts.take() {
-            Some(devpts) => devpts,
-            None => detached::devpts().map_err(|errno| SpawnError::new("make a devpts", errno))?,
-        };
-        self.steps.push(Step::AttachOwn { tree: devpts, place: Place::Dev(c"pts") });
+        match self.devpts.take() {
+            Some(devpts) => self.steps.push(Step::AttachOwn { tree: devpts, place: Place::Dev(c"pts") }),
+            None => self.make(c"devpts", MountAttrFlags::empty(), Place::Dev(c"pts"), false)?,
+        }
         let shm = tmpfs(&at.join("shm"), Some(shm_bytes), 0o1777, detached::PLAIN)?;
         self.steps.push(Step::AttachOwn { tree: shm, place: Place::Dev(c"shm") });
         self.mqueue(Place::Dev(c"mqueue"), detached::PLAIN)

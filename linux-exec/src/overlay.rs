@@ -180,7 +180,9 @@ fn mount_and_take(directory: &CStr, options: &CStr, upper: &CStr) -> rustix::io:
 }
 
 /// Runs `make` in a process that shares memory and descriptors with this one, but has a mount namespace of its own.
-fn in_private_mount_namespace(make: impl Fn() -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn in_private_mount_namespace(
+    make: impl Fn() -> rustix::io::Result<OwnedFd>,
+) -> rustix::io::Result<OwnedFd> {
     let mut result = Err(Errno::CHILD);
     let mut stack = Stack::new()?;
     let signals = sys::SignalsBlocked::new()?;

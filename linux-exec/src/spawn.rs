@@ -7,6 +7,7 @@ use crate::{
     detached,
     launcher::{Becomes, Launcher},
     mounts::{Mounts, c_path, has_host_devices, target},
+    overlay::in_private_mount_namespace,
     plan::{Entry, Plan, Stdio},
     process::Process,
     steps::Step,
@@ -152,7 +153,8 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
 fn open_terminal(plan: &Plan<'_>) -> Result<(Option<OwnedFd>, Option<Terminal>), SpawnError> {
     let Stdio::Terminal { size } = plan.stdio else { return Ok((None, None)) };
     let open = || {
-        let devpts = detached::devpts()?;
+        // Not in this namespace, which may be the host's: see there.
+        let devpts = in_private_mount_namespace(detached::devpts)?;
         let terminal = Terminal::open(devpts.as_fd(), size, plan.user.uid)?;
         Ok((Some(devpts), Some(terminal)))
     };

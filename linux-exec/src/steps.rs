@@ -157,7 +157,9 @@ impl<'a> Step<'a> {
                 Ok(())
             }
             Self::Make { kind, attributes, slot, optional } => {
-                let mount = match detached::create(kind, &[], *attributes) {
+                let made =
+                    if *kind == c"devpts" { detached::devpts() } else { detached::create(kind, &[], *attributes) };
+                let mount = match made {
                     Err(Errno::NODEV) if *optional => return Ok(()),
                     made => made?,
                 };

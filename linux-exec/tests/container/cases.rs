@@ -48,6 +48,7 @@ pub(crate) const CASES: &[Case] = &[
     ("resource_limits", resource_limits),
     ("cgroup_joined_is_the_root_seen", cgroup_joined_is_the_root_seen),
     ("terminal", terminal),
+    ("terminals_of_a_container_have_a_bound", terminals_of_a_container_have_a_bound),
     ("function_as_first_process", function_as_first_process),
     (
         "an_engine_executes_nothing_and_has_sockets_only_if_granted",
@@ -498,6 +499,13 @@ fn terminal() {
         );
         assert_eq!(exit, Exit::Code(130), "{output}");
     }
+}
+
+/// One made in the host's mount namespace may use up those terminals that the kernel keeps for the host.
+fn terminals_of_a_container_have_a_bound() {
+    let (_, output) = Sandbox::new().sh("cat /proc/mounts", |_| ());
+    let devpts = output.lines().find(|line| line.contains(" /dev/pts ")).unwrap_or_default();
+    assert!(devpts.contains("max=1024"), "{output}");
 }
 
 fn function_as_first_process() {
