@@ -40,6 +40,7 @@ typedef unsigned long long signal_set;
 #define TIOCSPGRP 0x5410
 #define POLLERR 8
 #define PR_SET_PDEATHSIG 1
+#define PR_SET_DUMPABLE 4
 #define PR_SET_NAME 15
 #define ENOENT 2
 #define EACCES 13
@@ -199,6 +200,9 @@ static _Noreturn void init(const struct order *order) {
     /* Otherwise it would be that of the file in memory, and the orders would be its arguments. */
     call(SYS_PRCTL, PR_SET_NAME, (word) "amphora-init", 0, 0, 0, 0);
     rename_words(order);
+    /* The program, which may be root here too, must not get at its pipe by /proc/1/fd, nor trace it into a false end. It is
+       executed, and by that has a memory of its own again. */
+    call(SYS_PRCTL, PR_SET_DUMPABLE, 0, 0, 0, 0, 0);
     call(SYS_FCNTL, (word)order->extra, F_SETFD, FD_CLOEXEC, 0, 0, 0);
     /* They stay blocked, which shows whoever looks from outside that they are not lost. */
     long signals = call(SYS_SIGNALFD4, (word)-1, (word)&all, sizeof all, SFD_CLOEXEC, 0, 0);

@@ -346,6 +346,14 @@ pub(crate) fn set_capabilities(set: CapabilitySet) -> Result<()> {
     rustix::thread::set_capabilities(None, sets)
 }
 
+/// A kernel without keys (or one that forbids them) has none to keep from anybody.
+pub(crate) fn new_session_keyring() -> Result<()> {
+    match sys::new_session_keyring() {
+        Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        other => other,
+    }
+}
+
 /// PR_SET_PDEATHSIG, then looks whether the parent died before that: its end of the report pipe would be closed.
 pub(crate) fn die_with_parent(report: BorrowedFd<'_>) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;

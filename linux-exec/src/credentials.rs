@@ -27,6 +27,10 @@ impl Credentials<'_> {
         let groups_are_fixed = self.groups_are_fixed();
         let mut steps = Vec::with_capacity(16 + self.rlimits.len());
         steps.extend(self.rlimits.iter().map(|&(resource, soft, hard)| Step::ResourceLimit { resource, soft, hard }));
+        if self.seccomp.is_none() {
+            // What keeps programs from the caller's keys is else the filter.
+            steps.push(Step::NewSessionKeyring);
+        }
         let mut filter = self.seccomp.map(Step::Seccomp);
         if !self.no_new_privileges {
             steps.extend(filter.take());

@@ -73,6 +73,8 @@ pub(crate) enum Step<'a> {
     ControllingTerminal,
     /// setrlimit(2).
     ResourceLimit { resource: u32, soft: u64, hard: u64 },
+    /// keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: a new and empty one in place of the caller's.
+    NewSessionKeyring,
     /// seccomp(2).
     Seccomp(Filter),
     /// Drops every other capability from the bounding set.
@@ -190,6 +192,7 @@ impl<'a> Step<'a> {
             Self::GiveStreams(uid, gid) => actions::give_streams(*uid, *gid),
             Self::ControllingTerminal => rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()),
             Self::ResourceLimit { resource, soft, hard } => sys::set_resource_limit(*resource, *soft, *hard),
+            Self::NewSessionKeyring => actions::new_session_keyring(),
             Self::Seccomp(filter) => sys::install_seccomp_filter(&filter.program),
             Self::BoundingSet(keep) => actions::limit_bounding_set(*keep),
             Self::Groups(groups) => rustix::thread::set_thread_groups(groups),
@@ -232,6 +235,7 @@ impl<'a> Step<'a> {
             Self::ResourceLimit { resource, soft, hard } => {
                 format!("set resource limit {resource} to {} (hard {})", amount(*soft), amount(*hard))
             }
+            Self::NewSessionKeyring => "make a session keyring".into(),
             Self::Seccomp(_) => "install the seccomp filter".into(),
             Self::BoundingSet(_) => "drop capabilities from the bounding set".into(),
             Self::Groups(groups) => {

@@ -410,6 +410,13 @@ pub(crate) fn unshare_cgroup_namespace() -> Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
 }
 
+/// keyctl(2), KEYCTL_JOIN_SESSION_KEYRING without a name: a new session keyring.
+pub(crate) fn new_session_keyring() -> Result<()> {
+    const JOIN_SESSION_KEYRING: c_long = 1;
+    // SAFETY: without a name nothing is read; only this process's credentials change.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<u8>()) }).map(drop)
+}
+
 /// Sets the loopback interface of this network namespace up, which also gives it 127.0.0.1 and ::1 (netdevice(7)).
 pub(crate) fn bring_loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: ifreq is plain data, for which zero is valid.

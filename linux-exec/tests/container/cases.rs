@@ -60,6 +60,7 @@ pub(crate) const CASES: &[Case] = &[
         "a_tracer_that_keeps_the_end_of_a_program_holds_up_nobody",
         hostile::a_tracer_that_keeps_the_end_of_a_program_holds_up_nobody,
     ),
+    ("the_callers_keys_stay_with_the_caller", hostile::the_callers_keys_stay_with_the_caller),
     ("join_leads_to_no_file_of_the_host", join_leads_to_no_file_of_the_host),
     ("cve_2016_9962_who_joins_is_confined_before_it_is_seen", cve_2016_9962_who_joins_is_confined_before_it_is_seen),
     ("programs_are_found_beneath_the_root", programs_are_found_beneath_the_root),

@@ -56,3 +56,17 @@ pub(crate) fn join_traced(arguments: &[String]) {
     let error = join(join_plan(target(arguments), &["/nothing"], piped().1)).unwrap_err();
     assert_eq!(error.exit_code(), 127, "{error}");
 }
+
+/// With the filter gone, the keys of whoever had started it could be read.
+pub(crate) fn the_callers_keys_stay_with_the_caller() {
+    if !std::path::Path::new("/proc/keys").exists() {
+        println!("skipped: this kernel has no keys");
+        return;
+    }
+    let (exit, keys) = Sandbox::new().sh("cat /proc/keys", |plan| {
+        plan.seccomp = None;
+        plan.masked_paths.clear();
+    });
+    assert_eq!(exit, Exit::Code(0));
+    assert!(keys.lines().any(|key| key.contains("keyring") && key.contains("_ses: empty")), "{keys}");
+}

@@ -269,3 +269,12 @@ fn privileges_reach_no_further_than_the_callers() {
         assert_eq!(owner, nix::unistd::getuid().as_raw());
     }
 }
+
+/// By its descriptors a program told a false end in the init's place.
+#[test]
+fn what_an_init_holds_is_out_of_its_programs_reach() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let script = "readlink /proc/1/fd/0 2>/dev/null || echo out of reach; ls /proc/self/fd >/dev/null && echo its own";
+    assert_eq!(shell(&sandbox, &busybox, &["--init"], script), "out of reach\nits own\n");
+    assert_eq!(shell(&sandbox, &busybox, &["--init", "-u", "1000"], script), "out of reach\nits own\n");
+}
