@@ -140,6 +140,11 @@ fn exchanged_code_and_layers_run_in_nobodys_place() {
     assert_eq!(sandbox.ok(["run", "--rm", &second]), "hello from wasm\n");
     sandbox.check_clean();
     let linux = [sandbox.pull("hello:linux"), sandbox.pull("busybox:latest")];
+    let layer = sandbox.root().join("layers").join(&sandbox.stored("layers")[0]);
+    if rustix::fs::lgetxattr(&layer, "user.amphora.diff-id", &mut [0_u8; 256]).is_err() {
+        println!("skipped: exchanged layers: this file system keeps no attributes of users");
+        return;
+    }
     exchange("layers", &sandbox.stored("layers"));
     for image in &linux {
         let message = sandbox.fails(125, ["run", "--rm", image, "true"]);
