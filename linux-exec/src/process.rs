@@ -67,6 +67,12 @@ impl Process {
         Ok(text.lines().any(|line| line.split('/').any(|part| part == name)))
     }
 
+    /// Whether it is the first process of a pid namespace below ours; anybody may see that (proc_pid_status(5)).
+    pub fn is_first_in_namespace(self) -> io::Result<bool> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        Ok(first_in_namespace(&status))
+    }
+
     /// Whether it runs the same file as this process; an error if that may not be looked at.
     pub fn runs_own_executable(self) -> io::Result<bool> {
         let file = |process: &str| rustix::fs::stat(format!("/proc/{process}/exe"));
@@ -87,6 +93,12 @@ impl Process {
     pub fn signal(self, signal: i32) -> io::Result<()> {
         Ok(sys::pidfd_send_signal(self.pidfd()?.as_fd(), signal)?)
     }
+}
+
+/// One number for each namespace, from ours to its own.
+fn first_in_namespace(status: &str) -> bool {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    numbers.split_ascii_whitespace().skip(1).last() == Some("1")
 }
 
 /// What is used of /proc/PID/stat.
@@ -138,6 +150,20 @@ mod tests {
         assert_eq!(parse("7 (sh) S 1 2".into()), None);
         assert_eq!(parse("7 sh".into()), None);
         assert_eq!(parse(String::new()), None);
+    }
+
+    #[test]
+    fn the_first_process_of_a_namespace_is_known_by_its_numbers() {
+        for (numbers, is_first) in
+            [("77\t1", true), ("77\t5\t1", true), ("1", false), ("77\t2", false), ("77\t1\t3", false), ("", false)]
+        {
+            assert_eq!(
+                first_in_namespace(&format!("Name:\ta\nNSpid:\t{numbers}\nThreads:\t1\n")),
+                is_first,
+                "{numbers}"
+            );
+        }
+        assert!(!first_in_namespace("Name:\ta\n"));
     }
 
     #[test]

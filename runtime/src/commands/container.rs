@@ -45,7 +45,7 @@ pub(crate) fn ps(host: &Host, args: &PsArgs) -> Result<u8> {
     let mut rows = Vec::new();
     for container in containers {
         let status = container.status();
-        let shown = !only_running || matches!(status, Ok(Status::Running(_)) | Err(_));
+        let shown = !only_running || status.as_ref().map_or(true, Status::is_up);
         if shown && matches(&filters, &container, &status) && limit.is_none_or(|limit| rows.len() < limit) {
             rows.push(view::container_row(&container, &status, args.no_trunc));
         }
@@ -104,11 +104,11 @@ pub(crate) fn kill(host: &Host, args: &KillArgs) -> Result<u8> {
     let signal = signals::parse(&args.signal)?;
     each(&args.containers, |name| {
         let container = find(host, name)?;
-        let Status::Running(running) = container.status()? else { bail!("container {name} is not running") };
-        lifecycle::kill(&running, signal)?;
-        if signal == Signal::SIGKILL as i32 {
-            // What comes next, such as `rm`, may rely on it.
-            lifecycle::wait(&container)?;
+        let Some(run) = container.going_on()? else { bail!("container {name} is not running") };
+        match signal == Signal::SIGKILL as i32 {
+            // What comes next, such as `rm`, may rely on its end.
+            true => lifecycle::kill_and_wait(&container, &run)?,
+            false => lifecycle::kill(&run.running, signal)?,
         }
         output::say(name)
     })
@@ -136,7 +136,7 @@ pub(crate) fn rm(host: &Host, args: &RmArgs) -> Result<u8> {
     become_root()?;
     let removing = each(&ended, |name| {
         match (host.containers.find(name), args.force) {
-            (Ok(container), _) => lifecycle::remove(host, &container, args.volumes)?,
+            (Ok(container), force) => lifecycle::remove(host, &container, args.volumes, force)?,
             (Err(error), true) => match error.downcast::<FindError>()? {
                 // As with Docker: what is gone already needs no force.
                 FindError::NoSuch(_) => return Ok(()),
@@ -152,7 +152,7 @@ pub(crate) fn rm(host: &Host, args: &RmArgs) -> Result<u8> {
 
 fn kill_found(host: &Host, name: &str) -> Result<()> {
     match host.containers.find(name) {
-        Ok(container) => lifecycle::kill_and_wait(&container),
+        Ok(container) => lifecycle::end_by_force(&container),
         Err(error) => match error.downcast::<FindError>()? {
             FindError::NoSuch(_) => Ok(()),
             FindError::Unreadable(container) => lifecycle::kill_unreadable(&container),

@@ -13,11 +13,7 @@ use crate::{
         exec::begin,
         streams::{self, Wiring},
     },
-    records::{
-        container::{Container, Status},
-        host::Host,
-        own_process::OwnProcess,
-    },
+    records::{container::Container, host::Host, own_process::OwnProcess},
     spec::{StdioSpec, env, request::ExecRequest},
 };
 
@@ -32,11 +28,11 @@ pub(crate) fn exec(host: &Host, args: &ExecArgs) -> Result<u8> {
 
 fn running(host: &Host, args: &ExecArgs) -> Result<(Container, Process)> {
     let container = find(host, args.container())?;
-    let Status::Running(running) = container.status()? else {
+    let Some(run) = container.going_on()? else {
         bail!("container {} is not running: amphora start {0}", container.spec.name);
     };
     lifecycle::workload_of(host, &container.spec)?.behaviour().check_exec(&container.spec.name)?;
-    Ok((container, running.process()))
+    Ok((container, run.running.process()))
 }
 
 /// The same command again, in a process that stays; returns when the program has begun, or with the reason why not.

@@ -13,10 +13,7 @@ use crate::{
     cli::{LogsArgs, Tail},
     lifecycle::log::{Entry, LogReader, Stream, parse},
     output,
-    records::{
-        container::{Container, Status},
-        host::Host,
-    },
+    records::{container::Container, host::Host},
 };
 
 /// How often a followed log is looked at.
@@ -85,7 +82,7 @@ fn follow(reader: &mut LogReader, container: &Container, args: &LogsArgs, window
     let mut output = Output::new(args.timestamps);
     loop {
         // Asked before reading: what is written before the end is read after it.
-        let running = matches!(container.status(), Ok(Status::Running(_)));
+        let running = container.status().is_ok_and(|status| status.is_up());
         while let Some(line) = reader.next()? {
             output.print(line, window)?;
         }

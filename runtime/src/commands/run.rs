@@ -40,7 +40,7 @@ pub(crate) fn start(host: &Host, args: &StartArgs) -> Result<u8> {
 pub(super) fn start_one(host: &Host, name: &str) -> Result<()> {
     let container = find(host, name)?;
     let lock = container.lock()?;
-    lifecycle::check_startable(&container)?;
+    lifecycle::check_startable(&container, &lock)?;
     lifecycle::start_detached(host, &container, &lock)?;
     output::say(name)
 }
@@ -48,7 +48,7 @@ pub(super) fn start_one(host: &Host, name: &str) -> Result<()> {
 fn start_attached(host: &Host, name: &str) -> Result<u8> {
     let container = find(host, name)?;
     let lock = container.lock()?;
-    lifecycle::check_startable(&container)?;
+    lifecycle::check_startable(&container, &lock)?;
     let image = lifecycle::image_of(host, &container.spec)?;
     lifecycle::run_attached(host, &container, &image, lock, &mut Timings::off())
 }

@@ -13,7 +13,7 @@ use crate::{
     kinds::wasm,
     lifecycle, output,
     records::{
-        container::{Container, Status},
+        container::Container,
         host::{Host, become_root},
     },
 };
@@ -41,7 +41,7 @@ fn show(value: &Value, format: Option<&str>) -> Result<u8> {
 pub(crate) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
     let (containers, unreadable) = host.containers.list()?;
     note_unreadable(&unreadable);
-    let runs = |container: &&Container| matches!(container.status(), Ok(Status::Running(_)) | Err(_));
+    let runs = |container: &&Container| container.status().map_or(true, |status| status.is_up());
     let running =
         containers.iter().filter(runs).count() + unreadable.iter().filter(|one| one.running.is_some()).count();
     let id_map = become_root()?;
@@ -90,8 +90,9 @@ pub(crate) fn check(host: &Host) -> Result<u8> {
 }
 
 fn leftovers(host: &Host, remove: bool) -> Result<Checked> {
-    // Cgroups first: whose they are is known as long as their containers are there.
-    let mut found = lifecycle::check_cgroups(host, remove)?;
+    let mut found = lifecycle::check_orphans(host, remove)?;
+    // Cgroups then: whose they are is known as long as their containers are there.
+    found.extend(lifecycle::check_cgroups(host, remove)?);
     found.extend(host.containers.check(remove)?);
     let mut checked = host.store.check(remove)?;
     found.append(&mut checked.leftovers);

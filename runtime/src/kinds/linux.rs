@@ -1,6 +1,6 @@
 //! Programs for the kernel, on the image's own root file system.
 
-use std::{io::Read, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{io::Read, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use images::Image;
@@ -14,7 +14,9 @@ use linux_exec::{
 use nix::{fcntl::OFlag, unistd::pipe2};
 use serde_json::{Value, json};
 
-use super::{Behaviour, Confinement, First, Parts, capabilities, is_filtered, linux_defaults, overlay_root};
+use super::{
+    Behaviour, Confinement, First, Parts, capabilities, is_filtered, linux_defaults, overlay_root, report::Teller,
+};
 use crate::{
     output::errors::Coded,
     records::{container::Container, host::Host},
@@ -139,7 +141,7 @@ pub(super) fn find_user(spec: &RunSpec, root: &Rootfs) -> Result<User> {
 }
 
 /// The program, and where its init tells of its end, if it has one.
-fn program(spec: &RunSpec, root: &Rootfs, user: &User, mounts: &[Mount]) -> Result<(Entry, Option<OwnedFd>)> {
+fn program(spec: &RunSpec, root: &Rootfs, user: &User, mounts: &[Mount]) -> Result<(Entry, Option<Teller>)> {
     let mut env = spec.env.clone();
     if !env.iter().any(|variable| variable.starts_with("HOME=")) {
         env.push(format!("HOME={}", user.home));
@@ -156,9 +158,9 @@ fn program(spec: &RunSpec, root: &Rootfs, user: &User, mounts: &[Mount]) -> Resu
 }
 
 /// An init, and the end of the pipe on which it tells of the program's end.
-fn new_init() -> Result<(Init, OwnedFd)> {
+fn new_init() -> Result<(Init, Teller)> {
     let (report, writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
-    Ok((Init { report: writer }, report))
+    Ok((Init { report: writer }, Teller::Init(report)))
 }
 
 /// A limit that ends a program by a signal holds only for one that is not the first process of its pid namespace.

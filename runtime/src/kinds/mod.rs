@@ -11,7 +11,6 @@ pub(crate) mod wasm;
 
 use std::{
     fs,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -29,6 +28,7 @@ use linux_exec::{
 use serde_json::Value;
 
 use crate::{
+    kinds::report::Teller,
     output::errors::Coded,
     records::{container::Container, host::Host},
     spec::{
@@ -110,7 +110,7 @@ pub(crate) struct Parts<'a> {
 pub(crate) struct First {
     entry: Entry,
     /// Where it tells of its end, if it does.
-    report: Option<OwnedFd>,
+    report: Option<Teller>,
     /// All mounts, those of the user among them.
     mounts: Vec<Mount>,
     /// How long after the time limit the supervisor steps in.
@@ -121,7 +121,7 @@ pub(crate) struct First {
 pub(crate) struct Prepared<'a> {
     pub(crate) plan: Plan<'a>,
     /// What the program's own process tells of its end.
-    pub(crate) report: Option<OwnedFd>,
+    pub(crate) report: Option<Teller>,
     /// How long after the time limit the supervisor steps in.
     pub(crate) timeout_grace: Duration,
 }

@@ -2,6 +2,7 @@
 
 use std::{fs::File, io::Read, os::fd::OwnedFd};
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 /// The longest report that is read.
@@ -25,8 +26,22 @@ pub(crate) struct Report {
     pub(crate) fuel_used: Option<u64>,
     /// Most that memories and tables came to.
     pub(crate) peak_memory_bytes: u64,
+}
+
+/// What an init tells, which is all that is believed of it: as its neighbours in the container may write where it does.
+#[derive(Debug, Default, Deserialize)]
+struct InitReport {
     /// The program was killed by this signal.
-    pub(crate) signal: Option<u8>,
+    signal: Option<u8>,
+}
+
+/// The reading end of a first process that tells of its end.
+#[derive(Debug)]
+pub(crate) enum Teller {
+    /// A Wasm program's engine, which no program can pose as.
+    Engine(OwnedFd),
+    /// An init.
+    Init(OwnedFd),
 }
 
 /// What was told of an end.
@@ -34,18 +49,70 @@ pub(crate) struct Report {
 pub(crate) enum Told {
     /// The first process is the program itself, which tells nothing.
     NotAsked,
-    /// It was killed before it could tell.
+    /// An engine was killed before it could tell.
     Nothing,
-    /// All.
+    /// An engine told all.
     Report(Report),
+    /// An init told which signal killed the program, if one did.
+    Signal(Option<u8>),
 }
 
 impl Told {
-    /// Reads what came.
-    pub(crate) fn read(pipe: OwnedFd) -> Self {
-        let mut bytes = Vec::new();
-        let read = File::from(pipe).take(MOST_BYTES).read_to_end(&mut bytes);
-        let report = read.ok().and_then(|_| serde_json::from_slice(&bytes).ok());
-        report.map_or(Self::Nothing, Self::Report)
+    /// Reads what came until now, when the process has ended.
+    pub(crate) fn read(teller: Option<Teller>) -> Self {
+        match teller {
+            None => Self::NotAsked,
+            Some(Teller::Engine(pipe)) => serde_json::from_slice(&read_now(pipe)).map_or(Self::Nothing, Self::Report),
+            Some(Teller::Init(pipe)) => {
+                let bytes = read_now(pipe);
+                // It speaks last.
+                let last = bytes.iter().rposition(|&byte| byte == b'{').unwrap_or_default();
+                let report: InitReport = serde_json::from_slice(&bytes[last..]).unwrap_or_default();
+                Self::Signal(report.signal)
+            }
+        }
+    }
+}
+
+/// Does not wait for the end of the file: somebody else may hold the other side open.
+fn read_now(pipe: OwnedFd) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK).is_ok() {
+        // What was read before an error is there; that there is nothing more for now is one.
+        let _ = File::from(pipe).take(MOST_BYTES).read_to_end(&mut bytes);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeWriter, Write, pipe};
+
+    use super::*;
+
+    fn told(kind: fn(OwnedFd) -> Teller, texts: &[&str]) -> (Told, PipeWriter) {
+        let (reader, mut writer) = pipe().unwrap();
+        texts.iter().for_each(|text| writer.write_all(text.as_bytes()).unwrap());
+        // Held open, as by a program that got it from its init's /proc/1/fd.
+        (Told::read(Some(kind(reader.into()))), writer)
+    }
+
+    #[test]
+    fn a_program_forges_nothing_in_the_name_of_its_init() {
+        let forged = r#"{"out_of_memory":true,"timed_out":true,"error":"forged","signal":9}"#;
+        let (told_of_init, _writer) = told(Teller::Init, &[forged, r#"{"signal":null}"#]);
+        assert!(matches!(told_of_init, Told::Signal(None)), "{told_of_init:?}");
+        let (told_of_init, _writer) = told(Teller::Init, &["garbage", r#"{"signal":25}"#]);
+        assert!(matches!(told_of_init, Told::Signal(Some(25))), "{told_of_init:?}");
+        let (told_of_init, _writer) = told(Teller::Init, &["garbage"]);
+        assert!(matches!(told_of_init, Told::Signal(None)), "{told_of_init:?}");
+    }
+
+    #[test]
+    fn an_engine_is_believed_and_its_silence_noticed() {
+        let (all, _writer) = told(Teller::Engine, &[r#"{"out_of_fuel":true}"#]);
+        assert!(matches!(all, Told::Report(Report { out_of_fuel: true, .. })), "{all:?}");
+        let (nothing, _writer) = told(Teller::Engine, &[]);
+        assert!(matches!(nothing, Told::Nothing), "{nothing:?}");
     }
 }

@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use linux_exec::{cgroup::Usage, spawn::Exit};
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    signal::Signal,
-    time::TimeValLike,
-};
+use nix::{poll::PollTimeout, sys::signal::Signal};
 
 use super::{
     start::Started,
+    streams::Copying,
     supervise::{self, Ending, StopRule},
     timings::Timings,
 };
@@ -20,7 +17,7 @@ use crate::{
     kinds::report::{Report, Told},
     output::{self, errors},
     records::{
-        container::{Container, Ended, LimitHit, Lock, RunRecord},
+        container::{Container, Ended, LimitHit},
         host::Host,
     },
     spec::{FORMAT, RunSpec, exit_code},
@@ -34,43 +31,55 @@ pub(super) fn end(
     started: Result<Started>,
     timings: &mut Timings,
 ) -> Result<Ended> {
-    let (ended, record, _running) = match started {
-        Ok(started) => {
-            let (ended, record, running) = finish(container, started, timings);
-            (ended, Some(record), Some(running))
+    match started {
+        Ok(started) => finish(host, container, started, timings),
+        Err(error) => {
+            settle(host, container, &not_known(&error));
+            Err(error)
         }
-        Err(error) => (Err(error), None, None),
-    };
-    settle(host, container, ended.as_ref(), record.as_ref());
-    ended
+    }
 }
 
-/// Supervises to the end, and takes down what `start` made.
-fn finish(container: &Container, started: Started, timings: &mut Timings) -> (Result<Ended>, RunRecord, Lock) {
+/// How long the reader of its output may hold up what comes after a container's end. Who reads so slowly gets all of it still.
+const READER_WAITS_MS: u16 = 1000;
+
+/// Supervises to the end, takes down what `start` made, and writes the end down: first into the record of the run, which the rest cannot
+/// hold up. The lock of the run is held until all output is copied, as another run would write to the same log.
+fn finish(host: &Host, container: &Container, started: Started, timings: &mut Timings) -> Result<Ended> {
     let spec = &container.spec;
-    let Started { child, cgroup, report, timeout_grace, copying, signals, record, running, .. } = started;
+    let Started { child, cgroup, report, timeout_grace, copying, signals, record, running: _running, .. } = started;
     let rule = StopRule {
         time_limit: spec.limits.timeout_ms.map(|ms| Duration::from_millis(ms) + timeout_grace),
         stop_signal: spec.stop_signal,
         stop_timeout: spec.stop_timeout_ms.map(Duration::from_millis),
     };
     let ending = supervise::supervise(&child, &signals, rule, &|| copying.resize());
-    let not_copied = copying.finish();
     timings.stage("run");
-    let told = report.map_or(Told::NotAsked, Told::read);
+    let told = Told::read(report);
     // Of what is removed now nobody can ask what it used.
     let usage = if spec.auto_remove { Usage::default() } else { cgroup.usage() };
     let removed = persistently(|| Ok(cgroup.remove()?));
     let ended = ending.map(|ending| {
-        let mut ended = judge(spec, ending, &usage, told, children_cpu_ms() - started.cpu_before_ms);
+        let mut ended = judge(spec, ending, &usage, told);
         ended.started_unix_nanos = started.started_unix_nanos;
         ended.finished_unix_nanos = output::now_nanos();
         // Whatever still holds the cgroup cannot be helped here; `system check` finds it.
-        let problems = not_copied.into_iter().chain(removed.err().map(|error| errors::sentence(&error)));
-        ended.error = ended.error.or(problems.reduce(|first, second| format!("{first}; {second}")));
+        ended.error = ended.error.or(removed.err().map(|error| errors::sentence(&error)));
         ended
     });
-    (ended, record, running)
+    let mut noted = ended.as_ref().map_or_else(not_known, Ended::clone);
+    if let Err(error) = record.note_end(&noted) {
+        output::complain(&error.context(format!("container {}", spec.name)));
+    }
+    let mut late = Some(copying);
+    if let Some(copying) = late.take_if(|copying| copying.is_done_within(PollTimeout::from(READER_WAITS_MS))) {
+        let problems = noted.error.into_iter().chain(copying.finish());
+        noted.error = problems.reduce(|first, second| format!("{first}; {second}"));
+    }
+    settle(host, container, &noted);
+    // What cannot be copied so late is said on our standard error.
+    late.map(Copying::finish);
+    ended
 }
 
 /// Does what may fail for want of descriptors or memory in one moment and not in the next.
@@ -85,18 +94,23 @@ pub(super) fn persistently<T>(action: impl Fn() -> Result<T>) -> Result<T> {
     action()
 }
 
+/// Of a program whose end the kernel does not tell.
+pub(super) const WITHHELD: &str =
+    "it has ended, but a process in the container that traces it keeps its exit code: it counts as killed";
+
 /// Exit code and limit, from what the kernel said and the first process told.
-fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Told, cpu_ms: i64) -> Ended {
-    let (silent, report) = match told {
-        Told::NotAsked => (false, Report::default()),
-        Told::Nothing => (true, Report::default()),
-        Told::Report(report) => (false, report),
+fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Told) -> Ended {
+    let (silent, of_program, report) = match told {
+        Told::NotAsked => (false, None, Report::default()),
+        Told::Nothing => (true, None, Report::default()),
+        Told::Report(report) => (false, None, report),
+        Told::Signal(signal) => (false, signal, Report::default()),
     };
     let signal = match ending.exit {
         Exit::Signal(signal) => Some(signal),
         // The engine says nothing only where a signal ends it, and then ends with 128 + n.
         Exit::Code(code) if silent => exit_code::signal_of(code),
-        Exit::Code(_) => report.signal,
+        Exit::Code(_) => of_program,
     };
     let killed_by = |wanted: Signal| signal.is_some_and(|signal| i32::from(signal) == wanted as i32);
     let timed_out = ending.timed_out || report.timed_out;
@@ -107,7 +121,7 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Told, cpu_ms: i64)
         () if report.out_of_fuel => Some(LimitHit::Fuel),
         () if killed_by(Signal::SIGXFSZ) => Some(LimitHit::Fsize),
         () if killed_by(Signal::SIGXCPU) => Some(LimitHit::Cpu),
-        () if killed_by(Signal::SIGKILL) && has_used_up_cpu(spec, cpu_ms) => Some(LimitHit::Cpu),
+        () if killed_by(Signal::SIGKILL) && has_used_up_cpu(spec, ending.reaped.cpu) => Some(LimitHit::Cpu),
         () if usage.pids_refused > 0 => Some(LimitHit::Pids),
         // It was refused memory, and ended by itself.
         () if report.memory_refused => Some(LimitHit::Memory),
@@ -119,7 +133,7 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Told, cpu_ms: i64)
         exit_code,
         oom_killed,
         limit_hit,
-        error: report.error.clone(),
+        error: report.error.clone().or(ending.reaped.withheld.then(|| WITHHELD.to_owned())),
         peak_memory_bytes: usage.peak_memory_bytes.or(Some(ending.reaped.peak_rss_bytes)),
         cpu_usec: usage.cpu_usec,
         pids_refused: usage.pids_refused,
@@ -130,47 +144,38 @@ fn judge(spec: &RunSpec, ending: Ending, usage: &Usage, told: Told, cpu_ms: i64)
 
 /// Whether the container used its `--ulimit cpu`: a program that ignores the SIGXCPU of the soft limit gets the SIGKILL of
 /// the hard one.
-fn has_used_up_cpu(spec: &RunSpec, used_ms: i64) -> bool {
+fn has_used_up_cpu(spec: &RunSpec, used: Duration) -> bool {
     // The limit counts whole ticks, and this figure the time in between: a program that shares its processor with others is charged
     // their parts of its ticks too, on a busy machine a third and more.
-    const LEAST_MS_OF_A_SECOND: u64 = 600;
+    const LEAST_MS_OF_A_SECOND: u128 = 600;
     let Some(limit) = spec.limits.ulimits.iter().find(|ulimit| ulimit.name == "cpu") else { return false };
-    u64::try_from(used_ms).is_ok_and(|used_ms| used_ms / LEAST_MS_OF_A_SECOND >= limit.soft)
+    used.as_millis() / LEAST_MS_OF_A_SECOND >= u128::from(limit.soft)
 }
 
-/// What those of our children have used that were waited for: a compiler, then the container.
-pub(super) fn children_cpu_ms() -> i64 {
-    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |used| (used.user_time() + used.system_time()).num_milliseconds())
+/// The end of what has not begun, or of whose end the kernel does not tell.
+fn not_known(error: &anyhow::Error) -> Ended {
+    let now = output::now_nanos();
+    Ended {
+        format: FORMAT,
+        exit_code: errors::exit_code(error),
+        error: Some(errors::sentence(error)),
+        started_unix_nanos: now,
+        finished_unix_nanos: now,
+        ..Ended::default()
+    }
 }
 
 /// Writes the end down, or removes the container. What cannot be done is said, and changes nothing of the end: the record of
 /// the run has it, and `system check` finds what is left.
-fn settle(host: &Host, container: &Container, ended: Result<&Ended, &anyhow::Error>, record: Option<&RunRecord>) {
-    let ended = match ended {
-        Ok(ended) => ended.clone(),
-        Err(error) => {
-            let now = output::now_nanos();
-            Ended {
-                format: FORMAT,
-                exit_code: errors::exit_code(error),
-                error: Some(errors::sentence(error)),
-                started_unix_nanos: now,
-                finished_unix_nanos: now,
-                ..Ended::default()
-            }
-        }
-    };
+fn settle(host: &Host, container: &Container, ended: &Ended) {
     let name = &container.spec.name;
-    if let Some(Err(error)) = record.map(|record| record.note_end(&ended)) {
-        output::complain(&error.context(format!("container {name}")));
-    }
     let settled = match container.spec.auto_remove {
         true => persistently(|| match container.lock_if_there()? {
             Some(_lock) => host.containers.delete(container),
             None => container.forget_running(),
         })
         .with_context(|| format!("container {name} has ended and cannot be removed (amphora system prune does)")),
-        false => persistently(|| container.write_ended(&ended))
+        false => persistently(|| container.write_ended(ended))
             .with_context(|| format!("container {name} has ended with {}, which cannot be noted", ended.exit_code)),
     };
     if let Err(error) = settled {

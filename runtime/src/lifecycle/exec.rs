@@ -16,12 +16,13 @@ use linux_exec::{
 
 use super::{
     create,
+    end::WITHHELD,
     start::abandon,
     streams::{self, Copying, Wiring},
     supervise::{self, Signals, StopRule},
 };
 use crate::{
-    output::errors::Coded,
+    output::{self, errors::Coded},
     records::container::Container,
     spec::{RunSpec, env, exit_code, request::ExecRequest},
 };
@@ -40,7 +41,11 @@ impl Begun {
         let rule = StopRule { time_limit: None, stop_signal: self.stop_signal, stop_timeout: None };
         let ending = supervise::supervise(&self.child, &self.signals, rule, &|| self.copying.resize());
         self.copying.finish();
-        Ok(exit_code::of_exit(ending?.exit))
+        let ending = ending?;
+        if ending.reaped.withheld {
+            output::note(&format!("amphora: {WITHHELD}"));
+        }
+        Ok(exit_code::of_exit(ending.exit))
     }
 }
 

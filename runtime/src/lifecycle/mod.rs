@@ -6,6 +6,7 @@
 mod create;
 mod end;
 pub(crate) mod exec;
+mod holders;
 pub(crate) mod log;
 mod remove;
 mod start;
@@ -16,10 +17,10 @@ pub(crate) mod terminal;
 pub(crate) mod timings;
 
 pub(crate) use create::create;
-pub(crate) use remove::{check_cgroups, remove, remove_idle, remove_unreadable};
+pub(crate) use remove::{check_cgroups, check_orphans, remove, remove_idle, remove_unreadable};
 pub use start::run;
 pub(crate) use start::{
     check_startable, image_of, run_attached, start_detached, supervise_in_background, tell_starter, wait_until_started,
     workload_of,
 };
-pub(crate) use stop::{kill, kill_and_wait, kill_unreadable, stop, wait};
+pub(crate) use stop::{end_by_force, kill, kill_and_wait, kill_unreadable, stop, wait};

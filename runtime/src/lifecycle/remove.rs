@@ -1,10 +1,11 @@
 //! Removal, and what killed supervisors left behind.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use linux_exec::cgroup::Cgroups;
 
+use super::stop::{SETTLES_WITHIN, end_by_force, kill_surely, settle, settle_by_force};
 use crate::records::{
-    container::{Container, Status, Unreadable},
+    container::{Container, Running, Status, Unreadable},
     host::Host,
 };
 
@@ -14,28 +15,54 @@ pub(crate) fn remove_unreadable(host: &Host, container: &Unreadable) -> Result<(
     host.containers.delete_unreadable(container)
 }
 
-/// Removes a container that does not run. Its anonymous volumes go with it when `volumes`.
-pub(crate) fn remove(host: &Host, container: &Container, volumes: bool) -> Result<()> {
-    if container.spec.auto_remove && !container.exists()? {
-        return Ok(());
-    }
-    // Under the lock, as one that is being started now would run by then.
-    let _lock = container.lock()?;
+/// Removes a container that does not run, or, by `force`, that was started meanwhile. Its anonymous volumes go with it when `volumes`.
+pub(crate) fn remove(host: &Host, container: &Container, volumes: bool, force: bool) -> Result<()> {
+    const ROUNDS: u32 = 100;
     let name = &container.spec.name;
-    if let Status::Running(_) = container.status()? {
-        bail!("container {name} is running: stop it first (amphora stop {name}), or use rm -f");
+    for _ in 0..ROUNDS {
+        if container.spec.auto_remove && !container.exists()? {
+            return Ok(());
+        }
+        // Decided and done under the lock, as one that is being started now would run by then.
+        let lock = match container.lock_if_there()? {
+            None if container.spec.auto_remove => return Ok(()),
+            None => bail!("no such container: {name} (another command has removed it)"),
+            Some(lock) => lock,
+        };
+        match container.status_under(&lock)? {
+            Status::Created | Status::Stopped(_) => {}
+            Status::Unrecorded => return Err(container.unrecorded()),
+            Status::Running(_) if force => {
+                drop(lock);
+                end_by_force(container)?;
+                continue;
+            }
+            Status::Running(_) => {
+                bail!("container {name} is running: stop it first (amphora stop {name}), or use rm -f")
+            }
+        }
+        // Without a record its supervisor has done all that it has to do with the container, and only copies its output.
+        let Some(run) = container.run()?.filter(|_| !matches!(container.lock_run(), Ok(Some(_)))) else {
+            return discard(host, container, volumes);
+        };
+        drop(lock);
+        let supervisor = run.running.supervisor_pid;
+        match force {
+            true => settle_by_force(container, &run)?,
+            false if settle(container, &run, Some(SETTLES_WITHIN))? => {}
+            false => {
+                bail!("container {name} has ended, but its supervisor, process {supervisor}, does not; rm -f ends it")
+            }
+        }
     }
-    let Some(_run) = container.lock_run()? else {
-        bail!("container {name} is running, and was started with another --runroot: use that one");
-    };
-    discard(host, container, volumes)
+    bail!("container {name} is started again and again while it is being removed")
 }
 
 /// Removes a container unless it runs, or another command is about to start or remove it; whether it did.
 pub(crate) fn remove_idle(host: &Host, container: &Container) -> Result<bool> {
-    let Some(_lock) = container.try_lock()? else { return Ok(false) };
-    match container.status()? {
-        Status::Running(_) => Ok(false),
+    let Some(lock) = container.try_lock()? else { return Ok(false) };
+    match container.status_under(&lock)? {
+        Status::Running(_) | Status::Unrecorded => Ok(false),
         Status::Created | Status::Stopped(_) => {
             let Some(_run) = container.lock_run()? else { return Ok(false) };
             discard(host, container, false).map(|()| true)
@@ -60,6 +87,27 @@ fn leftover_cgroup(id: &str) -> Result<()> {
     Ok(())
 }
 
+/// Containers that run on without their supervisors, as they undid the signal by which they would have died: each with a sentence; killed
+/// when `kill`. Before all else that is left behind, as they hold it.
+pub(crate) fn check_orphans(host: &Host, kill: bool) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for container in host.containers.list()?.0 {
+        let Ok(Some(run)) = container.going_on() else { continue };
+        if !run.running.is_orphaned() {
+            continue;
+        }
+        let Running { pid, supervisor_pid, .. } = run.running;
+        found.push(format!(
+            "container {} runs on (process {pid}), though its supervisor (process {supervisor_pid}) was killed",
+            container.spec.name
+        ));
+        if kill {
+            kill_surely(&run.running).with_context(|| format!("container {}", container.spec.name))?;
+        }
+    }
+    Ok(found)
+}
+
 /// Cgroups of containers that do not run, each with a sentence; removed when `remove`. Those of another ROOT's containers
 /// lie beside ours and are not ours to judge.
 pub(crate) fn check_cgroups(host: &Host, remove: bool) -> Result<Vec<String>> {
@@ -69,7 +117,7 @@ pub(crate) fn check_cgroups(host: &Host, remove: bool) -> Result<Vec<String>> {
         let Ok(Some(container)) = host.containers.load(&id) else { continue };
         // Locked: it is being started.
         let Some(_lock) = container.try_lock()? else { continue };
-        let running = matches!(container.status(), Ok(Status::Running(_)) | Err(_));
+        let running = container.status().map_or(true, |status| status.is_up());
         let Some(_run) = container.lock_run()? else { continue };
         let Some(cgroup) = cgroups.open(&id)?.filter(|_| !running) else { continue };
         found.extend(

@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     os::fd::OwnedFd,
     process::Stdio as ProcessStdio,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -18,13 +18,13 @@ use nix::sys::signal::Signal;
 
 use super::{
     create::create,
-    end::{children_cpu_ms, end, persistently},
+    end::{end, persistently},
     streams::{self, Copying, Wiring},
     supervise::Signals,
     timings::Timings,
 };
 use crate::{
-    kinds::Prepared,
+    kinds::{Prepared, report::Teller},
     output::{
         self,
         errors::{self, Coded},
@@ -41,14 +41,12 @@ use crate::{
 pub(super) struct Started {
     pub(super) child: Child,
     pub(super) cgroup: Cgroup,
-    pub(super) report: Option<OwnedFd>,
+    pub(super) report: Option<Teller>,
     pub(super) timeout_grace: Duration,
     pub(super) copying: Copying,
     pub(super) signals: Signals,
     pub(super) started_unix_nanos: i64,
     pub(super) record: RunRecord,
-    /// What our other children had used up before.
-    pub(super) cpu_before_ms: i64,
     /// Held until the end.
     pub(super) running: Lock,
 }
@@ -87,12 +85,14 @@ pub(crate) fn run_attached(
 
 /// Leaves a supervisor behind, and returns when the container runs, or with the reason why it does not. The caller holds
 /// the container's lock until then.
-pub(crate) fn start_detached(host: &Host, container: &Container, _lock: &Lock) -> Result<()> {
+pub(crate) fn start_detached(host: &Host, container: &Container, lock: &Lock) -> Result<()> {
+    // Its standard input is the lock, until it has begun: who kills us does not let anybody else at what is being started.
+    let lock = lock.share().context("cannot pass on the container's lock")?;
     let supervisor = OwnProcess::Supervise
         .command(&host.program)
         .args([&host.paths.root, &host.paths.runroot])
         .arg(&container.spec.id)
-        .stdin(ProcessStdio::null())
+        .stdin(lock)
         .stdout(ProcessStdio::piped())
         .stderr(ProcessStdio::inherit())
         .spawn()
@@ -106,7 +106,7 @@ pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
     let _ = nix::unistd::setsid();
     let null = streams::nowhere()?;
     let container = host.containers.find(id)?;
-    // Whoever started us holds the container's lock, and has seen that it does not run.
+    // We hold the container's lock with whoever started us, who has seen that it does not run.
     let started = container.writable().and_then(|_| image_of(host, &container.spec)).and_then(|image| {
         let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
         start(host, &container, &image, wiring, &mut Timings::off())
@@ -140,10 +140,19 @@ pub(crate) fn wait_until_started(mut left: std::process::Child, what: &str) -> R
 }
 
 /// A container runs once at a time.
-pub(crate) fn check_startable(container: &Container) -> Result<()> {
-    match container.status()? {
+pub(crate) fn check_startable(container: &Container, lock: &Lock) -> Result<()> {
+    match container.status_under(lock)? {
         Status::Running(_) => bail!("container {} is running already", container.spec.name),
-        Status::Created | Status::Stopped(_) => Ok(()),
+        Status::Unrecorded => Err(container.unrecorded()),
+        Status::Created | Status::Stopped(_) => {
+            // Its last supervisor may be about to end.
+            persistently(|| container.lock_run()?.context("the lock of its run is held")).map(drop).with_context(|| {
+                format!(
+                    "container {} has ended, but what it wrote is still being copied to a reader who does not read",
+                    container.spec.name
+                )
+            })
+        }
     }
 }
 
@@ -171,33 +180,28 @@ fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timi
     let workload = workload_of(host, spec)?;
     let running = container.lock_run()?;
     let running = running.with_context(|| format!("container {} is running already", spec.name))?;
+    if !spec.auto_remove {
+        container.presume_end(output::now_nanos())?;
+    }
     let signals = Signals::block()?;
     let cgroup = make_cgroup(&workload, spec)?;
     let begun = || -> Result<_> {
         let (stdio, pending) = streams::prepare(spec.stdio, wiring)?;
-        let Prepared { plan, report, timeout_grace } = workload.plan(host, image, container, &cgroup, stdio)?;
+        let Prepared { mut plan, report, timeout_grace } = workload.plan(host, image, container, &cgroup, stdio)?;
         timings.stage("prepare");
-        let cpu_before_ms = if spec.limits.has_cpu_time() { children_cpu_ms() } else { 0 };
+        // Others may hold up the program's file (a lease on a shared volume, say): the time limit counts from here.
+        plan.patience.deadline = spec.limits.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
         let mut child = spawn(plan).map_err(|error| spawn_error(&error))?;
         let started_unix_nanos = output::now_nanos();
         timings.stage("spawn");
         let record = note_running(container, &child, started_unix_nanos).inspect_err(|_| abandon(&child))?;
         let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;
-        Ok((child, report, timeout_grace, copying, started_unix_nanos, record, cpu_before_ms))
+        Ok((child, report, timeout_grace, copying, started_unix_nanos, record))
     };
     match begun() {
-        Ok((child, report, timeout_grace, copying, started_unix_nanos, record, cpu_before_ms)) => Ok(Started {
-            child,
-            cgroup,
-            report,
-            timeout_grace,
-            copying,
-            signals,
-            started_unix_nanos,
-            record,
-            cpu_before_ms,
-            running,
-        }),
+        Ok((child, report, timeout_grace, copying, started_unix_nanos, record)) => {
+            Ok(Started { child, cgroup, report, timeout_grace, copying, signals, started_unix_nanos, record, running })
+        }
         Err(error) => {
             // The first error is the one to tell; a cgroup that stays is found by `system check`.
             let _ = persistently(|| Ok(cgroup.remove()?));

@@ -1,6 +1,9 @@
 //! Stopping, signalling and waiting for what another process supervises.
 
-use std::{os::fd::AsFd, time::Duration};
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use linux_exec::process::Process;
@@ -9,19 +12,29 @@ use nix::{
     sys::signal::Signal,
 };
 
-use super::supervise;
-use crate::records::container::{Container, Ended, Running, Status, Unreadable};
+use super::{
+    holders,
+    supervise::{self, ENDS_WITHIN},
+};
+use crate::{
+    output::errors::Coded,
+    records::container::{Container, Ended, RunFound, Running, Status, Unreadable},
+};
+
+/// How often [`ENDS_WITHIN`] is waited for a killed process.
+const LOOKS: u32 = 5;
+/// How long a supervisor may take to write an end down, or to remove what is removed then.
+pub(super) const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Stops a running container: its stop signal, then SIGKILL (None: never); returns when its end has been written down.
 pub(crate) fn stop(container: &Container, timeout_ms: Option<u64>) -> Result<()> {
-    let Status::Running(running) = container.status()? else { return Ok(()) };
-    let timeout = timeout_ms.map(Duration::from_millis);
-    let grace = supervise::stop(running.process(), container.spec.stop_signal, timeout);
-    if !wait_for(running.process(), grace)? {
-        kill(&running, Signal::SIGKILL as i32)?;
-        wait_for(running.process(), None)?;
+    let Some(run) = container.going_on()? else { return Ok(()) };
+    let process = run.running.process();
+    let grace = supervise::stop(process, container.spec.stop_signal, timeout_ms.map(Duration::from_millis));
+    if wait_for(process, grace)? {
+        return settled(container, &run);
     }
-    wait_for(running.supervisor(), None).map(drop)
+    kill_and_wait(container, &run)
 }
 
 /// Sends a signal to a running container's first process.
@@ -38,11 +51,12 @@ pub(crate) fn wait(container: &Container) -> Result<Option<Ended>> {
     // Held open while we wait: the end is read from it.
     if let Some(run) = container.run()? {
         wait_for(run.running.process(), None)?;
-        wait_for(run.running.supervisor(), None)?;
+        settle(container, &run, None)?;
         return container.end_of(&run).map(Some);
     }
     match container.status()? {
         Status::Stopped(ended) => Ok(Some(ended)),
+        Status::Unrecorded => Err(container.unrecorded()),
         Status::Created | Status::Running(_) => Ok(None),
     }
 }
@@ -60,18 +74,87 @@ fn wait_for(process: Process, timeout: Option<Duration>) -> Result<bool> {
 }
 
 /// Kills a container that runs, and waits until its end has been written down.
-pub(crate) fn kill_and_wait(container: &Container) -> Result<()> {
-    let Status::Running(running) = container.status()? else { return Ok(()) };
-    kill_run(&running)
+pub(crate) fn kill_and_wait(container: &Container, run: &RunFound) -> Result<()> {
+    kill_surely(&run.running)?;
+    settled(container, run)
+}
+
+/// Makes a container end that runs, or is being started: with its supervisor, if that does not come to its end.
+pub(crate) fn end_by_force(container: &Container) -> Result<()> {
+    // What is being started runs only when who starts it gives the lock back.
+    drop(container.lock_if_there()?);
+    let Some(run) = container.going_on()? else { return Ok(()) };
+    kill_surely(&run.running)?;
+    settle_by_force(container, &run)
+}
+
+/// Of a container that has ended: waits for its supervisor, and kills that if it does not come to its end.
+pub(super) fn settle_by_force(container: &Container, run: &RunFound) -> Result<()> {
+    let settled = settle(container, run, Some(SETTLES_WITHIN))?;
+    // With --rm it removes all that it leaves, however long that takes. A record that names a stranger kills nobody.
+    if !settled && !container.spec.auto_remove && run.running.is_of(&container.spec.id) {
+        let supervisor = run.running.supervisor();
+        // It may have ended just now.
+        let _ = supervisor.signal(Signal::SIGKILL as i32);
+        wait_for(supervisor, Some(SETTLES_WITHIN))?;
+    }
+    Ok(())
 }
 
 /// The same for what cannot be read, as far as it is known to run.
 pub(crate) fn kill_unreadable(container: &Unreadable) -> Result<()> {
-    container.running.as_ref().map_or(Ok(()), kill_run)
+    let Some(running) = &container.running else { return Ok(()) };
+    kill_surely(running)?;
+    if !wait_for(running.supervisor(), Some(SETTLES_WITHIN))? {
+        let _ = running.supervisor().signal(Signal::SIGKILL as i32);
+    }
+    Ok(())
 }
 
-fn kill_run(running: &Running) -> Result<()> {
+/// Kills the first process, and waits until it is gone with all that are in its pid namespace.
+///
+/// # Errors
+/// Something keeps it, which is named.
+pub(super) fn kill_surely(running: &Running) -> Result<()> {
+    let process = running.process();
     kill(running, Signal::SIGKILL as i32)?;
-    wait_for(running.process(), None)?;
-    wait_for(running.supervisor(), None).map(drop)
+    let mut holders = Vec::new();
+    for _ in 0..LOOKS {
+        if wait_for(process, Some(ENDS_WITHIN))? {
+            return Ok(());
+        }
+        holders = holders::release(process);
+    }
+    let held = if holders.is_empty() { "nothing is seen that keeps it".to_owned() } else { holders.join("; ") };
+    Err(Coded::new(1, format!("its first process, {}, was killed and does not end: {held}", process.pid)).into())
+}
+
+fn settled(container: &Container, run: &RunFound) -> Result<()> {
+    if settle(container, run, Some(SETTLES_WITHIN))? || run.ended()?.is_some() {
+        return Ok(());
+    }
+    let supervisor = run.running.supervisor_pid;
+    Err(Coded::new(
+        1,
+        format!("it has ended, but its supervisor, process {supervisor}, does not write that down (end it: kill -9 {supervisor})"),
+    )
+    .into())
+}
+
+/// Waits for the supervisor to write down an end, which it may do long before its own: whoever reads the output may take his
+/// time. Whether it came to that.
+pub(super) fn settle(container: &Container, run: &RunFound, longest: Option<Duration>) -> Result<bool> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let begun = Instant::now();
+    let supervisor = run.running.supervisor();
+    holders::wake(supervisor);
+    while !wait_for(supervisor, Some(PAUSE))? {
+        if container.has_forgotten(run)? {
+            return Ok(true);
+        }
+        if longest.is_some_and(|longest| begun.elapsed() > longest) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

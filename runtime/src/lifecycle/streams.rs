@@ -232,6 +232,14 @@ impl Copying {
         }
     }
 
+    /// Says that the program has ended; whether all that it wrote before has been copied within this time.
+    pub(crate) fn is_done_within(&self, grace: PollTimeout) -> bool {
+        let Some(program) = &self.program else { return true };
+        // A byte instead of its closing: when the last thread has closed the other side, that is seen on this one.
+        let _ = nix::unistd::write(program, b"e");
+        poll(&mut [PollFd::new(program.as_fd(), PollFlags::empty())], grace).is_ok_and(|ready| ready > 0)
+    }
+
     /// Waits until all that the program wrote before its end has been copied; gives what could not be. What others, whom
     /// an `exec` left behind, write later is nobody's.
     pub(crate) fn finish(self) -> Vec<String> {

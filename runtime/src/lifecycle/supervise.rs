@@ -13,6 +13,8 @@ use linux_exec::{
     process::Process,
     spawn::{Child, Exit, Reaped, reap},
 };
+
+use super::holders;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -74,8 +76,12 @@ enum Clock {
     Unlimited,
     StopAt(Instant),
     KillAt(Instant),
-    Killed,
+    /// Killed; when to look next at what keeps it from ending.
+    LookAt(Instant),
 }
+
+/// How long a killed process may take to end before somebody looks at what keeps it.
+pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Waits until the process has ended, and reaps it. `resize` is called when our own terminal changed its size.
 pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule, resize: &dyn Fn()) -> Result<Ending> {
@@ -116,8 +122,10 @@ fn reap_surely(child: &Child) -> Result<Reaped> {
 impl Clock {
     fn remaining(&self) -> Option<Duration> {
         match self {
-            Clock::Unlimited | Clock::Killed => None,
-            Clock::StopAt(at) | Clock::KillAt(at) => Some(at.saturating_duration_since(Instant::now())),
+            Clock::Unlimited => None,
+            Clock::StopAt(at) | Clock::KillAt(at) | Clock::LookAt(at) => {
+                Some(at.saturating_duration_since(Instant::now()))
+            }
         }
     }
 
@@ -132,7 +140,13 @@ impl Clock {
             Clock::KillAt(at) if Instant::now() >= at => {
                 // It may have ended by itself just now.
                 let _ = process.signal(Signal::SIGKILL as i32);
-                *self = Clock::Killed;
+                *self = Clock::LookAt(Instant::now() + ENDS_WITHIN);
+                true
+            }
+            Clock::LookAt(at) if Instant::now() >= at => {
+                // Nobody is here to whom the others could be named; `stop` and `rm -f` name them.
+                holders::release(process);
+                *self = Clock::LookAt(Instant::now() + ENDS_WITHIN);
                 true
             }
             _ => false,

@@ -13,6 +13,8 @@ pub(crate) const OURS: u8 = 125;
 pub(crate) const NOT_EXECUTABLE: u8 = 126;
 /// There is no such program.
 pub(crate) const NOT_FOUND: u8 = 127;
+/// Nobody was left to see how it ended; Docker's code for a container that ran when the machine went down.
+pub(crate) const LOST: u8 = 255;
 
 /// SIGABRT, by which a trap would end a process, and SIGKILL, by which a want of memory does; signal(7).
 const ABORT: u8 = 6;

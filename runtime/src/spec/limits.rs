@@ -79,11 +79,6 @@ fn invalid(flag: &'static str, found: &str, expected: impl Into<String>) -> Limi
 }
 
 impl Limits {
-    /// Whether the CPU time of a process is limited.
-    pub(crate) fn has_cpu_time(&self) -> bool {
-        self.ulimits.iter().any(|ulimit| ulimit.name == "cpu")
-    }
-
     /// Checks what no flag can tell alone: swap against memory.
     ///
     /// # Errors

@@ -136,6 +136,45 @@ fn a_container_dies_with_its_supervisor() {
     }
 }
 
+/// After a reboot it had ended as the run before it had.
+#[test]
+fn an_end_that_nobody_saw_is_not_the_end_of_an_older_run() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    sandbox.ok(["run", "--name", "twice", &busybox, "sh", "-c", "[ ! -e /ran ] || exec sleep 1000; touch /ran"]);
+    assert_eq!(sandbox.inspect("twice", ".State.ExitCode"), "0");
+    sandbox.ok(["start", "twice"]);
+    let pids = [supervisor_of(&sandbox, "twice"), sandbox.inspect("twice", ".State.Pid").parse().expect("a pid")];
+    for pid in pids {
+        // The first one takes the second one with it.
+        let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        until("it is gone", || (!is_alive(pid)).then_some(()));
+    }
+    fs::remove_dir_all(sandbox.runroot()).expect("what a reboot removes");
+    assert_eq!(sandbox.ok(["wait", "twice"]), "255\n");
+    assert!(sandbox.inspect("twice", ".State.Error").contains("restarted"));
+    sandbox.ok(["start", "twice"]);
+    sandbox.ok(["kill", "twice"]);
+    assert_eq!(sandbox.ok(["wait", "twice"]), "137\n");
+    sandbox.ok(["rm", "twice"]);
+    recovers(&sandbox);
+}
+
+/// It said "use rm -f" though that was used, or told of another --runroot.
+#[test]
+fn rm_by_force_beside_a_start_whose_command_is_killed_removes_the_container() {
+    let Some((sandbox, [sleep])) = Sandbox::with(["sleep:linux"]) else { return };
+    for round in 0..60_u64 {
+        let run = sandbox.start(["run", "-d", "--name", "raced", &sleep, "1000"]);
+        thread::sleep(Duration::from_micros(round * 1_700 % 23_000));
+        run.signal(Signal::SIGKILL);
+        sandbox.ok(["rm", "-f", "raced"]);
+        run.wait();
+        sandbox.ok(["rm", "-f", "raced"]);
+        assert_eq!(sandbox.ok(["ps", "-aq"]), "", "{round}");
+    }
+    recovers(&sandbox);
+}
+
 #[test]
 fn a_container_whose_process_is_killed_from_outside_has_ended_with_137() {
     let Some(sandbox) = Sandbox::new() else { return };

@@ -83,6 +83,86 @@ fn what_runs_is_not_pruned_though_its_other_records_are_elsewhere() {
     sandbox.ok(["rm", "-f", "runs"]);
 }
 
+/// It was created, `stop` had stopped it, and it ran on.
+#[test]
+fn what_runs_without_its_record_is_said_to_run_and_not_to_be_within_reach() {
+    let Some((sandbox, [sleep])) = Sandbox::with(["sleep:linux"]) else { return };
+    sandbox.ok(["run", "-d", "--name", "runs", &sleep, "1000"]);
+    let (running, aside) = (sandbox.runroot().join("running"), sandbox.runroot().join("aside"));
+    fs::rename(&running, &aside).expect("the records of runs");
+    assert_eq!(sandbox.ok(["ps", "--format", "{{.Names}} {{.Status}}"]), "runs Up (record lost)\n");
+    for words in [
+        &["stop", "runs"][..],
+        &["kill", "runs"],
+        &["wait", "runs"],
+        &["start", "runs"],
+        &["rm", "runs"],
+        &["rm", "-f", "runs"],
+    ] {
+        let refused = sandbox.run(words);
+        assert!(refused.code != Some(0) && refused.stderr.contains("--runroot"), "{words:?}: {refused}");
+    }
+    // A supervisor that is told to end ends its container.
+    let told = sandbox.run(["stop", "runs"]).stderr;
+    let pid = told.rsplit_once("(kill ").and_then(|(_, rest)| rest.split(')').next()?.parse().ok()).expect("a pid");
+    fs::create_dir_all(&running).expect("the folder");
+    fs::rename(&aside, &running).expect("the records of runs");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).expect("a supervisor");
+    assert_eq!(sandbox.ok(["wait", "runs"]), "143\n");
+    sandbox.ok(["rm", "runs"]);
+    sandbox.check_clean();
+}
+
+/// The reader of its output decided when it had ended.
+#[test]
+fn an_end_is_known_though_nobody_reads_what_was_written() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    for flags in [&["--name", "unread"][..], &["--rm", "--name", "unread", "--user", "1"]] {
+        if flags.contains(&"--user") && !sandbox.is_root() {
+            continue;
+        }
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let words: Vec<&str> =
+            [&["run"], flags, &["--timeout", "200ms", &busybox, "yes", "0123456789012345678901234567890"]].concat();
+        let mut command = sandbox.command(&words);
+        let mut run = command.stdout(writer).stderr(Stdio::null()).spawn().expect("amphora");
+        drop(command);
+        until("its end", || sandbox.ok(["ps", "-q"]).is_empty().then_some(()));
+        until("a container", || (sandbox.ok(["ps", "-aq"]).is_empty() == flags.contains(&"--rm")).then_some(()));
+        if !flags.contains(&"--rm") {
+            assert_eq!(sandbox.ok(["wait", "unread"]), "124\n");
+            sandbox.ok(["stop", "unread"]);
+            assert!(sandbox.fails(125, ["start", "unread"]).contains("reader"));
+            sandbox.ok(["rm", "unread"]);
+        }
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).expect("all that was written");
+        assert!(read.len() > 64 << 10, "{}", read.len());
+        assert_eq!(run.wait().expect("its end").code(), Some(124));
+    }
+    sandbox.check_clean();
+}
+
+/// What it had started in the container was reaped by nobody.
+#[test]
+fn a_stopped_exec_holds_up_no_end() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    for end in [&["stop", "-t", "0", "held"][..], &["rm", "-f", "held"], &["wait", "held"]] {
+        let mut words = vec!["run", "-d", "--name", "held"];
+        if end[0] == "wait" {
+            words.extend(["--timeout", "3s"]);
+        }
+        sandbox.ok(words.into_iter().chain([busybox.as_str(), "sh", "-c", "sleep 1000"]));
+        let exec = sandbox.start(["exec", "held", "sh", "-c", "echo begun; exec sleep 1000"]);
+        exec.until_printed("begun\n");
+        exec.signal(nix::sys::signal::Signal::SIGSTOP);
+        sandbox.ok(end);
+        assert_eq!(exec.wait().code, Some(137), "{end:?}");
+        sandbox.ok(["rm", "-f", "held"]);
+    }
+    sandbox.check_clean();
+}
+
 #[test]
 fn wait_gives_the_code_of_a_container_that_is_removed_when_it_ends() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
@@ -97,6 +177,7 @@ fn an_end_that_cannot_be_written_down_is_known_all_the_same() {
     let id = sandbox.inspect("brief", ".Id");
     // A record cannot replace a folder: the writing fails, as on a full disk.
     let ended = sandbox.root().join("containers").join(&id).join("ended.json");
+    fs::remove_file(&ended).expect("what is presumed as long as it runs");
     fs::create_dir(&ended).expect("a folder in the way");
     let waiting = sandbox.start(["wait", "brief"]);
     sandbox.ok(["exec", "brief", "touch", "/go"]);

@@ -17,7 +17,7 @@ use linux_exec::{
 use nix::libc::RLIMIT_DATA;
 use serde_json::Value;
 
-use super::{Behaviour, Confinement, First, Parts, is_filtered, linux_defaults, overlay_root};
+use super::{Behaviour, Confinement, First, Parts, is_filtered, linux_defaults, overlay_root, report::Teller};
 use crate::{
     records::{container::Container, host::Host},
     spec::{Network, RunSpec, WasmProgram},
@@ -141,7 +141,7 @@ impl Behaviour for WasmProgram {
         // A terminal lives in a /dev/pts; the program is not granted it, so it cannot see that it is there.
         let terminal = spec.stdio.terminal.then(|| linux_defaults::devices(spec));
         let mounts = terminal.into_iter().chain(user_mounts).collect();
-        Ok(First { entry, report: Some(report), mounts, timeout_grace: TIMEOUT_GRACE })
+        Ok(First { entry, report: Some(Teller::Engine(report)), mounts, timeout_grace: TIMEOUT_GRACE })
     }
 }
 

@@ -3,12 +3,16 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 use images::remove_tree;
+use linux_exec::process::Process;
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -16,7 +20,14 @@ use rustix::{
 
 /// The lock of one folder or file, which ends when it is closed.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "it is held")] OwnedFd);
+pub(crate) struct Lock(OwnedFd);
+
+impl Lock {
+    /// The same lock for another process too: it ends when both have closed it.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+}
 
 /// Makes a folder that may exist, with those above it; for its owner only, as records tell what a container's environment
 /// is.
@@ -74,6 +85,20 @@ pub(super) fn lock_alone(dir: &Path) -> Result<Option<Lock>> {
 /// The same for as many as ask for it so.
 pub(super) fn lock_together(dir: &Path) -> Result<Option<Lock>> {
     lock(dir, FlockOperation::LockShared)
+}
+
+/// The process that has locked a file, as far as that can be seen; proc_locks(5).
+pub(super) fn lock_holder(path: &Path) -> Option<i32> {
+    let inode = fs::metadata(path).ok()?.ino().to_string();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    // 1: FLOCK  ADVISORY  WRITE 4242 08:01:131090 0 EOF
+    let pid = locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let is_of_file = fields.get(5)?.rsplit(':').next()? == inode;
+        (is_of_file && fields.get(1) == Some(&"FLOCK")).then(|| fields.get(4)?.parse().ok()).flatten()
+    })?;
+    // The device of an inode is not always the one that stat(2) tells, so the number alone could be another file's.
+    Process::of(pid).ok()?.runs_own_executable().unwrap_or(true).then_some(pid)
 }
 
 fn lock(path: &Path, how: FlockOperation) -> Result<Option<Lock>> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/containers/ID/spec.json     what it is to be; the container exists when this file does; locked while it runs
-//!                    ended.json    how the last run ended
+//!                    ended.json    how the last run ended; as long as it runs, how it will have ended if nobody can say it
 //!                    log           its output, if it is kept
 //!                    upper/ work/  the writable layer
 //! ROOT/names/NAME -> ID            claims a name: symlink(2) fails if it is taken
@@ -31,7 +31,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 pub(crate) use files::Lock;
 pub(crate) use record::{Ended, LimitHit, RunFound, RunRecord, Running};
@@ -41,7 +41,9 @@ use crate::{
     records::{paths::Paths, volumes::Volumes},
     spec::{FORMAT, RunSpec, exit_code, names},
 };
-use files::{folder_entries, is_there, lock_alone, make_private_folder, remove_folder, remove_if, try_lock};
+use files::{
+    folder_entries, is_there, lock_alone, lock_holder, make_private_folder, remove_folder, remove_if, try_lock,
+};
 use record::{is_half_written, read_json, write_json};
 use shelf::Shelf;
 
@@ -50,6 +52,8 @@ use shelf::Shelf;
 pub(crate) enum Status {
     Created,
     Running(Running),
+    /// Its supervisor holds it, but there is no record of the run here: nothing more is known.
+    Unrecorded,
     Stopped(Ended),
 }
 
@@ -58,9 +62,14 @@ impl Status {
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Status::Created => "created",
-            Status::Running(_) => "running",
+            Status::Running(_) | Status::Unrecorded => "running",
             Status::Stopped(_) => "exited",
         }
+    }
+
+    /// Whether something of it runs.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self, Status::Running(_) | Status::Unrecorded)
     }
 }
 
@@ -358,15 +367,69 @@ impl Container {
         try_lock(&self.dir)
     }
 
-    /// Where it is in its life, from the records and the processes themselves.
+    /// Where it is in its life, from the records, the processes themselves and the lock of its run.
     pub(crate) fn status(&self) -> Result<Status> {
-        match self.run()? {
-            Some(run) if run.running.is_going_on() && run.running.is_of(&self.spec.id) => {
-                Ok(Status::Running(run.running))
-            }
-            Some(run) => self.end_of(&run).map(Status::Stopped),
-            None => Ok(self.ended()?.map_or(Status::Created, Status::Stopped)),
+        // Who has the lock starts it or removes it now: then it is no run whose record was lost.
+        self.look(|| self.try_lock()).map(|(status, _)| status)
+    }
+
+    /// The same for who holds its lock.
+    pub(crate) fn status_under(&self, lock: &Lock) -> Result<Status> {
+        self.look(|| Ok(Some(lock))).map(|(status, _)| status)
+    }
+
+    /// The run that goes on.
+    ///
+    /// # Errors
+    /// It goes on, but there is no record of it.
+    pub(crate) fn going_on(&self) -> Result<Option<RunFound>> {
+        match self.look(|| self.try_lock())? {
+            (Status::Running(_), run) => Ok(run),
+            (Status::Unrecorded, _) => Err(self.unrecorded()),
+            (Status::Created | Status::Stopped(_), _) => Ok(None),
         }
+    }
+
+    /// `locked` gives the container's lock, if it can be had.
+    fn look<L>(&self, locked: impl FnOnce() -> Result<Option<L>>) -> Result<(Status, Option<RunFound>)> {
+        if let Some(found) = self.look_at_records()? {
+            return Ok(found);
+        }
+        if let Some(_lock) = locked()? {
+            let is_held = self.exists()? && self.lock_run()?.is_none();
+            // Once more: it may have begun, or ended, before we had the lock.
+            match self.look_at_records()? {
+                Some(found) => return Ok(found),
+                None if is_held => return Ok((Status::Unrecorded, None)),
+                None => {}
+            }
+        }
+        Ok((self.ended()?.map_or(Status::Created, Status::Stopped), None))
+    }
+
+    /// What the records say for certain; None: it has never run, or nobody has written down how the last run ended.
+    fn look_at_records(&self) -> Result<Option<(Status, Option<RunFound>)>> {
+        match self.run()? {
+            Some(run) if run.is_going_on_in(&self.spec.id)? => {
+                Ok(Some((Status::Running(run.running.clone()), Some(run))))
+            }
+            Some(run) => Ok(Some((Status::Stopped(self.end_of(&run)?), Some(run)))),
+            None => Ok(self.ended()?.filter(|ended| !ended.presumed).map(|ended| (Status::Stopped(ended), None))),
+        }
+    }
+
+    /// Says that it runs and cannot be reached, and what to do.
+    pub(crate) fn unrecorded(&self) -> anyhow::Error {
+        let supervisor = lock_holder(&self.dir.join("spec.json")).map_or_else(
+            || "the amphora process that supervises it".to_owned(),
+            |pid| format!("the amphora process that supervises it (kill {pid})"),
+        );
+        anyhow!(
+            "container {} is running, but there is no {}: it was removed, or the container was started with another --runroot: use \
+             that one, or end {supervisor}",
+            self.spec.name,
+            self.running.display()
+        )
     }
 
     /// The run that goes on, or whose end is nowhere but in this record.
@@ -381,11 +444,13 @@ impl Container {
             return Ok(ended);
         }
         // The supervisor removes the record after it has written the end: read again, in that order.
-        let noted = self.ended()?.filter(|ended| ended.started_unix_nanos == started_unix_nanos);
+        let noted = self.ended()?.filter(|ended| !ended.presumed && ended.started_unix_nanos == started_unix_nanos);
         Ok(noted.unwrap_or_else(|| Ended {
             format: FORMAT,
             exit_code: exit_code::of_killed(),
-            error: Some("its supervisor was killed, and the container with it".into()),
+            error: Some(
+                "its supervisor was killed, so that nobody saw how the program ended; it is gone as well".into(),
+            ),
             started_unix_nanos,
             finished_unix_nanos: started_unix_nanos,
             ..Ended::default()
@@ -399,13 +464,36 @@ impl Container {
     /// A `--rm` container whose processes are all gone.
     fn is_abandoned(&self) -> bool {
         self.spec.auto_remove
-            && !matches!(self.status(), Ok(Status::Running(_)) | Err(_))
+            && !self.status().map_or(true, |status| status.is_up())
             && matches!(self.lock_run(), Ok(Some(_)))
     }
 
     /// Notes the run that has begun.
     pub(crate) fn write_running(&self, running: &Running) -> Result<RunRecord> {
         RunRecord::create(&self.running, running)
+    }
+
+    /// Whether its last run's record is gone, as it has ended and that is written down.
+    pub(crate) fn has_forgotten(&self, run: &RunFound) -> Result<bool> {
+        Ok(self.run()?.is_none_or(|now| now.running != run.running))
+    }
+
+    /// Writes beforehand how a run will have ended of which nobody can say it: so no older run's end stands for this one's.
+    pub(crate) fn presume_end(&self, now_unix_nanos: i64) -> Result<()> {
+        let ended = Ended {
+            format: FORMAT,
+            presumed: true,
+            exit_code: exit_code::LOST,
+            error: Some(
+                "the machine was restarted, or RUNROOT removed, while it ran: how it ended is not known".into(),
+            ),
+            started_unix_nanos: now_unix_nanos,
+            finished_unix_nanos: now_unix_nanos,
+            ..Ended::default()
+        };
+        // A reboot removes the folder of the record that is written next.
+        self.running.parent().map_or(Ok(()), make_private_folder)?;
+        write_json(&self.dir.join("ended.json"), &ended)
     }
 
     /// Notes how the run ended, then that there is none.

@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::spec::{FORMAT, first_format};
 
 /// A run that is going on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Running {
     #[serde(default = "first_format")]
     pub(crate) format: u32,
@@ -47,8 +47,9 @@ impl Running {
     }
 
     /// Whether these processes are this container's: a record is only somebody's word for it, and what it names may be killed. The first
-    /// process's cgroup says so; or, where it has none, its parent does, which is the supervisor, an amphora as this process is. What an
-    /// ordinary user may not look at is at worst another process of that user's.
+    /// process's cgroup says so; or, where it has none, its parent does, which is the supervisor, an amphora as this process is; or, where
+    /// the supervisor is gone, that it is the first process of a pid namespace below ours, which no stranger with this pid and
+    /// start time is. What an ordinary user may not look at is at worst another process of that user's.
     pub(crate) fn is_of(&self, id: &str) -> bool {
         let (process, supervisor) = (self.process(), self.supervisor());
         if process.is_in_cgroup(id).unwrap_or(false) {
@@ -56,6 +57,9 @@ impl Running {
         }
         let may_not_look = |_| userns::is_inside() || !nix::unistd::geteuid().is_root();
         let is_supervised = supervisor.is_alive() && supervisor.runs_own_executable().unwrap_or_else(may_not_look);
+        if process.is_alive() && process.is_first_in_namespace().unwrap_or(false) {
+            return true;
+        }
         let is_child = || process.parent().is_ok_and(|parent| parent == self.supervisor_pid);
         // Of one that has ended the supervisor is about to write that down.
         is_supervised && (!process.is_alive() || is_child())
@@ -65,6 +69,11 @@ impl Running {
     pub(crate) fn is_going_on(&self) -> bool {
         let lives = |process: Process| process.lives().unwrap_or(true);
         lives(self.process()) || lives(self.supervisor())
+    }
+
+    /// Whether the container lives and its supervisor does not.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        self.process().is_alive() && matches!(self.supervisor().lives(), Ok(false))
     }
 }
 
@@ -109,6 +118,9 @@ impl LimitHit {
 pub(crate) struct Ended {
     #[serde(default = "first_format")]
     pub(crate) format: u32,
+    /// Written when the run began, for the case that nobody is left to write how it ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) presumed: bool,
     pub(crate) exit_code: u8,
     #[serde(default)]
     pub(crate) oom_killed: bool,
@@ -166,6 +178,13 @@ impl RunFound {
         let running = text.lines().next().unwrap_or_default();
         let running = parse(running.as_bytes()).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Some(Self { file, running }))
+    }
+
+    /// Whether it goes on in the container of this id. What lives has not ended, whoever noted what; of what does not, an end that has been
+    /// noted is believed, though the supervisor may still have output to copy.
+    pub(super) fn is_going_on_in(&self, id: &str) -> Result<bool> {
+        let lives = self.running.process().lives().unwrap_or(true);
+        Ok((lives || self.ended()?.is_none()) && self.running.is_going_on() && self.running.is_of(id))
     }
 
     /// How it ended, if that has been noted by now.
@@ -269,6 +288,38 @@ mod tests {
         record.note_end(&end).unwrap();
         fs::remove_file(&path).unwrap();
         assert_eq!(found.ended().unwrap(), Some(end));
+    }
+
+    /// A program may undo the signal by which it would die with its supervisor, and a setuid program does so unknowingly.
+    #[test]
+    fn a_first_process_that_outlives_its_supervisor_is_still_its_containers() {
+        let mut unshare = std::process::Command::new("unshare");
+        let unshared = unshare.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "sleep", "1000"]);
+        let Ok(mut unshared) = unshared.spawn() else { return println!("skipped: no unshare(1)") };
+        let children = format!("/proc/{0}/task/{0}/children", unshared.id());
+        let first = loop {
+            let children = fs::read_to_string(&children).unwrap_or_default();
+            match children.trim().parse().ok().and_then(|pid| Process::of(pid).ok()) {
+                Some(first) => break first,
+                None if unshared.try_wait().unwrap().is_some() => return println!("skipped: no namespaces"),
+                None => std::thread::yield_now(),
+            }
+        };
+        let gone = Process { start_ticks: 1, ..Process::own().unwrap() };
+        let named = |process: Process| Running {
+            pid: process.pid,
+            start_ticks: process.start_ticks,
+            supervisor_pid: gone.pid,
+            supervisor_start_ticks: gone.start_ticks,
+            ..running()
+        };
+        let orphan = named(first);
+        assert!(orphan.is_of("0123") && orphan.is_going_on() && orphan.is_orphaned());
+        // Nor is a process of the host taken for it, nor a later one of the same pid.
+        assert!(!named(Process::of(unshared.id().cast_signed()).unwrap()).is_of("0123"));
+        assert!(!named(Process { start_ticks: first.start_ticks + 1, ..first }).is_of("0123"));
+        unshared.kill().unwrap();
+        unshared.wait().unwrap();
     }
 
     #[test]
