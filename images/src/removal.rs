@@ -3,12 +3,16 @@
 
 use rustix::{
     fd::{AsFd, OwnedFd},
-    fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, chmodat, fchmod, fstat, openat, renameat_with, unlinkat},
+    fs::{
+        AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, SeekFrom, chmodat, fchmod, fstat, openat, renameat_with, seek,
+        unlinkat,
+    },
     io::Errno,
 };
 use std::{
     ffi::{CStr, CString},
     io,
+    mem::MaybeUninit,
     path::Path,
 };
 
@@ -69,10 +73,7 @@ impl Tree {
     }
 
     fn empty(&mut self, directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
-        let names: Result<Vec<CString>, Errno> =
-            Dir::read_from(directory)?.map(|entry| entry.map(|found| found.file_name().to_owned())).collect();
-        let is_child = |name: &&CString| !matches!(name.as_bytes(), b"." | b"..");
-        names?.iter().filter(is_child).try_for_each(|name| self.remove(directory, name, depth + 1))
+        names_in(directory)?.iter().try_for_each(|name| self.remove(directory, name, depth + 1))
     }
 
     /// Under a name that the top does not have yet.
@@ -86,6 +87,22 @@ impl Tree {
             }
         }
     }
+}
+
+/// All of them before any is removed, as the kernel may pass over some in a directory that changes.
+fn names_in(directory: &OwnedFd) -> Result<Vec<CString>, Errno> {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
+    // The top is read again and again.
+    seek(directory, SeekFrom::Start(0))?;
+    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.as_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Opens a directory, and lets its owner list and change it: without root, layers may hold directories that do not.
