@@ -9,7 +9,7 @@ use nix::{poll::PollTimeout, sys::signal::Signal};
 
 use super::{
     start::Started,
-    streams::Copying,
+    streams::NotCopied,
     supervise::{self, Ending, StopRule},
     timings::Timings,
 };
@@ -24,13 +24,8 @@ use crate::{
 };
 
 /// Supervises what was started, and leaves the container as it is to be afterwards. Fails only if the program has not begun,
-/// or the kernel does not say how it ended.
-pub(super) fn end(
-    host: &Host,
-    container: &Container,
-    started: Result<Started>,
-    timings: &mut Timings,
-) -> Result<Ended> {
+/// or the kernel does not say how it ended. The exit code for our caller.
+pub(super) fn end(host: &Host, container: &Container, started: Result<Started>, timings: &mut Timings) -> Result<u8> {
     match started {
         Ok(started) => finish(host, container, started, timings),
         Err(error) => {
@@ -45,7 +40,7 @@ const READER_WAITS_MS: u16 = 1000;
 
 /// Supervises to the end, takes down what `start` made, and writes the end down: first into the record of the run, which the rest cannot
 /// hold up. The lock of the run is held until all output is copied, as another run would write to the same log.
-fn finish(host: &Host, container: &Container, started: Started, timings: &mut Timings) -> Result<Ended> {
+fn finish(host: &Host, container: &Container, started: Started, timings: &mut Timings) -> Result<u8> {
     let spec = &container.spec;
     let Started { child, cgroup, report, timeout_grace, copying, signals, record, running: _running, .. } = started;
     let rule = StopRule {
@@ -71,15 +66,25 @@ fn finish(host: &Host, container: &Container, started: Started, timings: &mut Ti
     if let Err(error) = record.note_end(&noted) {
         output::complain(&error.context(format!("container {}", spec.name)));
     }
-    let mut late = Some(copying);
+    let (mut late, mut code) = (Some(copying), noted.exit_code);
     if let Some(copying) = late.take_if(|copying| copying.is_done_within(PollTimeout::from(READER_WAITS_MS))) {
-        let problems = noted.error.into_iter().chain(copying.finish());
+        let not_copied = copying.finish();
+        code = told_caller(noted.exit_code, &not_copied);
+        let problems = noted.error.into_iter().chain(not_copied.into_iter().map(|problem| problem.what));
         noted.error = problems.reduce(|first, second| format!("{first}; {second}"));
     }
     settle(host, container, &noted);
     // What cannot be copied so late is said on our standard error.
-    late.map(Copying::finish);
-    ended
+    if let Some(copying) = late {
+        code = told_caller(code, &copying.finish());
+    }
+    ended.map(|_| code)
+}
+
+/// The exit code for our caller: what the program wrote is a part of its success, which is not told of output that he did not get.
+pub(super) fn told_caller(code: u8, not_copied: &[NotCopied]) -> u8 {
+    let is_lost = not_copied.iter().any(|problem| problem.for_caller);
+    if is_lost && code == 0 { exit_code::OURS } else { code }
 }
 
 /// Does what may fail for want of descriptors or memory in one moment and not in the next.

@@ -16,7 +16,7 @@ use linux_exec::{
 
 use super::{
     create,
-    end::WITHHELD,
+    end::{WITHHELD, told_caller},
     start::abandon,
     streams::{self, Copying, Wiring},
     supervise::{self, Signals, StopRule},
@@ -40,12 +40,12 @@ impl Begun {
     pub(crate) fn supervise(self) -> Result<u8> {
         let rule = StopRule { time_limit: None, stop_signal: self.stop_signal, stop_timeout: None };
         let ending = supervise::supervise(&self.child, &self.signals, rule, &|| self.copying.resize());
-        self.copying.finish();
+        let not_copied = self.copying.finish();
         let ending = ending?;
         if ending.reaped.withheld {
             output::note(&format!("amphora: {WITHHELD}"));
         }
-        Ok(exit_code::of_exit(ending.exit))
+        Ok(told_caller(exit_code::of_exit(ending.exit), &not_copied))
     }
 }
 

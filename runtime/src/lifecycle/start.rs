@@ -78,9 +78,9 @@ pub(crate) fn run_attached(
     };
     let started = start(host, container, image, wiring, timings);
     drop(lock);
-    let ended = end(host, container, started, timings);
+    let code = end(host, container, started, timings);
     timings.stage("clean-up");
-    ended.map(|ended| ended.exit_code)
+    code
 }
 
 /// Leaves a supervisor behind, and returns when the container runs, or with the reason why it does not. The caller holds
@@ -112,7 +112,7 @@ pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
         start(host, &container, &image, wiring, &mut Timings::off())
     });
     tell_starter(started.as_ref().err(), &null);
-    end(host, &container, started, &mut Timings::off()).map(|ended| ended.exit_code)
+    end(host, &container, started, &mut Timings::off())
 }
 
 /// Tells the process that waits for it whether the program has begun, and lets go of its streams.

@@ -63,7 +63,7 @@ pub(crate) struct Pending {
 
 /// Copying threads, each of which gives what it could not do, and the terminal's state.
 pub(crate) struct Copying {
-    outputs: Vec<JoinHandle<Option<String>>>,
+    outputs: Vec<JoinHandle<Option<NotCopied>>>,
     /// Closed when the program has ended.
     program: Option<OwnedFd>,
     terminal: Weak<File>,
@@ -242,11 +242,20 @@ impl Copying {
 
     /// Waits until all that the program wrote before its end has been copied; gives what could not be. What others, whom
     /// an `exec` left behind, write later is nobody's.
-    pub(crate) fn finish(self) -> Vec<String> {
+    pub(crate) fn finish(self) -> Vec<NotCopied> {
         drop(self.program);
         // A thread that panicked has said so on standard error.
         self.outputs.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
     }
+}
+
+/// Output that was not copied.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotCopied {
+    /// What went wrong, as a sentence.
+    pub(crate) what: String,
+    /// Our caller did not get it, though he wanted to: not only the log is not whole.
+    pub(crate) for_caller: bool,
 }
 
 /// Where copied output goes.
@@ -254,7 +263,7 @@ pub(crate) struct Sink {
     stream: Stream,
     to: Option<File>,
     log: Option<Arc<Mutex<LogWriter>>>,
-    problem: Option<String>,
+    problem: Option<NotCopied>,
 }
 
 impl Sink {
@@ -264,7 +273,8 @@ impl Sink {
             && let Err(error) = log.write(self.stream, bytes)
         {
             // A full disk must not stop the container.
-            self.problem.get_or_insert_with(|| format!("the log is not whole: {error}"));
+            let what = format!("the log is not whole: {error}");
+            self.problem.get_or_insert(NotCopied { what, for_caller: false });
         }
         match self.to.as_ref().map(|to| write_whole(to, bytes)) {
             None | Some(Ok(())) => true,
@@ -272,7 +282,7 @@ impl Sink {
                 if error.kind() != ErrorKind::BrokenPipe {
                     let problem = format!("cannot write to {}: {error}", self.stream.title());
                     output::note(&format!("amphora: {problem}"));
-                    self.problem.get_or_insert(problem);
+                    self.problem = Some(NotCopied { what: problem, for_caller: true });
                 }
                 false
             }
@@ -280,14 +290,14 @@ impl Sink {
     }
 
     /// What it could not do.
-    pub(crate) fn problem(self) -> Option<String> {
+    pub(crate) fn problem(self) -> Option<NotCopied> {
         self.problem
     }
 }
 
 /// Until the end of the output; after the end of the program, what is in the pipe at that moment. Others, whom an `exec`
 /// left behind, may write for ever.
-fn copy_out(mut from: &File, ended: BorrowedFd<'_>, mut sink: Sink) -> Option<String> {
+fn copy_out(mut from: &File, ended: BorrowedFd<'_>, mut sink: Sink) -> Option<NotCopied> {
     let mut buffer = vec![0; 64 << 10];
     let mut left = u64::MAX;
     while left > 0 {
@@ -442,7 +452,7 @@ mod tests {
         writer.join().unwrap();
     }
 
-    fn copied_to(to: OwnedFd) -> Option<String> {
+    fn copied_to(to: OwnedFd) -> Option<NotCopied> {
         let (from, mut writer) = pipe().map(|(from, to)| (File::from(from), File::from(to))).unwrap();
         let (ended, _program) = pipe().unwrap();
         writer.write_all(b"x").unwrap();
@@ -455,6 +465,10 @@ mod tests {
         drop(reader);
         assert_eq!(copied_to(writer), None);
         let told = copied_to(File::options().write(true).open("/dev/full").unwrap().into());
-        assert!(told.is_some_and(|told| told.contains("standard output") && told.contains("No space left")));
+        let told = told.unwrap();
+        assert!(
+            told.for_caller && told.what.contains("standard output") && told.what.contains("No space left"),
+            "{told:?}"
+        );
     }
 }

@@ -18,7 +18,7 @@ use rustix::{
     termios::{Winsize, tcgetwinsize, tcsetwinsize},
 };
 
-use crate::lifecycle::streams::{self, Sink};
+use crate::lifecycle::streams::{self, NotCopied, Sink};
 
 /// Raw mode, until it is dropped.
 pub(crate) struct RawMode {
@@ -81,7 +81,7 @@ impl Screen {
     }
 
     /// Until nobody has the other side open, or, after the program's end, until there is nothing more to read.
-    pub(crate) fn show(mut self, ended: BorrowedFd<'_>, mut sink: Sink) -> Option<String> {
+    pub(crate) fn show(mut self, ended: BorrowedFd<'_>, mut sink: Sink) -> Option<NotCopied> {
         let mut buffer = vec![0; 64 << 10];
         let mut is_over = false;
         loop {

@@ -38,6 +38,24 @@ fn unheard(sandbox: &Sandbox, arguments: &[&str], full: bool) -> (Option<i32>, S
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// Its output was lost on a full disk, and `run` told of success.
+#[test]
+fn output_that_cannot_be_passed_on_is_no_success() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    sandbox.ok(["run", "-d", "--name", "speaker", &busybox, "sleep", "1000"]);
+    for words in [&["run", "--rm", &busybox][..], &["run", "--name", "kept", &busybox], &["exec", "speaker"]] {
+        let shell = |script: &str| unheard(&sandbox, &[words, &["sh", "-c", script]].concat(), true);
+        let (code, said) = shell("echo lost");
+        assert!(code == Some(125) && said.contains("No space left"), "{words:?}: {code:?} {said}");
+        if words.contains(&"kept") {
+            assert_eq!(sandbox.inspect("kept", ".State.ExitCode"), "0", "the program's own is kept");
+            continue;
+        }
+        assert_eq!(shell("echo lost; exit 3").0, Some(3), "{words:?}: its own failure");
+        assert_eq!(shell("echo heard >&2").0, Some(0), "{words:?}");
+    }
+}
+
 #[test]
 fn a_running_container_of_a_newer_version_is_listed_and_spared_by_prune() {
     let Some((sandbox, [sleep])) = Sandbox::with(["sleep:linux"]) else { return };
