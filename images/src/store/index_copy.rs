@@ -40,16 +40,28 @@ pub(super) fn keep(store: &Store, writing: Option<Writing>, index: &[u8]) {
 }
 
 /// The bytes of the `index.json` that was there last, if nobody else can have changed it since.
-pub(super) fn read(store: &Store, most_bytes: u64) -> Option<Vec<u8>> {
-    let Ok(Found::Plain(file)) = plain::open(&path(store)) else { return None };
+///
+/// # Errors
+/// That cannot be found out: what is made without the copy would replace it, and the names in it be lost.
+pub(super) fn read(store: &Store, most_bytes: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let path = path(store);
+    let failed = |source| StoreError::io("reading the copy of the list of images,", &path, source);
+    let Found::Plain(file) = plain::open(&path).map_err(failed)? else { return Ok(None) };
     let mut bytes = Vec::new();
-    file.take(most_bytes).read_to_end(&mut bytes).ok()?;
-    let end = bytes.iter().position(|&byte| byte == b'\n')?;
+    file.take(most_bytes).read_to_end(&mut bytes).map_err(failed)?;
+    let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else { return Ok(None) };
     let index = bytes.split_off(end + 1);
-    // An empty file, or none, is nobody's list of images.
-    let replaced = fs::symlink_metadata(store.index_path()).is_ok_and(|found| found.is_file() && found.len() > 0);
-    let own = || identity(store).is_ok_and(|identity| identity.as_bytes() == &bytes[..end]);
-    (!replaced || own()).then_some(index)
+    let list = store.index_path();
+    let replaced = match fs::symlink_metadata(&list) {
+        // An empty file, or none, is nobody's list of images.
+        Err(gone) if gone.kind() == ErrorKind::NotFound => false,
+        found => {
+            let found = found.map_err(|source| StoreError::io("looking at", &list, source))?;
+            let own = identity(store).map_err(|source| StoreError::io("looking at", &list, source))?;
+            found.is_file() && found.len() > 0 && own.as_bytes() != &bytes[..end]
+        }
+    };
+    Ok((!replaced).then_some(index))
 }
 
 /// Which file `index.json` is: writing to it changes nothing of this, replacing it does.

@@ -128,8 +128,9 @@ impl Store {
 
     /// The entries that there were, as far as they are known, and the other fields.
     fn surviving_entries(&self) -> Result<(Vec<Entry>, Map<String, serde_json::Value>), StoreError> {
-        let copy = index_copy::read(self, INDEX_BYTES).and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok());
-        if let Some(index) = copy {
+        let copy = index_copy::read(self, INDEX_BYTES)?;
+        // One that does not parse is of a list that was damaged when it was copied.
+        if let Some(index) = copy.and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok()) {
             return Ok((index.manifests, index.others));
         }
         let path = self.index_path();

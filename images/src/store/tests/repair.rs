@@ -1,7 +1,7 @@
 //! A damaged or lost `index.json`, and the way back.
 
 use super::*;
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 /// A store with `app` (also `app:1`), `tool`, an index `multi` of two platforms, and an image without a name.
 fn filled() -> (TempDir, Store, Vec<(Option<String>, Digest)>) {
@@ -236,4 +236,36 @@ fn a_list_is_repaired_on_a_full_disk() {
         store.repair().unwrap().unwrap();
         assert_eq!((resolved(&store, "app"), set_aside(&store).len()), (Some(app), 1));
     });
+}
+
+/// Repaired without its copy, which could not be read at that moment, the list lost every name, and then the copy too.
+#[test]
+fn a_copy_that_cannot_be_read_is_not_done_without() {
+    let (folder, store, before) = filled();
+    overwrite(&store, b"{");
+    let copy = store.root.join("index.copy");
+    let mode = |mode| fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        let owned = std::process::Command::new("chown").args(["-R", "65534:65534"]).arg(folder.path()).status();
+        assert!(owned.unwrap().success());
+    }
+    mode(0o000);
+    let error = as_nobody(&store, |store| store.repair().unwrap_err().to_string());
+    assert!(error.contains("copy of the list of images"), "{error}");
+    mode(0o600);
+    as_nobody(&store, |store| drop(store.repair().unwrap()));
+    assert_eq!(all(&store), before);
+}
+
+/// In a thread that has no rights of root.
+fn as_nobody<T: Send>(store: &Store, work: impl FnOnce(&Store) -> T + Send) -> T {
+    let nobody = rustix::process::Uid::from_raw(65_534);
+    let work = || {
+        if rustix::process::geteuid().is_root() {
+            // Of this thread alone: the call below the C library's.
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        }
+        work(store)
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
 }
