@@ -34,7 +34,7 @@ use crate::{
         host::Host,
         own_process::OwnProcess,
     },
-    spec::{FORMAT, Kind, RunSpec, Workload, exit_code, request::Request},
+    spec::{FORMAT, RunSpec, Workload, exit_code, request::Request},
 };
 
 /// A container whose first process has begun.
@@ -168,10 +168,9 @@ pub(crate) fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
 
 /// What a container runs, as it was decided when it was made; the image is asked only for a record that does not say.
 pub(crate) fn workload_of(host: &Host, spec: &RunSpec) -> Result<Workload> {
-    match (&spec.image.workload, spec.image.kind) {
-        (Some(workload), _) => Ok(workload.clone()),
-        (None, Kind::Linux) => Ok(Workload::Linux),
-        (None, Kind::Wasm) => Workload::of(&image_of(host, spec)?),
+    match &spec.image.workload {
+        Some(workload) => Ok(workload.clone()),
+        None => Workload::of(&image_of(host, spec)?),
     }
 }
 
