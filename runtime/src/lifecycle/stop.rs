@@ -48,16 +48,20 @@ pub(crate) fn kill(running: &Running, signal: i32) -> Result<()> {
 /// Waits until the run that goes on has ended, and gives its end, though the container may be gone by then; or the end of
 /// the last run. None: it has never run.
 pub(crate) fn wait(container: &Container) -> Result<Option<Ended>> {
-    // Held open while we wait: the end is read from it.
-    if let Some(run) = container.run()? {
-        wait_for(run.running.process(), None)?;
-        settle(container, &run, None)?;
-        return container.end_of(&run).map(Some);
-    }
-    match container.status()? {
-        Status::Stopped(ended) => Ok(Some(ended)),
-        Status::Unrecorded => Err(container.unrecorded()),
-        Status::Created | Status::Running(_) => Ok(None),
+    loop {
+        // Held open while we wait: the end is read from it.
+        if let Some(run) = container.run()? {
+            wait_for(run.running.process(), None)?;
+            settle(container, &run, None)?;
+            return container.end_of(&run).map(Some);
+        }
+        match container.status()? {
+            Status::Stopped(ended) => return Ok(Some(ended)),
+            Status::Unrecorded => return Err(container.unrecorded()),
+            Status::Created => return Ok(None),
+            // It has begun since we looked.
+            Status::Running(_) => {}
+        }
     }
 }
 

@@ -145,6 +145,7 @@ fn an_end_is_known_though_nobody_reads_what_was_written() {
         let mut command = sandbox.command(&words);
         let mut run = command.stdout(writer).stderr(Stdio::null()).spawn().expect("amphora");
         drop(command);
+        until("its beginning", || (!sandbox.ok(["ps", "-q"]).is_empty()).then_some(()));
         until("its end", || sandbox.ok(["ps", "-q"]).is_empty().then_some(()));
         until("a container", || (sandbox.ok(["ps", "-aq"]).is_empty() == flags.contains(&"--rm")).then_some(()));
         if !flags.contains(&"--rm") {
@@ -159,6 +160,22 @@ fn an_end_is_known_though_nobody_reads_what_was_written() {
         assert_eq!(run.wait().expect("its end").code(), Some(124));
     }
     sandbox.check_clean();
+}
+
+/// While it was being started, a container was listed with the end that is written beforehand.
+#[test]
+fn what_is_being_started_has_not_ended() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    sandbox.ok(["create", "--name", "starting", &busybox, "true"]);
+    let folder = sandbox.root().join("containers").join(sandbox.inspect("starting", ".Id"));
+    fs::write(folder.join("ended.json"), r#"{"presumed":true,"exit_code":255}"#).expect("an end");
+    let status = || sandbox.ok(["ps", "-a", "--format", "{{.State}}"]);
+    let lock = fs::File::open(&folder).expect("its folder");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("its lock");
+    assert_eq!(status(), "created\n");
+    drop(lock);
+    assert_eq!(status(), "exited\n");
+    assert_eq!(sandbox.ok(["wait", "starting"]), "255\n");
 }
 
 /// What it had started in the container was reaped by nobody.

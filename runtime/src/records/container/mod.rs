@@ -29,6 +29,8 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -391,20 +393,38 @@ impl Container {
     }
 
     /// `locked` gives the container's lock, if it can be had.
-    fn look<L>(&self, locked: impl FnOnce() -> Result<Option<L>>) -> Result<(Status, Option<RunFound>)> {
+    fn look<L>(&self, locked: impl Fn() -> Result<Option<L>>) -> Result<(Status, Option<RunFound>)> {
         if let Some(found) = self.look_at_records()? {
             return Ok(found);
         }
-        if let Some(_lock) = locked()? {
-            let is_held = self.exists()? && self.lock_run()?.is_none();
-            // Once more: it may have begun, or ended, before we had the lock.
-            match self.look_at_records()? {
-                Some(found) => return Ok(found),
-                None if is_held => return Ok((Status::Unrecorded, None)),
-                None => {}
-            }
+        let lock = self.lock_soon(locked)?;
+        let is_held = lock.is_some() && self.exists()? && self.lock_run()?.is_none();
+        // Once more: it may have begun, or ended, before we had the lock.
+        if let Some(found) = self.look_at_records()? {
+            return Ok(found);
         }
-        Ok((self.ended()?.map_or(Status::Created, Status::Stopped), None))
+        if is_held {
+            return Ok((Status::Unrecorded, None));
+        }
+        // What was written beforehand is no end as long as the container is being started.
+        let ended = self.ended()?.filter(|ended| lock.is_some() || !ended.presumed);
+        Ok((ended.map_or(Status::Created, Status::Stopped), None))
+    }
+
+    /// Where it decides what is true, tries more than once: who only looks has the lock for a moment, who starts the container
+    /// for longer.
+    fn lock_soon<L>(&self, locked: impl Fn() -> Result<Option<L>>) -> Result<Option<L>> {
+        const TRIES: u32 = 20;
+        const PAUSE: Duration = Duration::from_millis(5);
+        let mut lock = locked()?;
+        for _ in 0..TRIES {
+            if lock.is_some() || !self.ended()?.is_some_and(|ended| ended.presumed) {
+                break;
+            }
+            thread::sleep(PAUSE);
+            lock = locked()?;
+        }
+        Ok(lock)
     }
 
     /// What the records say for certain; None: it has never run, or nobody has written down how the last run ended.
