@@ -41,7 +41,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) terminal: Option<OwnedFd>,
     /// The pid namespace of a container that is joined, by its inode number.
     pub(crate) joined: Option<u64>,
-    pub(crate) patience: Patience<'a>,
+    pub(crate) patience: Patience,
 }
 
 /// What is told when the clone itself fails or the parent's own calls do.

@@ -55,7 +55,7 @@ pub struct Join<'a> {
     /// As in `Plan` (the pty comes from the container's own /dev/pts).
     pub stdio: Stdio,
     /// As in `Plan`; ten seconds at the most once the container's processes can see the program.
-    pub patience: Patience<'a>,
+    pub patience: Patience,
 }
 
 /// Where a command without PATH in its environment is looked for, as in Docker.

@@ -1,10 +1,7 @@
 //! Everything that a container's first process needs, decided before the clone.
 use crate::{capabilities::CapabilitySet, cgroup::Cgroup, rootfs::Rootfs, seccomp::Filter, users::User};
-use std::{
-    os::fd::{BorrowedFd, OwnedFd},
-    path::PathBuf,
-    time::Instant,
-};
+use nix::sys::signal::SigSet;
+use std::{os::fd::OwnedFd, path::PathBuf, time::Instant};
 
 /// The plan of one container, which [`crate::spawn::spawn`] starts.
 pub struct Plan<'a> {
@@ -43,18 +40,25 @@ pub struct Plan<'a> {
     /// Standard input, output, error.
     pub stdio: Stdio,
     /// How long its program may take to begin.
-    pub patience: Patience<'a>,
+    pub patience: Patience,
     /// What runs.
     pub entry: Entry,
 }
 
-/// When a start is given up, and what was made of it is killed. The default is never.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Patience<'a> {
-    /// When this is readable (a signalfd, say).
-    pub interrupt: Option<BorrowedFd<'a>>,
+/// When a start is given up, and what was made of it is killed.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// When one of these is pending, which the caller has blocked; it stays pending.
+    pub signals: SigSet,
     /// At this time.
     pub deadline: Option<Instant>,
+}
+
+impl Default for Patience {
+    /// Never.
+    fn default() -> Self {
+        Self { signals: SigSet::empty(), deadline: None }
+    }
 }
 
 /// Which namespaces are new; the others are the host's. Mount, pid and uts namespaces are always new.

@@ -7,6 +7,10 @@
 //! The processes of a container that is joined can open the newcomer's end of the pipe by /proc: they may write to it, take out
 //! what is in it, or keep it open, and they may stop the newcomer. So nothing here waits for the pipe alone.
 use crate::{child::pid_namespace, plan::Patience, process::Process, spawn::SpawnError, sys::Cloned};
+use nix::sys::{
+    signal::SigSet,
+    signalfd::{SfdFlags, SignalFd},
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::{AsFd, BorrowedFd, OwnedFd},
@@ -38,11 +42,51 @@ pub(crate) struct Sibling {
 /// Why the end of the pipe was not waited for.
 #[derive(Clone, Copy)]
 pub(crate) enum GivenUp {
+    /// By a signal.
     Interrupted,
     /// The caller's deadline.
     Late,
     /// [`SEEN_PATIENCE`] is over.
     Held,
+}
+
+/// A start that takes no longer than this does not look for signals, which is nearly every one.
+const SOON: Duration = Duration::from_millis(20);
+
+/// The signals that end the wait.
+enum Signals {
+    /// Not watched before this moment.
+    Unwatched(Instant),
+    /// None where there are none, or they cannot be watched.
+    Watched(Option<SignalFd>),
+}
+
+impl Signals {
+    /// The same, watched if it is time for that.
+    fn watched(self, set: &SigSet) -> Self {
+        match self {
+            Self::Unwatched(from) if Instant::now() >= from => {
+                let fd = (*set != SigSet::empty()).then(|| SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC));
+                Self::Watched(fd.and_then(std::result::Result::ok))
+            }
+            other => other,
+        }
+    }
+
+    /// When they will be watched.
+    fn since(&self) -> Option<Instant> {
+        match self {
+            Self::Unwatched(from) => Some(*from),
+            Self::Watched(_) => None,
+        }
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Watched(Some(fd)) => Some(fd.as_fd()),
+            Self::Unwatched(_) | Self::Watched(None) => None,
+        }
+    }
 }
 
 /// A pipe whose reader never blocks, whoever else reads from it. Its writer does: a message is not to be lost.
@@ -56,13 +100,16 @@ impl Report {
     /// `child` is the process that was cloned. What is read may come from a container that is joined (the inode number of
     /// its pid namespace), too: a sibling is believed only if it is a child of this process (which may have some in many) and in
     /// that namespace.
-    pub(crate) fn read(pipe: &OwnedFd, child: &Cloned, joined: Option<u64>, patience: Patience<'_>) -> Self {
+    pub(crate) fn read(pipe: &OwnedFd, child: &Cloned, joined: Option<u64>, patience: Patience) -> Self {
         let seen = joined.map(|_| Instant::now() + SEEN_PATIENCE);
         let deadline = [seen, patience.deadline].into_iter().flatten().min();
+        let mut signals = Signals::Unwatched(Instant::now() + SOON);
         let mut report = Self::default();
         loop {
             let watched = report.sibling.as_ref().map_or(&child.pidfd, |sibling| &sibling.pidfd).as_fd();
-            let (ended, interrupted) = wait(pipe, watched, patience.interrupt, deadline);
+            signals = signals.watched(&patience.signals);
+            let deadline = [deadline, signals.since()].into_iter().flatten().min();
+            let (ended, interrupted) = wait(pipe, watched, signals.as_fd(), deadline);
             let mut message = [0_u8; 8];
             // Messages are shorter than a pipe's unit, so each comes whole.
             match rustix::io::retry_on_intr(|| rustix::io::read(pipe, &mut message)) {
@@ -112,7 +159,9 @@ impl Sibling {
 impl GivenUp {
     pub(crate) fn explain(self, joins: bool) -> SpawnError {
         match self {
-            Self::Interrupted => SpawnError::new("start the program", Errno::INTR).hint("a signal ended the wait for it"),
+            Self::Interrupted => SpawnError::new("start the program", Errno::INTR)
+                .hint("a signal came before it began: what it is executed from did not answer, or is held by a file lease")
+                .interrupted(),
             Self::Late => SpawnError::new("start the program", Errno::TIMEDOUT)
                 .hint("the time limit was reached before it began: what it is executed from did not answer, or is held by a file lease")
                 .timed_out(),
@@ -150,6 +199,7 @@ fn wait(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::Signal;
     use std::{fs::File, io::Read, process::Command};
 
     fn with_sleeper(test: impl FnOnce(&Cloned, &OwnedFd, &OwnedFd)) {
@@ -199,7 +249,7 @@ mod tests {
                     rustix::io::write(&writer, &[0xff; 8]).unwrap();
                 }
             });
-            let report = Report::read(reader, child, None, Patience { deadline: soon(), interrupt: None });
+            let report = Report::read(reader, child, None, Patience { deadline: soon(), ..Patience::default() });
             stop.send(()).unwrap();
             decoy.join().unwrap();
             assert!(matches!(report.given_up, Some(GivenUp::Late)) && report.sibling.is_none());
@@ -210,13 +260,15 @@ mod tests {
     #[test]
     fn an_interrupt_and_a_deadline_end_the_wait() {
         with_sleeper(|child, reader, _writer| {
-            let late = Report::read(reader, child, None, Patience { deadline: soon(), interrupt: None });
+            let late = Report::read(reader, child, None, Patience { deadline: soon(), ..Patience::default() });
             assert!(matches!(late.given_up, Some(GivenUp::Late)));
-            let (readable, ending) = std::io::pipe().unwrap();
-            drop(ending);
-            let patience = Patience { interrupt: Some(readable.as_fd()), deadline: None };
+            let signals: SigSet = [Signal::SIGWINCH, Signal::SIGURG].into_iter().collect();
+            signals.thread_block().unwrap();
+            nix::sys::pthread::pthread_kill(nix::sys::pthread::pthread_self(), Signal::SIGURG).unwrap();
+            let patience = Patience { signals, ..Patience::default() };
             let interrupted = Report::read(reader, child, None, patience);
             assert!(matches!(interrupted.given_up, Some(GivenUp::Interrupted)));
+            assert_eq!(signals.wait(), Ok(Signal::SIGURG), "it stays pending for the caller");
         });
     }
 

@@ -42,6 +42,7 @@ pub struct SpawnError {
     /// Empty, or `: ` and what may help.
     hint: String,
     exit_code: u8,
+    interrupted: bool,
 }
 
 impl SpawnError {
@@ -52,13 +53,19 @@ impl SpawnError {
         self.exit_code
     }
 
+    /// Whether one of the plan's signals ended the wait for it.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted
+    }
+
     pub(crate) fn new(action: impl Into<String>, errno: Errno) -> Self {
-        Self { action: action.into(), source: errno.into(), hint: String::new(), exit_code: 125 }
+        Self { action: action.into(), source: errno.into(), hint: String::new(), exit_code: 125, interrupted: false }
     }
 
     pub(crate) fn from_io(action: &str, error: &io::Error) -> Self {
         let source = io::Error::new(error.kind(), error.to_string());
-        Self { action: action.into(), source, hint: String::new(), exit_code: 125 }
+        Self { action: action.into(), source, hint: String::new(), exit_code: 125, interrupted: false }
     }
 
     pub(crate) fn hint(mut self, hint: &str) -> Self {
@@ -70,6 +77,11 @@ impl SpawnError {
 
     pub(crate) fn timed_out(mut self) -> Self {
         self.exit_code = 124;
+        self
+    }
+
+    pub(crate) fn interrupted(mut self) -> Self {
+        self.interrupted = true;
         self
     }
 

@@ -7,7 +7,6 @@ use linux_exec::{
     capabilities::CapabilitySet,
     cgroup::Cgroups,
     exec::{Join, join, read_file},
-    plan::Patience,
     process::Process,
     seccomp,
     spawn::Child,
@@ -22,7 +21,7 @@ use super::{
     supervise::{self, Signals, StopRule},
 };
 use crate::{
-    output::{self, errors::Coded},
+    output,
     records::container::Container,
     spec::{RunSpec, env, exit_code, request::ExecRequest},
 };
@@ -72,9 +71,9 @@ pub(crate) fn begin(container: &Container, target: Process, request: &ExecReques
         rlimits: spec.limits.ulimits.iter().map(|u| (u.resource, u.soft, u.hard)).collect(),
         cgroup: cgroup.as_ref(),
         stdio,
-        patience: Patience::default(),
+        patience: Signals::patience(None),
     })
-    .map_err(|error| Coded::new(error.exit_code(), error.to_string()))?;
+    .map_err(|error| signals.explain(&error))?;
     let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;
     Ok(Begun { child, copying, signals, stop_signal: spec.stop_signal })
 }

@@ -12,7 +12,7 @@ use images::{Image, Selection};
 use linux_exec::{
     cgroup::{Cgroup, Cgroups},
     process::Process,
-    spawn::{Child, SpawnError, spawn},
+    spawn::{Child, spawn},
 };
 use nix::sys::signal::Signal;
 
@@ -189,8 +189,8 @@ fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timi
         let Prepared { mut plan, report, timeout_grace } = workload.plan(host, image, container, &cgroup, stdio)?;
         timings.stage("prepare");
         // Others may hold up the program's file (a lease on a shared volume, say): the time limit counts from here.
-        plan.patience.deadline = spec.limits.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
-        let mut child = spawn(plan).map_err(|error| spawn_error(&error))?;
+        plan.patience = Signals::patience(spec.limits.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)));
+        let mut child = spawn(plan).map_err(|error| signals.explain(&error))?;
         let started_unix_nanos = output::now_nanos();
         timings.stage("spawn");
         let record = note_running(container, &child, started_unix_nanos).inspect_err(|_| abandon(&child))?;
@@ -213,10 +213,6 @@ fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timi
 pub(crate) fn abandon(child: &Child) {
     let _ = child.process.signal(Signal::SIGKILL as i32);
     let _ = linux_exec::spawn::reap(child);
-}
-
-fn spawn_error(error: &SpawnError) -> anyhow::Error {
-    Coded::new(error.exit_code(), error.to_string()).into()
 }
 
 /// Every limit that was asked for is enforced, or the container does not start.

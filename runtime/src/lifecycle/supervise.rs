@@ -10,11 +10,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use linux_exec::{
+    plan::Patience,
     process::Process,
-    spawn::{Child, Exit, Reaped, reap},
+    spawn::{Child, Exit, Reaped, SpawnError, reap},
 };
-
-use super::holders;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -23,6 +22,9 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
     },
 };
+
+use super::holders;
+use crate::{output::errors::Coded, spec::exit_code};
 
 /// What a supervisor passes on to its container.
 const FORWARDED: [Signal; 7] = [
@@ -48,6 +50,22 @@ impl Signals {
         set.thread_block().context("cannot block signals")?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
         Ok(Self(fd.context("cannot make a signalfd")?))
+    }
+
+    /// How long a program may take to begin: until somebody wants it to end, or until `deadline`.
+    pub(crate) fn patience(deadline: Option<Instant>) -> Patience {
+        Patience { signals: DEADLY.into_iter().collect(), deadline }
+    }
+
+    /// The error for who waits, of a program that did not begin; a signal that ended the wait counts as the one that ended it.
+    pub(crate) fn explain(&self, error: &SpawnError) -> anyhow::Error {
+        let mut came = std::iter::from_fn(|| self.0.read_signal().ok().flatten());
+        let is_deadly = |number: u32| DEADLY.iter().any(|deadly| *deadly as u32 == number);
+        let ended_by =
+            came.by_ref().map(|info| info.ssi_signo).find(|number| error.is_interrupted() && is_deadly(*number));
+        let code = ended_by.and_then(|number| u8::try_from(number).ok());
+        let code = code.map_or(error.exit_code(), |number| exit_code::of_exit(Exit::Signal(number)));
+        Coded::new(code, error.to_string()).into()
     }
 }
 

@@ -1,8 +1,16 @@
 //! A container from its creation to its removal, the same for both kinds.
 
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+};
+
+use nix::sys::signal::Signal;
+
 use crate::{
     sandbox::{KINDS, Sandbox, kind_of},
-    session::{is_alive, until},
+    session::{Session, is_alive, until},
 };
 
 #[test]
@@ -358,5 +366,46 @@ fn an_init_passes_signals_and_the_exit_code_on_and_reaps() {
     assert_eq!(sandbox.inspect("asked", ".State.ExitCode"), "143", "sleep has no handler, and is not process 1");
     sandbox.ok(["run", "-d", "--name", "wasm", "--init", &sleep, "1000"]);
     sandbox.ok(["rm", "-f", "asked", "wasm"]);
+    sandbox.check_clean();
+}
+
+/// Holds a lease on a file, so that whoever opens it waits, and says when somebody does.
+const LEASE: &str = r#"
+    $SIG{IO} = sub { syswrite STDOUT, "asked\n" };
+    open my $file, "<", $ARGV[0] or die;
+    fcntl $file, 1024, 1 or die "no lease: $!"; # F_SETLEASE, F_WRLCK
+    syswrite STDOUT, "held\n";
+    sleep 1000 for 1 .. 1000;
+"#;
+
+/// Another one that shares a volume could keep a start from ending at Ctrl-C.
+#[test]
+fn a_start_that_somebody_holds_up_ends_at_a_signal() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let program = sandbox.file("program", fs::read("/bin/busybox").expect("busybox"));
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("a mode");
+    let volume = format!("{program}:/bin/held");
+    sandbox.ok(["run", "-d", "--name", "other", "-v", &volume, &busybox, "sleep", "1000"]);
+    for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        for words in [&["run", "--rm", "-v", &volume, &busybox, "held", "true"][..], &["exec", "other", "held", "true"]]
+        {
+            let mut lease = Command::new("perl");
+            lease.args(["-e", LEASE, &program]);
+            let lease = Session::start(lease);
+            lease.until_printed("held");
+            let start = sandbox.start(words);
+            lease.until_printed("asked");
+            start.signal(Signal::SIGUSR1);
+            start.signal(signal);
+            let ended = start.wait();
+            assert!(
+                ended.code == Some(code) && ended.stderr.contains("a signal came before it began"),
+                "{words:?}: {ended}"
+            );
+            lease.signal(Signal::SIGKILL);
+            lease.wait();
+        }
+    }
+    sandbox.ok(["rm", "-f", "other"]);
     sandbox.check_clean();
 }
