@@ -1,27 +1,17 @@
 //! Finds a command in a root file system, as execvp(3) would inside the container.
+//!
+//! No file is opened for that, only looked at: whoever shares a volume could hold up whoever opens one (by a lease, a FIFO).
 use crate::{
     plan::{Mount, MountSource},
     resolve,
-    rootfs::{Rootfs, open_host_path, open_regular},
+    rootfs::{Rootfs, open_host_path},
 };
 use rustix::{
     fd::{AsFd, BorrowedFd},
     fs::{FileType, OFlags, ResolveFlags, fstat},
     io::Errno,
 };
-use std::{
-    io::Read,
-    path::{Component, Path, PathBuf},
-};
-
-/// A program found in a root file system.
-#[derive(Debug, Clone)]
-pub struct Program {
-    /// Absolute path inside the container.
-    pub path: PathBuf,
-    /// Its first bytes (up to 4096), for the Wasm check and for `#!`; empty if it may be executed but not read.
-    pub head: Vec<u8>,
-}
+use std::path::{Component, Path, PathBuf};
 
 /// Why a program cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +24,9 @@ pub enum ProgramError {
     NotExecutable(String),
 }
 
-/// How much of a program is read.
-const HEAD_BYTES: u64 = 4096;
-
 /// What a path was found to be.
 enum Found {
-    Program(Program),
+    Program,
     /// Why it cannot be run.
     Unusable(String),
     Missing,
@@ -47,23 +34,19 @@ enum Found {
 
 impl Rootfs {
     /// Looks a command up as execvp(3) would, beneath the root: a name with a slash is relative to `cwd`, another one
-    /// is searched for in `path_env`. Mounts are not looked into, see [`Rootfs::find_program_with`].
-    pub fn find_program(&self, name: &str, path_env: &str, cwd: &Path) -> Result<Program, ProgramError> {
-        self.find_program_with(&[], name, path_env, cwd)
-    }
-
-    /// The same where some of the tree will be covered by `mounts`: a path below a bind is looked up in its source.
-    pub fn find_program_with(
+    /// is searched for in `path_env`. `mounts` will cover some of the tree: a path below a bind is looked up in its source. The
+    /// absolute path inside the container.
+    pub fn find_program(
         &self,
         mounts: &[Mount],
         name: &str,
         path_env: &str,
         cwd: &Path,
-    ) -> Result<Program, ProgramError> {
+    ) -> Result<PathBuf, ProgramError> {
         let mut unusable = None;
         for candidate in candidates(name, path_env, cwd) {
             match self.look(mounts, &candidate) {
-                Found::Program(program) => return Ok(program),
+                Found::Program => return Ok(candidate),
                 Found::Unusable(reason) => unusable = unusable.or(Some((candidate, reason))),
                 Found::Missing => {}
             }
@@ -81,12 +64,12 @@ impl Rootfs {
         let cover = mounts.iter().rev().filter_map(|mount| Some((mount, path.strip_prefix(&mount.target).ok()?)));
         // The innermost one covers the others; of two on the same point the later one.
         let Some((mount, rest)) = cover.min_by_key(|(_, rest)| rest.components().count()) else {
-            return look_in(self.mount.as_fd(), path, path);
+            return look_in(self.mount.as_fd(), path);
         };
         let MountSource::Bind { source, .. } = &mount.source else { return Found::Missing };
         match open_host_path(source) {
-            Ok(file) if rest.as_os_str().is_empty() => look_at(file.as_fd(), path, || std::fs::File::open(source).ok()),
-            Ok(directory) => look_in(directory.as_fd(), rest, path),
+            Ok(file) if rest.as_os_str().is_empty() => look_at(file.as_fd()),
+            Ok(directory) => look_in(directory.as_fd(), rest),
             Err(_) => Found::Missing,
         }
     }
@@ -109,10 +92,10 @@ fn plain(path: &Path) -> PathBuf {
     path.components().filter(|component| *component != Component::CurDir).collect()
 }
 
-fn look_in(root: BorrowedFd<'_>, path: &Path, shown: &Path) -> Found {
+fn look_in(root: BorrowedFd<'_>, path: &Path) -> Found {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     match resolve::open(root, path, flags, ResolveFlags::IN_ROOT) {
-        Ok(file) => look_at(file.as_fd(), shown, || open_regular(root, path).ok().flatten()),
+        Ok(file) => look_at(file.as_fd()),
         Err(Errno::NOENT | Errno::NOTDIR) => Found::Missing,
         Err(Errno::LOOP) => Found::Unusable("it leads through a magic link or too many symbolic links".into()),
         Err(errno) => Found::Unusable(errno.to_string()),
@@ -120,21 +103,15 @@ fn look_in(root: BorrowedFd<'_>, path: &Path, shown: &Path) -> Found {
 }
 
 /// Judges a file by its type and mode; the kernel has the last word in execve(2).
-fn look_at(file: BorrowedFd<'_>, path: &Path, open: impl FnOnce() -> Option<std::fs::File>) -> Found {
+fn look_at(file: BorrowedFd<'_>) -> Found {
     let mode = match fstat(file) {
         Ok(stat) => stat.st_mode,
         Err(errno) => return Found::Unusable(errno.to_string()),
     };
     match FileType::from_raw_mode(mode) {
-        FileType::RegularFile if mode & 0o111 == 0 => return Found::Unusable("it is not marked executable".into()),
-        FileType::RegularFile => {}
-        FileType::Directory => return Found::Unusable("it is a directory".into()),
-        _ => return Found::Unusable("it is not a regular file".into()),
+        FileType::RegularFile if mode & 0o111 == 0 => Found::Unusable("it is not marked executable".into()),
+        FileType::RegularFile => Found::Program,
+        FileType::Directory => Found::Unusable("it is a directory".into()),
+        _ => Found::Unusable("it is not a regular file".into()),
     }
-    let mut head = Vec::new();
-    if let Some(file) = open() {
-        // What cannot be read may still be executed.
-        let _ = file.take(HEAD_BYTES).read_to_end(&mut head);
-    }
-    Found::Program(Program { path: path.into(), head })
 }

@@ -1,5 +1,5 @@
 //! A container's root as a detached mount: made and looked into by the parent, attached by the child.
-pub use crate::program::{Program, ProgramError};
+pub use crate::program::ProgramError;
 use crate::{actions, detached, overlay, resolve, sys};
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},

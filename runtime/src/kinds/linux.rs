@@ -149,8 +149,8 @@ fn program(spec: &RunSpec, root: &Rootfs, user: &User, mounts: &[Mount]) -> Resu
     let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
     let name = &spec.argv[0];
     // A program may come from a volume, so mounts are looked into as well.
-    let found = root.find_program_with(mounts, name, path, spec.cwd.as_ref());
-    let program = found.map_err(|error| program_error(&error))?.path;
+    let found = root.find_program(mounts, name, path, spec.cwd.as_ref());
+    let program = found.map_err(|error| program_error(&error))?;
     let bytes = |text: &String| text.clone().into_bytes();
     let (init, report) = needs_init(spec).then(new_init).transpose()?.unzip();
     let (argv, env) = (spec.argv.iter().map(bytes).collect(), env.iter().map(bytes).collect());

@@ -382,13 +382,15 @@ const LEASE: &str = r#"
 #[test]
 fn a_start_that_somebody_holds_up_ends_at_a_signal() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
-    let program = sandbox.file("program", fs::read("/bin/busybox").expect("busybox"));
+    let program = sandbox.file("busybox", fs::read("/bin/busybox").expect("busybox"));
     fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("a mode");
-    let volume = format!("{program}:/bin/held");
+    let volume = format!("{program}:/held/busybox");
     sandbox.ok(["run", "-d", "--name", "other", "-v", &volume, &busybox, "sleep", "1000"]);
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
-        for words in [&["run", "--rm", "-v", &volume, &busybox, "held", "true"][..], &["exec", "other", "held", "true"]]
-        {
+        for words in [
+            &["run", "--rm", "-v", &volume, &busybox, "/held/busybox", "true"][..],
+            &["exec", "other", "/held/busybox", "true"],
+        ] {
             let mut lease = Command::new("perl");
             lease.args(["-e", LEASE, &program]);
             let lease = Session::start(lease);
