@@ -126,7 +126,7 @@ pub enum Reason {
         answer: String,
     },
     /// 401.
-    #[error("the registry answers 401 (unauthorized){answer}; {}", if *.had_credentials { "the user or the password is wrong" } else { "it wants a user and a password, and there are none: neither given nor in Docker's config.json" })]
+    #[error("the registry answers 401 (unauthorized){answer}; {}", if *.had_credentials { "the user or the password is wrong" } else { "it wants a user and a password, and there are none: neither given nor in plain words in Docker's config.json (credential helpers are not asked)" })]
     Unauthorized {
         /// The registry's own words, with a colon before, if it had any.
         answer: String,

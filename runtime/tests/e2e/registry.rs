@@ -31,6 +31,26 @@ fn credentials_are_found_where_docker_keeps_them() {
     assert_eq!(ended.code, Some(0), "{ended}");
 }
 
+/// Docker's client asked another registry than the one named when the helper was missing (CVE-2021-41092).
+#[test]
+fn a_credential_helper_that_is_not_there_changes_no_request() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let Ok(private) = env::var("AMPHORA_TEST_REGISTRY_AUTH") else { return };
+    let helpers = format!(r#""credHelpers": {{"{private}": "none"}}"#);
+    sandbox.file("config.json", format!(r#"{{"auths": {{"{private}": {{}}}}, "credsStore": "none", {helpers}}}"#));
+    let pull = |image: &str| {
+        let mut command = sandbox.command(["pull", "-q", image]);
+        command.env("DOCKER_CONFIG", sandbox.work());
+        Session::start(command).wait()
+    };
+    let ended = pull(&sandbox.image("hello:linux"));
+    assert_eq!(ended.code, Some(0), "{ended}");
+    let ended = pull(&format!("{private}/hello:linux"));
+    assert!(ended.code == Some(125) && ended.stderr.contains(&private), "{ended}");
+    assert!(ended.stderr.contains("401") && ended.stderr.contains("helpers are not asked"), "{ended}");
+    assert_eq!(sandbox.ok(["images", "--format", "{{.Repository}}"]).lines().count(), 1);
+}
+
 #[test]
 fn certificates_are_checked_unless_the_user_says_otherwise() {
     let Some(sandbox) = Sandbox::new() else { return };
