@@ -3,8 +3,7 @@ use crate::{
     capabilities::CapabilitySet,
     detached,
     devices::{DEVICES, Devices, EMPTY, Nodes},
-    steps::Hidden,
-    sys,
+    magic, sys,
     target::{Target, open_beneath_root, open_without_links},
 };
 use rustix::{
@@ -17,7 +16,7 @@ use rustix::{
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
     thread::{CapabilitySet as Bits, CapabilitySets, ThreadNameSpaceType},
 };
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 /// Attaches the detached mount `root` on `/`, makes it this process's root, and detaches the old one, which lies on top
 /// of it then and is found by "." (pivot_root(2), "pivot_root(".", ".")").
@@ -112,18 +111,9 @@ pub(crate) fn attach(tree: &OwnedFd, target: &Target, file: bool, dev: Option<&D
     attach_to(tree, to.as_fd())
 }
 
-/// statfs(2) f_type of what the kernel fills (linux/magic.h): procfs, sysfs, cgroup v1 and v2, debugfs, tracefs.
-pub(crate) const KERNELS_OWN: [i64; 6] = [PROC_MAGIC, SYSFS_MAGIC, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163];
-/// Of procfs.
-pub(crate) const PROC_MAGIC: i64 = 0x9fa0;
-/// Of sysfs.
-pub(crate) const SYSFS_MAGIC: i64 = 0x6265_6572;
-/// Of devpts.
-const DEVPTS_MAGIC: i64 = 0x1cd1;
-
 fn is_forbidden(to: &OwnedFd, target: &Target, dev: Option<&Dev>) -> Result<bool> {
     let kind = fstatfs(to)?.f_type;
-    if KERNELS_OWN.contains(&kind) {
+    if magic::KERNELS_OWN.contains(&kind) {
         return Ok(true);
     }
     let found = fstat(to)?;
@@ -132,7 +122,7 @@ fn is_forbidden(to: &OwnedFd, target: &Target, dev: Option<&Dev>) -> Result<bool
         return Ok(true);
     }
     let Some(dev) = dev else { return Ok(false) };
-    let of_ours = kind == DEVPTS_MAGIC || [dev.root.0, dev.nodes].contains(&found.st_dev);
+    let of_ours = kind == magic::DEVPTS || [dev.root.0, dev.nodes].contains(&found.st_dev);
     Ok((found.st_dev, found.st_ino) == dev.root || (of_ours && !target.path().to_bytes().starts_with(b"/dev/")))
 }
 
@@ -252,6 +242,13 @@ pub(crate) fn console(terminal: &OwnedFd, dev: Option<&Dev>) -> Result<()> {
     let dev = dev.ok_or(Errno::NODEV)?;
     mknodat(dev.tree, c"console", FileType::RegularFile, Mode::from_raw_mode(0o600), 0)?;
     attach_in(&clone_tree(terminal.as_fd(), c"")?, dev.tree, c"console")
+}
+
+/// A path to be covered or made read-only.
+pub(crate) struct Hidden {
+    pub(crate) path: CString,
+    /// statfs(2) f_type of the file system that the plan puts there.
+    pub(crate) file_system: Option<i64>,
 }
 
 /// Opens a path to be masked or made read-only, if it is there: no part of it may be a link, and it must lie on the file system that

@@ -1,11 +1,11 @@
 //! The clone, the child's walk through its steps, and what its report means.
 use crate::{
+    error::Error,
     launcher::{Becomes, Launcher},
     plan::{Patience, Stdio},
     process::Process,
-    reap,
+    reap::{self, Child},
     report::{self, Report},
-    spawn::{Child, SpawnError},
     steps::{Context, MAX_MADE, Step},
     sys::{self, Memory, SignalsBlocked, Stack},
     users::User,
@@ -60,8 +60,8 @@ const ENDING_SIGNALS: [c_int; 8] = [
 
 impl Launch<'_> {
     /// Clones, waits for the report, and says what failed.
-    pub(crate) fn start(mut self) -> Result<Child, SpawnError> {
-        let (reader, writer) = report::pipe().map_err(|errno| SpawnError::new("create a pipe", errno))?;
+    pub(crate) fn start(mut self) -> Result<Child, Error> {
+        let (reader, writer) = report::pipe().map_err(|errno| Error::new("create a pipe", errno))?;
         if let Last::Program(launcher) = &mut self.last {
             launcher.tell_of(&writer, self.steps.len())?;
         }
@@ -83,47 +83,47 @@ impl Launch<'_> {
         }
         if self.joined.is_none() {
             let process = Process::of(cloned.pid);
-            let process = process.map_err(|error| SpawnError::from_io("identify the container's process", &error))?;
+            let process = process.map_err(|error| Error::new("identify the container's process", error))?;
             return Ok(Child { process, pidfd: cloned.pidfd, terminal: self.terminal });
         }
         reap::finish(cloned.pid, cloned.pidfd.as_fd());
         let sibling = report.sibling.ok_or_else(|| {
-            SpawnError::new("join the container", Errno::SRCH)
+            Error::new("join the container", Errno::SRCH)
                 .hint("it has ended, or its processes took the report of who joined")
         })?;
         Ok(Child { process: sibling.process, pidfd: sibling.pidfd, terminal: self.terminal })
     }
 
-    fn clone(&mut self, reader: &OwnedFd, writer: &OwnedFd) -> Result<sys::Cloned, SpawnError> {
+    fn clone(&mut self, reader: &OwnedFd, writer: &OwnedFd) -> Result<sys::Cloned, Error> {
         let shares_memory = matches!(self.last, Last::Program(_));
         let stack = shares_memory.then(Stack::new).transpose();
-        let mut stack = stack.map_err(|errno| SpawnError::new("map a stack", errno))?;
+        let mut stack = stack.map_err(|errno| Error::new("map a stack", errno))?;
         let memory = stack.as_mut().map_or(Memory::Copied, Memory::Shared);
-        let _signals = SignalsBlocked::new().map_err(|errno| SpawnError::new("block signals", errno))?;
+        let _signals = SignalsBlocked::new().map_err(|errno| Error::new("block signals", errno))?;
         let (steps, last) = (&self.steps, &mut self.last);
         let mut child = || run(steps, last, reader.as_fd(), writer.as_fd());
         sys::clone(self.namespaces, memory, self.cgroup, &mut child).map_err(clone_error)
     }
 
-    fn explain(&self, step: usize, errno: Errno) -> SpawnError {
+    fn explain(&self, step: usize, errno: Errno) -> Error {
         if let Some(step) = self.steps.get(step) {
-            return SpawnError::new(step.describe(), errno).hint(step.hint(errno).unwrap_or_default());
+            return Error::new(step.describe(), errno).hint(step.hint(errno).unwrap_or_default());
         }
         match (&self.last, step - self.steps.len()) {
             (Last::Program(launcher), 0) => explain_exec(&launcher.programs, errno),
-            (Last::Program(_), 1) => SpawnError::new("start the program's process", errno)
+            (Last::Program(_), 1) => Error::new("start the program's process", errno)
                 .hint(match errno {
                     Errno::AGAIN => "the limit on processes, of its cgroup or of its user, is reached",
                     Errno::NOMEM => "the container has ended meanwhile, or memory is used up",
                     _ => "",
                 })
                 .exit_code_of_exec(errno),
-            (Last::Program(_), _) => SpawnError::new("execute the launcher from memory", errno).hint(match errno {
+            (Last::Program(_), _) => Error::new("execute the launcher from memory", errno).hint(match errno {
                 Errno::ACCESS => "the sysctl vm.memfd_noexec must not be 2",
                 Errno::TOOBIG => TOO_LONG,
                 _ => "",
             }),
-            (Last::Call { .. }, _) => SpawnError::new("call the program", errno),
+            (Last::Call { .. }, _) => Error::new("call the program", errno),
         }
     }
 }
@@ -132,7 +132,7 @@ impl Launch<'_> {
 const TOO_LONG: &str = "the arguments and the environment are too long: the kernel takes 128 KiB in each, and in all a quarter of the \
                         limit on the stack (`ulimit -s`), 6 MiB at the most";
 
-fn explain_exec(programs: &[CString], errno: Errno) -> SpawnError {
+fn explain_exec(programs: &[CString], errno: Errno) -> Error {
     let names: Vec<_> = programs.iter().map(|program| crate::steps::show(program)).collect();
     let hint = match errno {
         Errno::NOENT if names.len() == 1 => "there is no such file, or the interpreter that it needs is missing",
@@ -147,11 +147,11 @@ fn explain_exec(programs: &[CString], errno: Errno) -> SpawnError {
     } else {
         names.join(", ")
     };
-    SpawnError::new(format!("execute {tried}"), errno).hint(hint).exit_code_of_exec(errno)
+    Error::new(format!("execute {tried}"), errno).hint(hint).exit_code_of_exec(errno)
 }
 
-fn clone_error(errno: Errno) -> SpawnError {
-    SpawnError::new("create the container's namespaces", errno).hint(match errno {
+fn clone_error(errno: Errno) -> Error {
+    Error::new("create the container's namespaces", errno).hint(match errno {
         Errno::PERM => "this needs root (CAP_SYS_ADMIN) or a user namespace",
         Errno::NOSPC => "a limit is reached: see /proc/sys/user/max_*_namespaces",
         Errno::AGAIN => "the limit on processes is reached (`ulimit -u`, or pids.max of the cgroup)",
@@ -223,11 +223,6 @@ fn fail(report: BorrowedFd<'_>, step: usize, errno: Errno) -> u8 {
     EXIT_FAILED
 }
 
-/// The inode number of a process's pid namespace.
-pub(crate) fn pid_namespace(process: &str) -> rustix::io::Result<u64> {
-    rustix::fs::stat(format!("/proc/{process}/ns/pid")).map(|stat| stat.st_ino)
-}
-
 /// The streams as a step; `slave` is the pty's end for [`Stdio::Terminal`].
 ///
 /// The terminal controls the session of the process that takes the steps if `controlling`. Pipes are given to another user than
@@ -237,8 +232,8 @@ pub(crate) fn stdio_steps<'a>(
     slave: Option<OwnedFd>,
     user: &User,
     controlling: bool,
-) -> Result<Vec<Step<'a>>, SpawnError> {
-    let error = |errno| SpawnError::new("duplicate a descriptor", errno);
+) -> Result<Vec<Step<'a>>, Error> {
+    let error = |errno| Error::new("duplicate a descriptor", errno);
     match (stdio, slave) {
         (Stdio::Inherit, _) | (Stdio::Terminal { .. }, None) => Ok(Vec::new()),
         (Stdio::Files([input, output, error_output]), _) => {

@@ -1,7 +1,7 @@
 //! Who the program is and what it may do, as steps: the same for a container's first process and for one that joins.
 use crate::{
-    capabilities::CapabilitySet, mounts::c_path, process::Process, seccomp::Filter, spawn::SpawnError, steps::Step,
-    sys, users::User,
+    capabilities::CapabilitySet, error::Error, process::Process, seccomp::Filter, steps::Step, sys, target::c_path,
+    users::User,
 };
 use rustix::fs::{Gid, Uid};
 use std::path::Path;
@@ -23,7 +23,7 @@ impl Credentials<'_> {
     ///
     /// The working directory is entered with the user's rights. The death signal is cleared by a change of ids (prctl(2)), so it is set after. The filter comes last, but
     /// without no_new_privs it needs CAP_SYS_ADMIN, so then it comes before that is given up.
-    pub(crate) fn steps<'a>(self) -> Result<Vec<Step<'a>>, SpawnError> {
+    pub(crate) fn steps<'a>(self) -> Result<Vec<Step<'a>>, Error> {
         let groups_are_fixed = self.groups_are_fixed();
         let mut steps = Vec::with_capacity(16 + self.rlimits.len());
         steps.extend(self.rlimits.iter().map(|&(resource, soft, hard)| Step::ResourceLimit { resource, soft, hard }));

@@ -8,7 +8,7 @@
 //! Every node is on a mount of its own, and all other mounts are `nodev`: a node that the container's program makes (CAP_MKNOD is in
 //! Docker's default set) opens nothing.
 
-use crate::{detached, spawn::SpawnError, sys};
+use crate::{detached, error::Error, sys};
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},
     fs::{
@@ -83,10 +83,10 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    pub(crate) fn prepare(user_namespace: bool) -> std::result::Result<Self, SpawnError> {
+    pub(crate) fn prepare(user_namespace: bool) -> std::result::Result<Self, Error> {
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let tree = detached::tmpfs(Some(64 * 1024), 0o755, attributes)
-            .map_err(|errno| SpawnError::new("make a tmpfs for devices", errno))?;
+            .map_err(|errno| Error::new("make a tmpfs for devices", errno))?;
         let host_null = user_namespace.then(|| bind(DEVICES[0])).transpose()?;
         Ok(Self { tree, host_null })
     }
@@ -104,7 +104,7 @@ impl Nodes {
 }
 
 impl Devices {
-    pub(crate) fn prepare(user_namespace: bool, all: bool) -> std::result::Result<Self, SpawnError> {
+    pub(crate) fn prepare(user_namespace: bool, all: bool) -> std::result::Result<Self, Error> {
         if !all {
             return match user_namespace {
                 false => Ok(Self::Own),
@@ -115,7 +115,7 @@ impl Devices {
                     .map(Self::Host),
             };
         }
-        let nodes = host_nodes().map_err(|errno| SpawnError::new("list the host's devices", errno))?;
+        let nodes = host_nodes().map_err(|errno| Error::new("list the host's devices", errno))?;
         match user_namespace {
             false => Ok(Self::All(nodes)),
             true => Ok(Self::Host(nodes.into_iter().filter_map(bind_node).collect())),
@@ -124,9 +124,9 @@ impl Devices {
 }
 
 /// Binds one of [`DEVICES`] from the host, once it was seen to be that.
-fn bind((name, wanted_major, wanted_minor): (&CStr, u32, u32)) -> std::result::Result<OwnedFd, SpawnError> {
+fn bind((name, wanted_major, wanted_minor): (&CStr, u32, u32)) -> std::result::Result<OwnedFd, Error> {
     let shown = || format!("bind the host's /dev/{}", name.to_string_lossy());
-    let error = |errno| SpawnError::new(shown(), errno);
+    let error = |errno| Error::new(shown(), errno);
     let dev = openat(CWD, c"/dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(error)?;
     let file = openat(dev, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(error)?;
     let stat = fstat(&file).map_err(error)?;

@@ -3,18 +3,20 @@ use crate::{
     actions::Membership,
     capabilities::CapabilitySet,
     cgroup::Cgroup,
-    child::{Last, Launch, pid_namespace, stdio_steps},
+    child::{Last, Launch, stdio_steps},
     credentials::Credentials,
-    launcher::{Becomes, Launcher},
-    mounts::c_path,
+    error::Error,
+    launcher::{Becomes, Launcher, c_strings, exec_strings},
+    magic,
     plan::{Patience, Stdio},
-    process::Process,
+    process::{Process, pid_namespace},
     program::candidates,
+    reap::Child,
     resolve,
     rootfs::open_regular,
     seccomp::Filter,
-    spawn::{Child, SpawnError, c_strings, exec_strings},
     steps::Step,
+    target::c_path,
     terminal::Terminal,
     users::User,
 };
@@ -60,8 +62,6 @@ pub struct Join<'a> {
 
 /// Where a command without PATH in its environment is looked for, as in Docker.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// statfs(2) f_type of devpts (linux/magic.h).
-const DEVPTS_MAGIC: i64 = 0x1cd1;
 /// The most that [`read_file`] reads.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -82,14 +82,14 @@ const JOINED: [(&str, Kind); 7] = [
 /// all steps outside of the container's pid namespace, where no process of the container can see it: it enters the other
 /// namespaces and the cgroup, gives up its rights, and executes the launcher. Only what that starts, confined already, is
 /// inside (CVE-2016-9962). The program gets SIGKILL when the calling thread ends, like a container's first process.
-pub fn join(join: Join<'_>) -> Result<Child, SpawnError> {
+pub fn join(join: Join<'_>) -> Result<Child, Error> {
     let target = join.target;
-    let pidfd = target.pidfd().map_err(|error| SpawnError::from_io("find the container's process", &error))?;
+    let pidfd = target.pidfd().map_err(|error| Error::new("find the container's process", error))?;
     let kinds = differing_namespaces(target)?;
     let joined = pid_namespace(&target.pid.to_string());
-    let joined = Some(joined.map_err(|errno| SpawnError::new("look at the container's pid namespace", errno))?);
+    let joined = Some(joined.map_err(|errno| Error::new("look at the container's pid namespace", errno))?);
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|errno| SpawnError::new("make this process not dumpable", errno))?;
+        .map_err(|errno| Error::new("make this process not dumpable", errno))?;
     let terminal = open_terminal(&join)?;
     let (master, slave) = terminal.map(|terminal| (terminal.master, terminal.slave)).unzip();
     let becomes = Becomes::Join { terminal: slave.is_some() };
@@ -140,9 +140,9 @@ fn open_root(target: Process) -> io::Result<OwnedFd> {
 }
 
 /// Whoever joins is in all groups of the container's that its first process is in.
-fn in_groups_of<'a>(target: Process, id: &str) -> Result<Step<'a>, SpawnError> {
+fn in_groups_of<'a>(target: Process, id: &str) -> Result<Step<'a>, Error> {
     let text = std::fs::read(format!("/proc/{}/cgroup", target.pid))
-        .map_err(|error| SpawnError::from_io("look at the container's cgroups", &error))?;
+        .map_err(|error| Error::new("look at the container's cgroups", error))?;
     let id = id.as_bytes().to_vec();
     let entered = Membership::all(&text).filter(|line| line.is_in(&id));
     let hierarchies = Some(entered.map(|line| line.hierarchy).collect());
@@ -150,10 +150,10 @@ fn in_groups_of<'a>(target: Process, id: &str) -> Result<Step<'a>, SpawnError> {
 }
 
 /// Whether this process and the target have different namespaces of a kind.
-fn differs(target: Process, name: &str) -> Result<bool, SpawnError> {
+fn differs(target: Process, name: &str) -> Result<bool, Error> {
     let inode = |process: &str| {
         stat(format!("/proc/{process}/ns/{name}")).map(|stat| stat.st_ino).map_err(|errno| {
-            SpawnError::new(format!("look at the container's {name} namespace"), errno).hint(match errno {
+            Error::new(format!("look at the container's {name} namespace"), errno).hint(match errno {
                 Errno::NOENT => {
                     "the main thread of its first process has ended (others may go on), and there is nothing left to join by: \
                      stop the container and start it again"
@@ -166,7 +166,7 @@ fn differs(target: Process, name: &str) -> Result<bool, SpawnError> {
 }
 
 /// Joining a namespace that one is in already can need rights that one has not.
-fn differing_namespaces(target: Process) -> Result<Kind, SpawnError> {
+fn differing_namespaces(target: Process) -> Result<Kind, Error> {
     let mut kinds = Kind::empty();
     for (name, kind) in JOINED {
         if differs(target, name)? {
@@ -177,26 +177,26 @@ fn differing_namespaces(target: Process) -> Result<Kind, SpawnError> {
 }
 
 /// A terminal of the container's own devpts, reached from outside.
-fn open_terminal(join: &Join<'_>) -> Result<Option<Terminal>, SpawnError> {
+fn open_terminal(join: &Join<'_>) -> Result<Option<Terminal>, Error> {
     let Stdio::Terminal { size } = join.stdio else { return Ok(None) };
-    let error = |errno| SpawnError::new("open a terminal in the container's /dev/pts", errno);
-    let root = open_root(join.target).map_err(|error| SpawnError::from_io("open the container's root", &error))?;
+    let error = |errno| Error::new("open a terminal in the container's /dev/pts", errno);
+    let root = open_root(join.target).map_err(|error| Error::new("open the container's root", error))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let devpts = resolve::open(root, c"dev/pts", flags, ResolveFlags::IN_ROOT).map_err(error)?;
-    if fstatfs(&devpts).map_err(error)?.f_type != DEVPTS_MAGIC {
+    if fstatfs(&devpts).map_err(error)?.f_type != magic::DEVPTS {
         return Err(error(Errno::NOTTY).hint("it is not a devpts"));
     }
     Terminal::open(devpts.as_fd(), size, join.user.uid).map(Some).map_err(error)
 }
 
 /// The paths to try for argv[0].
-fn programs(join: &Join<'_>) -> Result<Vec<std::ffi::CString>, SpawnError> {
+fn programs(join: &Join<'_>) -> Result<Vec<std::ffi::CString>, Error> {
     let name = join.argv.first().map(|name| String::from_utf8_lossy(name)).unwrap_or_default();
     let path = join.env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
     let path = path.map_or(DEFAULT_PATH.into(), String::from_utf8_lossy);
     let programs = candidates(&name, &path, &join.cwd);
     if programs.is_empty() {
-        return Err(SpawnError::new("execute a command without a name", Errno::NOENT).exit_code_of_exec(Errno::NOENT));
+        return Err(Error::new("execute a command without a name", Errno::NOENT).exit_code_of_exec(Errno::NOENT));
     }
     programs.iter().map(|program| c_path(program)).collect()
 }

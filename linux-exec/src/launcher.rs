@@ -5,11 +5,11 @@
 //! `/proc/self/fd` until the exec. So by the time that path is resolved nothing of the host's is in reach: the process's
 //! file is one in memory that nobody can change and nobody else uses, and its descriptors are the three streams and a pipe.
 
-use crate::{spawn::SpawnError, sys::ExecStrings};
+use crate::{error::Error, sys::ExecStrings};
 use rustix::{
     fd::{AsRawFd, OwnedFd},
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
-    io::{Errno, Result},
+    io::Errno,
 };
 use std::ffi::CString;
 
@@ -48,13 +48,13 @@ impl Launcher {
         programs: Vec<CString>,
         argv: Vec<CString>,
         env: ExecStrings,
-    ) -> std::result::Result<Self, SpawnError> {
-        let file = sealed().map_err(|errno| SpawnError::new("put the launcher into memory", errno))?;
+    ) -> Result<Self, Error> {
+        let file = sealed().map_err(|errno| Error::new("put the launcher into memory", errno))?;
         Ok(Self { file, becomes, programs, words: ExecStrings::new(Vec::new()), env, argv })
     }
 
     /// Completes the orders: `start` is where failure is told, and `step` the number by which.
-    pub(crate) fn tell_of(&mut self, start: &OwnedFd, step: usize) -> std::result::Result<(), SpawnError> {
+    pub(crate) fn tell_of(&mut self, start: &OwnedFd, step: usize) -> Result<(), Error> {
         let (letter, extra) = match &self.becomes {
             Becomes::Exec => ("e", 0),
             Becomes::Init { report } => ("i", report.as_raw_fd()),
@@ -69,7 +69,7 @@ impl Launcher {
         ];
         let mut words = vec![NAME.to_vec()];
         words.extend(orders.map(String::into_bytes));
-        let mut words = crate::spawn::c_strings(words)?;
+        let mut words = c_strings(words)?;
         words.extend(self.programs.iter().cloned());
         words.append(&mut self.argv);
         self.words = ExecStrings::new(words);
@@ -78,7 +78,7 @@ impl Launcher {
 }
 
 /// The program as a file that nobody can change any more, from whichever side.
-fn sealed() -> Result<OwnedFd> {
+fn sealed() -> rustix::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = match memfd_create(c"amphora", flags | MemfdFlags::EXEC) {
         // Before Linux 6.3 every such file can be executed.
@@ -92,4 +92,18 @@ fn sealed() -> Result<OwnedFd> {
     }
     fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     crate::sys::above_stdio(file)
+}
+
+/// Environment for execve(2).
+pub(crate) fn exec_strings(strings: Vec<Vec<u8>>) -> Result<ExecStrings, Error> {
+    c_strings(strings).map(ExecStrings::new)
+}
+
+/// Arguments.
+pub(crate) fn c_strings(strings: Vec<Vec<u8>>) -> Result<Vec<CString>, Error> {
+    let strings: Result<Vec<_>, _> = strings.into_iter().map(CString::new).collect();
+    strings.map_err(|error| {
+        let text = String::from_utf8_lossy(&error.into_vec()).into_owned();
+        Error::new(format!("pass {text:?}: it contains a NUL byte"), Errno::INVAL)
+    })
 }

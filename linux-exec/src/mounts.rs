@@ -1,13 +1,14 @@
 //! A plan's mounts as steps.
 use crate::{
-    actions::{PROC_MAGIC, SYSFS_MAGIC},
+    actions::Hidden,
     detached,
     devices::{Devices, Nodes},
+    error::Error,
+    magic,
     plan::{Mount, MountSource, Namespaces, Plan},
-    spawn::SpawnError,
-    steps::{Hidden, MAX_MADE, Place, Step},
+    steps::{MAX_MADE, Place, Step},
     sys,
-    target::Target,
+    target::{c_path, target},
 };
 use rustix::{
     fd::OwnedFd,
@@ -15,14 +16,8 @@ use rustix::{
     io::Errno,
     mount::MountAttrFlags,
 };
-use std::{
-    ffi::{CStr, CString},
-    os::unix::ffi::OsStrExt,
-    path::Path,
-};
+use std::{ffi::CStr, path::Path};
 
-/// statfs(2) f_type of cgroup v2 (linux/magic.h).
-const CGROUP2_MAGIC: i64 = 0x6367_7270;
 /// The size of /dev itself, as Docker has it.
 const DEV_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -43,7 +38,7 @@ pub(crate) struct Mounts<'a> {
 
 impl<'a> Mounts<'a> {
     /// Prepares the mounts of a plan. `terminal`: the devpts that the plan's terminal is in, and that terminal.
-    pub(crate) fn prepare(plan: &Plan<'_>, terminal: Option<(OwnedFd, OwnedFd)>) -> Result<Self, SpawnError> {
+    pub(crate) fn prepare(plan: &Plan<'_>, terminal: Option<(OwnedFd, OwnedFd)>) -> Result<Self, Error> {
         let user_namespace = sys::in_user_namespace();
         let (before, steps) = (Vec::new(), Vec::new());
         let (devpts, console) = terminal.unzip();
@@ -59,7 +54,7 @@ impl<'a> Mounts<'a> {
             mounts.add(mount)?;
         }
         if mounts.devpts.is_some() {
-            return Err(SpawnError::new("provide a terminal", Errno::NODEV).hint("it needs the mount of /dev"));
+            return Err(Error::new("provide a terminal", Errno::NODEV).hint("it needs the mount of /dev"));
         }
         mounts.steps.extend(console.map(Step::Console));
         for path in &plan.masked_paths {
@@ -74,7 +69,7 @@ impl<'a> Mounts<'a> {
         Ok(mounts)
     }
 
-    fn add(&mut self, mount: &Mount) -> Result<(), SpawnError> {
+    fn add(&mut self, mount: &Mount) -> Result<(), Error> {
         let attributes = with_read_only(detached::PLAIN, mount.readonly);
         match &mount.source {
             MountSource::Proc => self.make(c"proc", attributes, path(mount)?, false),
@@ -99,13 +94,10 @@ impl<'a> Mounts<'a> {
         attributes: MountAttrFlags,
         place: Place,
         optional: bool,
-    ) -> Result<(), SpawnError> {
+    ) -> Result<(), Error> {
         let slot = self.made;
         if slot == MAX_MADE {
-            return Err(SpawnError::new(
-                format!("mount more than {MAX_MADE} of the kernel's file systems"),
-                Errno::INVAL,
-            ));
+            return Err(Error::new(format!("mount more than {MAX_MADE} of the kernel's file systems"), Errno::INVAL));
         }
         self.made += 1;
         self.before.push(Step::Make { kind, attributes, slot, optional });
@@ -114,28 +106,28 @@ impl<'a> Mounts<'a> {
     }
 
     /// The host's network namespace belongs to another user namespace, so its sysfs can be bound but not mounted.
-    fn host_sysfs(&mut self, mount: &Mount) -> Result<(), SpawnError> {
+    fn host_sysfs(&mut self, mount: &Mount) -> Result<(), Error> {
         let tree = detached::copy(Path::new("/sys"), true, MountAttrFlags::MOUNT_ATTR_RDONLY)
-            .map_err(|errno| SpawnError::new("bind the host's /sys", errno))?;
+            .map_err(|errno| Error::new("bind the host's /sys", errno))?;
         self.steps.push(Step::AttachOwn { tree, place: path(mount)? });
         Ok(())
     }
 
     /// cgroup v2 only: a v1 tree is a mount for each controller, which few programs look at, so there is none.
-    fn cgroup(&mut self, mount: &Mount) -> Result<(), SpawnError> {
+    fn cgroup(&mut self, mount: &Mount) -> Result<(), Error> {
         match statfs(c"/sys/fs/cgroup") {
-            Ok(stat) if stat.f_type == CGROUP2_MAGIC => {
+            Ok(stat) if stat.f_type == magic::CGROUP2 => {
                 self.make(c"cgroup2", with_read_only(detached::PLAIN, mount.readonly), path(mount)?, true)
             }
             _ => Ok(()),
         }
     }
 
-    fn bind(&mut self, mount: &Mount, source: &Path, recursive: bool) -> Result<(), SpawnError> {
+    fn bind(&mut self, mount: &Mount, source: &Path, recursive: bool) -> Result<(), Error> {
         let devices = if self.host_devices { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
         let attributes = with_read_only(devices, mount.readonly);
         let error = |errno| {
-            let error = SpawnError::new(format!("bind {} on {}", source.display(), mount.target.display()), errno);
+            let error = Error::new(format!("bind {} on {}", source.display(), mount.target.display()), errno);
             match errno {
                 Errno::NOENT => error.hint("the source does not exist on the host"),
                 Errno::INVAL if !recursive => {
@@ -149,13 +141,13 @@ impl<'a> Mounts<'a> {
         self.attach(tree, &mount.target, FileType::from_raw_mode(stat.st_mode) != FileType::Directory)
     }
 
-    fn attach(&mut self, tree: OwnedFd, at: &Path, file: bool) -> Result<(), SpawnError> {
+    fn attach(&mut self, tree: OwnedFd, at: &Path, file: bool) -> Result<(), Error> {
         self.steps.push(Step::Attach { tree, target: target(at)?, file });
         Ok(())
     }
 
     /// /dev and what is mounted in it; see [`crate::devices`].
-    fn dev(&mut self, at: &Path, shm_bytes: u64, host_devices: bool) -> Result<(), SpawnError> {
+    fn dev(&mut self, at: &Path, shm_bytes: u64, host_devices: bool) -> Result<(), Error> {
         let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
         attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !host_devices);
         let tree = tmpfs(at, Some(DEV_BYTES), 0o755, attributes)?;
@@ -171,7 +163,7 @@ impl<'a> Mounts<'a> {
     }
 
     /// Those of the host are none of the container's business.
-    fn mqueue(&mut self, place: Place, attributes: MountAttrFlags) -> Result<(), SpawnError> {
+    fn mqueue(&mut self, place: Place, attributes: MountAttrFlags) -> Result<(), Error> {
         if self.namespaces.ipc { self.make(c"mqueue", attributes, place, true) } else { Ok(()) }
     }
 }
@@ -189,24 +181,24 @@ fn is_own(mount: &Mount) -> bool {
 }
 
 /// A path to be covered, with the file system that it must be found on.
-fn hidden(plan: &Plan<'_>, path: &Path) -> Result<Hidden, SpawnError> {
+fn hidden(plan: &Plan<'_>, path: &Path) -> Result<Hidden, Error> {
     let covering = plan.mounts.iter().filter(|mount| is_own(mount) && path.starts_with(&mount.target));
     let innermost = covering.max_by_key(|mount| mount.target.components().count());
     let file_system = innermost.and_then(|mount| match mount.source {
-        MountSource::Proc => Some(PROC_MAGIC),
-        MountSource::Sysfs => Some(SYSFS_MAGIC),
+        MountSource::Proc => Some(magic::PROC),
+        MountSource::Sysfs => Some(magic::SYSFS),
         _ => None,
     });
     Ok(Hidden { path: c_path(path)?, file_system })
 }
 
-fn path(mount: &Mount) -> Result<Place, SpawnError> {
+fn path(mount: &Mount) -> Result<Place, Error> {
     target(&mount.target).map(Place::Path)
 }
 
-fn tmpfs(at: &Path, size_bytes: Option<u64>, mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd, SpawnError> {
+fn tmpfs(at: &Path, size_bytes: Option<u64>, mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd, Error> {
     detached::tmpfs(size_bytes, mode, attributes)
-        .map_err(|errno| SpawnError::new(format!("make a tmpfs for {}", at.display()), errno))
+        .map_err(|errno| Error::new(format!("make a tmpfs for {}", at.display()), errno))
 }
 
 /// Whether device nodes in the container are to work.
@@ -216,18 +208,4 @@ pub(crate) fn has_host_devices(plan: &Plan<'_>) -> bool {
 
 fn with_read_only(attributes: MountAttrFlags, read_only: bool) -> MountAttrFlags {
     if read_only { attributes | MountAttrFlags::MOUNT_ATTR_RDONLY } else { attributes }
-}
-
-/// A mount point for the child.
-pub(crate) fn target(path: &Path) -> Result<Target, SpawnError> {
-    Target::new(path).map_err(|_| contains_nul(path))
-}
-
-/// A path for the child.
-pub(crate) fn c_path(path: &Path) -> Result<CString, SpawnError> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| contains_nul(path))
-}
-
-fn contains_nul(path: &Path) -> SpawnError {
-    SpawnError::new(format!("use the path {}: it contains a NUL byte", path.display()), Errno::INVAL)
 }

@@ -5,7 +5,7 @@
 //! that, and open_tree(2) takes the mount out of it.
 use crate::{
     detached,
-    rootfs::RootfsError,
+    error::Error,
     sys::{self, Memory, Stack},
 };
 use nix::libc;
@@ -43,7 +43,7 @@ const LOWERDIR_PLUS_SINCE: (u32, u32) = (6, 8);
 
 impl Overlay<'_> {
     /// A detached mount.
-    pub(crate) fn mount(&self) -> Result<OwnedFd, RootfsError> {
+    pub(crate) fn mount(&self) -> Result<OwnedFd, Error> {
         if self.lower.is_empty() {
             return Err(self.error(Errno::INVAL, "it has no layers"));
         }
@@ -82,7 +82,7 @@ impl Overlay<'_> {
     }
 
     /// For older kernels. `message`: what the kernel said to the first attempt.
-    fn mount_by_path(&self, message: &str) -> Result<OwnedFd, RootfsError> {
+    fn mount_by_path(&self, message: &str) -> Result<OwnedFd, Error> {
         let (directory, options) = self.options();
         if options.len() > MAX_OPTIONS_BYTES {
             let length = options.len();
@@ -120,7 +120,7 @@ impl Overlay<'_> {
         (directory, OsString::from_vec(options))
     }
 
-    fn error(&self, errno: Errno, message: &str) -> RootfsError {
+    fn error(&self, errno: Errno, message: &str) -> Error {
         let action =
             format!("mount an overlay of {} layers with upper directory {}", self.lower.len(), self.upper.display());
         let hint = match errno {
@@ -133,7 +133,7 @@ impl Overlay<'_> {
             Errno::NOENT => "a layer, the upper or the work directory is missing",
             _ => "",
         };
-        RootfsError::new(action, errno).hint(hint)
+        Error::new(action, errno).hint(hint)
     }
 }
 
@@ -166,9 +166,9 @@ fn escape(path: &Path, options: &mut Vec<u8>) {
     }
 }
 
-fn c_string(text: &OsStr) -> Result<CString, RootfsError> {
+fn c_string(text: &OsStr) -> Result<CString, Error> {
     CString::new(text.as_bytes())
-        .map_err(|_| RootfsError::new(format!("use {}: it contains a NUL byte", text.display()), Errno::INVAL))
+        .map_err(|_| Error::new(format!("use {}: it contains a NUL byte", text.display()), Errno::INVAL))
 }
 
 /// Mounts over the upper directory, where nobody sees it, and takes a copy of the mount.

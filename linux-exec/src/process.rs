@@ -13,6 +13,11 @@ use std::{
     sync::OnceLock,
 };
 
+/// The inode number of a process's pid namespace.
+pub(crate) fn pid_namespace(process: &str) -> rustix::io::Result<u64> {
+    rustix::fs::stat(format!("/proc/{process}/ns/pid")).map(|stat| stat.st_ino)
+}
+
 /// A process that can be told from a later one of the same pid.
 ///
 /// Source: proc_pid_stat(5), field 22.

@@ -4,18 +4,29 @@
 //! from its parent for as long as the tracer likes. So everything here has a bound, after which a zombie is left where it is: it
 //! goes when its tracer goes, at the latest with the container.
 use crate::{
-    spawn::Child,
+    process::Process,
     sys::{self, Waited},
 };
 use nix::libc;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fd::{AsFd, BorrowedFd},
+    fd::{AsFd, BorrowedFd, OwnedFd},
 };
 use std::{
     io,
     time::{Duration, Instant},
 };
+
+/// A container's first process, or one that joined it.
+#[derive(Debug)]
+pub struct Child {
+    /// Identity in the caller's pid namespace.
+    pub process: Process,
+    /// Readable when it has ended; the caller reaps it ([`reap`]).
+    pub pidfd: OwnedFd,
+    /// The pty's master, for [`Stdio::Terminal`].
+    pub terminal: Option<OwnedFd>,
+}
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,12 @@
 //!
 //! The processes of a container that is joined can open the newcomer's end of the pipe by /proc: they may write to it, take out
 //! what is in it, or keep it open, and they may stop the newcomer. So nothing here waits for the pipe alone.
-use crate::{child::pid_namespace, plan::Patience, process::Process, spawn::SpawnError, sys::Cloned};
+use crate::{
+    error::Error,
+    plan::Patience,
+    process::{Process, pid_namespace},
+    sys::Cloned,
+};
 use nix::sys::{
     signal::SigSet,
     signalfd::{SfdFlags, SignalFd},
@@ -157,17 +162,17 @@ impl Sibling {
 }
 
 impl GivenUp {
-    pub(crate) fn explain(self, joins: bool) -> SpawnError {
+    pub(crate) fn explain(self, joins: bool) -> Error {
         match self {
-            Self::Interrupted => SpawnError::new("start the program", Errno::INTR)
+            Self::Interrupted => Error::new("start the program", Errno::INTR)
                 .hint("a signal came before it began: what it is executed from did not answer, or is held by a file lease")
                 .interrupted(),
-            Self::Late => SpawnError::new("start the program", Errno::TIMEDOUT)
+            Self::Late => Error::new("start the program", Errno::TIMEDOUT)
                 .hint("the time limit was reached before it began: what it is executed from did not answer, or is held by a file lease")
                 .timed_out(),
-            Self::Held if joins => SpawnError::new("start the program", Errno::TIMEDOUT)
+            Self::Held if joins => Error::new("start the program", Errno::TIMEDOUT)
                 .hint("it did not begin within ten seconds: a process of the container holds it, or what it is executed from"),
-            Self::Held => SpawnError::new("start the program", Errno::TIMEDOUT),
+            Self::Held => Error::new("start the program", Errno::TIMEDOUT),
         }
     }
 }

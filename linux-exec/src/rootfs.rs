@@ -1,6 +1,5 @@
 //! A container's root as a detached mount: made and looked into by the parent, attached by the child.
-pub use crate::program::ProgramError;
-use crate::{actions, detached, overlay, resolve, sys};
+use crate::{detached, error::Error, magic, overlay, resolve, sys};
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},
     fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs},
@@ -9,7 +8,6 @@ use rustix::{
 };
 use std::{
     fs::File,
-    io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -18,29 +16,6 @@ use std::{
 pub struct Rootfs {
     /// From fsmount(2) or open_tree(2).
     pub mount: OwnedFd,
-}
-
-/// Which action on which path failed, and why.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {action}: {source}{hint}")]
-pub struct RootfsError {
-    pub(crate) action: String,
-    pub(crate) source: io::Error,
-    /// Empty, or `: ` and what may help.
-    pub(crate) hint: String,
-}
-
-impl RootfsError {
-    pub(crate) fn new(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self { action: action.into(), source: source.into(), hint: String::new() }
-    }
-
-    pub(crate) fn hint(mut self, hint: &str) -> Self {
-        if !hint.is_empty() {
-            self.hint = format!(": {hint}");
-        }
-        self
-    }
 }
 
 /// The most that an empty root takes: it holds mount points only.
@@ -55,36 +30,35 @@ impl Rootfs {
     ///
     /// Needs no limit on the number of layers where the kernel has `lowerdir+` (6.8); before that all of the options
     /// must fit in 4095 bytes, for which names relative to the directory that the layers share are used.
-    pub fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> Result<Self, RootfsError> {
+    pub fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> Result<Self, Error> {
         let user_namespace = sys::in_user_namespace();
         let mount = overlay::Overlay { lower, upper, work, volatile, user_namespace }.mount()?;
         Ok(Self { mount })
     }
 
     /// An existing directory, with what is mounted below it.
-    pub fn directory(path: &Path) -> Result<Self, RootfsError> {
+    pub fn directory(path: &Path) -> Result<Self, Error> {
         let action = || format!("use {} as a root file system", path.display());
         if !path.is_dir() {
-            return Err(RootfsError::new(action(), Errno::NOTDIR));
+            return Err(Error::new(action(), Errno::NOTDIR));
         }
-        let mount =
-            detached::copy(path, true, MountAttrFlags::empty()).map_err(|errno| RootfsError::new(action(), errno))?;
+        let mount = detached::copy(path, true, MountAttrFlags::empty()).map_err(|errno| Error::new(action(), errno))?;
         Ok(Self { mount })
     }
 
     /// An empty tmpfs (Wasm artifacts) in which only mount points will be made.
-    pub fn empty() -> Result<Self, RootfsError> {
+    pub fn empty() -> Result<Self, Error> {
         let mount = detached::tmpfs(Some(EMPTY_BYTES), 0o755, MountAttrFlags::MOUNT_ATTR_NOSUID)
-            .map_err(|errno| RootfsError::new("make an empty root file system", errno))?;
+            .map_err(|errno| Error::new("make an empty root file system", errno))?;
         Ok(Self { mount })
     }
 
     /// Opens a regular file for reading beneath the root, as a process inside would find it; Ok(None) if missing.
     ///
     /// Anything else by that name (a FIFO, a device) is an error, and is not opened.
-    pub fn open(&self, path: &Path) -> Result<Option<File>, RootfsError> {
+    pub fn open(&self, path: &Path) -> Result<Option<File>, Error> {
         open_regular(self.mount.as_fd(), path)
-            .map_err(|errno| RootfsError::new(format!("read {} in the container's root", path.display()), errno))
+            .map_err(|errno| Error::new(format!("read {} in the container's root", path.display()), errno))
     }
 }
 
@@ -98,7 +72,7 @@ pub(crate) fn open_regular(root: rustix::fd::BorrowedFd<'_>, path: &Path) -> rus
     };
     match FileType::from_raw_mode(fstat(&found)?.st_mode) {
         // Reading one of the kernel's can change it (/proc/kmsg), and is done with rights that the container has not.
-        FileType::RegularFile if actions::KERNELS_OWN.contains(&fstatfs(&found)?.f_type) => return Err(Errno::INVAL),
+        FileType::RegularFile if magic::KERNELS_OWN.contains(&fstatfs(&found)?.f_type) => return Err(Errno::INVAL),
         FileType::RegularFile => {}
         FileType::Directory => return Err(Errno::ISDIR),
         _ => return Err(Errno::INVAL),

@@ -1,95 +1,25 @@
 //! Starts a plan: everything is prepared here, then one clone, and the child walks the list.
-pub use crate::reap::{Exit, Reaped, reap};
+pub use crate::reap::{Child, Exit, Reaped, reap};
 use crate::{
     cgroup::Cgroup,
     child::{Last, Launch, ranges_without, stdio_steps},
     credentials::Credentials,
     detached,
-    launcher::{Becomes, Launcher},
-    mounts::{Mounts, c_path, has_host_devices, target},
+    error::Error,
+    launcher::{Becomes, Launcher, c_strings, exec_strings},
+    mounts::{Mounts, has_host_devices},
     overlay::in_private_mount_namespace,
     plan::{Entry, Plan, Stdio},
-    process::Process,
     steps::Step,
-    sys::{self, ExecStrings},
+    sys,
+    target::{c_path, target},
     terminal::Terminal,
 };
 use nix::libc;
 use rustix::{
     fd::{AsFd, OwnedFd},
-    io::Errno,
     mount::MountAttrFlags,
 };
-use std::{ffi::CString, io};
-
-/// A container's first process, or one that joined it.
-#[derive(Debug)]
-pub struct Child {
-    /// Identity in the caller's pid namespace.
-    pub process: Process,
-    /// Readable when it has ended; the caller reaps it ([`reap`]).
-    pub pidfd: OwnedFd,
-    /// The pty's master, for [`Stdio::Terminal`].
-    pub terminal: Option<OwnedFd>,
-}
-
-/// What went wrong, in which step of the plan, on which object, and what may help.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {action}: {source}{hint}")]
-pub struct SpawnError {
-    action: String,
-    source: io::Error,
-    /// Empty, or `: ` and what may help.
-    hint: String,
-    exit_code: u8,
-    interrupted: bool,
-}
-
-impl SpawnError {
-    /// Docker's codes: 127 if the program was not found, 126 if it cannot be executed, 125 for everything else; and timeout(1)'s 124
-    /// if the plan's deadline passed.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        self.exit_code
-    }
-
-    /// Whether one of the plan's signals ended the wait for it.
-    #[must_use]
-    pub fn is_interrupted(&self) -> bool {
-        self.interrupted
-    }
-
-    pub(crate) fn new(action: impl Into<String>, errno: Errno) -> Self {
-        Self { action: action.into(), source: errno.into(), hint: String::new(), exit_code: 125, interrupted: false }
-    }
-
-    pub(crate) fn from_io(action: &str, error: &io::Error) -> Self {
-        let source = io::Error::new(error.kind(), error.to_string());
-        Self { action: action.into(), source, hint: String::new(), exit_code: 125, interrupted: false }
-    }
-
-    pub(crate) fn hint(mut self, hint: &str) -> Self {
-        if !hint.is_empty() {
-            self.hint = format!(": {hint}");
-        }
-        self
-    }
-
-    pub(crate) fn timed_out(mut self) -> Self {
-        self.exit_code = 124;
-        self
-    }
-
-    pub(crate) fn interrupted(mut self) -> Self {
-        self.interrupted = true;
-        self
-    }
-
-    pub(crate) fn exit_code_of_exec(mut self, errno: Errno) -> Self {
-        self.exit_code = if errno == Errno::NOENT { 127 } else { 126 };
-        self
-    }
-}
 
 /// New for every container; the network only where the plan says so, and the cgroup namespace as a step, since its root
 /// is the cgroup that the process is in at that moment.
@@ -100,15 +30,15 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::C
 ///
 /// The child gets SIGKILL when the calling *thread* ends (PR_SET_PDEATHSIG): call this from one that lives as long as
 /// the container should. Needs Linux 5.12.
-pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
+pub fn spawn(mut plan: Plan<'_>) -> Result<Child, Error> {
     let (devpts, terminal) = open_terminal(&plan)?;
     let (master, slave) = terminal.map(|terminal| (terminal.master, terminal.slave)).unzip();
     let console = slave.as_ref().map(OwnedFd::try_clone).transpose();
-    let console = console.map_err(|error| SpawnError::from_io("duplicate a descriptor", &error))?;
+    let console = console.map_err(|error| Error::new("duplicate a descriptor", error))?;
     let mounts = Mounts::prepare(&plan, devpts.zip(console))?;
     if !has_host_devices(&plan) {
         sys::mount_setattr(plan.root.mount.as_fd(), c"", MountAttrFlags::MOUNT_ATTR_NODEV, false, false)
-            .map_err(|errno| SpawnError::new("switch off device nodes in the container's root", errno))?;
+            .map_err(|errno| Error::new("switch off device nodes in the container's root", errno))?;
     }
     let last = last(std::mem::replace(&mut plan.entry, no_entry()))?;
     let credentials = Credentials {
@@ -162,15 +92,15 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, SpawnError> {
 }
 
 /// A devpts and a terminal in it, if the plan wants one.
-fn open_terminal(plan: &Plan<'_>) -> Result<(Option<OwnedFd>, Option<Terminal>), SpawnError> {
+fn open_terminal(plan: &Plan<'_>) -> Result<(Option<OwnedFd>, Option<Terminal>), Error> {
     let Stdio::Terminal { size } = plan.stdio else { return Ok((None, None)) };
-    let open = || {
+    let open = || -> rustix::io::Result<_> {
         // Not in this namespace, which may be the host's: see there.
         let devpts = in_private_mount_namespace(detached::devpts)?;
         let terminal = Terminal::open(devpts.as_fd(), size, plan.user.uid)?;
         Ok((Some(devpts), Some(terminal)))
     };
-    open().map_err(|errno| SpawnError::new("open a terminal", errno))
+    open().map_err(|errno| Error::new("open a terminal", errno))
 }
 
 /// What stays in a plan whose entry was taken out.
@@ -179,10 +109,10 @@ fn no_entry() -> Entry {
 }
 
 /// The last step.
-fn last(entry: Entry) -> Result<Last, SpawnError> {
+fn last(entry: Entry) -> Result<Last, Error> {
     Ok(match entry {
         Entry::Exec { program, argv, env, init } => {
-            let above = |fd| sys::above_stdio(fd).map_err(|errno| SpawnError::new("duplicate a descriptor", errno));
+            let above = |fd| sys::above_stdio(fd).map_err(|errno| Error::new("duplicate a descriptor", errno));
             let becomes = match init {
                 None => Becomes::Exec,
                 Some(init) => Becomes::Init { report: above(init.report)? },
@@ -190,19 +120,5 @@ fn last(entry: Entry) -> Result<Last, SpawnError> {
             Last::Program(Launcher::new(becomes, vec![c_path(&program)?], c_strings(argv)?, exec_strings(env)?)?)
         }
         Entry::Call { function, keep } => Last::Call { function, close: ranges_without(&keep) },
-    })
-}
-
-/// Environment for execve(2).
-pub(crate) fn exec_strings(strings: Vec<Vec<u8>>) -> Result<ExecStrings, SpawnError> {
-    c_strings(strings).map(ExecStrings::new)
-}
-
-/// Arguments.
-pub(crate) fn c_strings(strings: Vec<Vec<u8>>) -> Result<Vec<CString>, SpawnError> {
-    let strings: Result<Vec<_>, _> = strings.into_iter().map(CString::new).collect();
-    strings.map_err(|error| {
-        let text = String::from_utf8_lossy(&error.into_vec()).into_owned();
-        SpawnError::new(format!("pass {text:?}: it contains a NUL byte"), Errno::INVAL)
     })
 }

@@ -4,7 +4,7 @@
 //! process that shares its memory with a parent of many threads. [`Step::describe`] and [`Step::hint`] are for the
 //! parent, which learns only the index of the failed step and the errno.
 use crate::{
-    actions,
+    actions::{self, Hidden},
     capabilities::CapabilitySet,
     detached,
     devices::{Devices, Nodes},
@@ -121,13 +121,6 @@ impl Place {
             Self::Dev(name) => actions::attach_in_dev(tree, name, dev),
         }
     }
-}
-
-/// A path to be covered or made read-only.
-pub(crate) struct Hidden {
-    pub(crate) path: CString,
-    /// statfs(2) f_type of the file system that the plan puts there.
-    pub(crate) file_system: Option<i64>,
 }
 
 /// What steps share.

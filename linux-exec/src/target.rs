@@ -1,6 +1,6 @@
 //! Mount points and directories inside the container: found by the kernel beneath its root, made where they are
 //! missing.
-use crate::resolve;
+use crate::{error::Error, resolve};
 use rustix::{
     fd::OwnedFd,
     fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat},
@@ -108,6 +108,20 @@ pub(crate) fn open_beneath_root(path: &std::ffi::CStr, flags: OFlags) -> Result<
 /// The same without following any link.
 pub(crate) fn open_without_links(path: &std::ffi::CStr, flags: OFlags) -> Result<OwnedFd> {
     resolve::open(CWD, path, flags, ResolveFlags::NO_SYMLINKS)
+}
+
+/// A mount point for the child.
+pub(crate) fn target(path: &Path) -> std::result::Result<Target, Error> {
+    Target::new(path).map_err(|_| contains_nul(path))
+}
+
+/// A path for the child.
+pub(crate) fn c_path(path: &Path) -> std::result::Result<CString, Error> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| contains_nul(path))
+}
+
+fn contains_nul(path: &Path) -> Error {
+    Error::new(format!("use the path {}: it contains a NUL byte", path.display()), Errno::INVAL)
 }
 
 #[cfg(test)]

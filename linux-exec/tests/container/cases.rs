@@ -9,7 +9,8 @@ use linux_exec::{
     exec::read_file,
     plan::{Entry, Mount, MountSource, Plan, Stdio},
     process::Process,
-    rootfs::{ProgramError, Rootfs},
+    program::ProgramError,
+    rootfs::Rootfs,
     spawn::{Child, Exit, reap, spawn},
     users::User,
 };

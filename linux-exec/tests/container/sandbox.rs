@@ -3,7 +3,7 @@ use linux_exec::{
     capabilities::CapabilitySet,
     plan::{Entry, Mount, MountSource, Namespaces, Patience, Plan, Stdio},
     rootfs::Rootfs,
-    spawn::{Child, Exit, SpawnError, reap, spawn},
+    spawn::{Child, Exit, reap, spawn},
     users::User,
 };
 use std::{
@@ -108,7 +108,7 @@ pub(crate) fn root_user() -> User {
 }
 
 /// Runs a plan with its output in a pipe, to the end.
-pub(crate) fn run(mut plan: Plan<'_>) -> Result<(Exit, String), SpawnError> {
+pub(crate) fn run(mut plan: Plan<'_>) -> Result<(Exit, String), linux_exec::Error> {
     let (mut reader, files) = piped();
     plan.stdio = files;
     let child = spawn(plan)?;

@@ -7,7 +7,8 @@ use images::Image;
 use linux_exec::{
     capabilities::CapabilitySet,
     plan::{Entry, Init, Mount, Namespaces},
-    rootfs::{ProgramError, Rootfs},
+    program::ProgramError,
+    rootfs::Rootfs,
     seccomp, userns, users,
     users::User,
 };

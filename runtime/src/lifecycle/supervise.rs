@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use linux_exec::{
     plan::Patience,
     process::Process,
-    spawn::{Child, Exit, Reaped, SpawnError, reap},
+    spawn::{Child, Exit, Reaped, reap},
 };
 use nix::{
     errno::Errno,
@@ -58,7 +58,7 @@ impl Signals {
     }
 
     /// The error for who waits, of a program that did not begin; a signal that ended the wait counts as the one that ended it.
-    pub(crate) fn explain(&self, error: &SpawnError) -> anyhow::Error {
+    pub(crate) fn explain(&self, error: &linux_exec::Error) -> anyhow::Error {
         let mut came = std::iter::from_fn(|| self.0.read_signal().ok().flatten());
         let is_deadly = |number: u32| DEADLY.iter().any(|deadly| *deadly as u32 == number);
         let ended_by =
