@@ -3,12 +3,12 @@
 //! Prints minimum and median of the wall time of each part, and the minor faults of the whole; the variants leave out
 //! one thing each, so that what it costs is seen.
 use linux_exec::{
-    capabilities::CapabilitySet,
-    plan::{Entry, Mount, MountSource, Namespaces, Patience, Plan, Stdio},
+    capabilities::{CapabilitySet, CapabilitySets},
+    confinement::{Confinement, Namespace, Namespaces, Privileges},
+    plan::{Entry, Mount, MountSource, Plan},
     rootfs::Rootfs,
     seccomp::docker_default,
     spawn::{Exit, reap, spawn},
-    users::User,
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use std::{
@@ -23,8 +23,8 @@ type Variant = (&'static str, fn(&mut Plan<'static>));
 
 const VARIANTS: &[Variant] = &[
     ("all of it", |_| ()),
-    ("without a network namespace", |plan| plan.namespaces.network = false),
-    ("without seccomp", |plan| plan.seccomp = None),
+    ("without a network namespace", |plan| confine(plan, |namespaces, _| namespaces.network = Namespace::Host)),
+    ("without seccomp", |plan| confine(plan, |_, privileges| privileges.seccomp = None)),
     ("without masked and read-only paths", |plan| {
         plan.masked_paths.clear();
         plan.readonly_paths.clear();
@@ -38,9 +38,11 @@ const VARIANTS: &[Variant] = &[
         plan.mounts.clear();
         plan.masked_paths.clear();
         plan.readonly_paths.clear();
-        plan.namespaces.network = false;
-        plan.seccomp = None;
-        plan.capabilities = CapabilitySet::all();
+        confine(plan, |namespaces, privileges| {
+            namespaces.network = Namespace::Host;
+            privileges.seccomp = None;
+            privileges.capabilities = CapabilitySets::of_user(CapabilitySet::all(), 0);
+        });
     }),
 ];
 
@@ -112,9 +114,22 @@ fn plan(root: Rootfs) -> Plan<'static> {
     let mount = |target: &str, source, readonly| Mount { target: target.into(), source, readonly };
     let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
     let capabilities = CapabilitySet::docker_default();
+    let confinement = Confinement::new(
+        Namespaces::NEW,
+        Privileges {
+            capabilities: CapabilitySets::of_user(capabilities, 0),
+            no_new_privileges: true,
+            seccomp: Some(docker_default(capabilities)),
+        },
+    );
+    let confinement = confinement.expect("new namespaces");
+    let entry = Entry::Exec {
+        program: "/bin/true".into(),
+        argv: vec![b"true".to_vec()],
+        env: vec![b"PATH=/bin".to_vec()],
+        init: None,
+    };
     Plan {
-        root,
-        root_readonly: false,
         mounts: vec![
             mount("/proc", MountSource::Proc, false),
             mount("/dev", MountSource::Dev { shm_bytes: 64 << 20, host_devices: false }, false),
@@ -136,22 +151,13 @@ fn plan(root: Rootfs) -> Plan<'static> {
             "/sys/devices/virtual/powercap",
         ]),
         readonly_paths: paths(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
-        namespaces: Namespaces::ALL,
         hostname: Some("measured".into()),
-        cwd: "/".into(),
-        user: User { uid: 0, gid: 0, groups: vec![], home: "/".into() },
-        capabilities,
-        no_new_privileges: true,
-        seccomp: Some(docker_default(capabilities)),
-        rlimits: vec![],
-        cgroup: None,
-        stdio: Stdio::Inherit,
-        patience: Patience::default(),
-        entry: Entry::Exec {
-            program: "/bin/true".into(),
-            argv: vec![b"true".to_vec()],
-            env: vec![b"PATH=/bin".to_vec()],
-            init: None,
-        },
+        ..Plan::new(root, confinement, entry)
     }
+}
+
+fn confine(plan: &mut Plan<'static>, change: impl FnOnce(&mut Namespaces<'static>, &mut Privileges)) {
+    let (mut namespaces, mut privileges) = plan.confinement.clone().into_parts();
+    change(&mut namespaces, &mut privileges);
+    plan.confinement = Confinement::new(namespaces, privileges).expect("what is not new is the host's");
 }

@@ -2,7 +2,7 @@
  * memory, so that the process never has a file of the host behind its /proc/PID/exe while it looks for the program: a
  * program that is, or becomes, a link to /proc/self/exe leads here and to nothing else (CVE-2019-5736).
  *
- *   "\n" MODE START STEP EXTRA COUNT PROGRAM… ARGUMENTS…
+ *   "\n" MODE START STEP EXTRA HOLD COUNT PROGRAM… ARGUMENTS…
  *
  * MODE
  *   e      becomes the first of the COUNT programs that can be executed.
@@ -11,10 +11,14 @@
  *          behind, and ends as the program does: with its exit code, or with 128 + n for signal n. It writes which signal
  *          that was to the descriptor EXTRA, as {"signal":n}, or {"signal":null}.
  *   j      starts the program as a sibling, and ends. The sibling is the first that the processes of the container can see,
- *          and is confined as they are. EXTRA is 1 if its standard input is a terminal that it is to control, else 0.
+ *          and is confined as they are. EXTRA is the sum of 1 if its standard input is a terminal that it is to control, and of 2
+ *          if it dies with its parent.
  *
  * START is where failure is told, as two numbers of 32 bits: STEP and the errno, or STEP + 1 and the errno where no process
  * could be made; and in `j` the number -1 with the sibling's pid. It is closed when the program is executed.
+ *
+ * HOLD is 0, or a descriptor: the program begins when a byte can be read from it, and does not if that is at its end. The number -3
+ * is told before.
  *
  * All signals are blocked where MODE is `i`, and none is in the other modes.
  *
@@ -36,6 +40,7 @@ typedef unsigned long long signal_set;
 #define FD_CLOEXEC 1
 #define SFD_CLOEXEC 02000000
 #define CLONE_PARENT 0x00008000
+#define POLLIN 1
 #define TIOCSCTTY 0x540e
 #define TIOCSPGRP 0x5410
 #define POLLERR 8
@@ -43,12 +48,17 @@ typedef unsigned long long signal_set;
 #define PR_SET_DUMPABLE 4
 #define PR_SET_NAME 15
 #define ENOENT 2
+#define EINTR 4
+#define EAGAIN 11
 #define EACCES 13
 #define ENOTDIR 20
 #define EPIPE 32
+#define NOT_BEGUN 125
 #define NOT_EXECUTABLE 126
+#define TERMINAL 1
+#define DIES_WITH_PARENT 2
 /* The words before the programs. */
-#define FIRST_PROGRAM 6
+#define FIRST_PROGRAM 7
 
 #if defined(__x86_64__)
 enum {
@@ -118,7 +128,7 @@ static int number(const char *digits) {
 /* What its words say. */
 struct order {
     char mode;
-    int start, step, extra, count;
+    int start, step, extra, hold, count;
     char *words, **programs, **arguments, **environment;
 };
 
@@ -128,8 +138,30 @@ static void tell(const struct order *order, int first, long second) {
 }
 
 static _Noreturn void fail(const struct order *order, int step, long error) {
+    signal_set all = ALL_SIGNALS;
+    /* Nobody may be there to be told. */
+    call(SYS_RT_SIGPROCMASK, SIG_SETMASK, (word)&all, 0, sizeof all, 0, 0);
     tell(order, step, error);
     end(NOT_EXECUTABLE);
+}
+
+static void wait_for_word(const struct order *order) {
+    struct {
+        int descriptor;
+        short wanted, found;
+    } held = {order->hold, POLLIN, 0};
+    char byte;
+    long got;
+
+    if (!order->hold)
+        return;
+    tell(order, -3, 0);
+    do {
+        call(SYS_PPOLL, (word)&held, 1, 0, 0, 0, 0);
+        got = call(SYS_READ, (word)order->hold, (word)&byte, 1, 0, 0, 0);
+    } while (got == -EAGAIN || got == -EINTR);
+    if (got != 1)
+        end(NOT_BEGUN);
 }
 
 /* One program after the other as execvp(3) does: one without permission is remembered, but another may do. */
@@ -206,6 +238,7 @@ static _Noreturn void init(const struct order *order) {
     call(SYS_FCNTL, (word)order->extra, F_SETFD, FD_CLOEXEC, 0, 0, 0);
     /* They stay blocked, which shows whoever looks from outside that they are not lost. */
     long signals = call(SYS_SIGNALFD4, (word)-1, (word)&all, sizeof all, SFD_CLOEXEC, 0, 0);
+    wait_for_word(order);
     long program = call(SYS_CLONE, SIGCHLD, 0, 0, 0, 0, 0);
     if (program == 0)
         second(order);
@@ -248,10 +281,12 @@ static void take_terminal(const struct order *order) {
 static _Noreturn void join(const struct order *order) {
     long program = call(SYS_CLONE, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0, 0);
     if (program == 0) {
-        die_with_parent(order);
+        if (order->extra & DIES_WITH_PARENT)
+            die_with_parent(order);
         call(SYS_SETSID, 0, 0, 0, 0, 0, 0);
-        if (order->extra)
+        if (order->extra & TERMINAL)
             take_terminal(order);
+        wait_for_word(order);
         become(order);
     }
     if (program < 0)
@@ -278,15 +313,19 @@ __attribute__((used)) _Noreturn void begin(const word *stack) {
     order.start = number(words[2]);
     order.step = number(words[3]);
     order.extra = number(words[4]);
-    order.count = number(words[5]);
+    order.hold = number(words[5]);
+    order.count = number(words[6]);
     order.programs = words + FIRST_PROGRAM;
     order.arguments = order.programs + order.count;
     order.environment = words + have + 1;
     if (order.count < 1 || order.count > have - FIRST_PROGRAM)
         not_meant();
     call(SYS_FCNTL, (word)order.start, F_SETFD, FD_CLOEXEC, 0, 0, 0);
+    if (order.hold)
+        call(SYS_FCNTL, (word)order.hold, F_SETFD, FD_CLOEXEC, 0, 0, 0);
     switch (order.mode) {
     case 'e':
+        wait_for_word(&order);
         become(&order);
     case 'i':
         init(&order);

@@ -1,9 +1,10 @@
 //! What the steps do, in the child. The rules of [`crate::steps`] hold for every function here.
 use crate::{
-    capabilities::CapabilitySet,
+    capabilities::{CapabilitySet, CapabilitySets},
     detached,
     devices::{DEVICES, Devices, EMPTY, Nodes},
-    magic, sys,
+    magic,
+    sys::{self, NewNamespaces},
     target::{Target, open_beneath_root, open_without_links},
 };
 use rustix::{
@@ -14,7 +15,7 @@ use rustix::{
     mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree},
     process::{Signal, chdir, fchdir, pivot_root},
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
-    thread::{CapabilitySet as Bits, CapabilitySets, ThreadNameSpaceType},
+    thread::{self, CapabilitySet as Bits, ThreadNameSpaceType},
 };
 use std::ffi::{CStr, CString};
 
@@ -336,11 +337,33 @@ pub(crate) fn set_ids(uid: Uid, gid: Gid) -> Result<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)
 }
 
-/// capset(2). An empty inheritable set empties the ambient one (capabilities(7)).
-pub(crate) fn set_capabilities(set: CapabilitySet) -> Result<()> {
-    let bits = Bits::from_bits_retain(set.0);
-    let sets = CapabilitySets { effective: bits, permitted: bits, inheritable: Bits::empty() };
-    rustix::thread::set_capabilities(None, sets)
+/// capset(2), with the ambient set, which an empty inheritable one empties (capabilities(7)).
+pub(crate) fn set_capabilities(sets: CapabilitySets) -> Result<()> {
+    let bits = |set: CapabilitySet| Bits::from_bits_retain(set.0);
+    let main = thread::CapabilitySets {
+        effective: bits(sets.effective),
+        permitted: bits(sets.permitted),
+        inheritable: bits(sets.inheritable),
+    };
+    thread::set_capabilities(None, main)?;
+    if sets.inheritable == CapabilitySet::default() {
+        return if sets.ambient == sets.inheritable { Ok(()) } else { Err(Errno::PERM) };
+    }
+    thread::clear_ambient_capability_set()?;
+    let mut ambient = (0..u64::BITS).map(|bit| 1_u64 << bit).filter(|one| sets.ambient.0 & one != 0);
+    ambient.try_for_each(|one| thread::configure_capability_in_ambient_set(Bits::from_bits_retain(one), true))
+}
+
+/// A file that is there, by one write(2).
+pub(crate) fn write_to(path: &CStr, value: &[u8]) -> Result<()> {
+    let file = openat(CWD, path, OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(file, value).map(drop)
+}
+
+/// Where nothing is ahead, nothing is written.
+pub(crate) fn new_time_namespace(offsets: &[u8]) -> Result<()> {
+    sys::unshare(NewNamespaces::TIME)?;
+    if offsets.is_empty() { Ok(()) } else { write_to(c"/proc/self/timens_offsets", offsets) }
 }
 
 /// A kernel without keys (or one that forbids them) has none to keep from anybody.
@@ -366,9 +389,9 @@ pub(crate) fn change_directory(path: &CStr) -> Result<()> {
 }
 
 /// Signals, umask, and descriptors, which stay open until the exec as one of them is for reporting.
-pub(crate) fn reset_inherited() -> Result<()> {
+pub(crate) fn reset_inherited(umask: Mode) -> Result<()> {
     sys::reset_signal_actions();
     sys::unblock_all_signals()?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::umask(umask);
     sys::close_all_on_exec()
 }

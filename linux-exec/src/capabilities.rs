@@ -71,6 +71,32 @@ pub(crate) const DOCKER_DEFAULT: [&str; 14] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CapabilitySet(pub u64);
 
+/// The five sets of a process (capabilities(7), "Thread capability sets").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CapabilitySets {
+    /// What no program that it executes can have more than.
+    pub bounding: CapabilitySet,
+    /// What it may make effective. The kernel computes it anew at the exec: root gets the bounding and inheritable set, others
+    /// the ambient one.
+    pub permitted: CapabilitySet,
+    /// What counts.
+    pub effective: CapabilitySet,
+    /// What programs with inheritable capabilities of their own keep.
+    pub inheritable: CapabilitySet,
+    /// What programs without any keep; part of the permitted and the inheritable set.
+    pub ambient: CapabilitySet,
+}
+
+impl CapabilitySets {
+    /// As Docker has it: bounding, and for root permitted and effective; another user has those empty. Inheritable and ambient are
+    /// empty for everybody.
+    #[must_use]
+    pub fn of_user(set: CapabilitySet, uid: u32) -> Self {
+        let held = if uid == 0 { set } else { CapabilitySet::default() };
+        Self { bounding: set, permitted: held, effective: held, ..Self::default() }
+    }
+}
+
 /// A name that is no capability.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown capability `{0}`: did you mean {nearest}? (capabilities(7) lists them all, `ALL` means every one)", nearest = nearest(.0))]

@@ -4,10 +4,10 @@ use crate::{
     launcher::{Becomes, Launcher},
     plan::{Patience, Stdio},
     process::Process,
-    reap::{self, Child},
-    report::{self, Report},
-    steps::{Context, MAX_MADE, Step},
-    sys::{self, Memory, SignalsBlocked, Stack},
+    reap::{self, Reaped},
+    report::{self, Expected, Report},
+    steps::{Context, Step},
+    sys::{self, Birth, Memory, SignalsBlocked, Stack},
     users::User,
 };
 use rustix::{
@@ -17,9 +17,27 @@ use rustix::{
 };
 use std::{
     ffi::{CString, c_int},
-    io::Write,
+    io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
 };
+
+/// A container's first process, or one that joined it.
+#[derive(Debug)]
+pub struct Child {
+    /// Identity in the caller's pid namespace.
+    pub process: Process,
+    /// Readable when it has ended; the caller reaps it ([`reap`]).
+    pub pidfd: OwnedFd,
+    /// The pty's master, for [`crate::plan::Stdio::Terminal`].
+    pub terminal: Option<OwnedFd>,
+    /// For [`crate::plan::Begin::WhenTold`].
+    pub held: Option<Held>,
+}
+
+/// Waits until a child has ended, and reaps it: within two seconds of its end, come what may (see [`Reaped::withheld`]).
+pub fn reap(child: &Child) -> io::Result<Reaped> {
+    reap::reap(child.process.pid, child.pidfd.as_fd())
+}
 
 /// What comes after the steps.
 pub(crate) enum Last {
@@ -31,15 +49,15 @@ pub(crate) enum Last {
 
 /// Everything about one child.
 pub(crate) struct Launch<'a> {
-    /// CLONE_NEW….
-    pub(crate) namespaces: c_int,
-    /// A cgroup v2 directory.
-    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    pub(crate) birth: Birth<'a>,
+    /// How many of the steps are taken by a process between, of which the child is a sibling: what it is born into belongs to the
+    /// user namespace that its maker is in.
+    pub(crate) between: usize,
     pub(crate) steps: Vec<Step<'a>>,
     pub(crate) last: Last,
     /// The master of the child's pty.
     pub(crate) terminal: Option<OwnedFd>,
-    /// The pid namespace of a container that is joined, by its inode number.
+    /// The pid namespace that is joined, by its inode number.
     pub(crate) joined: Option<u64>,
     pub(crate) patience: Patience,
 }
@@ -67,11 +85,12 @@ impl Launch<'_> {
         }
         let cloned = self.clone(&reader, &writer)?;
         drop(writer);
-        let report = Report::read(&reader, &cloned, self.joined, self.patience);
+        let expected = Expected { joined: self.joined, successor: self.between > 0 };
+        let report = Report::read(&reader, &cloned, expected, self.patience);
         if report.failure.is_some() || report.given_up.is_some() {
-            if let Some(sibling) = &report.sibling {
+            for other in [&report.successor, &report.sibling].into_iter().flatten() {
                 // He has exited, or somebody in the container says so.
-                reap::put_down(sibling.process.pid, sibling.pidfd.as_fd());
+                reap::put_down(other.process.pid, other.pidfd.as_fd());
             }
             // It has exited or is about to, or is not to go on.
             reap::put_down(cloned.pid, cloned.pidfd.as_fd());
@@ -81,28 +100,42 @@ impl Launch<'_> {
             (None, Some(given_up)) => return Err(given_up.explain(self.joined.is_some())),
             (None, None) => {}
         }
-        if self.joined.is_none() {
-            let process = Process::of(cloned.pid);
-            let process = process.map_err(|error| Error::new("identify the container's process", error))?;
-            return Ok(Child { process, pidfd: cloned.pidfd, terminal: self.terminal });
-        }
-        reap::finish(cloned.pid, cloned.pidfd.as_fd());
-        let sibling = report.sibling.ok_or_else(|| {
-            Error::new("join the container", Errno::SRCH)
-                .hint("it has ended, or its processes took the report of who joined")
-        })?;
-        Ok(Child { process: sibling.process, pidfd: sibling.pidfd, terminal: self.terminal })
+        let held = match self.last {
+            Last::Program(launcher) if report.held => {
+                Some(Held { report: reader, first: self.steps.len(), programs: launcher.programs })
+            }
+            Last::Program(_) | Last::Call { .. } => None,
+        };
+        let (process, pidfd) = last_of(cloned, report, expected)?;
+        Ok(Child { process, pidfd, terminal: self.terminal, held })
     }
 
     fn clone(&mut self, reader: &OwnedFd, writer: &OwnedFd) -> Result<sys::Cloned, Error> {
         let shares_memory = matches!(self.last, Last::Program(_));
-        let stack = shares_memory.then(Stack::new).transpose();
-        let mut stack = stack.map_err(|errno| Error::new("map a stack", errno))?;
-        let memory = stack.as_mut().map_or(Memory::Copied, Memory::Shared);
+        let stack = || {
+            let stack = shares_memory.then(Stack::new).transpose();
+            stack.map_err(|errno| Error::new("map a stack", errno))
+        };
+        let (mut own, mut between) = (stack()?, if self.between > 0 { stack()? } else { None });
         let _signals = SignalsBlocked::new().map_err(|errno| Error::new("block signals", errno))?;
-        let (steps, last) = (&self.steps, &mut self.last);
-        let mut child = || run(steps, last, reader.as_fd(), writer.as_fd());
-        sys::clone(self.namespaces, memory, self.cgroup, &mut child).map_err(clone_error)
+        let (first, steps, last) = (self.between, &self.steps, &mut self.last);
+        let (reader, writer) = (reader.as_fd(), writer.as_fd());
+        let mut child = || run(steps, first, last, reader, writer);
+        if first == 0 {
+            return sys::clone(self.birth, memory(&mut own), &mut child).map_err(clone_error);
+        }
+        let birth = Birth { as_sibling: true, ..self.birth };
+        let mut stand_between = || {
+            if let Err((step, errno)) = walk(&steps[..first], 0, &mut Context::new(writer)) {
+                return fail(writer, step, errno);
+            }
+            match sys::clone(birth, memory(&mut own), &mut child) {
+                Ok(cloned) => tell(writer, report::SUCCESSOR, cloned.pid),
+                Err(errno) => return fail(writer, steps.len() + CLONE, errno),
+            }
+            0
+        };
+        sys::clone(Birth::default(), memory(&mut between), &mut stand_between).map_err(clone_error)
     }
 
     fn explain(&self, step: usize, errno: Errno) -> Error {
@@ -110,21 +143,84 @@ impl Launch<'_> {
             return Error::new(step.describe(), errno).hint(step.hint(errno).unwrap_or_default());
         }
         match (&self.last, step - self.steps.len()) {
-            (Last::Program(launcher), 0) => explain_exec(&launcher.programs, errno),
-            (Last::Program(_), 1) => Error::new("start the program's process", errno)
-                .hint(match errno {
-                    Errno::AGAIN => "the limit on processes, of its cgroup or of its user, is reached",
-                    Errno::NOMEM => "the container has ended meanwhile, or memory is used up",
-                    _ => "",
-                })
-                .exit_code_of_exec(errno),
-            (Last::Program(_), _) => Error::new("execute the launcher from memory", errno).hint(match errno {
-                Errno::ACCESS => "the sysctl vm.memfd_noexec must not be 2",
-                Errno::TOOBIG => TOO_LONG,
-                _ => "",
-            }),
+            (_, CLONE) => clone_error(errno),
+            (Last::Program(launcher), after) => explain_launcher(after, &launcher.programs, errno),
             (Last::Call { .. }, _) => Error::new("call the program", errno),
         }
+    }
+}
+
+/// The numbers, after those of the steps, by which failure is told.
+const EXEC: usize = 0;
+const PROCESS: usize = 1;
+const LAUNCHER: usize = 2;
+const CLONE: usize = 3;
+
+/// A program that has not begun; its process waits ([`crate::plan::Begin::WhenTold`]).
+#[derive(Debug)]
+pub struct Held {
+    report: OwnedFd,
+    /// The number of the launcher's first failure.
+    first: usize,
+    programs: Vec<CString>,
+}
+
+impl Held {
+    /// Waits until the program has begun, once it was told to, or says why it has not. The process has ended then.
+    pub fn wait(self, pidfd: BorrowedFd<'_>, patience: Patience) -> Result<(), Error> {
+        let report = Report::of_held(&self.report, pidfd, patience);
+        match (report.failure, report.given_up) {
+            (Some((step, errno)), _) => Err(explain_launcher(step.saturating_sub(self.first), &self.programs, errno)),
+            (None, Some(given_up)) => Err(given_up.explain(false)),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+fn memory(stack: &mut Option<Stack>) -> Memory<'_> {
+    stack.as_mut().map_or(Memory::Copied, Memory::Shared)
+}
+
+/// The process that is or becomes the program; those before it are reaped.
+fn last_of(cloned: sys::Cloned, report: Report, expected: Expected) -> Result<(Process, OwnedFd), Error> {
+    let own = |cloned: sys::Cloned| {
+        let process = Process::of(cloned.pid);
+        let process = process.map_err(|error| Error::new("identify the container's process", error))?;
+        Ok((process, cloned.pidfd))
+    };
+    let missing = |what: &str| Error::new(what, Errno::SRCH);
+    let mut made = Some(cloned);
+    if expected.successor {
+        let successor = report.successor.ok_or_else(|| missing("find the container's first process"))?;
+        let between = made.replace(sys::Cloned { pid: successor.process.pid, pidfd: successor.pidfd });
+        between.iter().for_each(|between| reap::finish(between.pid, between.pidfd.as_fd()));
+    }
+    let made = made.ok_or_else(|| missing("find the container's first process"))?;
+    if expected.joined.is_none() {
+        return own(made);
+    }
+    reap::finish(made.pid, made.pidfd.as_fd());
+    let sibling = report.sibling.ok_or_else(|| {
+        missing("join the container").hint("it has ended, or its processes took the report of who joined")
+    })?;
+    Ok((sibling.process, sibling.pidfd))
+}
+
+fn explain_launcher(after: usize, programs: &[CString], errno: Errno) -> Error {
+    match after {
+        EXEC => explain_exec(programs, errno),
+        PROCESS => Error::new("start the program's process", errno)
+            .hint(match errno {
+                Errno::AGAIN => "the limit on processes, of its cgroup or of its user, is reached",
+                Errno::NOMEM => "the container has ended meanwhile, or memory is used up",
+                _ => "",
+            })
+            .exit_code_of_exec(errno),
+        _ => Error::new("execute the launcher from memory", errno).hint(match errno {
+            Errno::ACCESS => "the sysctl vm.memfd_noexec must not be 2",
+            Errno::TOOBIG => TOO_LONG,
+            _ => "",
+        }),
     }
 }
 
@@ -161,21 +257,18 @@ fn clone_error(errno: Errno) -> Error {
     })
 }
 
-/// The child. Allocates nothing, takes no lock and does not panic until its function is called.
-fn run(steps: &[Step<'_>], last: &mut Last, reader: BorrowedFd<'_>, report: BorrowedFd<'_>) -> u8 {
+/// The child, from the step `first` on. Allocates nothing, takes no lock and does not panic until its function is called.
+fn run(steps: &[Step<'_>], first: usize, last: &mut Last, reader: BorrowedFd<'_>, report: BorrowedFd<'_>) -> u8 {
     // The parent's end, so that its death is seen at the other one.
     let end = reader.as_raw_fd().cast_unsigned();
     let _ = sys::close_range(end, end);
     // Modes in steps are meant as they are written.
     rustix::process::umask(Mode::empty());
-    let mut context = Context { report, made: [const { None }; MAX_MADE], nodes: None, dev: None };
-    for (index, step) in steps.iter().enumerate() {
-        if let Err(errno) = step.run(&mut context) {
-            return fail(report, index, errno);
-        }
+    if let Err((step, errno)) = walk(steps.get(first..).unwrap_or_default(), first, &mut Context::new(report)) {
+        return fail(report, step, errno);
     }
     match last {
-        Last::Program(launcher) => fail(report, steps.len() + 2, launch(launcher, report)),
+        Last::Program(launcher) => fail(report, steps.len() + LAUNCHER, launch(launcher, report)),
         Last::Call { function, close } => {
             let function = std::mem::replace(function, Box::new(|| EXIT_FAILED));
             fail(report, steps.len(), call(function, close))
@@ -183,11 +276,20 @@ fn run(steps: &[Step<'_>], last: &mut Last, reader: BorrowedFd<'_>, report: Borr
     }
 }
 
+/// Takes steps, of which the first has this number.
+fn walk<'a>(steps: &'a [Step<'a>], first: usize, context: &mut Context<'a>) -> std::result::Result<(), (usize, Errno)> {
+    for (index, step) in steps.iter().enumerate() {
+        step.run(context).map_err(|errno| (first + index, errno))?;
+    }
+    Ok(())
+}
+
 /// Executes the launcher from its descriptor, with what it reports to still open, and an init with all signals blocked: the
 /// first process of a pid namespace would lose those that come before it waits for them.
 fn launch(launcher: &Launcher, report: BorrowedFd<'_>) -> Errno {
     let keep = |fd: BorrowedFd<'_>| rustix::io::fcntl_setfd(fd, FdFlags::empty());
-    let ready = keep(report).and_then(|()| match &launcher.becomes {
+    let held = launcher.held.as_ref().map_or(Ok(()), |held| keep(held.as_fd()));
+    let ready = held.and_then(|()| keep(report)).and_then(|()| match &launcher.becomes {
         Becomes::Exec | Becomes::Join { .. } => Ok(()),
         Becomes::Init { report } => keep(report.as_fd()).and_then(|()| sys::block_all_signals()),
     });
@@ -215,12 +317,16 @@ fn call(function: Box<dyn FnOnce() -> u8>, close: &[(u32, u32)]) -> Errno {
 
 /// Reports and gives the exit code, which nobody looks at.
 fn fail(report: BorrowedFd<'_>, step: usize, errno: Errno) -> u8 {
-    let mut message = [0_u8; 8];
-    let (index, number) = message.split_at_mut(4);
-    index.copy_from_slice(&u32::try_from(step).unwrap_or(u32::MAX).to_ne_bytes());
-    number.copy_from_slice(&errno.raw_os_error().to_ne_bytes());
-    let _ = rustix::io::write(report, &message);
+    tell(report, i32::try_from(step).unwrap_or(i32::MAX), errno.raw_os_error());
     EXIT_FAILED
+}
+
+fn tell(report: BorrowedFd<'_>, first: i32, second: i32) {
+    let mut message = [0_u8; 8];
+    let (one, other) = message.split_at_mut(4);
+    one.copy_from_slice(&first.to_ne_bytes());
+    other.copy_from_slice(&second.to_ne_bytes());
+    let _ = rustix::io::write(report, &message);
 }
 
 /// The streams as a step; `slave` is the pty's end for [`Stdio::Terminal`].

@@ -1,21 +1,20 @@
 //! One more program in a container that runs.
 use crate::{
     actions::Membership,
-    capabilities::CapabilitySet,
     cgroup::Cgroup,
-    child::{Last, Launch, stdio_steps},
+    child::{Child, Last, Launch, stdio_steps},
+    confinement::Privileges,
     credentials::Credentials,
     error::Error,
     launcher::{Becomes, Launcher, c_strings, exec_strings},
     magic,
-    plan::{Patience, Stdio},
+    plan::{Lifetime, Patience, Stdio},
     process::{Process, pid_namespace},
     program::candidates,
-    reap::Child,
     resolve,
     rootfs::open_regular,
-    seccomp::Filter,
     steps::Step,
+    sys::Birth,
     target::c_path,
     terminal::Terminal,
     users::User,
@@ -44,12 +43,10 @@ pub struct Join<'a> {
     pub cwd: PathBuf,
     /// Ids.
     pub user: User,
-    /// As in `Plan`.
-    pub capabilities: CapabilitySet,
-    /// As in `Plan`.
-    pub no_new_privileges: bool,
-    /// As in `Plan`.
-    pub seccomp: Option<Filter>,
+    /// What it may do.
+    pub privileges: Privileges,
+    /// umask(2).
+    pub umask: u32,
     /// As in `Plan`.
     pub rlimits: Vec<(u32, u64, u64)>,
     /// The container's.
@@ -58,6 +55,8 @@ pub struct Join<'a> {
     pub stdio: Stdio,
     /// As in `Plan`; ten seconds at the most once the container's processes can see the program.
     pub patience: Patience,
+    /// As in `Plan`.
+    pub lifetime: Lifetime,
 }
 
 /// Where a command without PATH in its environment is looked for, as in Docker.
@@ -81,7 +80,7 @@ const JOINED: [(&str, Kind); 7] = [
 /// The caller must be of the user that started the container (not inside a user namespace of its own). A child of it takes
 /// all steps outside of the container's pid namespace, where no process of the container can see it: it enters the other
 /// namespaces and the cgroup, gives up its rights, and executes the launcher. Only what that starts, confined already, is
-/// inside (CVE-2016-9962). The program gets SIGKILL when the calling thread ends, like a container's first process.
+/// inside (CVE-2016-9962).
 pub fn join(join: Join<'_>) -> Result<Child, Error> {
     let target = join.target;
     let pidfd = target.pidfd().map_err(|error| Error::new("find the container's process", error))?;
@@ -92,16 +91,16 @@ pub fn join(join: Join<'_>) -> Result<Child, Error> {
         .map_err(|errno| Error::new("make this process not dumpable", errno))?;
     let terminal = open_terminal(&join)?;
     let (master, slave) = terminal.map(|terminal| (terminal.master, terminal.slave)).unzip();
-    let becomes = Becomes::Join { terminal: slave.is_some() };
+    let becomes = Becomes::Join { terminal: slave.is_some(), lifetime: join.lifetime };
 
     let programs = programs(&join)?;
     let credentials = Credentials {
         user: &join.user,
-        capabilities: join.capabilities,
-        no_new_privileges: join.no_new_privileges,
-        seccomp: join.seccomp,
+        privileges: join.privileges,
         rlimits: &join.rlimits,
         cwd: &join.cwd,
+        umask: join.umask,
+        lifetime: join.lifetime,
         joined: Some(target),
     }
     .steps()?;
@@ -114,8 +113,9 @@ pub fn join(join: Join<'_>) -> Result<Child, Error> {
     steps.push(Step::EnterNamespaces { target: pidfd, kinds });
     steps.extend(stdio_steps(join.stdio, slave, &join.user, false)?);
     steps.extend(credentials);
-    let last = Last::Program(Launcher::new(becomes, programs, c_strings(join.argv)?, exec_strings(join.env)?)?);
-    Launch { namespaces: 0, cgroup: None, steps, last, terminal: master, joined, patience: join.patience }.start()
+    let last = Last::Program(Launcher::new(becomes, None, programs, c_strings(join.argv)?, exec_strings(join.env)?)?);
+    let birth = Birth::default();
+    Launch { birth, between: 0, steps, last, terminal: master, joined, patience: join.patience }.start()
 }
 
 /// Reads a regular file inside a running container (e.g. /etc/passwd) as its processes would find it; Ok(None) if

@@ -5,7 +5,7 @@
 //! `/proc/self/fd` until the exec. So by the time that path is resolved nothing of the host's is in reach: the process's
 //! file is one in memory that nobody can change and nobody else uses, and its descriptors are the three streams and a pipe.
 
-use crate::{error::Error, sys::ExecStrings};
+use crate::{error::Error, plan::Lifetime, sys::ExecStrings};
 use rustix::{
     fd::{AsRawFd, OwnedFd},
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
@@ -26,7 +26,7 @@ pub(crate) enum Becomes {
     /// An init with the program as its child, which tells of its end by `report`.
     Init { report: OwnedFd },
     /// Nothing: the program is a sibling, which controls the terminal on its standard input if it has one.
-    Join { terminal: bool },
+    Join { terminal: bool, lifetime: Lifetime },
 }
 
 /// The launcher with its orders.
@@ -35,6 +35,8 @@ pub(crate) struct Launcher {
     pub(crate) becomes: Becomes,
     /// The first of these that can be executed.
     pub(crate) programs: Vec<CString>,
+    /// A byte from it lets the program begin.
+    pub(crate) held: Option<OwnedFd>,
     pub(crate) words: ExecStrings,
     pub(crate) env: ExecStrings,
     argv: Vec<CString>,
@@ -45,12 +47,13 @@ impl Launcher {
     /// business.
     pub(crate) fn new(
         becomes: Becomes,
+        held: Option<OwnedFd>,
         programs: Vec<CString>,
         argv: Vec<CString>,
         env: ExecStrings,
     ) -> Result<Self, Error> {
         let file = sealed().map_err(|errno| Error::new("put the launcher into memory", errno))?;
-        Ok(Self { file, becomes, programs, words: ExecStrings::new(Vec::new()), env, argv })
+        Ok(Self { file, becomes, held, programs, words: ExecStrings::new(Vec::new()), env, argv })
     }
 
     /// Completes the orders: `start` is where failure is told, and `step` the number by which.
@@ -58,13 +61,16 @@ impl Launcher {
         let (letter, extra) = match &self.becomes {
             Becomes::Exec => ("e", 0),
             Becomes::Init { report } => ("i", report.as_raw_fd()),
-            Becomes::Join { terminal } => ("j", i32::from(*terminal)),
+            Becomes::Join { terminal, lifetime } => {
+                ("j", i32::from(*terminal) | i32::from(*lifetime == Lifetime::OfStarter) << 1)
+            }
         };
         let orders = [
             letter.to_owned(),
             start.as_raw_fd().to_string(),
             step.to_string(),
             extra.to_string(),
+            self.held.as_ref().map_or(0, AsRawFd::as_raw_fd).to_string(),
             self.programs.len().to_string(),
         ];
         let mut words = vec![NAME.to_vec()];

@@ -1,11 +1,12 @@
 //! A plan's mounts as steps.
 use crate::{
     actions::Hidden,
+    confinement::Namespaces,
     detached,
     devices::{Devices, Nodes},
     error::Error,
     magic,
-    plan::{Mount, MountSource, Namespaces, Plan},
+    plan::{Mount, MountSource, Plan},
     steps::{MAX_MADE, Place, Step},
     sys,
     target::{c_path, target},
@@ -28,7 +29,7 @@ pub(crate) struct Mounts<'a> {
     /// In it: the runtime's own mounts, masks and read-only paths, then what somebody asked for.
     pub(crate) steps: Vec<Step<'a>>,
     user_namespace: bool,
-    namespaces: Namespaces,
+    namespaces: Namespaces<'a>,
     /// The container has all of the host's devices: nodes open them.
     host_devices: bool,
     made: usize,
@@ -38,11 +39,12 @@ pub(crate) struct Mounts<'a> {
 
 impl<'a> Mounts<'a> {
     /// Prepares the mounts of a plan. `terminal`: the devpts that the plan's terminal is in, and that terminal.
-    pub(crate) fn prepare(plan: &Plan<'_>, terminal: Option<(OwnedFd, OwnedFd)>) -> Result<Self, Error> {
-        let user_namespace = sys::in_user_namespace();
+    pub(crate) fn prepare(plan: &Plan<'a>, terminal: Option<(OwnedFd, OwnedFd)>) -> Result<Self, Error> {
+        let namespaces = *plan.confinement.namespaces();
+        let user_namespace = namespaces.user.is_some() || sys::in_user_namespace();
         let (before, steps) = (Vec::new(), Vec::new());
         let (devpts, console) = terminal.unzip();
-        let (namespaces, host_devices) = (plan.namespaces, has_host_devices(plan));
+        let host_devices = has_host_devices(plan);
         let mut mounts = Self { before, steps, user_namespace, namespaces, host_devices, made: 0, devpts };
         if !plan.masked_paths.is_empty()
             || plan.mounts.iter().any(|mount| matches!(mount.source, MountSource::Dev { .. }))
@@ -74,7 +76,7 @@ impl<'a> Mounts<'a> {
         match &mount.source {
             MountSource::Proc => self.make(c"proc", attributes, path(mount)?, false),
             MountSource::Mqueue => self.mqueue(path(mount)?, attributes),
-            MountSource::Sysfs if self.user_namespace && !self.namespaces.network => self.host_sysfs(mount),
+            MountSource::Sysfs if self.user_namespace && self.namespaces.network.is_callers() => self.host_sysfs(mount),
             MountSource::Sysfs => self.make(c"sysfs", attributes, path(mount)?, false),
             MountSource::Cgroup => self.cgroup(mount),
             MountSource::Dev { shm_bytes, host_devices } => self.dev(&mount.target, *shm_bytes, *host_devices),
@@ -164,7 +166,7 @@ impl<'a> Mounts<'a> {
 
     /// Those of the host are none of the container's business.
     fn mqueue(&mut self, place: Place, attributes: MountAttrFlags) -> Result<(), Error> {
-        if self.namespaces.ipc { self.make(c"mqueue", attributes, place, true) } else { Ok(()) }
+        if !self.namespaces.ipc.is_callers() { self.make(c"mqueue", attributes, place, true) } else { Ok(()) }
     }
 }
 

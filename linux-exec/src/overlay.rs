@@ -6,9 +6,8 @@
 use crate::{
     detached,
     error::Error,
-    sys::{self, Memory, Stack},
+    sys::{self, Birth, Memory, NewNamespaces, Stack},
 };
-use nix::libc;
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::CWD,
@@ -186,7 +185,8 @@ pub(crate) fn in_private_mount_namespace(
     let mut result = Err(Errno::CHILD);
     let mut stack = Stack::new()?;
     let signals = sys::SignalsBlocked::new()?;
-    let cloned = sys::clone(libc::CLONE_NEWNS | libc::CLONE_FILES, Memory::Shared(&mut stack), None, &mut || {
+    let birth = Birth { namespaces: NewNamespaces::MOUNT, shares_descriptors: true, ..Birth::default() };
+    let cloned = sys::clone(birth, Memory::Shared(&mut stack), &mut || {
         result = make();
         0
     })?;

@@ -1,5 +1,5 @@
 //! Everything that a container's first process needs, decided before the clone.
-use crate::{capabilities::CapabilitySet, cgroup::Cgroup, rootfs::Rootfs, seccomp::Filter, users::User};
+use crate::{cgroup::Cgroup, confinement::Confinement, rootfs::Rootfs, users::User};
 use nix::sys::signal::SigSet;
 use std::{os::fd::OwnedFd, path::PathBuf, time::Instant};
 
@@ -18,21 +18,22 @@ pub struct Plan<'a> {
     pub masked_paths: Vec<PathBuf>,
     /// Remounted read-only; missing ones are skipped. No part may be a symbolic link.
     pub readonly_paths: Vec<PathBuf>,
-    /// What it shares with the host.
-    pub namespaces: Namespaces,
-    /// uts host name.
+    /// What it is kept from.
+    pub confinement: Confinement<'a>,
+    /// Host name of its new uts namespace.
     pub hostname: Option<String>,
+    /// Domain name of it.
+    pub domain_name: Option<String>,
+    /// Names (`net.ipv4.ip_forward`) and values of settings that belong to a namespace which is new or joined (sysctl(8)).
+    pub sysctls: Vec<(String, String)>,
     /// Made if it is missing (as Docker does), owned by root.
     pub cwd: PathBuf,
     /// Ids.
     pub user: User,
-    /// The bounding set, and for root the permitted and effective ones too; another user than root has those empty, as
-    /// in Docker. Inheritable and ambient are empty for everybody.
-    pub capabilities: CapabilitySet,
-    /// PR_SET_NO_NEW_PRIVS.
-    pub no_new_privileges: bool,
-    /// Installed last.
-    pub seccomp: Option<Filter>,
+    /// umask(2).
+    pub umask: u32,
+    /// proc_pid_oom_score_adj(5): -1000 to 1000; None: the caller's.
+    pub oom_score_adj: Option<i32>,
     /// setrlimit(2) resource number, soft, hard (u64::MAX unlimited).
     pub rlimits: Vec<(u32, u64, u64)>,
     /// Where it runs.
@@ -41,8 +42,41 @@ pub struct Plan<'a> {
     pub stdio: Stdio,
     /// How long its program may take to begin.
     pub patience: Patience,
+    /// How long it lives.
+    pub lifetime: Lifetime,
+    /// When its program begins.
+    pub begin: Begin,
     /// What runs.
     pub entry: Entry,
+}
+
+impl<'a> Plan<'a> {
+    /// A program of root's in `/`, on the caller's streams, at once and while the caller lives; nothing is mounted or limited.
+    #[must_use]
+    pub fn new(root: Rootfs, confinement: Confinement<'a>, entry: Entry) -> Self {
+        Self {
+            root,
+            root_readonly: false,
+            mounts: Vec::new(),
+            masked_paths: Vec::new(),
+            readonly_paths: Vec::new(),
+            confinement,
+            hostname: None,
+            domain_name: None,
+            sysctls: Vec::new(),
+            cwd: "/".into(),
+            user: User { uid: 0, gid: 0, groups: Vec::new(), home: "/root".into() },
+            umask: 0o022,
+            oom_score_adj: None,
+            rlimits: Vec::new(),
+            cgroup: None,
+            stdio: Stdio::Inherit,
+            patience: Patience::default(),
+            lifetime: Lifetime::OfStarter,
+            begin: Begin::Now,
+            entry,
+        }
+    }
 }
 
 /// When a start is given up, and what was made of it is killed.
@@ -61,20 +95,23 @@ impl Default for Patience {
     }
 }
 
-/// Which namespaces are new; the others are the host's. Mount, pid and uts namespaces are always new.
+/// How long a container may live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Namespaces {
-    /// With loopback up.
-    pub network: bool,
-    /// System V objects and POSIX message queues.
-    pub ipc: bool,
-    /// What /proc and a cgroup file system show of cgroups.
-    pub cgroup: bool,
+pub enum Lifetime {
+    /// It gets SIGKILL when the *thread* that started it ends (PR_SET_PDEATHSIG): start it from one that lives as long.
+    OfStarter,
+    /// It goes on.
+    Own,
 }
 
-impl Namespaces {
-    /// All that there are.
-    pub const ALL: Self = Self { network: true, ipc: true, cgroup: true };
+/// When a program begins.
+#[derive(Debug)]
+pub enum Begin {
+    /// At once.
+    Now,
+    /// When a byte can be read from this descriptor (of a FIFO, say). Its process is there, confined and in its cgroup, and waits;
+    /// it ends if the other end is closed. See [`crate::spawn::Held`].
+    WhenTold(OwnedFd),
 }
 
 /// The three streams.

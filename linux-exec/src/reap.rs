@@ -3,30 +3,16 @@
 //! A process of a container can trace one that joined it. The end of that one is seen by its pidfd then, but the kernel keeps it
 //! from its parent for as long as the tracer likes. So everything here has a bound, after which a zombie is left where it is: it
 //! goes when its tracer goes, at the latest with the container.
-use crate::{
-    process::Process,
-    sys::{self, Waited},
-};
+use crate::sys::{self, Waited};
 use nix::libc;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fd::{AsFd, BorrowedFd, OwnedFd},
+    fd::BorrowedFd,
 };
 use std::{
     io,
     time::{Duration, Instant},
 };
-
-/// A container's first process, or one that joined it.
-#[derive(Debug)]
-pub struct Child {
-    /// Identity in the caller's pid namespace.
-    pub process: Process,
-    /// Readable when it has ended; the caller reaps it ([`reap`]).
-    pub pidfd: OwnedFd,
-    /// The pty's master, for [`Stdio::Terminal`].
-    pub terminal: Option<OwnedFd>,
-}
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +46,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until a child has ended, and reaps it: within two seconds of its end, come what may (see [`Reaped::withheld`]).
-pub fn reap(child: &Child) -> io::Result<Reaped> {
-    wait_for_end(child.pidfd.as_fd(), None)?;
-    Ok(match collect(child.process.pid)? {
+pub(crate) fn reap(pid: i32, pidfd: BorrowedFd<'_>) -> io::Result<Reaped> {
+    wait_for_end(pidfd, None)?;
+    Ok(match collect(pid)? {
         Some(waited) => Reaped {
             exit: exit(waited.status),
             peak_rss_bytes: waited.peak_rss_kib.saturating_mul(1024),

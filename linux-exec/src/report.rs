@@ -1,8 +1,8 @@
 //! What a child reports on its way to its program, and for how long it is listened to.
 //!
 //! The child writes nothing if all went well: the pipe closes at its exec (or before its function is called), and end-of-file
-//! means success. A failure is two numbers, the index of the step and the errno; a program that joined a container is told of by
-//! -1 and its pid.
+//! means success. A failure is two numbers, the index of the step and the errno; another process that goes on in its place is told of by
+//! a negative number and its pid.
 //!
 //! The processes of a container that is joined can open the newcomer's end of the pipe by /proc: they may write to it, take out
 //! what is in it, or keep it open, and they may stop the newcomer. So nothing here waits for the pipe alone.
@@ -33,10 +33,29 @@ const SEEN_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) failure: Option<(usize, Errno)>,
+    /// The child of whoever stood between.
+    pub(crate) successor: Option<Sibling>,
     /// A program that joined.
     pub(crate) sibling: Option<Sibling>,
+    /// It waits until it is told to begin.
+    pub(crate) held: bool,
     pub(crate) given_up: Option<GivenUp>,
 }
+
+/// Who may be told of.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Expected {
+    /// Who joins a pid namespace, which has this inode number.
+    pub(crate) joined: Option<u64>,
+    /// The child of a process that stands between.
+    pub(crate) successor: bool,
+}
+
+/// Messages with these first numbers are of a pid, or of nothing. Both are written by the launcher, too.
+const SIBLING: i32 = -1;
+const HELD: i32 = -3;
+/// A successor's pid.
+pub(crate) const SUCCESSOR: i32 = -2;
 
 /// A child of this process that another child made.
 pub(crate) struct Sibling {
@@ -105,13 +124,23 @@ impl Report {
     /// `child` is the process that was cloned. What is read may come from a container that is joined (the inode number of
     /// its pid namespace), too: a sibling is believed only if it is a child of this process (which may have some in many) and in
     /// that namespace.
-    pub(crate) fn read(pipe: &OwnedFd, child: &Cloned, joined: Option<u64>, patience: Patience) -> Self {
-        let seen = joined.map(|_| Instant::now() + SEEN_PATIENCE);
+    pub(crate) fn read(pipe: &OwnedFd, child: &Cloned, expected: Expected, patience: Patience) -> Self {
+        Self::listen(pipe, child.pid, child.pidfd.as_fd(), expected, patience)
+    }
+
+    /// Of a process that waited to be told to begin.
+    pub(crate) fn of_held(pipe: &OwnedFd, pidfd: BorrowedFd<'_>, patience: Patience) -> Self {
+        Self::listen(pipe, 0, pidfd, Expected::default(), patience)
+    }
+
+    fn listen(pipe: &OwnedFd, child: i32, pidfd: BorrowedFd<'_>, expected: Expected, patience: Patience) -> Self {
+        let seen = expected.joined.map(|_| Instant::now() + SEEN_PATIENCE);
         let deadline = [seen, patience.deadline].into_iter().flatten().min();
         let mut signals = Signals::Unwatched(Instant::now() + SOON);
         let mut report = Self::default();
         loop {
-            let watched = report.sibling.as_ref().map_or(&child.pidfd, |sibling| &sibling.pidfd).as_fd();
+            let others = report.sibling.as_ref().or(report.successor.as_ref());
+            let watched = others.map_or(pidfd, |other| other.pidfd.as_fd());
             signals = signals.watched(&patience.signals);
             let deadline = [deadline, signals.since()].into_iter().flatten().min();
             let (ended, interrupted) = wait(pipe, watched, signals.as_fd(), deadline);
@@ -119,12 +148,15 @@ impl Report {
             // Messages are shorter than a pipe's unit, so each comes whole.
             match rustix::io::retry_on_intr(|| rustix::io::read(pipe, &mut message)) {
                 Ok(0) => return report,
-                Ok(8) => report.note(message, child.pid, joined),
+                Ok(8) => report.note(message, child, expected),
                 Ok(_) => {}
                 // Who has ended writes no more, and what he wrote before has been read.
                 Err(Errno::AGAIN) if ended => return report,
                 Err(Errno::AGAIN) => {}
                 Err(_) => return report,
+            }
+            if report.held {
+                return report;
             }
             let late = |deadline: Option<Instant>| deadline.is_some_and(|deadline| Instant::now() >= deadline);
             report.given_up = match () {
@@ -137,13 +169,21 @@ impl Report {
         }
     }
 
-    fn note(&mut self, message: [u8; 8], child: i32, joined: Option<u64>) {
+    fn note(&mut self, message: [u8; 8], child: i32, expected: Expected) {
         let [a, b, c, d, e, f, g, h] = message;
-        let second = i32::from_ne_bytes([e, f, g, h]);
-        match usize::try_from(i32::from_ne_bytes([a, b, c, d])) {
-            Ok(step) if self.failure.is_none() => self.failure = Some((step, Errno::from_raw_os_error(second))),
-            Err(_) if self.sibling.is_none() && second != child => {
-                self.sibling = joined.and_then(|joined| Sibling::of(second, joined));
+        let (first, second) = (i32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h]));
+        let known = |other: &Option<Sibling>| other.as_ref().is_some_and(|other| other.process.pid == second);
+        match first {
+            SUCCESSOR if expected.successor && self.successor.is_none() && second != child => {
+                self.successor = Sibling::of(second);
+            }
+            SIBLING if self.sibling.is_none() && second != child && !known(&self.successor) => {
+                self.sibling = expected.joined.and_then(|joined| Sibling::of(second).filter(|one| one.is_in(joined)));
+            }
+            HELD => self.held = true,
+            0.. if self.failure.is_none() => {
+                let step = usize::try_from(first).unwrap_or(usize::MAX);
+                self.failure = Some((step, Errno::from_raw_os_error(second)));
             }
             _ => {}
         }
@@ -151,13 +191,18 @@ impl Report {
 }
 
 impl Sibling {
-    /// None if it is no child of this process in that pid namespace.
-    fn of(pid: i32, namespace: u64) -> Option<Self> {
+    /// None if it is no child of this process.
+    fn of(pid: i32) -> Option<Self> {
         let process = Process::of(pid).ok()?;
         let pidfd = process.pidfd().ok()?;
         // A child that nobody has waited for keeps its pid.
         let is_own = process.parent().is_ok_and(|parent| parent.cast_unsigned() == std::process::id());
-        (is_own && pid_namespace(&pid.to_string()) == Ok(namespace)).then_some(Self { process, pidfd })
+        is_own.then_some(Self { process, pidfd })
+    }
+
+    /// Whether it is in that pid namespace.
+    fn is_in(&self, namespace: u64) -> bool {
+        pid_namespace(&self.process.pid.to_string()) == Ok(namespace)
     }
 }
 
@@ -232,7 +277,8 @@ mod tests {
             rustix::io::write(&writer, &[(-1_i32).to_ne_bytes(), pid.to_ne_bytes()].concat()).unwrap();
             drop(writer);
             let cloned = Cloned { pid: 1, pidfd: Process::own().and_then(Process::pidfd).unwrap() };
-            let report = Report::read(&reader, &cloned, joined, Patience::default());
+            let expected = Expected { joined, successor: false };
+            let report = Report::read(&reader, &cloned, expected, Patience::default());
             assert_eq!(report.sibling.map(|sibling| sibling.process.pid), believed, "{joined:?}");
         }
         other.kill().unwrap();
@@ -254,7 +300,8 @@ mod tests {
                     rustix::io::write(&writer, &[0xff; 8]).unwrap();
                 }
             });
-            let report = Report::read(reader, child, None, Patience { deadline: soon(), ..Patience::default() });
+            let report =
+                Report::read(reader, child, Expected::default(), Patience { deadline: soon(), ..Patience::default() });
             stop.send(()).unwrap();
             decoy.join().unwrap();
             assert!(matches!(report.given_up, Some(GivenUp::Late)) && report.sibling.is_none());
@@ -265,13 +312,14 @@ mod tests {
     #[test]
     fn an_interrupt_and_a_deadline_end_the_wait() {
         with_sleeper(|child, reader, _writer| {
-            let late = Report::read(reader, child, None, Patience { deadline: soon(), ..Patience::default() });
+            let late =
+                Report::read(reader, child, Expected::default(), Patience { deadline: soon(), ..Patience::default() });
             assert!(matches!(late.given_up, Some(GivenUp::Late)));
             let signals: SigSet = [Signal::SIGWINCH, Signal::SIGURG].into_iter().collect();
             signals.thread_block().unwrap();
             nix::sys::pthread::pthread_kill(nix::sys::pthread::pthread_self(), Signal::SIGURG).unwrap();
             let patience = Patience { signals, ..Patience::default() };
-            let interrupted = Report::read(reader, child, None, patience);
+            let interrupted = Report::read(reader, child, Expected::default(), patience);
             assert!(matches!(interrupted.given_up, Some(GivenUp::Interrupted)));
             assert_eq!(signals.wait(), Ok(Signal::SIGURG), "it stays pending for the caller");
         });
@@ -283,7 +331,7 @@ mod tests {
         let mut ended = Command::new("/bin/true").spawn().unwrap();
         let pid = ended.id().cast_signed();
         let pidfd = Process::of(pid).and_then(Process::pidfd).unwrap();
-        let report = Report::read(&reader, &Cloned { pid, pidfd }, None, Patience::default());
+        let report = Report::read(&reader, &Cloned { pid, pidfd }, Expected::default(), Patience::default());
         assert!(report.given_up.is_none() && report.failure.is_none());
         ended.wait().unwrap();
     }

@@ -5,19 +5,19 @@
 //! parent, which learns only the index of the failed step and the errno.
 use crate::{
     actions::{self, Hidden},
-    capabilities::CapabilitySet,
+    capabilities::{CapabilitySet, CapabilitySets},
     detached,
     devices::{Devices, Nodes},
     seccomp::Filter,
-    sys,
+    sys::{self, NewNamespaces},
     target::Target,
 };
 use rustix::{
     fd::{BorrowedFd, OwnedFd},
-    fs::{Gid, Uid},
+    fs::{Gid, Mode, Uid},
     io::{Errno, Result},
     mount::{MountAttrFlags, MountPropagationFlags},
-    thread::ThreadNameSpaceType,
+    thread::{LinkNameSpaceType, ThreadNameSpaceType},
 };
 use std::ffi::{CStr, CString};
 
@@ -29,8 +29,16 @@ pub(crate) enum Step<'a> {
     JoinCgroup(BorrowedFd<'a>),
     /// Fails (EXDEV) unless this process is in groups of the container's in all hierarchies, or in those with these numbers.
     InOwnCgroups { id: Vec<u8>, hierarchies: Option<Vec<u32>> },
+    /// setns(2) to a namespace of a kind.
+    JoinNamespace(BorrowedFd<'a>, LinkNameSpaceType),
     /// The cgroup just joined becomes the root of what the container sees.
     NewCgroupNamespace,
+    /// A time namespace that the next exec enters, with lines for /proc/self/timens_offsets.
+    NewTimeNamespace { offsets: Vec<u8> },
+    /// Writes a setting of the namespaces that were entered, by the host's /proc.
+    Sysctl { path: CString, value: Vec<u8> },
+    /// Writes /proc/self/oom_score_adj.
+    OomScore(Vec<u8>),
     /// Joins the namespaces of a running container, and its root with them. Its pid namespace is for children only.
     EnterNamespaces { target: OwnedFd, kinds: ThreadNameSpaceType },
     /// No mount made from here on may appear outside.
@@ -63,6 +71,8 @@ pub(crate) enum Step<'a> {
     MakeDirectory(Target),
     /// sethostname(2).
     HostName(Vec<u8>),
+    /// setdomainname(2).
+    DomainName(Vec<u8>),
     /// 127.0.0.1 and ::1.
     LoopbackUp,
     /// Standard input, output and error; descriptors above 2.
@@ -83,21 +93,22 @@ pub(crate) enum Step<'a> {
     Groups(Vec<Gid>),
     /// setresgid(2), setresuid(2).
     Ids(Uid, Gid),
-    /// Permitted and effective; inheritable (and with it ambient) becomes empty.
-    Capabilities(CapabilitySet),
+    /// PR_SET_KEEPCAPS: the permitted ones are not lost with root's id.
+    KeepCapabilities,
+    /// capset(2), and PR_CAP_AMBIENT.
+    Capabilities(CapabilitySets),
     /// PR_SET_NO_NEW_PRIVS.
     NoNewPrivileges,
     /// SIGKILL when the parent's thread ends, and an error if it has ended already.
     DieWithParent,
     /// chdir(2) with the user's own rights.
     WorkingDirectory(CString),
-    /// What a program expects to inherit: signals with default actions, none blocked, umask 022, no descriptors above
-    /// 2.
-    ResetInherited,
+    /// What a program expects to inherit: signals with default actions, none blocked, an umask, no descriptors above 2.
+    ResetInherited { umask: Mode },
 }
 
 /// How many mounts that depend on the new namespaces a plan can have.
-pub(crate) const MAX_MADE: usize = 8;
+pub(crate) const MAX_MADE: usize = 64;
 
 /// Where one of the runtime's own mounts goes.
 pub(crate) enum Place {
@@ -135,6 +146,12 @@ pub(crate) struct Context<'a> {
     pub(crate) dev: Option<actions::Dev<'a>>,
 }
 
+impl<'a> Context<'a> {
+    pub(crate) fn new(report: BorrowedFd<'a>) -> Self {
+        Self { report, made: [const { None }; MAX_MADE], nodes: None, dev: None }
+    }
+}
+
 impl<'a> Step<'a> {
     /// Does it.
     pub(crate) fn run(&'a self, context: &mut Context<'a>) -> Result<()> {
@@ -142,7 +159,11 @@ impl<'a> Step<'a> {
             Self::NewSession => rustix::process::setsid().map(drop),
             Self::JoinCgroup(procs) => rustix::io::write(procs, b"0\n").map(drop),
             Self::InOwnCgroups { id, hierarchies } => actions::in_own_cgroups(id, hierarchies.as_deref()),
-            Self::NewCgroupNamespace => sys::unshare_cgroup_namespace(),
+            Self::JoinNamespace(fd, kind) => rustix::thread::move_into_link_name_space(*fd, Some(*kind)),
+            Self::NewCgroupNamespace => sys::unshare(NewNamespaces::CGROUP),
+            Self::NewTimeNamespace { offsets } => actions::new_time_namespace(offsets),
+            Self::Sysctl { path, value } => actions::write_to(path, value),
+            Self::OomScore(score) => actions::write_to(c"/proc/self/oom_score_adj", score),
             Self::EnterNamespaces { target, kinds } => actions::enter_namespaces(target, *kinds),
             Self::PrivateMounts => {
                 rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
@@ -180,6 +201,7 @@ impl<'a> Step<'a> {
             Self::ReadOnlyRoot => actions::read_only_root(),
             Self::MakeDirectory(target) => target.open_or_make(false).map(drop),
             Self::HostName(name) => rustix::system::sethostname(name),
+            Self::DomainName(name) => rustix::system::setdomainname(name),
             Self::LoopbackUp => actions::loopback_up(),
             Self::Stdio(files) => actions::stdio(files),
             Self::GiveStreams(uid, gid) => actions::give_streams(*uid, *gid),
@@ -190,11 +212,12 @@ impl<'a> Step<'a> {
             Self::BoundingSet(keep) => actions::limit_bounding_set(*keep),
             Self::Groups(groups) => rustix::thread::set_thread_groups(groups),
             Self::Ids(uid, gid) => actions::set_ids(*uid, *gid),
-            Self::Capabilities(set) => actions::set_capabilities(*set),
+            Self::KeepCapabilities => rustix::thread::set_keep_capabilities(true),
+            Self::Capabilities(sets) => actions::set_capabilities(*sets),
             Self::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
             Self::DieWithParent => actions::die_with_parent(context.report),
             Self::WorkingDirectory(path) => actions::change_directory(path),
-            Self::ResetInherited => actions::reset_inherited(),
+            Self::ResetInherited { umask } => actions::reset_inherited(*umask),
         }
     }
 
@@ -204,7 +227,13 @@ impl<'a> Step<'a> {
             Self::NewSession => "start a session".into(),
             Self::JoinCgroup(_) => "join the container's cgroup".into(),
             Self::InOwnCgroups { .. } => "enter a cgroup of the container's in every hierarchy".into(),
+            Self::JoinNamespace(_, kind) => format!("join the {}", name_of(*kind)),
             Self::NewCgroupNamespace => "create a cgroup namespace".into(),
+            Self::NewTimeNamespace { .. } => "create a time namespace".into(),
+            Self::Sysctl { path, value } => {
+                format!("write `{}` to {}", String::from_utf8_lossy(value).trim_end(), show(path))
+            }
+            Self::OomScore(score) => format!("set oom_score_adj to {}", String::from_utf8_lossy(score).trim_end()),
             Self::EnterNamespaces { .. } => "enter the container's namespaces".into(),
             Self::PrivateMounts => "make the mounts private".into(),
             Self::EnterRoot(_) => "change to the container's root file system".into(),
@@ -219,6 +248,7 @@ impl<'a> Step<'a> {
             Self::ReadOnlyRoot => "make the root file system read-only".into(),
             Self::MakeDirectory(target) => format!("create the working directory {}", show(target.path())),
             Self::HostName(name) => format!("set the host name `{}`", String::from_utf8_lossy(name)),
+            Self::DomainName(name) => format!("set the domain name `{}`", String::from_utf8_lossy(name)),
             Self::LoopbackUp => "set the loopback interface up".into(),
             Self::Stdio(_) => "set standard input, output and error".into(),
             Self::GiveStreams(uid, gid) => {
@@ -236,11 +266,11 @@ impl<'a> Step<'a> {
                 format!("set the groups {}", ids.join(","))
             }
             Self::Ids(uid, gid) => format!("become user {} group {}", uid.as_raw(), gid.as_raw()),
-            Self::Capabilities(_) => "set the capabilities".into(),
+            Self::KeepCapabilities | Self::Capabilities(_) => "set the capabilities".into(),
             Self::NoNewPrivileges => "set no_new_privs".into(),
             Self::DieWithParent => "tie the container's life to its supervisor's".into(),
             Self::WorkingDirectory(path) => format!("change to the working directory {}", show(path)),
-            Self::ResetInherited => "reset signals, umask and descriptors".into(),
+            Self::ResetInherited { .. } => "reset signals, umask and descriptors".into(),
         }
     }
 
@@ -254,6 +284,8 @@ impl<'a> Step<'a> {
                 "in a user namespace the kernel mounts this only where the host's own is complete; inside another \
                  container it has covered parts: run that one with its /proc and /sys unmasked"
             }
+            (Self::JoinNamespace(..), Errno::INVAL) => "the file given is of a namespace of another kind, or of none",
+            (Self::OomScore(_), Errno::ACCESS) => "only CAP_SYS_RESOURCE can make it less than it is",
             (Self::Make { .. }, Errno::NODEV) => "this kernel does not have that file system",
             (Self::AttachMade { .. } | Self::AttachOwn { .. } | Self::AttachDev { .. }, Errno::LOOP) => {
                 "in the image it is a symbolic link, or lies behind one; it must be a directory or missing"
@@ -318,4 +350,17 @@ pub(crate) fn show(path: &CStr) -> String {
 /// A resource limit for a message.
 fn amount(limit: u64) -> String {
     if limit == u64::MAX { "unlimited".into() } else { limit.to_string() }
+}
+
+fn name_of(kind: LinkNameSpaceType) -> &'static str {
+    match kind {
+        LinkNameSpaceType::Time => "time namespace",
+        LinkNameSpaceType::Mount => "mount namespace",
+        LinkNameSpaceType::ControlGroup => "cgroup namespace",
+        LinkNameSpaceType::HostNameAndNISDomainName => "uts namespace",
+        LinkNameSpaceType::InterProcessCommunication => "ipc namespace",
+        LinkNameSpaceType::User => "user namespace",
+        LinkNameSpaceType::ProcessID => "pid namespace",
+        LinkNameSpaceType::Network => "network namespace",
+    }
 }

@@ -45,6 +45,36 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+/// New namespaces of a process: the CLONE_NEW… bits of clone(2) and unshare(2), and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct NewNamespaces(c_int);
+
+impl NewNamespaces {
+    pub(crate) const MOUNT: Self = Self(libc::CLONE_NEWNS);
+    pub(crate) const PID: Self = Self(libc::CLONE_NEWPID);
+    pub(crate) const NETWORK: Self = Self(libc::CLONE_NEWNET);
+    pub(crate) const IPC: Self = Self(libc::CLONE_NEWIPC);
+    pub(crate) const UTS: Self = Self(libc::CLONE_NEWUTS);
+    pub(crate) const CGROUP: Self = Self(libc::CLONE_NEWCGROUP);
+    pub(crate) const TIME: Self = Self(0x80);
+
+    pub(crate) const fn and(self, other: Self, wanted: bool) -> Self {
+        if wanted { Self(self.0 | other.0) } else { self }
+    }
+}
+
+/// What a child is born into.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Birth<'a> {
+    pub(crate) namespaces: NewNamespaces,
+    /// A cgroup v2 directory.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Whether it is a child of this process's parent, and not of this process.
+    pub(crate) as_sibling: bool,
+    /// Whether it opens and closes descriptors of this process.
+    pub(crate) shares_descriptors: bool,
+}
+
 /// Whose memory a child sees.
 pub(crate) enum Memory<'a> {
     /// This process's own, on another stack, while the calling thread waits for its exec or exit: nothing is copied.
@@ -59,31 +89,27 @@ pub(crate) struct Cloned {
     pub(crate) pidfd: OwnedFd,
 }
 
-/// clone3(2) with `flags` (CLONE_NEW… and the like); the child runs `child` and exits with what it returns.
+/// clone3(2); the child runs `child` and exits with what it returns.
 ///
-/// With a cgroup v2 directory the child is born in that cgroup. With [`Memory::Shared`] the call returns when the
-/// child has executed a program or has ended. `child` should take no lock and allocate nothing: in a copy of a process
+/// With [`Memory::Shared`] the call returns when the child has executed a program or has ended. `child` should take no lock and allocate nothing: in a copy of a process
 /// with several threads a lock can be held for ever.
-pub(crate) fn clone(
-    flags: c_int,
-    memory: Memory<'_>,
-    cgroup: Option<BorrowedFd<'_>>,
-    mut child: &mut dyn FnMut() -> u8,
-) -> Result<Cloned> {
+pub(crate) fn clone(birth: Birth<'_>, memory: Memory<'_>, mut child: &mut dyn FnMut() -> u8) -> Result<Cloned> {
     let mut pidfd: c_int = -1;
     let mut args = CloneArgs {
-        flags: u64::from(flags.cast_unsigned()) | flag(libc::CLONE_PIDFD),
+        flags: flag(birth.namespaces.0 | libc::CLONE_PIDFD),
         pidfd: ptr::from_mut(&mut pidfd).expose_provenance() as u64,
         // A sibling has the caller's own (clone3(2): with CLONE_PARENT it must be 0).
-        exit_signal: if flags & libc::CLONE_PARENT == 0 { flag(libc::SIGCHLD) } else { 0 },
+        exit_signal: if birth.as_sibling { 0 } else { flag(libc::SIGCHLD) },
         ..CloneArgs::default()
     };
+    args.flags |= if birth.as_sibling { flag(libc::CLONE_PARENT) } else { 0 };
+    args.flags |= if birth.shares_descriptors { flag(libc::CLONE_FILES) } else { 0 };
     if let Memory::Shared(stack) = memory {
         args.flags |= flag(libc::CLONE_VM | libc::CLONE_VFORK);
         args.stack = stack.base.expose_provenance() as u64;
         args.stack_size = Stack::SIZE as u64;
     }
-    if let Some(directory) = cgroup {
+    if let Some(directory) = birth.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = flag(directory.as_raw_fd());
     }
@@ -404,10 +430,11 @@ pub(crate) fn mount_setattr(
     check(result).map(drop)
 }
 
-/// unshare(2) of the cgroup namespace: the cgroup that this process is in now becomes the root it sees.
-pub(crate) fn unshare_cgroup_namespace() -> Result<()> {
-    // SAFETY: changes only what /proc shows; no memory or descriptors are concerned.
-    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
+/// unshare(2) of namespaces. The cgroup that this process is in now becomes the root that it sees in a new cgroup namespace; a new time
+/// namespace is entered by the next exec.
+pub(crate) fn unshare(namespaces: NewNamespaces) -> Result<()> {
+    // SAFETY: no memory or descriptors are concerned, as only bits of namespaces can be given.
+    check(unsafe { libc::unshare(namespaces.0) }.into()).map(drop)
 }
 
 /// keyctl(2), KEYCTL_JOIN_SESSION_KEYRING without a name: a new session keyring.

@@ -29,6 +29,21 @@ pub struct Filter {
     /// The instructions: each word is a `struct sock_filter` as it lies in memory on a little-endian machine, `code` in bits
     /// 0–15, `jt` in 16–23, `jf` in 24–31, `k` in 32–63.
     pub program: Cow<'static, [u64]>,
+    stands_for: StandsFor,
+}
+
+/// The namespaces that a program needs none of its own of, as no system call that the filter allows reaches what is in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct StandsFor {
+    pub(crate) network: bool,
+    pub(crate) ipc: bool,
+    pub(crate) cgroup: bool,
+}
+
+impl Filter {
+    pub(crate) fn stands_for(&self) -> StandsFor {
+        self.stands_for
+    }
 }
 
 static PRECOMPILED: Program = Program::compile(&table::actions(table::DOCKER_DEFAULT));
@@ -42,7 +57,7 @@ pub fn docker_default(capabilities: CapabilitySet) -> Filter {
     } else {
         Cow::Owned(Program::compile(&table::actions(capabilities)).words().to_vec())
     };
-    Filter { program }
+    Filter { program, stands_for: StandsFor::default() }
 }
 
 /// The filter for a process that runs its program in an engine of its own and never executes another: files, memory, time
@@ -53,7 +68,8 @@ pub fn docker_default(capabilities: CapabilitySet) -> Filter {
 /// it is installed last.
 pub fn engine(sockets: bool) -> Filter {
     let program = if sockets { &ENGINE_WITH_SOCKETS } else { &ENGINE };
-    Filter { program: Cow::Borrowed(program.words()) }
+    let stands_for = StandsFor { network: !sockets, ipc: true, cgroup: true };
+    Filter { program: Cow::Borrowed(program.words()), stands_for }
 }
 
 #[cfg(test)]

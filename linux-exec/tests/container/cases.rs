@@ -1,11 +1,15 @@
 //! As root.
 use crate::{
     Case, covers, engine, hierarchies, hostile, rootless,
-    sandbox::{MASKED, READ_ONLY, Sandbox, finish, part, piped, plan, read_terminal, root_user, run, sleeping},
+    sandbox::{
+        MASKED, READ_ONLY, Sandbox, added, confine, finish, part, piped, plan, read_terminal, root_user, run, sleeping,
+        unfiltered,
+    },
 };
 use linux_exec::{
-    capabilities::CapabilitySet,
+    capabilities::{CapabilitySet, CapabilitySets},
     cgroup::{Cgroups, Resources},
+    confinement::Namespace,
     exec::read_file,
     plan::{Entry, Mount, MountSource, Plan, Stdio},
     process::Process,
@@ -106,9 +110,13 @@ fn network_of_its_own_has_loopback_only() {
     let sandbox = Sandbox::new();
     let (_, output) = sandbox.sh("busybox ip -o addr", |_| ());
     assert!(output.contains("127.0.0.1/8") && output.lines().all(|line| line.contains(" lo ")), "{output}");
-    let (_, shared) = sandbox.sh("grep -c mqueue /proc/mounts", |plan| plan.namespaces.ipc = false);
+    let (_, shared) = sandbox.sh("grep -c mqueue /proc/mounts", |plan| {
+        confine(plan, |namespaces, _| namespaces.ipc = Namespace::Host);
+    });
     assert_eq!(shared, "0\n", "the host's queues are not shown");
-    let (_, own) = sandbox.sh("stat -Lc %i /proc/self/ns/net", |plan| plan.namespaces.network = false);
+    let (_, own) = sandbox.sh("stat -Lc %i /proc/self/ns/net", |plan| {
+        confine(plan, |namespaces, _| namespaces.network = Namespace::Host);
+    });
     let host = std::os::unix::fs::MetadataExt::ino(&fs::metadata("/proc/self/ns/net").unwrap());
     assert_eq!(own.trim(), host.to_string());
 }
@@ -189,8 +197,9 @@ fn capabilities_and_seccomp() {
     assert_eq!((status(&output, "NoNewPrivs"), status(&output, "Seccomp")), (1, 2));
     assert_eq!((status(&output, "SigIgn"), status(&output, "SigBlk")), (0, 0));
     // Without no_new_privs the filter goes in before the capabilities are dropped.
-    let (_, output) =
-        Sandbox::new().sh("cat /proc/self/status; busybox unshare -m true", |plan| plan.no_new_privileges = false);
+    let (_, output) = Sandbox::new().sh("cat /proc/self/status; busybox unshare -m true", |plan| {
+        confine(plan, |_, privileges| privileges.no_new_privileges = false);
+    });
     assert_eq!((status(&output, "NoNewPrivs"), status(&output, "Seccomp")), (0, 2));
     assert!(output.contains("not permitted"), "{output}");
 }
@@ -386,6 +395,7 @@ fn working_directory_is_made_and_entered() {
     fs::set_permissions(sandbox.path("lower/private"), fs::Permissions::from_mode(0o700)).unwrap();
     let mut plan = sandbox.plan(&["/bin/true"]);
     plan.user.uid = 1000;
+    confine(&mut plan, |_, privileges| privileges.capabilities = CapabilitySets::default());
     plan.cwd = "/private".into();
     let error = spawn(plan).unwrap_err().to_string();
     assert!(error.contains("/private") && error.contains("no right"), "{error}");
@@ -640,8 +650,7 @@ fn seen_while_joined(first: Box<dyn FnOnce() -> u8>, program: &str) -> std::coll
     let (mut reader, files) = piped();
     let mut plan = plan(sandbox.root(), Entry::Call { function: first, keep: Vec::new() });
     plan.stdio = files;
-    plan.capabilities = plan.capabilities.adjusted(&["SYS_PTRACE".to_owned()], &[]).unwrap();
-    plan.seccomp = None;
+    unfiltered(&mut plan, added("SYS_PTRACE"));
     let container = spawn(plan).unwrap();
     reader.read_exact(&mut [0; 3]).unwrap();
     part("@join_often", &[as_arguments(container.process).as_slice(), &[program.to_owned()]].concat());

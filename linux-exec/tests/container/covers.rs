@@ -1,5 +1,5 @@
 //! Attacks on what covers and what is covered: masks, devices, the console, and mounts that land where they must not.
-use crate::sandbox::{Sandbox, read_terminal, run};
+use crate::sandbox::{Sandbox, read_terminal, run, unfiltered};
 use linux_exec::{
     capabilities::CapabilitySet,
     plan::{Mount, MountSource, Plan, Stdio},
@@ -151,8 +151,7 @@ fn the_hosts_devices_keep_their_modes() {
     let script = "for d in null zero full random urandom tty; do busybox chown 7:7 /dev/$d; chmod 000 /dev/$d; touch /dev/$d; done
         for f in /proc/keys /proc/timer_list; do chmod 777 $f; done; stat -c %a:%u /dev/full";
     let all: fn(&mut Plan<'static>) = |plan| {
-        plan.capabilities = CapabilitySet::all();
-        plan.seccomp = None;
+        unfiltered(plan, CapabilitySet::all());
     };
     let none: fn(&mut Plan<'static>) = |plan| plan.root_readonly = true;
     for change in [all, none] {
@@ -208,8 +207,7 @@ fn a_privileged_container_has_a_dev_of_its_own() {
             }
         }
         plan.mounts.push(bind(&sandbox.path("host"), "/dev/own"));
-        plan.capabilities = CapabilitySet::all();
-        plan.seccomp = None;
+        unfiltered(plan, CapabilitySet::all());
         plan.masked_paths.clear();
     });
     assert_eq!(exit, Exit::Code(0), "{output}");

@@ -1,11 +1,6 @@
 //! A function behind the filter for engines, which tries to get out.
-use crate::sandbox::{plan, run};
-use linux_exec::{
-    plan::{Entry, Namespaces},
-    rootfs::Rootfs,
-    seccomp,
-    spawn::Exit,
-};
+use crate::sandbox::{confine, plan, run};
+use linux_exec::{confinement::Namespace, plan::Entry, rootfs::Rootfs, seccomp, spawn::Exit};
 use std::{
     fs::File,
     io,
@@ -32,8 +27,11 @@ pub(crate) fn an_engine_executes_nothing_and_has_sockets_only_if_granted() {
             0
         });
         let mut plan = plan(Rootfs::empty().unwrap(), Entry::Call { function, keep: vec![] });
-        plan.namespaces = Namespaces { network: false, ipc: false, cgroup: false };
-        plan.seccomp = Some(seccomp::engine(granted));
+        confine(&mut plan, |namespaces, privileges| {
+            namespaces.network = if granted { Namespace::Host } else { Namespace::Filtered };
+            (namespaces.ipc, namespaces.cgroup) = (Namespace::Filtered, Namespace::Filtered);
+            privileges.seccomp = Some(seccomp::engine(granted));
+        });
         let (exit, output) = run(plan).unwrap();
         let socket = if granted { "done" } else { "1" };
         let expected = format!(

@@ -1,7 +1,7 @@
 //! Attacks on the host's cgroups by a container that can mount their hierarchies.
-use crate::sandbox::{Sandbox, finish, part, piped, plan, run};
+use crate::sandbox::{Sandbox, added, confine, finish, part, piped, plan, run, unfiltered};
 use linux_exec::{
-    capabilities::CapabilitySet,
+    capabilities::{CapabilitySet, CapabilitySets},
     cgroup::{Cgroup, Cgroups, Resources},
     plan::{Entry, Plan},
     seccomp,
@@ -64,8 +64,11 @@ impl Drop for Guarded {
 
 /// With what `--cap-add SYS_ADMIN` gives.
 fn administrator<'a>(mut plan: Plan<'a>, cgroup: &'a Cgroup) -> Plan<'a> {
-    plan.capabilities = plan.capabilities.adjusted(&["SYS_ADMIN".to_owned()], &[]).unwrap();
-    plan.seccomp = Some(seccomp::docker_default(plan.capabilities));
+    confine(&mut plan, |_, privileges| {
+        let capabilities = added("SYS_ADMIN");
+        privileges.capabilities = CapabilitySets::of_user(capabilities, 0);
+        privileges.seccomp = Some(seccomp::docker_default(capabilities));
+    });
     plan.cgroup = Some(cgroup);
     plan
 }
@@ -260,8 +263,7 @@ pub(crate) fn a_user_namespace_changes_no_group_of_the_hosts() {
     });
     let sandbox = Sandbox::new();
     let mut plan = plan(sandbox.root(), Entry::Call { function, keep: Vec::new() });
-    plan.capabilities = CapabilitySet::all();
-    plan.seccomp = None;
+    unfiltered(&mut plan, CapabilitySet::all());
     assert_eq!(run(plan).unwrap(), (Exit::Code(0), "end\n".to_owned()));
 }
 

@@ -2,7 +2,7 @@
 use crate::{
     cases::{as_arguments, end},
     parts::{join_plan, target},
-    sandbox::{Sandbox, part, piped, plan},
+    sandbox::{Sandbox, confine, part, piped, plan},
 };
 use linux_exec::{
     exec::join,
@@ -64,7 +64,7 @@ pub(crate) fn the_callers_keys_stay_with_the_caller() {
         return;
     }
     let (exit, keys) = Sandbox::new().sh("cat /proc/keys", |plan| {
-        plan.seccomp = None;
+        confine(plan, |_, privileges| privileges.seccomp = None);
         plan.masked_paths.clear();
     });
     assert_eq!(exit, Exit::Code(0));

@@ -1,12 +1,12 @@
 //! What is run in a process of its own: joining changes the caller's pid namespace for its children, and needs a caller
 //! with one thread; a supervisor that ends must be another process.
 use crate::hostile;
-use crate::sandbox::{Sandbox, finish, piped, read_terminal, root_user, sleeping};
+use crate::sandbox::{Sandbox, added, finish, piped, privileges, read_terminal, root_user, sleeping};
 use linux_exec::{
-    capabilities::CapabilitySet,
+    capabilities::CapabilitySets,
     cgroup::Cgroups,
     exec::{Join, join},
-    plan::{Patience, Stdio},
+    plan::{Lifetime, Patience, Stdio},
     process::Process,
     spawn::{Exit, reap, spawn},
     userns::become_root,
@@ -35,13 +35,13 @@ pub(crate) fn join_plan<'a>(target: Process, argv: &[&str], stdio: Stdio) -> Joi
         env: vec![b"PATH=/nowhere:/bin".to_vec()],
         cwd: "/".into(),
         user: root_user(),
-        capabilities: CapabilitySet::docker_default(),
-        no_new_privileges: true,
-        seccomp: Some(linux_exec::seccomp::docker_default(CapabilitySet::docker_default())),
+        privileges: privileges(),
+        umask: 0o022,
         rlimits: vec![],
         cgroup: None,
         stdio,
         patience: Patience::default(),
+        lifetime: Lifetime::OfStarter,
     }
 }
 
@@ -91,7 +91,7 @@ fn join_links(arguments: &[String]) {
 fn join_often(arguments: &[String]) {
     for _ in 0..500 {
         let mut plan = join_plan(target(arguments), &[&arguments[2], "x"], piped().1);
-        plan.capabilities = plan.capabilities.adjusted(&["SYS_PTRACE".to_owned()], &[]).unwrap();
+        plan.privileges.capabilities = CapabilitySets::of_user(added("SYS_PTRACE"), 0);
         if let Ok(child) = join(plan) {
             reap(&child).unwrap();
         }

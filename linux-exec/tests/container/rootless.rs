@@ -1,9 +1,10 @@
 //! As an ordinary user, in a user namespace.
 use crate::{
     Case, hierarchies,
-    sandbox::{Sandbox, own_command, read_terminal, run},
+    sandbox::{Sandbox, confine, own_command, read_terminal, run},
 };
 use linux_exec::{
+    confinement::Namespace,
     plan::{self, Mount, MountSource},
     spawn::{Exit, reap, spawn},
     userns::{IdMap, become_root},
@@ -83,8 +84,9 @@ fn container() {
 }
 
 fn host_network_binds_the_hosts_sysfs() {
-    let (exit, output) =
-        Sandbox::new().sh("ls /sys/kernel; touch /sys/x; ls -A /sys/firmware", |plan| plan.namespaces.network = false);
+    let (exit, output) = Sandbox::new().sh("ls /sys/kernel; touch /sys/x; ls -A /sys/firmware", |plan| {
+        confine(plan, |namespaces, _| namespaces.network = Namespace::Host);
+    });
     assert_eq!(exit, Exit::Code(0), "{output}");
     assert!(output.contains("mm\n") && output.contains("Read-only"), "{output}");
 }

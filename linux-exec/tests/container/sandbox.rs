@@ -1,7 +1,8 @@
 //! A tiny root file system from busybox, and a plan as an ordinary `run` would make it.
 use linux_exec::{
-    capabilities::CapabilitySet,
-    plan::{Entry, Mount, MountSource, Namespaces, Patience, Plan, Stdio},
+    capabilities::{CapabilitySet, CapabilitySets},
+    confinement::{Confinement, Namespaces, Privileges},
+    plan::{Entry, Mount, MountSource, Plan, Stdio},
     rootfs::Rootfs,
     spawn::{Child, Exit, reap, spawn},
     users::User,
@@ -77,9 +78,8 @@ impl Sandbox {
 
 pub(crate) fn plan<'a>(root: Rootfs, entry: Entry) -> Plan<'a> {
     let mount = |target: &str, source, readonly| Mount { target: target.into(), source, readonly };
+    let confinement = Confinement::new(Namespaces::NEW, privileges()).unwrap();
     Plan {
-        root,
-        root_readonly: false,
         mounts: vec![
             mount("/proc", MountSource::Proc, false),
             mount("/dev", MountSource::Dev { shm_bytes: 64 << 20, host_devices: false }, false),
@@ -88,19 +88,39 @@ pub(crate) fn plan<'a>(root: Rootfs, entry: Entry) -> Plan<'a> {
         ],
         masked_paths: MASKED.iter().map(PathBuf::from).collect(),
         readonly_paths: READ_ONLY.iter().map(PathBuf::from).collect(),
-        namespaces: Namespaces::ALL,
         hostname: Some("vessel".into()),
-        cwd: "/".into(),
-        user: root_user(),
-        capabilities: CapabilitySet::docker_default(),
-        no_new_privileges: true,
-        seccomp: Some(linux_exec::seccomp::docker_default(CapabilitySet::docker_default())),
-        rlimits: vec![],
-        cgroup: None,
-        stdio: Stdio::Inherit,
-        patience: Patience::default(),
-        entry,
+        ..Plan::new(root, confinement, entry)
     }
+}
+
+/// Those that Docker gives root.
+pub(crate) fn privileges() -> Privileges {
+    let capabilities = CapabilitySet::docker_default();
+    Privileges {
+        capabilities: CapabilitySets::of_user(capabilities, 0),
+        no_new_privileges: true,
+        seccomp: Some(linux_exec::seccomp::docker_default(capabilities)),
+    }
+}
+
+/// Docker's default set with another one.
+pub(crate) fn added(name: &str) -> CapabilitySet {
+    CapabilitySet::docker_default().adjusted(&[name.to_owned()], &[]).unwrap()
+}
+
+/// Changes what a plan keeps its program from.
+pub(crate) fn confine<'a>(plan: &mut Plan<'a>, change: impl FnOnce(&mut Namespaces<'a>, &mut Privileges)) {
+    let (mut namespaces, mut privileges) = plan.confinement.clone().into_parts();
+    change(&mut namespaces, &mut privileges);
+    plan.confinement = Confinement::new(namespaces, privileges).unwrap();
+}
+
+/// Gives root these, and no filter.
+pub(crate) fn unfiltered(plan: &mut Plan<'_>, capabilities: CapabilitySet) {
+    confine(plan, |_, privileges| {
+        privileges.capabilities = CapabilitySets::of_user(capabilities, 0);
+        privileges.seccomp = None;
+    });
 }
 
 pub(crate) fn root_user() -> User {

@@ -5,8 +5,9 @@ use std::{io::Read, path::PathBuf, time::Duration};
 use anyhow::{Context, Result, bail};
 use images::Image;
 use linux_exec::{
-    capabilities::CapabilitySet,
-    plan::{Entry, Init, Mount, Namespaces},
+    capabilities::CapabilitySets,
+    confinement::{Confinement, Namespace, Namespaces, Privileges},
+    plan::{Entry, Init, Mount},
     program::ProgramError,
     rootfs::Rootfs,
     seccomp, userns, users,
@@ -15,9 +16,7 @@ use linux_exec::{
 use nix::{fcntl::OFlag, unistd::pipe2};
 use serde_json::{Value, json};
 
-use super::{
-    Behaviour, Confinement, First, Parts, capabilities, is_filtered, linux_defaults, overlay_root, report::Teller,
-};
+use super::{Behaviour, First, Parts, capabilities, is_filtered, linux_defaults, overlay_root, report::Teller};
 use crate::{
     output::errors::Coded,
     records::{container::Container, host::Host},
@@ -91,16 +90,26 @@ impl Behaviour for Linux {
         PathBuf::from(&spec.cwd)
     }
 
-    fn confinement(&self, spec: &RunSpec, capabilities: CapabilitySet) -> Confinement {
+    fn confinement(
+        &self,
+        spec: &RunSpec,
+        capabilities: CapabilitySets,
+    ) -> Result<Confinement<'static>, linux_exec::Error> {
+        let network = match spec.network {
+            Network::None => Namespace::New,
+            Network::Host => Namespace::Host,
+        };
         let security = &spec.security;
-        let hidden = if security.privileged { Default::default() } else { linux_defaults::hidden_paths() };
-        Confinement {
-            seccomp: is_filtered(spec).then(|| seccomp::docker_default(capabilities)),
-            namespaces: Namespaces { network: spec.network == Network::None, ..Namespaces::ALL },
+        let privileges = Privileges {
+            capabilities,
             no_new_privileges: !security.new_privileges_allowed && !security.privileged,
-            masked_paths: hidden.0,
-            readonly_paths: hidden.1,
-        }
+            seccomp: is_filtered(spec).then(|| seccomp::docker_default(capabilities.bounding)),
+        };
+        Confinement::new(Namespaces { network, ..Namespaces::NEW }, privileges)
+    }
+
+    fn hidden_paths(&self, spec: &RunSpec) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        if spec.security.privileged { Default::default() } else { linux_defaults::hidden_paths() }
     }
 
     fn rlimits(&self, _spec: &RunSpec) -> Vec<(u32, u64, u64)> {

@@ -18,11 +18,11 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use images::{Class, Image};
 use linux_exec::{
-    capabilities::CapabilitySet,
+    capabilities::{CapabilitySet, CapabilitySets},
     cgroup::{Cgroup, Resources},
-    plan::{Entry, Mount, MountSource, Namespaces, Patience, Plan, Stdio},
+    confinement::Confinement,
+    plan::{Entry, Mount, MountSource, Plan, Stdio},
     rootfs::Rootfs,
-    seccomp,
     users::User,
 };
 use serde_json::Value;
@@ -79,22 +79,20 @@ pub(crate) trait Behaviour {
     fn cwd(&self, spec: &RunSpec) -> PathBuf;
 
     /// What it is kept from.
-    fn confinement(&self, spec: &RunSpec, capabilities: CapabilitySet) -> Confinement;
+    fn confinement(
+        &self,
+        spec: &RunSpec,
+        capabilities: CapabilitySets,
+    ) -> Result<Confinement<'static>, linux_exec::Error>;
+
+    /// Paths that are covered, and paths that are read-only.
+    fn hidden_paths(&self, spec: &RunSpec) -> (Vec<PathBuf>, Vec<PathBuf>);
 
     /// Limits of the process that are not the user's own: resource, soft, hard.
     fn rlimits(&self, spec: &RunSpec) -> Vec<(u32, u64, u64)>;
 
     /// The first process.
     fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First>;
-}
-
-/// What the program's process is kept from.
-pub(crate) struct Confinement {
-    seccomp: Option<seccomp::Filter>,
-    namespaces: Namespaces,
-    no_new_privileges: bool,
-    masked_paths: Vec<PathBuf>,
-    readonly_paths: Vec<PathBuf>,
 }
 
 /// What is known when the first process is decided.
@@ -189,31 +187,30 @@ impl Workload {
         let user = linux::find_user(spec, &root)?;
         let parts = Parts { host, image, container, root: &root, user: &user };
         let First { entry, report, mounts, timeout_grace } = behaviour.entry(&parts, user_mounts)?;
-        let capabilities = capabilities(spec)?;
-        let confinement = behaviour.confinement(spec, capabilities);
+        let capabilities = CapabilitySets::of_user(capabilities(spec)?, user.uid);
+        let (masked_paths, readonly_paths) = behaviour.hidden_paths(spec);
         let ulimits = spec.limits.ulimits.iter().map(|ulimit| (ulimit.resource, ulimit.soft, ulimit.hard));
+        let confinement = behaviour.confinement(spec, capabilities)?;
         let plan = Plan {
-            root,
             root_readonly: spec.read_only || root_readonly,
             mounts,
-            masked_paths: confinement.masked_paths,
-            readonly_paths: confinement.readonly_paths,
-            namespaces: confinement.namespaces,
+            masked_paths,
+            readonly_paths,
             hostname: Some(spec.hostname.clone()),
             cwd: behaviour.cwd(spec),
             user,
-            capabilities,
-            no_new_privileges: confinement.no_new_privileges,
-            seccomp: confinement.seccomp,
+            umask: UMASK,
             rlimits: ulimits.chain(behaviour.rlimits(spec)).collect(),
             cgroup: Some(cgroup),
             stdio,
-            patience: Patience::default(),
-            entry,
+            ..Plan::new(root, confinement, entry)
         };
         Ok(Prepared { plan, report, timeout_grace })
     }
 }
+
+/// What a program's new files are without, as with Docker.
+pub(crate) const UMASK: u32 = 0o022;
 
 /// The image's layers below a writable one, as a container of either kind may see them.
 fn overlay_root(host: &Host, image: &Image, container: &Container) -> Result<Rootfs> {

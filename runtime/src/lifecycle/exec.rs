@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use linux_exec::{
-    capabilities::CapabilitySet,
+    capabilities::{CapabilitySet, CapabilitySets},
     cgroup::Cgroups,
+    confinement::Privileges,
     exec::{Join, join, read_file},
+    plan::Lifetime,
     process::Process,
     seccomp,
     spawn::Child,
@@ -21,6 +23,7 @@ use super::{
     supervise::{self, Signals, StopRule},
 };
 use crate::{
+    kinds::UMASK,
     output,
     records::container::Container,
     spec::{RunSpec, env, exit_code, request::ExecRequest},
@@ -59,19 +62,24 @@ pub(crate) fn begin(container: &Container, target: Process, request: &ExecReques
     let unfiltered = privileged || spec.security.seccomp_unconfined;
     let signals = Signals::block()?;
     let (stdio, pending) = streams::prepare(request.stdio, wiring)?;
+    let uid = user.uid;
     let mut child = join(Join {
         target,
         argv: request.command.iter().map(|word| word.clone().into_bytes()).collect(),
         env: environment(request, spec, &user),
         cwd: working_directory(request.cwd.as_deref(), spec)?,
         user,
-        capabilities,
-        no_new_privileges: !spec.security.new_privileges_allowed && !privileged,
-        seccomp: (!unfiltered).then(|| seccomp::docker_default(capabilities)),
+        privileges: Privileges {
+            capabilities: CapabilitySets::of_user(capabilities, uid),
+            no_new_privileges: !spec.security.new_privileges_allowed && !privileged,
+            seccomp: (!unfiltered).then(|| seccomp::docker_default(capabilities)),
+        },
+        umask: UMASK,
         rlimits: spec.limits.ulimits.iter().map(|u| (u.resource, u.soft, u.hard)).collect(),
         cgroup: cgroup.as_ref(),
         stdio,
         patience: Signals::patience(None),
+        lifetime: Lifetime::OfStarter,
     })
     .map_err(|error| signals.explain(&error))?;
     let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;

@@ -9,15 +9,16 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Result, bail};
 use images::Image;
 use linux_exec::{
-    capabilities::CapabilitySet,
-    plan::{Mount, Namespaces},
+    capabilities::CapabilitySets,
+    confinement::{Confinement, Namespace, Namespaces, Privileges},
+    plan::Mount,
     rootfs::Rootfs,
     seccomp,
 };
 use nix::libc::RLIMIT_DATA;
 use serde_json::Value;
 
-use super::{Behaviour, Confinement, First, Parts, is_filtered, linux_defaults, overlay_root, report::Teller};
+use super::{Behaviour, First, Parts, is_filtered, linux_defaults, overlay_root, report::Teller};
 use crate::{
     records::{container::Container, host::Host},
     spec::{Network, RunSpec, WasmProgram},
@@ -114,15 +115,24 @@ impl Behaviour for WasmProgram {
     /// The engine executes no other program, so there are no privileges to gain. Behind its filter it can make no
     /// socket and no System V object or message queue, and its root has no /proc: it needs no namespace to be
     /// kept from those, of which that of the network is the dearest of all.
-    fn confinement(&self, spec: &RunSpec, _capabilities: CapabilitySet) -> Confinement {
-        let (filtered, offline) = (is_filtered(spec), spec.network == Network::None);
-        Confinement {
-            seccomp: filtered.then(|| seccomp::engine(!offline)),
-            namespaces: Namespaces { network: offline && !filtered, ipc: !filtered, cgroup: !filtered },
-            no_new_privileges: true,
-            masked_paths: Vec::new(),
-            readonly_paths: Vec::new(),
-        }
+    fn confinement(
+        &self,
+        spec: &RunSpec,
+        capabilities: CapabilitySets,
+    ) -> Result<Confinement<'static>, linux_exec::Error> {
+        let filtered = is_filtered(spec);
+        let own = if filtered { Namespace::Filtered } else { Namespace::New };
+        let network = match spec.network {
+            Network::None => own,
+            Network::Host => Namespace::Host,
+        };
+        let seccomp = filtered.then(|| seccomp::engine(spec.network == Network::Host));
+        let privileges = Privileges { capabilities, no_new_privileges: true, seccomp };
+        Confinement::new(Namespaces { network, ipc: own, cgroup: own, ..Namespaces::NEW }, privileges)
+    }
+
+    fn hidden_paths(&self, _spec: &RunSpec) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        Default::default()
     }
 
     fn rlimits(&self, spec: &RunSpec) -> Vec<(u32, u64, u64)> {
