@@ -72,15 +72,18 @@ impl Reference {
         Familiar(self).to_string()
     }
 
-    /// `alpine`, `localhost:5000/debian`.
+    /// `alpine`, `localhost:5000/debian`. The registry is left out where nothing else would be understood without it.
     pub fn familiar_repository(&self) -> String {
-        if self.registry != DEFAULT_REGISTRY {
-            return format!("{}/{}", self.registry, self.repository);
+        let short = match self.repository.strip_prefix("library/") {
+            Some(short) if !short.contains('/') => short,
+            _ => &self.repository,
+        };
+        // `docker.io/localhost/x` would become another registry's, and 64 digits an image id.
+        let is_other = split_registry(short) != (DEFAULT_REGISTRY, short) || is_image_id(short);
+        if self.registry == DEFAULT_REGISTRY && !is_other {
+            return short.to_owned();
         }
-        match self.repository.strip_prefix("library/") {
-            Some(short) if !short.contains('/') => short.to_owned(),
-            _ => self.repository.clone(),
-        }
+        format!("{}/{}", self.registry, self.repository)
     }
 
     fn write_tag_and_digest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,7 +106,7 @@ fn parse(text: &str) -> Result<Reference, String> {
     {
         return Err(format!("leave out `{scheme}`: a reference begins with the registry or the repository"));
     }
-    if text.len() == 64 && text.bytes().all(is_hex_digit) {
+    if is_image_id(text) {
         return Err("64 hexadecimal digits are an image id, not a name".to_owned());
     }
     let (rest, digest) = match text.split_once('@') {
@@ -228,6 +231,10 @@ fn parse_digest(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn is_image_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(is_hex_digit)
+}
+
 fn is_hex_digit(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
@@ -252,6 +259,9 @@ mod tests {
             ("user/app", "docker.io/user/app:latest", "user/app:latest"),
             ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
             ("ghcr.io/a/b:1", "ghcr.io/a/b:1", "ghcr.io/a/b:1"),
+            ("docker.io/localhost/x", "docker.io/localhost/x:latest", "docker.io/localhost/x:latest"),
+            ("docker.io/a.b/x", "docker.io/a.b/x:latest", "docker.io/a.b/x:latest"),
+            ("docker.io/library/a.b", "docker.io/library/a.b:latest", "a.b:latest"),
             ("localhost/x", "localhost/x:latest", "localhost/x:latest"),
             ("localhost:5000/debian:bookworm", "localhost:5000/debian:bookworm", "localhost:5000/debian:bookworm"),
             ("localhost:5000", "docker.io/library/localhost:5000", "localhost:5000"),
@@ -269,7 +279,9 @@ mod tests {
             let parsed: Reference = typed.parse().unwrap();
             assert_eq!(parsed.to_string(), full, "{typed}");
             assert_eq!(parsed.familiar(), familiar, "{typed}");
-            assert_eq!(full.parse::<Reference>().unwrap(), parsed, "the full name of {typed} means the same");
+            for printed in [full, familiar] {
+                assert_eq!(printed.parse::<Reference>().unwrap(), parsed, "{printed} means the same as {typed}");
+            }
         }
     }
 
