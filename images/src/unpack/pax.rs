@@ -40,17 +40,21 @@ impl Pax {
         Ok(())
     }
 
+    /// An empty value takes a record of an earlier header back.
     fn set(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        let text = || value.to_vec();
+        let given = !value.is_empty();
         match key {
-            b"path" => self.path = some_text(value),
-            b"linkpath" => self.link = some_text(value),
-            b"size" => self.size = Some(decimal(value)?),
-            b"uid" => self.uid = Some(decimal(value)?),
-            b"gid" => self.gid = Some(decimal(value)?),
+            b"path" => self.path = given.then(text),
+            b"linkpath" => self.link = given.then(text),
+            b"size" => self.size = number(value)?,
+            b"uid" => self.uid = number(value)?,
+            b"gid" => self.gid = number(value)?,
+            b"mtime" if !given => self.mtime = None,
             b"mtime" => self.mtime = Some(timestamp(value)?),
-            b"GNU.sparse.major" => self.sparse.major = Some(decimal(value)?),
-            b"GNU.sparse.name" => self.sparse.name = some_text(value),
-            b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse.real_size = Some(decimal(value)?),
+            b"GNU.sparse.major" => self.sparse.major = number(value)?,
+            b"GNU.sparse.name" => self.sparse.name = given.then(text),
+            b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse.real_size = number(value)?,
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse.numbers.push(decimal(value)?),
             b"GNU.sparse.map" => self.sparse.numbers = number_list(value)?,
             _ => self.set_xattr(key, value),
@@ -65,9 +69,9 @@ impl Pax {
     }
 }
 
-/// An empty value takes a record of an earlier header back.
-fn some_text(value: &[u8]) -> Option<Vec<u8>> {
-    (!value.is_empty()).then(|| value.to_vec())
+/// A number, or nothing; None: neither.
+fn number(value: &[u8]) -> Option<Option<u64>> {
+    if value.is_empty() { Some(None) } else { decimal(value).map(Some) }
 }
 
 fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
@@ -136,6 +140,14 @@ mod tests {
         assert_eq!(pax.xattrs, [(b"u".to_vec(), b"x\ny".to_vec())]);
         assert_eq!(pax.mtime, Some((1, 500_000_000)));
         assert_eq!(pax.size, Some(42));
+    }
+
+    #[test]
+    fn an_empty_value_takes_a_record_back() {
+        let mut pax = Pax::default();
+        pax.parse(b"12 path=a/b\n11 size=42\n9 uid=7\n11 mtime=5\n").unwrap();
+        pax.parse(b"8 path=\n8 size=\n7 uid=\n9 mtime=\n").unwrap();
+        assert_eq!((pax.path, pax.size, pax.uid, pax.mtime), (None, None, None, None));
     }
 
     #[test]
