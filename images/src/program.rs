@@ -176,7 +176,11 @@ fn broken(error: &wasmparser::Error, length: usize) -> ProgramError {
     let offset = error.offset();
     match error.message() {
         early if early.starts_with("unexpected end-of-file") => ProgramError::Truncated { offset, length },
-        reason => ProgramError::Malformed { offset, reason: reason.to_owned() },
+        // Some of its messages have lines.
+        reason => {
+            let words: Vec<&str> = reason.split_ascii_whitespace().collect();
+            ProgramError::Malformed { offset, reason: words.join(" ") }
+        }
     }
 }
 
