@@ -56,8 +56,12 @@ fn files() -> impl Iterator<Item = PathBuf> {
 
 /// The entry of the registry, or of its longest parent path (`ghcr.io/user` before `ghcr.io`), as
 /// containers-auth.json(5) has it.
-fn from_config(bytes: &[u8], reference: &Reference) -> Result<Option<Credentials>, String> {
-    let config: DockerConfig = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+pub(super) fn from_config(bytes: &[u8], reference: &Reference) -> Result<Option<Credentials>, String> {
+    // What the parser says may quote a password.
+    let place = |error: serde_json::Error| {
+        format!("it is not what Docker writes, at line {}, column {}", error.line(), error.column())
+    };
+    let config: DockerConfig = serde_json::from_slice(bytes).map_err(place)?;
     let full = format!("{}/{}", reference.registry, reference.repository);
     let parents = full.match_indices('/').map(|(at, _)| &full[..at]).collect::<Vec<_>>();
     let keys = std::iter::once(full.as_str()).chain(parents.into_iter().rev());
@@ -109,7 +113,9 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_named() {
-        assert!(found("{", "alpine").is_err());
+        assert_eq!(found("{", "alpine").unwrap_err(), "it is not what Docker writes, at line 1, column 1");
+        let misplaced = found(r#"{"auths":{"docker.io":"secret"}}"#, "alpine").unwrap_err();
+        assert!(misplaced.starts_with("it is not what Docker writes") && !misplaced.contains("secret"), "{misplaced}");
         assert!(found(r#"{"auths":{"docker.io":{"auth":"%%"}}}"#, "alpine").is_err());
     }
 }
