@@ -56,7 +56,7 @@ pub enum SelectError {
     NoMatch {
         /// What was looked for.
         wanted: String,
-        /// The platforms that there are, each once.
+        /// The platforms that there are, each once; of very many, the first.
         available: Vec<String>,
     },
     /// Indexes within indexes, too many.
@@ -237,6 +237,9 @@ const WORSE: usize = 100;
 /// A manifest that does not say its platform: only if nothing else serves and nothing was wished for.
 const UNKNOWN: usize = 2 * WORSE;
 
+/// Platforms that are told of where none fits; no real index has as many.
+const NAMED: usize = 64;
+
 /// What [`Search::next`] asks for, or found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -330,7 +333,7 @@ impl Search {
     fn consider(&mut self, entry: &Descriptor) {
         let platform = entry.platform().as_ref().map(Platform::of);
         let name = platform.as_ref().map_or_else(|| "a manifest without a platform".to_owned(), Platform::to_string);
-        if !self.available.contains(&name) {
+        if self.available.len() < NAMED && !self.available.contains(&name) {
             self.available.push(name);
         }
         let rank = match &platform {
