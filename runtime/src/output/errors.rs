@@ -3,6 +3,9 @@
 use super::hints;
 use crate::{output, spec::exit_code};
 
+/// Characters of an error that are shown: a document quoted in it may have megabytes.
+const LONGEST: usize = 4000;
+
 /// An error for which Docker's users expect a certain exit code; any other error ends with [`exit_code::OURS`].
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -27,13 +30,18 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
 /// was said is not said again. What can be typed next comes last.
 ///
 /// What it quotes of images and containers commands no terminal, and what has lines of its own begins none that looks like
-/// another error's.
+/// another error's; of what an image made very long, only the beginning is shown.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string).filter(|cause| !cause.is_empty()) {
         if !text.contains(&cause) {
             text = format!("{text}: {cause}");
         }
+    }
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        let length = text.len();
+        text.truncate(end);
+        text = format!("{text}… ({length} bytes in all)");
     }
     if let Some(step) = hints::next_step(error) {
         text = format!("{}; {step}", text.trim_end());
@@ -53,6 +61,13 @@ mod tests {
         let error = Err::<(), _>(anyhow!("denied")).context("cannot open y").unwrap_err();
         assert_eq!(sentence(&error), "cannot open y: denied");
         assert_eq!(sentence(&anyhow!("alone")), "alone");
+    }
+
+    #[test]
+    fn of_a_very_long_error_the_beginning_is_shown() {
+        let text = sentence(&anyhow!("unknown type `{}`", "é".repeat(100_000)));
+        assert!(text.starts_with("unknown type `éé") && text.ends_with("éé… (200015 bytes in all)"), "{text}");
+        assert_eq!(text.chars().count(), LONGEST + "… (200015 bytes in all)".chars().count());
     }
 
     #[test]
