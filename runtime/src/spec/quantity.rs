@@ -19,8 +19,9 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, &'static str> {
         _ => return Err(EXPECTED),
     };
     let micros = parse_micros(number).ok_or(EXPECTED)?;
-    let bytes = (micros << shift) / MICROS;
-    u64::try_from(bytes).ok().filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or("a size below 8 EiB")
+    // A shift would lose the highest bits without a word.
+    let bytes = micros.checked_mul(1 << shift).map(|scaled| scaled / MICROS);
+    bytes.and_then(|bytes| i64::try_from(bytes).ok()).map(i64::unsigned_abs).ok_or("a size below 8 EiB")
 }
 
 /// Parses a duration into milliseconds: numbers, maybe with fractions, each with `h`, `m`, `s`, `ms`, `us` or `ns`
@@ -82,6 +83,14 @@ pub(crate) fn parse_micros(text: &str) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_beyond_all_bounds_is_not_a_small_one() {
+        for text in ["302231454903657293p", "9999999999999999999p", "9223372036854775808", "8192p"] {
+            assert_eq!(parse_bytes(text), Err("a size below 8 EiB"), "{text}");
+        }
+        assert_eq!(parse_bytes("8191p"), Ok(8191 << 50));
+    }
 
     #[test]
     fn sizes_are_read_as_docker_reads_them() {
