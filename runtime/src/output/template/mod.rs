@@ -23,7 +23,7 @@ pub(crate) enum TemplateError {
 }
 
 fn apply_error(problem: impl Into<String>) -> TemplateError {
-    TemplateError::Apply(problem.into())
+    TemplateError::Apply(harmless(&problem.into()).into_owned())
 }
 
 /// A parsed template.
@@ -38,7 +38,8 @@ impl Template {
     /// # Errors
     /// What was found, and what was expected in its place.
     pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
-        parse::parse(text).map(|nodes| Self { nodes }).map_err(TemplateError::Syntax)
+        let one_line = |problem: String| TemplateError::Syntax(harmless(&problem).into_owned());
+        parse::parse(text).map(|nodes| Self { nodes }).map_err(one_line)
     }
 
     /// Renders one value.
@@ -54,7 +55,7 @@ impl Template {
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub(super) fn render_header(&self, headers: &Value) -> Result<String, TemplateError> {
+    pub(crate) fn render_header(&self, headers: &Value) -> Result<String, TemplateError> {
         render(&self.nodes, headers, Mode::Header)
     }
 }
@@ -364,6 +365,10 @@ mod tests {
             ("{{/* nothing", "a comment is not closed"),
             ("{{/* nothing */ .ID}}", "after a comment"),
             ("{{if .ID}}{{else}}{{else}}{{end}}", "`else` after `else`"),
+            ("{{.ID\n~}}", "unexpected `~` in `{{.ID\\n~}}`"),
+            (&"{{if .ID}}".repeat(10_000), "deeper than 64"),
+            (&"{{if .ID}}x{{else}}{{with .ID}}".repeat(10_000), "deeper than 64"),
+            (&format!("{{{{{}", "(".repeat(100_000)), "deeper than 64"),
         ] {
             let message = Template::parse(template).unwrap_err().to_string();
             assert!(

@@ -48,6 +48,9 @@ enum Token {
     Close,
 }
 
+/// How deep blocks, and parentheses, may lie within each other: they are parsed and rendered on the stack.
+const DEEPEST: usize = 64;
+
 /// What an action between `{{` and `}}` is.
 enum Action {
     Print(Pipeline),
@@ -62,7 +65,7 @@ enum Action {
 
 /// Parses a whole template.
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, String> {
-    let mut parser = Parser { rest: text, trim_next: false };
+    let mut parser = Parser { rest: text, trim_next: false, depth: 0 };
     match parser.nodes()? {
         (nodes, None) => Ok(nodes),
         (_, Some(Action::End)) => Err("`end` without `if`, `range` or `with`".to_owned()),
@@ -74,11 +77,23 @@ struct Parser<'a> {
     rest: &'a str,
     /// The last action ended with `-}}`.
     trim_next: bool,
+    /// Blocks that are open.
+    depth: usize,
 }
 
 impl Parser<'_> {
     /// Nodes up to an `else` or `end`, which is returned, or up to the end of the text.
     fn nodes(&mut self) -> Result<(Vec<Node>, Option<Action>), String> {
+        if self.depth > DEEPEST {
+            return Err(format!("blocks lie within each other deeper than {DEEPEST}"));
+        }
+        self.depth += 1;
+        let parsed = self.nodes_of_block();
+        self.depth -= 1;
+        parsed
+    }
+
+    fn nodes_of_block(&mut self) -> Result<(Vec<Node>, Option<Action>), String> {
         let mut nodes = Vec::new();
         loop {
             self.text(&mut nodes);
@@ -154,9 +169,17 @@ impl Parser<'_> {
                 Err("unexpected text after a comment".to_owned())
             };
         }
-        let mut tokens = Vec::new();
+        let (mut tokens, mut open) = (Vec::new(), 0_usize);
         while !self.closes_action() {
             let token = self.token().map_err(|problem| format!("{problem} in `{}`", excerpt(start)))?;
+            match token {
+                Token::Open if open == DEEPEST => {
+                    return Err(format!("parentheses lie within each other deeper than {DEEPEST}"));
+                }
+                Token::Open => open += 1,
+                Token::Close => open = open.saturating_sub(1),
+                _ => {}
+            }
             tokens.push(token);
         }
         classify(tokens).map_err(|problem| format!("{problem} in `{}`", excerpt(start)))
