@@ -3,6 +3,7 @@
 //! An entry that is only a `NAME` takes that variable away again: it is what `-e NAME` becomes where the caller has none.
 
 use std::{
+    collections::HashMap,
     ffi::{OsStr, OsString},
     path::{Path, PathBuf},
 };
@@ -25,18 +26,20 @@ pub(crate) enum EnvError {
 
 /// Merges lists of entries: each name once, where it was first set, with the value that was set last.
 pub(crate) fn merge(lists: &[&[String]]) -> Vec<String> {
-    let mut merged: Vec<&str> = Vec::new();
+    // An image may list a million of them.
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut merged: Vec<Option<&str>> = Vec::new();
     for entry in lists.iter().copied().flatten() {
         let name = name_of(entry);
-        let known = merged.iter().position(|earlier| name_of(earlier) == name);
-        match (known, entry.contains('=') && !name.is_empty()) {
-            (Some(index), true) => merged[index] = entry,
-            (Some(index), false) => drop(merged.remove(index)),
-            (None, true) => merged.push(entry),
-            (None, false) => {}
+        if entry.contains('=') && !name.is_empty() {
+            let place = *places.entry(name).or_insert(merged.len());
+            merged.resize(merged.len().max(place + 1), None);
+            merged[place] = Some(entry);
+        } else if let Some(place) = places.remove(name) {
+            merged[place] = None;
         }
     }
-    merged.into_iter().map(str::to_owned).collect()
+    merged.into_iter().flatten().map(str::to_owned).collect()
 }
 
 /// Reads the `--env-file`s, then takes each `-e`: for [`merge`], in which what comes later holds.
@@ -63,17 +66,20 @@ pub(crate) fn from_flags(files: &[PathBuf], entries: &[String]) -> Result<Vec<St
 }
 
 /// Looks up a variable of the caller.
-type Caller<'a> = &'a dyn Fn(&OsStr) -> Option<OsString>;
+pub(crate) type Caller<'a> = &'a dyn Fn(&OsStr) -> Option<OsString>;
 
 /// Docker's rules: a line is `NAME=value`, taken as it stands, without quotes or expansion; `NAME` alone passes on the
 /// caller's; lines that begin with `#`, and empty ones, do not count; white space before a line is removed.
-fn parse_file(path: &Path, bytes: &[u8], caller: Caller<'_>) -> Result<Vec<String>, EnvError> {
+pub(crate) fn parse_file(path: &Path, bytes: &[u8], caller: Caller<'_>) -> Result<Vec<String>, EnvError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut variables = Vec::new();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let bad = |problem: String| EnvError::BadLine { path: path.to_owned(), line: index + 1, problem };
         let line = str::from_utf8(line).map_err(|_| bad("not UTF-8".to_owned()))?;
         let line = line.strip_suffix('\r').unwrap_or(line).trim_start();
+        if line.contains('\0') {
+            return Err(bad("a NUL character, which no variable can have".to_owned()));
+        }
         match name_of(line) {
             _ if line.is_empty() || line.starts_with('#') => {}
             "" => return Err(bad("the variable has no name; expected NAME=VALUE".to_owned())),
@@ -119,6 +125,15 @@ mod tests {
         let user = strings(&["B=x=y", "C=", "A", "MISSING"]);
         assert_eq!(merge(&[&image, &user]), ["PATH=/bin", "B=x=y", "C="]);
         assert_eq!(merge(&[]), [""; 0]);
+        let again = strings(&["A=1", "B=2", "A", "A=3"]);
+        assert_eq!(merge(&[&again]), ["B=2", "A=3"]);
+    }
+
+    /// Each is looked for among those before it: ten milliseconds, or an hour.
+    #[test]
+    fn a_million_variables_of_an_image_are_merged() {
+        let image: Vec<String> = (0..1_000_000).map(|number| format!("A{number}=")).collect();
+        assert_eq!(merge(&[&image, &strings(&["A7"])]).len(), 999_999);
     }
 
     #[test]
@@ -155,5 +170,7 @@ mod tests {
         let white_space = "--env-file vars, line 1: the variable `a b` has white space in its name";
         assert_eq!(from_file(b"a b=1").unwrap_err(), white_space);
         assert_eq!(from_file(b"A=\xff").unwrap_err(), "--env-file vars, line 1: not UTF-8");
+        let nul = "--env-file vars, line 1: a NUL character, which no variable can have";
+        assert_eq!(from_file(b"A=x\0y").unwrap_err(), nul);
     }
 }
