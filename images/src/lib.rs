@@ -3,6 +3,8 @@
 pub mod archive;
 pub mod budget;
 pub mod classify;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod import;
 pub mod platform;
 pub mod program;

@@ -13,6 +13,8 @@ mod detached;
 pub mod devices;
 mod error;
 pub mod exec;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod launcher;
 mod magic;
 mod mounts;

@@ -7,6 +7,8 @@
 
 mod cli;
 mod commands;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod kinds;
 mod lifecycle;
 mod output;

@@ -7,6 +7,8 @@
 //! Sources: the OCI image-spec (image-layout.md), and docker's `docker save` format (manifest.json; moby, image/spec).
 
 mod docker;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod input;
 mod layout;
 mod source;

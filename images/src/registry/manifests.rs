@@ -154,7 +154,7 @@ fn question<'a>(session: &Session<'_>, path: &'a str, accept: &'static str, what
 }
 
 /// What a document says that it is, or else what the registry says.
-fn media_type(bytes: &[u8], content_type: Option<String>) -> Result<String, Reason> {
+pub(super) fn media_type(bytes: &[u8], content_type: Option<String>) -> Result<String, Reason> {
     let kind: Kind = parse("the manifest", bytes)?;
     let content_type = content_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_owned());
     if let (Some(own), Some(told)) = (&kind.media_type, &content_type)
@@ -180,7 +180,7 @@ fn media_type(bytes: &[u8], content_type: Option<String>) -> Result<String, Reas
 }
 
 /// Whether a media type is one of those that are asked for.
-fn is_known(media_type: &str) -> bool {
+pub(super) fn is_known(media_type: &str) -> bool {
     ACCEPT.split(", ").any(|known| known == media_type)
 }
 

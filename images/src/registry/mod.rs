@@ -24,6 +24,8 @@
 mod auth;
 mod client;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod layers;
 mod manifests;
 mod pace;

@@ -52,6 +52,8 @@ mod blobs;
 pub(crate) mod clock;
 pub(crate) mod documents;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod garbage;
 mod index;
 mod index_copy;

@@ -30,6 +30,8 @@
 mod compression;
 mod directories;
 mod entries;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod ingest;
 mod input;
 pub(crate) mod names;

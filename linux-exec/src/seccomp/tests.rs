@@ -2,6 +2,7 @@
 
 use super::*;
 use linux_raw_sys::{general::*, ptrace::*};
+use test_inputs::{Random, setting};
 
 const EPERM: Answer = Answer::Errno(1);
 const ENOSYS: Answer = Answer::Errno(38);
@@ -218,6 +219,55 @@ fn every_number_gets_what_the_table_says_in_few_steps() {
             assert!(steps <= 18, "{number} takes {steps} instructions");
         }
     }
+}
+
+/// What the table says of a call, worked out without the filter.
+fn expected(action: table::Action, argument: u32) -> Answer {
+    let if_true = |holds| if holds { Answer::Allow } else { EPERM };
+    match action {
+        table::Action::Allow => Answer::Allow,
+        table::Action::Refuse => EPERM,
+        table::Action::Unknown => ENOSYS,
+        table::Action::AllowFamilies => if_true(!table::REFUSED_FAMILIES.contains(&argument)),
+        table::Action::AllowPersonalities => if_true(table::PERSONALITIES.contains(&argument)),
+        table::Action::AllowThread => if_true(argument & CLONE_THREAD != 0),
+        table::Action::AllowWithoutNamespaces => if_true(argument & table::NAMESPACES == 0),
+    }
+}
+
+/// A filter as seccomp(2) takes it: at most 4096 instructions, all jumps within it, a return at the end of every path.
+fn check_form(filter: &Filter) {
+    assert!(filter.program.len() <= 4096);
+    for (at, word) in filter.program.iter().enumerate() {
+        let (code, when_true, when_false) = (word & 0xffff, word >> 16 & 0xff, word >> 24 & 0xff);
+        let farthest = if code == 0x06 { 0 } else { 1 + usize::try_from(when_true.max(when_false)).unwrap() };
+        assert!(at + farthest < filter.program.len(), "instruction {at} leads out of the filter");
+    }
+}
+
+#[test]
+fn random_sets_and_calls_get_what_the_table_says() {
+    let (first, count) =
+        (setting("AMPHORA_TEST_SEED").unwrap_or(0), setting("AMPHORA_TEST_CASES").unwrap_or(200_000) / 1000 + 1);
+    for seed in first..first + count {
+        let mut random = Random::new(seed);
+        let set = CapabilitySet(random.next() & random.next() & table::OPENING.0 | random.next() & !table::OPENING.0);
+        let (filter, actions) = (docker_default(set), table::actions(set));
+        check_form(&filter);
+        for _ in 0..1000 {
+            let number = random.within(table::TABLE_LEN + 8);
+            let argument = match random.below(3) {
+                0 => random.below(64),
+                1 => 1 << random.below(64) | 1 << random.below(32),
+                _ => random.next(),
+            };
+            let action = actions.get(number).copied().unwrap_or(table::Action::Unknown);
+            let low = u32::try_from(argument & 0xffff_ffff).unwrap();
+            let answer = judge(&filter, u32::try_from(number).unwrap(), argument);
+            assert_eq!(answer, expected(action, low), "{number}({argument:#x}) with {set:?}, AMPHORA_TEST_SEED={seed}");
+        }
+    }
+    [true, false].iter().for_each(|sockets| check_form(&engine(*sockets)));
 }
 
 #[test]

@@ -6,12 +6,10 @@
 //! name runs.
 
 mod place;
-mod random;
 
 use crate::{fixtures::Fixtures, registry::Registries};
 use anyhow::{Context, Result, bail};
 use place::{Ended, Place};
-use random::Random;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -21,6 +19,7 @@ use std::{
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+use test_inputs::Random;
 
 /// Commands at once, and of how many one is killed.
 const WORKERS: usize = 8;

@@ -1,6 +1,5 @@
 //! One store, the commands that are given to it, and what may come of them.
 
-use super::random::Random;
 use crate::{
     command::{bounded, tied},
     fixtures::Fixtures,
@@ -16,6 +15,7 @@ use std::{
     thread,
     time::Duration,
 };
+use test_inputs::Random;
 
 /// No command takes as long.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -55,12 +55,12 @@ impl Place {
 
     /// A command, drawn.
     pub(super) fn command(&self, random: &mut Random) -> Vec<String> {
-        let (repository, tag) = *random.choose(&IMAGES);
+        let (repository, tag) = random.one(&IMAGES);
         let pulled = format!("{}/{repository}:{tag}", self.registry);
         let layout = self.fixtures.join(format!("layouts/{repository}-{tag}")).display().to_string();
         let program = self.fixtures.join("programs/wasm/hello.wasm").display().to_string();
-        let name = random.choose(&TAGS).to_string();
-        let any = if random.below(2) == 0 { pulled.clone() } else { random.choose(&TAGS).to_string() };
+        let name = random.one(&TAGS).to_string();
+        let any = if random.below(2) == 0 { pulled.clone() } else { random.one(&TAGS).to_string() };
         let words: Vec<&str> = match random.below(20) {
             0..=3 => vec!["pull", "-q", &pulled],
             4..=5 => vec!["load", "-q", "-i", &layout],

@@ -13,7 +13,6 @@ use rustix::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
-    env,
     fmt::Write as _,
     fs, io,
     os::{
@@ -23,6 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tar::{EntryType, Header};
+use test_inputs::{Random, setting};
 
 /// Stacks in an ordinary run: a few seconds.
 const STACKS: u64 = 600;
@@ -30,31 +30,10 @@ const LAYERS: u64 = 4;
 const ENTRIES: u64 = 12;
 const LOOKUPS: usize = 40;
 
-/// splitmix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one<T: Copy>(&mut self, of: &[T]) -> T {
-        of[usize::try_from(self.below(of.len() as u64)).unwrap()]
-    }
-
-    /// A path of a few components.
-    fn path(&mut self, names: &[&str], longest: u64) -> String {
-        let length = 1 + self.below(longest);
-        (0..length).map(|_| self.one(names)).collect::<Vec<_>>().join("/")
-    }
+/// A path of a few components.
+fn random_path(random: &mut Random, names: &[&str], longest: u64) -> String {
+    let length = 1 + random.below(longest);
+    (0..length).map(|_| random.one(names)).collect::<Vec<_>>().join("/")
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -86,15 +65,15 @@ enum What {
 
 fn item(random: &mut Random, number: u64) -> Item {
     const NAMES: &[&str] = &["a", "b", "c"];
-    let path = random.path(NAMES, 3);
+    let path = random_path(random, NAMES, 3);
     let what = match random.below(20) {
         0..=5 => What::File(format!("content {number}")),
         6..=10 => What::Directory,
         11..=12 => {
             let start = random.one(&["", "", "/", "../"]);
-            What::Link(format!("{start}{}", random.path(&["a", "b", "c", "..", "."], 3)))
+            What::Link(format!("{start}{}", random_path(random, &["a", "b", "c", "..", "."], 3)))
         }
-        13..=14 => What::HardLink(random.path(NAMES, 3)),
+        13..=14 => What::HardLink(random_path(random, NAMES, 3)),
         15 => What::Fifo,
         16..=18 => What::Whiteout,
         _ => What::Opaque,
@@ -434,7 +413,7 @@ fn listed(layers: &[Vec<Item>]) -> String {
 }
 
 fn check(seed: u64) -> Result<(), String> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
@@ -480,7 +459,7 @@ fn check(seed: u64) -> Result<(), String> {
     shown.reverse();
     for _ in 0..LOOKUPS {
         let (start, end) = (random.one(&["", "/"]), random.one(&["", "", "", "/", "/."]));
-        let path = format!("{start}{}{end}", random.path(&["a", "b", "c", "a", "b", "c", "..", "."], 4));
+        let path = format!("{start}{}{end}", random_path(&mut random, &["a", "b", "c", "a", "b", "c", "..", "."], 4));
         let looked_up = locate(&shown, path.as_ref()).map_err(|error| format!("{path}: {error}"))?;
         let looked_up = looked_up.map(|file| fs::read_to_string(file).unwrap());
         let mounted = opened(&mount, &path);
@@ -497,8 +476,7 @@ fn random_stacks_of_layers_are_the_same_unpacked_looked_up_and_applied() {
     if !rustix::process::geteuid().is_root() {
         return println!("skipped: only root mounts an overlay and changes owners");
     }
-    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let (first, count) = (number("AMPHORA_TEST_SEED").unwrap_or(0), number("AMPHORA_TEST_STACKS").unwrap_or(STACKS));
+    let (first, count) = (setting("AMPHORA_TEST_SEED").unwrap_or(0), setting("AMPHORA_TEST_STACKS").unwrap_or(STACKS));
     for seed in first..first + count {
         if let Err(difference) = check(seed) {
             panic!("{difference}\nagain with AMPHORA_TEST_SEED={seed} AMPHORA_TEST_STACKS=1");

@@ -21,6 +21,8 @@
 //! What this version cannot read is named and spared ([`unreadable`]): only `rm -f` removes it.
 
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod record;
 mod shelf;
 mod unreadable;

@@ -248,7 +248,7 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 }
 
 /// Understands a record; an error says whether a newer version wrote it.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let error = match serde_json::from_slice(bytes) {
         Ok(record) => return Ok(record),
         Err(error) => error,

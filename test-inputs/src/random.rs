@@ -1,14 +1,17 @@
 //! Numbers that a seed decides: `SplitMix64` (Steele, Lea and Flood, 2014).
 
-/// A sequence of numbers.
-pub(super) struct Random(u64);
+/// A sequence of numbers: small, and the same everywhere.
+pub struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    /// The sequence of a seed.
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    /// The next number.
+    #[expect(clippy::should_implement_trait, reason = "it never ends in None")]
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,20 +20,27 @@ impl Random {
     }
 
     /// A number below `bound`, which is small: how evenly does not matter here.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
+    /// The same for a length or an index.
+    pub fn within(&mut self, bound: usize) -> usize {
+        usize::try_from(self.below(bound as u64)).unwrap_or(0)
+    }
+
     /// One of several.
-    pub(super) fn choose<'a, T>(&mut self, several: &'a [T]) -> &'a T {
-        let at = usize::try_from(self.below(several.len() as u64)).unwrap_or(0);
-        &several[at]
+    ///
+    /// # Panics
+    /// There are none.
+    pub fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.within(of.len())]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::Random;
 
     #[test]
     fn a_seed_decides_all() {

@@ -1,0 +1,49 @@
+//! Properties of what reads archives of images; see [`crate::fuzz`].
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a property fails")]
+
+use super::source::{Document, Source};
+use crate::{
+    Store,
+    fuzz::assert_shown,
+    unpack::{Compression, HEAD_LENGTH, fuzz::summed},
+};
+use std::{fs, path::Path};
+use tempfile::TempDir;
+
+thread_local! {
+    /// A folder, and a store in it.
+    static PLACE: (TempDir, Store) = {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(place.path()).unwrap();
+        (place, store)
+    };
+}
+
+/// Opens it as it is, and with all its headers' sums made right.
+pub(crate) fn archive(bytes: &[u8]) {
+    PLACE.with(|(place, store)| {
+        let path = place.path().join("archive.tar");
+        for bytes in [bytes.to_vec(), summed(bytes)] {
+            fs::write(&path, &bytes).unwrap();
+            opened(&bytes, &path, store);
+        }
+    });
+}
+
+fn opened(bytes: &[u8], path: &Path, store: &Store) {
+    let source = match Source::open(store, path) {
+        Err(error) => return assert!(error.to_string().contains("archive.tar"), "{error}"),
+        Ok(source) => source,
+    };
+    let is_plain = Compression::of(&bytes[..bytes.len().min(HEAD_LENGTH)]).is_ok_and(|it| it == Compression::None);
+    for member in ["index.json", "manifest.json", "oci-layout", "./link", "a/b"] {
+        match source.document(member, "the test") {
+            Err(error) => assert_shown(&error),
+            Ok(Document { bytes: found, .. }) => {
+                assert!(source.has(member));
+                assert!(!is_plain || found.is_empty() || bytes.windows(found.len()).any(|part| part == found));
+            }
+        }
+    }
+}
