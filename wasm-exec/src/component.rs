@@ -1,7 +1,7 @@
 //! Components: the imports of WASI 0.2's `wasi:cli/command` world.
 
 use crate::{
-    imports,
+    exit, imports,
     run::{RunError, State},
 };
 use wasmtime::{
@@ -19,6 +19,7 @@ const RUN: &str = "wasi:cli/run@0.2.";
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     add_to_linker_async(&mut linker)?;
+    exit::add_to_component(&mut linker)?;
     Ok(linker)
 }
 

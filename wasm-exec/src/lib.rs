@@ -7,6 +7,7 @@
 mod cache;
 mod component;
 mod engine;
+mod exit;
 mod imports;
 mod limits;
 mod load;

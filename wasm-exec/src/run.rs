@@ -1,7 +1,7 @@
 //! Running a compiled program.
 
 use crate::{
-    Compiled, Outcome, Preopen, Report, component, engine,
+    Compiled, Outcome, Preopen, Report, component, engine, exit,
     limits::MemorySum,
     load::{self, Program},
     module, preopens,
@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{io, mem::ManuallyDrop, path::PathBuf, time::Duration};
 use tokio::runtime::{self, Runtime};
-use wasmtime::{Engine, InstancePre, Store};
+use wasmtime::{Engine, InstancePre, Store, WasmBacktrace};
 use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx, p2::bindings::CommandPre};
 
 /// Which sockets the program may open.
@@ -130,6 +130,8 @@ pub enum RunError {
 pub(crate) struct State {
     pub(crate) wasi: WasiP1Ctx,
     pub(crate) memory: MemorySum,
+    /// Where an exit says that it was raised.
+    pub(crate) nowhere: Option<WasmBacktrace>,
 }
 
 /// A program whose imports are all there.
@@ -201,7 +203,8 @@ fn report(outcome: Outcome, memory: &MemorySum, fuel_used: Option<u64>) -> Repor
 }
 
 fn store(engine: &Engine, command: &Command, memory: MemorySum, fuel: Option<u64>) -> Result<Store<State>, RunError> {
-    let mut store = Store::new(engine, State { wasi: wasi(command, memory.clone())?, memory });
+    let mut store = Store::new(engine, State { wasi: wasi(command, memory.clone())?, memory, nowhere: None });
+    exit::prepare(&mut store);
     store.limiter(|state| &mut state.memory);
     // The epoch moves once, when the time is over.
     store.set_epoch_deadline(1);
@@ -243,7 +246,7 @@ fn event_loop(network: NetworkGrant) -> io::Result<Runtime> {
 impl State {
     /// A state for linking and not for running.
     pub(crate) fn empty() -> Self {
-        Self { wasi: WasiCtxBuilder::new().build_p1(), memory: MemorySum::new(None) }
+        Self { wasi: WasiCtxBuilder::new().build_p1(), memory: MemorySum::new(None), nowhere: None }
     }
 }
 

@@ -5,14 +5,11 @@
 //! that are imported, by the same generated code: only the list of names and parameters is written down here, and a test
 //! compares it with wasmtime-wasi's.
 
-use crate::run::State;
+use crate::{exit, run::State};
 use wasmtime::{AsContextMut, Caller, Extern, Linker};
-use wasmtime_wasi::{
-    I32Exit,
-    p1::{
-        WasiP1Ctx,
-        wasi_snapshot_preview1::{self as host, WasiSnapshotPreview1},
-    },
+use wasmtime_wasi::p1::{
+    WasiP1Ctx,
+    wasi_snapshot_preview1::{self as host, WasiSnapshotPreview1},
 };
 use wiggle::GuestMemory;
 
@@ -26,7 +23,9 @@ pub(crate) fn add(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<()
     match name {
         // wasmtime-wasi's own takes a status over 125 for an error; a process may end with any.
         "proc_exit" => linker
-            .func_wrap(MODULE, "proc_exit", |status: i32| -> wasmtime::Result<()> { Err(I32Exit(status).into()) })
+            .func_wrap(MODULE, "proc_exit", |mut caller: Caller<'_, State>, status: i32| -> wasmtime::Result<()> {
+                Err(exit::error(caller.data_mut(), status))
+            })
             .map(drop),
         _ => add_generated(linker, name),
     }
