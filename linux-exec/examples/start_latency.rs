@@ -111,7 +111,7 @@ fn print(name: &str, samples: &[Sample]) {
 }
 
 fn plan(root: Rootfs) -> Plan<'static> {
-    let mount = |target: &str, source, readonly| Mount { target: target.into(), source, readonly };
+    let mount = |target: &str, source, readonly| Mount::new(target, source, readonly);
     let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
     let capabilities = CapabilitySet::docker_default();
     let confinement = Confinement::new(

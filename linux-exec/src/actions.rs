@@ -4,7 +4,7 @@ use crate::{
     detached,
     devices::{DEVICES, Devices, EMPTY, Nodes},
     magic,
-    sys::{self, NewNamespaces},
+    sys::{self, MountChange, NewNamespaces},
     target::{Target, open_beneath_root, open_without_links},
 };
 use rustix::{
@@ -168,7 +168,7 @@ pub(crate) fn make_nodes(nodes: &Nodes) -> Result<Made> {
     move_mount(&nodes.tree, c"", CWD, c"/dev", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     let from = nodes.tree.as_fd();
     let empty = clone_tree(from, EMPTY)?;
-    sys::mount_setattr(empty.as_fd(), c"", detached::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY, false, false)?;
+    sys::mount_setattr(empty.as_fd(), c"", MountChange::set(detached::PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY))?;
     let mut devices = [const { None }; DEVICES.len()];
     let null = match &nodes.host_null {
         Some(host) => fcntl_dupfd_cloexec(host, 3)?,
@@ -284,13 +284,14 @@ pub(crate) fn read_only_path(path: &Hidden) -> Result<()> {
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_RECURSIVE;
     let copy = open_tree(&place, c"", flags)?;
-    sys::mount_setattr(copy.as_fd(), c"", MountAttrFlags::MOUNT_ATTR_RDONLY, true, false)?;
+    let read_only = MountChange::set(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    sys::mount_setattr(copy.as_fd(), c"", MountChange { recursive: true, ..read_only })?;
     attach_to(&copy, place.as_fd())
 }
 
 /// Makes the root, without the mounts below it, read-only.
 pub(crate) fn read_only_root() -> Result<()> {
-    sys::mount_setattr(CWD, c"/", MountAttrFlags::MOUNT_ATTR_RDONLY, false, false)
+    sys::mount_setattr(CWD, c"/", MountChange::set(MountAttrFlags::MOUNT_ATTR_RDONLY))
 }
 
 /// Sets `lo` up in this network namespace.

@@ -2,17 +2,20 @@
 //!
 //! What does not depend on the child's new namespaces is made here, where a failure is an ordinary error. Such a mount
 //! lives as long as its descriptor, or until the namespace that it was attached in ends.
-use crate::sys;
+use crate::sys::{self, MountChange};
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::CWD,
     io::{Errno, Result},
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount,
-        fsopen, open_tree,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, OpenTreeFlags, fsconfig_create,
+        fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
     },
 };
-use std::{ffi::CStr, path::Path};
+use std::{
+    ffi::{CStr, CString},
+    path::Path,
+};
 
 /// What every file system without devices and programs is mounted with.
 pub(crate) const PLAIN: MountAttrFlags =
@@ -27,6 +30,41 @@ pub(crate) fn create(kind: &CStr, options: &[(&CStr, &str)], attributes: MountAt
     finish(context.as_fd(), attributes)
 }
 
+/// A file system to be made, with all that it takes prepared.
+pub(crate) struct FileSystem<'a> {
+    pub(crate) kind: CString,
+    /// Keys, with values or without.
+    pub(crate) options: Vec<(CString, Option<CString>)>,
+    pub(crate) change: MountChange<'a>,
+    /// For a procfs: which processes it shows. None: those that its maker sees.
+    pub(crate) pids: Option<BorrowedFd<'a>>,
+}
+
+impl FileSystem<'_> {
+    /// Makes it. Allocates nothing.
+    pub(crate) fn make(&self) -> Result<OwnedFd> {
+        if *self.kind == *c"devpts" && self.options.is_empty() {
+            return devpts();
+        }
+        let context = fsopen(&*self.kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        if let Some(pids) = self.pids {
+            fsconfig_set_fd(context.as_fd(), c"pidns", pids)?;
+        }
+        for (key, value) in &self.options {
+            match value {
+                Some(value) => fsconfig_set_string(context.as_fd(), &**key, &**value)?,
+                None => fsconfig_set_flag(context.as_fd(), &**key)?,
+            }
+        }
+        let mount = finish(context.as_fd(), self.change.set)?;
+        let change = self.change;
+        if change.ids_of.is_some() || !(change.clear.is_empty() && change.propagation.is_empty()) {
+            sys::mount_setattr(mount.as_fd(), c"", change)?;
+        }
+        Ok(mount)
+    }
+}
+
 /// The mount of a file system context whose options are set.
 pub(crate) fn finish(context: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<OwnedFd> {
     fsconfig_create(context)?;
@@ -37,20 +75,30 @@ pub(crate) fn finish(context: BorrowedFd<'_>, attributes: MountAttrFlags) -> Res
 ///
 /// The copy is private: what is mounted on it later does not appear on the original, nor the other way round.
 pub(crate) fn copy(path: &Path, recursive: bool, attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let propagation = MountPropagationFlags::PRIVATE;
+    let tree = open(path, recursive)?;
+    sys::mount_setattr(tree.as_fd(), c"", MountChange { propagation, recursive, ..MountChange::set(attributes) })?;
+    Ok(tree)
+}
+
+/// A copy as it is.
+pub(crate) fn open(path: &Path, recursive: bool) -> Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
-    let tree = open_tree(CWD, path, flags)?;
-    sys::mount_setattr(tree.as_fd(), c"", attributes, recursive, true)?;
-    Ok(tree)
+    open_tree(CWD, path, flags)
 }
 
 /// A tmpfs. `size_bytes` None: half of memory.
 pub(crate) fn tmpfs(size_bytes: Option<u64>, mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd> {
-    let size = size_bytes.map(|bytes| bytes.to_string());
-    let mode = format!("{mode:o}");
-    let mut options = vec![(c"mode", mode.as_str())];
-    options.extend(size.as_deref().map(|size| (c"size", size)));
-    create(c"tmpfs", &options, attributes)
+    let options = tmpfs_options(size_bytes, mode);
+    FileSystem { kind: c"tmpfs".into(), options, change: MountChange::set(attributes), pids: None }.make()
+}
+
+/// Its options.
+pub(crate) fn tmpfs_options(size_bytes: Option<u64>, mode: u32) -> Vec<(CString, Option<CString>)> {
+    let text = |text: String| CString::new(text).ok();
+    let size = size_bytes.map(|bytes| (c"size".into(), text(bytes.to_string())));
+    [(c"mode".into(), text(format!("{mode:o}")))].into_iter().chain(size).collect()
 }
 
 /// How many terminals one container may have open, of the 4096 that a machine has (kernel.pty.max).

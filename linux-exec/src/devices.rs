@@ -8,7 +8,11 @@
 //! Every node is on a mount of its own, and all other mounts are `nodev`: a node that the container's program makes (CAP_MKNOD is in
 //! Docker's default set) opens nothing.
 
-use crate::{detached, error::Error, sys};
+use crate::{
+    detached,
+    error::Error,
+    sys::{self, MountChange},
+};
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},
     fs::{
@@ -16,7 +20,7 @@ use rustix::{
         openat, statat,
     },
     io::{Errno, Result},
-    mount::{MountAttrFlags, OpenTreeFlags, open_tree},
+    mount::{MountAttrFlags, MountPropagationFlags, OpenTreeFlags, open_tree},
     process::geteuid,
 };
 use std::{
@@ -176,7 +180,9 @@ fn bind_node(node: Node) -> Option<HostDevice> {
 fn read_only_copy(file: &OwnedFd) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = open_tree(file, c"", flags)?;
-    sys::mount_setattr(tree.as_fd(), c"", MountAttrFlags::MOUNT_ATTR_RDONLY, false, true)?;
+    let read_only = MountChange::set(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    let propagation = MountPropagationFlags::PRIVATE;
+    sys::mount_setattr(tree.as_fd(), c"", MountChange { propagation, ..read_only })?;
     Ok(tree)
 }
 

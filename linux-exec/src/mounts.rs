@@ -1,26 +1,31 @@
 //! A plan's mounts as steps.
 use crate::{
     actions::Hidden,
-    confinement::Namespaces,
-    detached,
+    confinement::{Namespace, Namespaces},
+    detached::{self, FileSystem},
     devices::{Devices, Nodes},
     error::Error,
     magic,
-    plan::{Mount, MountSource, Plan},
+    plan::{Mount, MountSource, Plan, Propagation},
     steps::{MAX_MADE, Place, Step},
-    sys,
+    sys::{self, MountChange},
     target::{c_path, target},
 };
 use rustix::{
-    fd::OwnedFd,
+    fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{AtFlags, FileType, statat, statfs},
     io::Errno,
-    mount::MountAttrFlags,
+    mount::{MountAttrFlags, MountPropagationFlags},
 };
-use std::{ffi::CStr, path::Path};
+use std::{
+    ffi::{CStr, CString},
+    path::Path,
+};
 
 /// The size of /dev itself, as Docker has it.
 const DEV_BYTES: u64 = 64 * 1024 * 1024;
+/// What a file system shows of the namespaces that its maker is in: such a one is made in the new ones.
+const OF_NAMESPACES: [&CStr; 7] = [c"proc", c"sysfs", c"mqueue", c"cgroup", c"cgroup2", c"devpts", c"binder"];
 
 /// Collects the steps for the mounts of one plan.
 pub(crate) struct Mounts<'a> {
@@ -72,39 +77,82 @@ impl<'a> Mounts<'a> {
     }
 
     fn add(&mut self, mount: &Mount) -> Result<(), Error> {
-        let attributes = with_read_only(detached::PLAIN, mount.readonly);
         match &mount.source {
-            MountSource::Proc => self.make(c"proc", attributes, path(mount)?, false),
-            MountSource::Mqueue => self.mqueue(path(mount)?, attributes),
+            MountSource::Proc => {
+                let pids = match self.namespaces.pid {
+                    Namespace::Join(pids) => Some(pids),
+                    Namespace::New | Namespace::Host | Namespace::Filtered => None,
+                };
+                let what = FileSystem { pids, ..file_system(mount, c"proc", detached::PLAIN) };
+                self.make(what, path(mount)?, false)
+            }
             MountSource::Sysfs if self.user_namespace && self.namespaces.network.is_callers() => self.host_sysfs(mount),
-            MountSource::Sysfs => self.make(c"sysfs", attributes, path(mount)?, false),
+            MountSource::Sysfs => self.make(file_system(mount, c"sysfs", detached::PLAIN), path(mount)?, false),
+            MountSource::Mqueue => self.mqueue(file_system(mount, c"mqueue", detached::PLAIN), path(mount)?),
             MountSource::Cgroup => self.cgroup(mount),
-            MountSource::Dev { shm_bytes, host_devices } => self.dev(&mount.target, *shm_bytes, *host_devices),
+            MountSource::Dev { shm_bytes, host_devices } => self.dev(mount, *shm_bytes, *host_devices),
             MountSource::Tmpfs { size_bytes, mode, exec } => {
-                let mut attributes = attributes;
+                let mut attributes = detached::PLAIN;
                 attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !exec);
-                let tree = tmpfs(&mount.target, *size_bytes, *mode, attributes)?;
-                self.attach(tree, &mount.target, false)
+                let options = detached::tmpfs_options(*size_bytes, *mode);
+                self.asked(mount, FileSystem { options, ..file_system(mount, c"tmpfs", attributes) })
+            }
+            MountSource::FileSystem { kind, source, options } => {
+                let source = source.iter().map(|source| format!("source={source}"));
+                let options: Result<_, _> = source.chain(options.iter().cloned()).map(|text| option(&text)).collect();
+                let kind = c_path(kind.as_ref())?;
+                self.asked(mount, FileSystem { options: options?, ..file_system(mount, &kind, self.nodev()) })
             }
             MountSource::Bind { source, recursive } => self.bind(mount, source, *recursive),
         }
     }
 
-    fn make(
-        &mut self,
-        kind: &'static CStr,
-        attributes: MountAttrFlags,
-        place: Place,
-        optional: bool,
-    ) -> Result<(), Error> {
+    fn slot(&mut self) -> Result<usize, Error> {
         let slot = self.made;
         if slot == MAX_MADE {
-            return Err(Error::new(format!("mount more than {MAX_MADE} of the kernel's file systems"), Errno::INVAL));
+            let action = format!("make more than {MAX_MADE} file systems in the new namespaces");
+            return Err(Error::new(action, Errno::INVAL));
         }
         self.made += 1;
-        self.before.push(Step::Make { kind, attributes, slot, optional });
-        self.steps.push(Step::AttachMade { kind, place, slot });
+        Ok(slot)
+    }
+
+    /// One of the runtime's own, made by the child.
+    fn make(&mut self, what: FileSystem<'a>, place: Place, optional: bool) -> Result<(), Error> {
+        let slot = self.slot()?;
+        self.steps.push(Step::AttachMade { kind: what.kind.clone(), place, slot });
+        self.before.push(Step::Make { what, slot, optional });
         Ok(())
+    }
+
+    /// One that somebody asked for: made here, unless it is to belong to namespaces of the container's.
+    fn asked(&mut self, mount: &Mount, what: FileSystem<'static>) -> Result<(), Error> {
+        if !self.belongs_inside(&what.kind) {
+            let what = FileSystem { change: MountChange { ids_of: ids_of(mount), ..what.change }, ..what };
+            let tree = what.make().map_err(|errno| {
+                let kind = what.kind.to_string_lossy();
+                Error::new(format!("make a {kind} for {}", mount.target.display()), errno).hint(match errno {
+                    Errno::NODEV => "this kernel does not have that file system",
+                    Errno::INVAL => "an option is none of that file system's, or has a value that it does not take",
+                    _ => "",
+                })
+            })?;
+            return self.attach(tree, &mount.target, false);
+        }
+        if mount.attributes.ids_of.is_some() {
+            let action = format!("map the ids of {}", mount.target.display());
+            return Err(
+                Error::new(action, Errno::INVAL).hint("it is made with the ids of the container's user namespace")
+            );
+        }
+        let slot = self.slot()?;
+        self.steps.push(Step::AttachAsked { target: target(&mount.target)?, slot });
+        self.before.push(Step::Make { what, slot, optional: false });
+        Ok(())
+    }
+
+    fn belongs_inside(&self, kind: &CStr) -> bool {
+        self.namespaces.user.is_some() || OF_NAMESPACES.contains(&kind)
     }
 
     /// The host's network namespace belongs to another user namespace, so its sysfs can be bound but not mounted.
@@ -119,26 +167,40 @@ impl<'a> Mounts<'a> {
     fn cgroup(&mut self, mount: &Mount) -> Result<(), Error> {
         match statfs(c"/sys/fs/cgroup") {
             Ok(stat) if stat.f_type == magic::CGROUP2 => {
-                self.make(c"cgroup2", with_read_only(detached::PLAIN, mount.readonly), path(mount)?, true)
+                self.make(file_system(mount, c"cgroup2", detached::PLAIN), path(mount)?, true)
             }
             _ => Ok(()),
         }
     }
 
+    fn nodev(&self) -> MountAttrFlags {
+        if self.host_devices { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV }
+    }
+
     fn bind(&mut self, mount: &Mount, source: &Path, recursive: bool) -> Result<(), Error> {
-        let devices = if self.host_devices { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
-        let attributes = with_read_only(devices, mount.readonly);
         let error = |errno| {
             let error = Error::new(format!("bind {} on {}", source.display(), mount.target.display()), errno);
             match errno {
                 Errno::NOENT => error.hint("the source does not exist on the host"),
+                Errno::INVAL if mount.attributes.ids_of.is_some() => {
+                    error.hint("the file system may be one that cannot map ids, or its ids are mapped already")
+                }
                 Errno::INVAL if !recursive => {
                     error.hint("in a user namespace mounts below the source cannot be left out: bind recursively")
+                }
+                Errno::PERM if !mount.attributes.clear.is_empty() => {
+                    error.hint("in a user namespace an attribute that the host's mount has cannot be taken away")
                 }
                 _ => error,
             }
         };
-        let tree = detached::copy(source, recursive, attributes).map_err(error)?;
+        let tree = detached::open(source, recursive).map_err(error)?;
+        let own = MountChange { recursive: recursive && mount.attributes.recursive, ..change(mount, self.nodev()) };
+        if recursive && !own.recursive {
+            let below = MountChange { set: self.nodev(), clear: MountAttrFlags::empty(), recursive, ..own };
+            sys::mount_setattr(tree.as_fd(), c"", below).map_err(error)?;
+        }
+        sys::mount_setattr(tree.as_fd(), c"", MountChange { ids_of: ids_of(mount), ..own }).map_err(error)?;
         let stat = statat(&tree, c"", AtFlags::EMPTY_PATH).map_err(error)?;
         self.attach(tree, &mount.target, FileType::from_raw_mode(stat.st_mode) != FileType::Directory)
     }
@@ -149,31 +211,68 @@ impl<'a> Mounts<'a> {
     }
 
     /// /dev and what is mounted in it; see [`crate::devices`].
-    fn dev(&mut self, at: &Path, shm_bytes: u64, host_devices: bool) -> Result<(), Error> {
+    fn dev(&mut self, mount: &Mount, shm_bytes: u64, host_devices: bool) -> Result<(), Error> {
+        let at = &mount.target;
         let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
         attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !host_devices);
-        let tree = tmpfs(at, Some(DEV_BYTES), 0o755, attributes)?;
+        let tree = tmpfs(at, DEV_BYTES, 0o755, attributes)?;
         let devices = Devices::prepare(self.user_namespace, host_devices)?;
         self.steps.push(Step::AttachDev { tree, target: target(at)?, devices });
         match self.devpts.take() {
             Some(devpts) => self.steps.push(Step::AttachOwn { tree: devpts, place: Place::Dev(c"pts") }),
-            None => self.make(c"devpts", MountAttrFlags::empty(), Place::Dev(c"pts"), false)?,
+            None => self.make(file_system(mount, c"devpts", MountAttrFlags::empty()), Place::Dev(c"pts"), false)?,
         }
-        let shm = tmpfs(&at.join("shm"), Some(shm_bytes), 0o1777, detached::PLAIN)?;
+        let shm = tmpfs(&at.join("shm"), shm_bytes, 0o1777, detached::PLAIN)?;
         self.steps.push(Step::AttachOwn { tree: shm, place: Place::Dev(c"shm") });
-        self.mqueue(Place::Dev(c"mqueue"), detached::PLAIN)
+        self.mqueue(file_system(mount, c"mqueue", detached::PLAIN), Place::Dev(c"mqueue"))
     }
 
     /// Those of the host are none of the container's business.
-    fn mqueue(&mut self, place: Place, attributes: MountAttrFlags) -> Result<(), Error> {
-        if !self.namespaces.ipc.is_callers() { self.make(c"mqueue", attributes, place, true) } else { Ok(()) }
+    fn mqueue(&mut self, what: FileSystem<'static>, place: Place) -> Result<(), Error> {
+        if self.namespaces.ipc.is_callers() { Ok(()) } else { self.make(what, place, true) }
     }
+}
+
+/// A file system without options, with these attributes and those of a mount, and ids as they are.
+fn file_system(mount: &Mount, kind: &CStr, attributes: MountAttrFlags) -> FileSystem<'static> {
+    FileSystem { kind: kind.to_owned(), options: Vec::new(), change: change(mount, attributes), pids: None }
+}
+
+/// What is usual, with what a mount wants beyond it.
+fn change(mount: &Mount, usual: MountAttrFlags) -> MountChange<'static> {
+    let wanted = &mount.attributes;
+    let propagation = match wanted.propagation {
+        // A new file system is that already.
+        Propagation::Private if !matches!(mount.source, MountSource::Bind { .. }) => MountPropagationFlags::empty(),
+        Propagation::Private => MountPropagationFlags::PRIVATE,
+        Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
+        Propagation::Shared => MountPropagationFlags::SHARED,
+        Propagation::Unbindable => MountPropagationFlags::UNBINDABLE,
+    };
+    let read_only = if mount.readonly { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+    let set = (usual - wanted.clear) | wanted.set | read_only;
+    MountChange { set, clear: wanted.clear, propagation, ids_of: None, recursive: false }
+}
+
+fn ids_of(mount: &Mount) -> Option<BorrowedFd<'_>> {
+    mount.attributes.ids_of.as_deref().map(AsFd::as_fd)
+}
+
+/// `key=value`, or `key`.
+fn option(text: &str) -> Result<(CString, Option<CString>), Error> {
+    let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)));
+    Ok((c_path(key.as_ref())?, value.map(|value| c_path(value.as_ref())).transpose()?))
+}
+
+fn tmpfs(at: &Path, size_bytes: u64, mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd, Error> {
+    detached::tmpfs(Some(size_bytes), mode, attributes)
+        .map_err(|errno| Error::new(format!("make a tmpfs for {}", at.display()), errno))
 }
 
 /// Whether a mount is what the runtime's own promises rest on, and not something that somebody asked for.
 fn is_own(mount: &Mount) -> bool {
     match mount.source {
-        MountSource::Bind { .. } | MountSource::Tmpfs { .. } => false,
+        MountSource::Bind { .. } | MountSource::Tmpfs { .. } | MountSource::FileSystem { .. } => false,
         MountSource::Proc
         | MountSource::Sysfs
         | MountSource::Cgroup
@@ -198,16 +297,7 @@ fn path(mount: &Mount) -> Result<Place, Error> {
     target(&mount.target).map(Place::Path)
 }
 
-fn tmpfs(at: &Path, size_bytes: Option<u64>, mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd, Error> {
-    detached::tmpfs(size_bytes, mode, attributes)
-        .map_err(|errno| Error::new(format!("make a tmpfs for {}", at.display()), errno))
-}
-
 /// Whether device nodes in the container are to work.
 pub(crate) fn has_host_devices(plan: &Plan<'_>) -> bool {
     plan.mounts.iter().any(|mount| matches!(mount.source, MountSource::Dev { host_devices: true, .. }))
-}
-
-fn with_read_only(attributes: MountAttrFlags, read_only: bool) -> MountAttrFlags {
-    if read_only { attributes | MountAttrFlags::MOUNT_ATTR_RDONLY } else { attributes }
 }

@@ -1,7 +1,8 @@
 //! Everything that a container's first process needs, decided before the clone.
 use crate::{cgroup::Cgroup, confinement::Confinement, rootfs::Rootfs, users::User};
 use nix::sys::signal::SigSet;
-use std::{os::fd::OwnedFd, path::PathBuf, time::Instant};
+pub use rustix::mount::MountAttrFlags;
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Instant};
 
 /// The plan of one container, which [`crate::spawn::spawn`] starts.
 pub struct Plan<'a> {
@@ -167,6 +168,50 @@ pub struct Mount {
     pub source: MountSource,
     /// Read-only (recursively for binds).
     pub readonly: bool,
+    /// What else it is to be, or not to be.
+    pub attributes: Attributes,
+}
+
+impl Mount {
+    /// A mount with the attributes that are usual for what it is.
+    pub fn new(target: impl Into<PathBuf>, source: MountSource, readonly: bool) -> Self {
+        Self { target: target.into(), source, readonly, attributes: Attributes::default() }
+    }
+}
+
+/// Attributes of a mount beyond the usual ones (mount_setattr(2)).
+#[derive(Debug, Clone)]
+pub struct Attributes {
+    /// Added.
+    pub set: MountAttrFlags,
+    /// Taken away. What the host's mount has and a user namespace must not lose stays (EPERM).
+    pub clear: MountAttrFlags,
+    /// What passes between the mount and the one that it is a copy of (mount_namespaces(7)).
+    pub propagation: Propagation,
+    /// The user namespace whose ids the files show (an idmapped mount); the file system must be able to.
+    pub ids_of: Option<Arc<OwnedFd>>,
+    /// Whether this (but for the propagation, which always does) and `readonly` hold for the mounts below a recursive bind too.
+    pub recursive: bool,
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        let none = MountAttrFlags::empty();
+        Self { set: none, clear: none, propagation: Propagation::Private, ids_of: None, recursive: true }
+    }
+}
+
+/// How later mounts and unmounts travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// Not at all.
+    Private,
+    /// From the host's mount to this one.
+    Slave,
+    /// Both ways.
+    Shared,
+    /// Not at all, and it cannot be bound elsewhere.
+    Unbindable,
 }
 
 /// What is mounted.
@@ -198,7 +243,17 @@ pub enum MountSource {
         /// Whether programs may be executed from it.
         exec: bool,
     },
-    /// A host file or directory, which must exist. Private: later mounts on either side do not show on the other.
+    /// Any file system that the kernel knows by its type. What shows a namespace (procfs, mqueue), and where a user namespace is
+    /// joined every one, is made inside of the new namespaces.
+    FileSystem {
+        /// Such as `ext4`.
+        kind: String,
+        /// What is mounted, such as `/dev/vdb1`.
+        source: Option<String>,
+        /// `key=value`, or `key`, as mount(8) has them after the general ones.
+        options: Vec<String>,
+    },
+    /// A host file or directory, which must exist. Later mounts on either side do not show on the other, unless the attributes say so.
     Bind {
         /// Host path.
         source: PathBuf,

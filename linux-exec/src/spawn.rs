@@ -11,7 +11,7 @@ use crate::{
     overlay::in_private_mount_namespace,
     plan::{Begin, Entry, Lifetime, Plan, Stdio},
     steps::Step,
-    sys::{self, Birth, NewNamespaces},
+    sys::{self, Birth, MountChange, NewNamespaces},
     sysctl,
     target::{c_path, target},
     terminal::Terminal,
@@ -39,7 +39,7 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, Error> {
     let console = console.map_err(|error| Error::new("duplicate a descriptor", error))?;
     let mounts = Mounts::prepare(&plan, devpts.zip(console))?;
     if !has_host_devices(&plan) {
-        sys::mount_setattr(plan.root.mount.as_fd(), c"", MountAttrFlags::MOUNT_ATTR_NODEV, false, false)
+        sys::mount_setattr(plan.root.mount.as_fd(), c"", MountChange::set(MountAttrFlags::MOUNT_ATTR_NODEV))
             .map_err(|errno| Error::new("switch off device nodes in the container's root", errno))?;
     }
     let (namespaces, privileges) = plan.confinement.clone().into_parts();

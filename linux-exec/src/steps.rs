@@ -6,7 +6,7 @@
 use crate::{
     actions::{self, Hidden},
     capabilities::{CapabilitySet, CapabilitySets},
-    detached,
+    detached::FileSystem,
     devices::{Devices, Nodes},
     seccomp::Filter,
     sys::{self, NewNamespaces},
@@ -16,7 +16,7 @@ use rustix::{
     fd::{BorrowedFd, OwnedFd},
     fs::{Gid, Mode, Uid},
     io::{Errno, Result},
-    mount::{MountAttrFlags, MountPropagationFlags},
+    mount::MountPropagationFlags,
     thread::{LinkNameSpaceType, ThreadNameSpaceType},
 };
 use std::ffi::{CStr, CString};
@@ -48,11 +48,13 @@ pub(crate) enum Step<'a> {
     /// Makes a file system that depends on the new namespaces. It comes before `EnterRoot`, since in a user namespace the
     /// kernel allows a procfs or sysfs only where a complete one is in reach, and the old root must not be when paths of the image
     /// are resolved. `optional`: nothing is made where the kernel does not have it.
-    Make { kind: &'static CStr, attributes: MountAttrFlags, slot: usize, optional: bool },
+    Make { what: FileSystem<'a>, slot: usize, optional: bool },
     /// Makes the root this process's, and detaches the old one with everything that was mounted in it.
     EnterRoot(OwnedFd),
     /// Attaches what `Make` made.
-    AttachMade { kind: &'static CStr, place: Place, slot: usize },
+    AttachMade { kind: CString, place: Place, slot: usize },
+    /// The same of one that somebody asked for.
+    AttachAsked { target: Target, slot: usize },
     /// A mount that the parent made, as one of the runtime's own.
     AttachOwn { tree: OwnedFd, place: Place },
     /// A tmpfs as /dev, with what lies in it.
@@ -172,10 +174,8 @@ impl<'a> Step<'a> {
                 context.nodes = Some(actions::make_nodes(nodes)?);
                 Ok(())
             }
-            Self::Make { kind, attributes, slot, optional } => {
-                let made =
-                    if *kind == c"devpts" { detached::devpts() } else { detached::create(kind, &[], *attributes) };
-                let mount = match made {
+            Self::Make { what, slot, optional } => {
+                let mount = match what.make() {
                     Err(Errno::NODEV) if *optional => return Ok(()),
                     made => made?,
                 };
@@ -185,6 +185,11 @@ impl<'a> Step<'a> {
             Self::EnterRoot(root) => actions::enter_root(root),
             Self::AttachMade { place, slot, .. } => match context.made.get(*slot) {
                 Some(Some(made)) => place.attach(made, context.dev.as_ref()),
+                Some(None) => Ok(()),
+                None => Err(Errno::NFILE),
+            },
+            Self::AttachAsked { target, slot } => match context.made.get(*slot) {
+                Some(Some(made)) => actions::attach(made, target, false, context.dev.as_ref()),
                 Some(None) => Ok(()),
                 None => Err(Errno::NFILE),
             },
@@ -238,10 +243,12 @@ impl<'a> Step<'a> {
             Self::PrivateMounts => "make the mounts private".into(),
             Self::EnterRoot(_) => "change to the container's root file system".into(),
             Self::MakeNodes(_) => "make the container's devices".into(),
-            Self::Make { kind, .. } => format!("make a {} of the new namespaces", kind.to_string_lossy()),
+            Self::Make { what, .. } => format!("make a {} of the new namespaces", what.kind.to_string_lossy()),
             Self::AttachMade { kind, place, .. } => format!("mount {} on {}", kind.to_string_lossy(), place.show()),
             Self::AttachOwn { place, .. } => format!("mount {}", place.show()),
-            Self::Attach { target, .. } | Self::AttachDev { target, .. } => format!("mount {}", show(target.path())),
+            Self::Attach { target, .. } | Self::AttachAsked { target, .. } | Self::AttachDev { target, .. } => {
+                format!("mount {}", show(target.path()))
+            }
             Self::Console(_) => "provide /dev/console".into(),
             Self::Mask(hidden) => format!("mask {}", show(&hidden.path)),
             Self::ReadOnlyPath(hidden) => format!("make {} read-only", show(&hidden.path)),
@@ -286,11 +293,14 @@ impl<'a> Step<'a> {
             }
             (Self::JoinNamespace(..), Errno::INVAL) => "the file given is of a namespace of another kind, or of none",
             (Self::OomScore(_), Errno::ACCESS) => "only CAP_SYS_RESOURCE can make it less than it is",
+            (Self::Make { what, .. }, Errno::INVAL) if what.pids.is_some() => {
+                "a /proc of a pid namespace that is joined needs Linux 6.17"
+            }
             (Self::Make { .. }, Errno::NODEV) => "this kernel does not have that file system",
             (Self::AttachMade { .. } | Self::AttachOwn { .. } | Self::AttachDev { .. }, Errno::LOOP) => {
                 "in the image it is a symbolic link, or lies behind one; it must be a directory or missing"
             }
-            (Self::Attach { .. }, Errno::XDEV) => {
+            (Self::Attach { .. } | Self::AttachAsked { .. }, Errno::XDEV) => {
                 "it would land on or under /proc or /sys, on /dev itself, or on the root, or by a symbolic link in /dev: what \
                  the container is kept in by is not to be covered; mount it at another path"
             }

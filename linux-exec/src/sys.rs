@@ -8,7 +8,7 @@ use nix::libc;
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     io::{Errno, Result},
-    mount::MountAttrFlags,
+    mount::{MountAttrFlags, MountPropagationFlags},
 };
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_long, c_void},
@@ -57,6 +57,7 @@ impl NewNamespaces {
     pub(crate) const UTS: Self = Self(libc::CLONE_NEWUTS);
     pub(crate) const CGROUP: Self = Self(libc::CLONE_NEWCGROUP);
     pub(crate) const TIME: Self = Self(0x80);
+    pub(crate) const USER: Self = Self(libc::CLONE_NEWUSER);
 
     pub(crate) const fn and(self, other: Self, wanted: bool) -> Self {
         if wanted { Self(self.0 | other.0) } else { self }
@@ -400,22 +401,36 @@ fn duration(time: libc::timeval) -> Duration {
 
 // --- mounts and namespaces -------------------------------------------------------------------------------------
 
-/// mount_setattr(2): sets `attributes` on the mount at `path` (relative to `directory`; empty for `directory` itself),
-/// on all mounts below it if `recursive`, and makes them private if `private`.
-pub(crate) fn mount_setattr(
-    directory: BorrowedFd<'_>,
-    path: &CStr,
-    attributes: MountAttrFlags,
-    recursive: bool,
-    private: bool,
-) -> Result<()> {
+/// What mount_setattr(2) changes.
+#[derive(Clone, Copy)]
+pub(crate) struct MountChange<'a> {
+    pub(crate) set: MountAttrFlags,
+    pub(crate) clear: MountAttrFlags,
+    pub(crate) propagation: MountPropagationFlags,
+    /// A user namespace, for an idmapped mount.
+    pub(crate) ids_of: Option<BorrowedFd<'a>>,
+    /// On all mounts below as well.
+    pub(crate) recursive: bool,
+}
+
+impl MountChange<'_> {
+    /// Sets attributes on one mount.
+    pub(crate) const fn set(set: MountAttrFlags) -> Self {
+        let propagation = MountPropagationFlags::empty();
+        Self { set, clear: MountAttrFlags::empty(), propagation, ids_of: None, recursive: false }
+    }
+}
+
+/// mount_setattr(2) on the mount at `path` (relative to `directory`; empty for `directory` itself).
+pub(crate) fn mount_setattr(directory: BorrowedFd<'_>, path: &CStr, change: MountChange<'_>) -> Result<()> {
+    let ids = change.ids_of.map_or(0, |_| libc::MOUNT_ATTR_IDMAP);
     let attr = libc::mount_attr {
-        attr_set: attributes.bits().into(),
-        attr_clr: 0,
-        propagation: if private { libc::MS_PRIVATE } else { 0 },
-        userns_fd: 0,
+        attr_set: u64::from(change.set.bits()) | ids,
+        attr_clr: change.clear.bits().into(),
+        propagation: change.propagation.bits().into(),
+        userns_fd: change.ids_of.map_or(0, |fd| flag(fd.as_raw_fd())),
     };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let flags = libc::AT_EMPTY_PATH | if change.recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `path` ends with NUL, and `attr` is a mount_attr of the size given.
     let result = unsafe {
         libc::syscall(

@@ -5,13 +5,21 @@
 //!
 //! Source: user_namespaces(7), newuidmap(1), subuid(5).
 
-use crate::users;
+use crate::{
+    error::Error,
+    reap,
+    sys::{self, Birth, Memory, NewNamespaces},
+    users,
+};
 use nix::{
     errno::Errno,
     sched::{CloneFlags, unshare},
     unistd::{getegid, geteuid},
 };
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    mount::{MountPropagationFlags, mount_change},
+};
 use std::{
     env, fs,
     io::{self, Write},
@@ -80,7 +88,7 @@ impl UserNamespaceError {
 /// Whether this process is in a user namespace that is not the machine's own.
 #[must_use]
 pub fn is_inside() -> bool {
-    crate::sys::in_user_namespace()
+    sys::in_user_namespace()
 }
 
 /// Unshares a user and a mount namespace and maps ids if the effective user is not root, so that all that follows is the
@@ -102,6 +110,54 @@ pub fn become_root() -> Result<IdMap, UserNamespaceError> {
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", flags).map_err(|errno| refused(Errno::from_raw(errno.raw_os_error())))?;
     Ok(map)
+}
+
+/// Ids of a user namespace and what they are outside of it (user_namespaces(7), "User and group ID mappings").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first one inside.
+    pub inside: u32,
+    /// What that is in the caller's user namespace.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// A new user namespace with these ids, for [`crate::confinement::Namespaces::user`] and for mounts that map ids. It lives as long as the
+/// descriptor, or as something is in it. Needs CAP_SETUID and CAP_SETGID.
+pub fn make(uids: &[IdRange], gids: &[IdRange]) -> Result<OwnedFd, Error> {
+    let error = |action: &'static str| move |error: io::Error| Error::new(action, error);
+    let birth = Birth { namespaces: NewNamespaces::USER, ..Birth::default() };
+    // Only there to be the first in it, until it is killed or this process has gone.
+    let mut wait = || {
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        let _ = sys::unblock_all_signals();
+        loop {
+            let _ = rustix::thread::nanosleep(&rustix::thread::Timespec { tv_sec: 3600, tv_nsec: 0 });
+        }
+    };
+    let first = sys::clone(birth, Memory::Copied, &mut wait).map_err(|errno| {
+        Error::new("create a user namespace", errno).hint(match errno {
+            rustix::io::Errno::NOSPC | rustix::io::Errno::USERS => {
+                "there are as many as user.max_user_namespaces allows"
+            }
+            _ => "",
+        })
+    })?;
+    let file = |name: &str| format!("/proc/{}/{name}", first.pid);
+    let lines = |ranges: &[IdRange]| {
+        let line = |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.count);
+        ranges.iter().map(line).collect::<String>()
+    };
+    let made = fs::write(file("uid_map"), lines(uids))
+        .and_then(|()| fs::write(file("gid_map"), lines(gids)))
+        .map_err(|error| {
+            Error::new("map the ids of a user namespace", error)
+                .hint("each range must lie in what this process's own user namespace has, and none may overlap another")
+        })
+        .and_then(|()| fs::File::open(file("ns/user")).map_err(error("open a user namespace")));
+    reap::put_down(first.pid, first.pidfd.as_fd());
+    made.map(OwnedFd::from)
 }
 
 /// Maps this user alone. The kernel asks for setgroups(2) to be given up, as it could drop a group that denies access.

@@ -223,7 +223,7 @@ fn no_descriptor_leaks_into_the_container() {
 
 fn tmpfs(target: &str, exec: bool) -> Mount {
     let source = MountSource::Tmpfs { size_bytes: Some(1 << 20), mode: 0o1777, exec };
-    Mount { target: target.into(), source, readonly: false }
+    Mount::new(target, source, false)
 }
 
 fn root_read_only_and_tmpfs() {
@@ -247,7 +247,7 @@ fn root_read_only_and_tmpfs() {
 
 fn bind(source: &Path, target: &str, readonly: bool) -> Mount {
     let source = MountSource::Bind { source: source.into(), recursive: true };
-    Mount { target: target.into(), source, readonly }
+    Mount::new(target, source, readonly)
 }
 
 fn binds() {

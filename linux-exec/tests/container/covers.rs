@@ -23,7 +23,7 @@ pub(crate) fn all() {
 
 fn bind(source: &Path, target: &str) -> Mount {
     let source = MountSource::Bind { source: source.into(), recursive: true };
-    Mount { target: target.into(), source, readonly: false }
+    Mount::new(target, source, false)
 }
 
 const MASKS: &str = "for f in /proc/keys /proc/timer_list /dev/null; do stat -c '%F %t:%T' $f; done";
@@ -77,7 +77,7 @@ fn a_volume_lands_on_nothing_that_the_container_is_kept_in_by() {
         let is_file = matches!(place, "/proc/keys" | "/dev/full");
         let source = sandbox.path(if is_file { "host/file" } else { "host" });
         let tmpfs = MountSource::Tmpfs { size_bytes: None, mode: 0o755, exec: false };
-        let tmpfs = (!is_file).then(|| Mount { target: "/data".into(), source: tmpfs, readonly: false });
+        let tmpfs = (!is_file).then(|| Mount::new("/data", tmpfs, false));
         for mount in [Some(bind(&source, "/data")), tmpfs].into_iter().flatten() {
             let mut plan = sandbox.plan(&["/bin/true"]);
             plan.mounts.push(mount);

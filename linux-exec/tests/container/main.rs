@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a case that panics has failed")]
 
 mod cases;
+mod choices;
 mod covers;
 mod engine;
 mod hierarchies;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         println!("skipped: needs {} (package busybox-static)", sandbox::BUSYBOX);
         return ExitCode::SUCCESS;
     }
-    run(cases::CASES, &arguments)
+    run(&[cases::CASES, choices::CASES].concat(), &arguments)
 }
 
 fn run(cases: &[Case], wanted: &[String]) -> ExitCode {

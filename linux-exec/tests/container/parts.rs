@@ -1,7 +1,7 @@
 //! What is run in a process of its own: joining changes the caller's pid namespace for its children, and needs a caller
 //! with one thread; a supervisor that ends must be another process.
-use crate::hostile;
 use crate::sandbox::{Sandbox, added, finish, piped, privileges, read_terminal, root_user, sleeping};
+use crate::{choices, hostile};
 use linux_exec::{
     capabilities::CapabilitySets,
     cgroup::Cgroups,
@@ -26,6 +26,7 @@ pub(crate) const PARTS: &[(&str, Part)] = &[
     ("@join_terminal", join_terminal),
     ("@join_traced", hostile::join_traced),
     ("@supervise", supervise),
+    ("@leave", choices::leave_one_behind),
 ];
 
 pub(crate) fn join_plan<'a>(target: Process, argv: &[&str], stdio: Stdio) -> Join<'a> {

@@ -74,7 +74,7 @@ fn container() {
         stat -c %t:%T /dev/null; ls /dev/mqueue; busybox rm -r /etc; ls /; cat /proc/keys; touch /data/x; busybox ip -o addr";
     let (exit, output) = sandbox.sh(script, |plan| {
         let source = MountSource::Bind { source: host, recursive: true };
-        plan.mounts.push(Mount { target: "/data".into(), source, readonly: true });
+        plan.mounts.push(Mount::new("/data", source, true));
     });
     assert_eq!(exit, Exit::Code(0), "{output}");
     assert!(output.starts_with("0\nvessel\n") && output.contains(&format!("{UID}          1\n")), "{output}");

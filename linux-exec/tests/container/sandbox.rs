@@ -77,7 +77,7 @@ impl Sandbox {
 }
 
 pub(crate) fn plan<'a>(root: Rootfs, entry: Entry) -> Plan<'a> {
-    let mount = |target: &str, source, readonly| Mount { target: target.into(), source, readonly };
+    let mount = |target: &str, source, readonly| Mount::new(target, source, readonly);
     let confinement = Confinement::new(Namespaces::NEW, privileges()).unwrap();
     Plan {
         mounts: vec![

@@ -40,7 +40,7 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 /// The mounts, in order.
 pub(crate) fn mounts(spec: &RunSpec) -> Vec<Mount> {
     let privileged = spec.security.privileged;
-    let mount = |target: &str, source, readonly| Mount { target: PathBuf::from(target), source, readonly };
+    let mount = |target: &str, source, readonly| Mount::new(target, source, readonly);
     vec![
         mount("/proc", MountSource::Proc, false),
         devices(spec),
@@ -52,7 +52,7 @@ pub(crate) fn mounts(spec: &RunSpec) -> Vec<Mount> {
 /// A `/dev` of its own.
 pub(crate) fn devices(spec: &RunSpec) -> Mount {
     let source = MountSource::Dev { shm_bytes: SHM_BYTES, host_devices: spec.security.privileged };
-    Mount { target: PathBuf::from("/dev"), source, readonly: false }
+    Mount::new("/dev", source, false)
 }
 
 /// `/etc/hosts` and `/etc/hostname`, kept in the container's folder; with the host's network its name servers too.
@@ -77,7 +77,7 @@ fn written(folder: &Path, name: &str, text: &str) -> Result<Mount> {
 }
 
 fn file_bind(source: PathBuf, target: PathBuf) -> Mount {
-    Mount { target, source: MountSource::Bind { source, recursive: false }, readonly: false }
+    Mount::new(target, MountSource::Bind { source, recursive: false }, false)
 }
 
 /// Masked and read-only paths.

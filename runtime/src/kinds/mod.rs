@@ -251,7 +251,7 @@ fn lower_mount(host: &Host, mount: &MountSpec) -> Result<Mount> {
             MountSource::Tmpfs { size_bytes: *size_bytes, mode: *mode, exec: *exec }
         }
     };
-    Ok(Mount { target: mount.target.clone(), source, readonly: mount.readonly })
+    Ok(Mount::new(&mount.target, source, mount.readonly))
 }
 
 fn check_source(source: &Path, target: &Path) -> Result<()> {
