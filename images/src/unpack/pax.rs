@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn an_empty_value_takes_a_record_back() {
         let mut pax = Pax::default();
-        pax.parse(b"12 path=a/b\n11 size=42\n9 uid=7\n11 mtime=5\n").unwrap();
+        pax.parse(b"12 path=a/b\n11 size=42\n8 uid=7\n11 mtime=5\n").unwrap();
         pax.parse(b"8 path=\n8 size=\n7 uid=\n9 mtime=\n").unwrap();
         assert_eq!((pax.path, pax.size, pax.uid, pax.mtime), (None, None, None, None));
     }
