@@ -3,8 +3,9 @@
 use super::hints;
 use crate::{output, spec::exit_code};
 
-/// Characters of an error that are shown: a document quoted in it may have megabytes.
-const LONGEST: usize = 4000;
+/// Characters of a long error that are shown: a document quoted in it may have megabytes.
+const BEGINNING: usize = 3000;
+const END: usize = 1000;
 
 /// An error for which Docker's users expect a certain exit code; any other error ends with [`exit_code::OURS`].
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
 /// was said is not said again. What can be typed next comes last.
 ///
 /// What it quotes of images and containers commands no terminal, and what has lines of its own begins none that looks like
-/// another error's; of what an image made very long, only the beginning is shown.
+/// another error's; of what an image made very long, the middle is left out.
 pub(crate) fn sentence(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string).filter(|cause| !cause.is_empty()) {
@@ -38,10 +39,11 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
-        let length = text.len();
-        text.truncate(end);
-        text = format!("{text}… ({length} bytes in all)");
+    let (beginning, end) = (text.char_indices().nth(BEGINNING), text.char_indices().nth_back(END));
+    if let (Some((beginning, _)), Some((end, _))) = (beginning, end)
+        && beginning < end
+    {
+        text = format!("{}… ({} bytes in all) …{}", &text[..beginning], text.len(), &text[end..]);
     }
     if let Some(step) = hints::next_step(error) {
         text = format!("{}; {step}", text.trim_end());
@@ -64,10 +66,10 @@ mod tests {
     }
 
     #[test]
-    fn of_a_very_long_error_the_beginning_is_shown() {
-        let text = sentence(&anyhow!("unknown type `{}`", "é".repeat(100_000)));
-        assert!(text.starts_with("unknown type `éé") && text.ends_with("éé… (200015 bytes in all)"), "{text}");
-        assert_eq!(text.chars().count(), LONGEST + "… (200015 bytes in all)".chars().count());
+    fn of_a_very_long_error_the_middle_is_left_out() {
+        let text = sentence(&anyhow!("unknown type `{}`; expected another", "é".repeat(100_000)));
+        assert!(text.starts_with("unknown type `éé") && text.ends_with("éé`; expected another"), "{text}");
+        assert!(text.contains("éé… (200033 bytes in all) …éé") && text.chars().count() < 4100, "{text}");
     }
 
     #[test]
