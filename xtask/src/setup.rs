@@ -10,7 +10,7 @@ struct Package {
     needed_for: &'static str,
 }
 
-const PACKAGES: [Package; 14] = [
+const PACKAGES: [Package; 15] = [
     Package { name: "busybox-static", needed_for: "the busybox image, and the script inside the second kernel" },
     Package { name: "clang", needed_for: "all programs compiled to Wasm" },
     Package { name: "docker-registry", needed_for: "every test that pulls" },
@@ -23,6 +23,7 @@ const PACKAGES: [Package; 14] = [
     Package { name: "python3-pip", needed_for: "the large Wasm application, which comes from PyPI" },
     Package { name: "skopeo", needed_for: "docker-archive and oci-archive files as others make them" },
     Package { name: "uidmap", needed_for: "containers of an ordinary user with more than one id" },
+    Package { name: "umoci", needed_for: "the comparison with another program's unpacking" },
     Package { name: "wabt", needed_for: "the check that the demo's Wasm text is what its source compiles to" },
     Package { name: "wasi-libc", needed_for: "all programs compiled to Wasm" },
 ];

@@ -209,7 +209,9 @@ impl Store {
         // A config of another kind has no diff ids, and so no layers.
         let Ok(config) = serde_json::from_slice::<ImageConfiguration>(&config) else { return };
         let diff_ids = config.rootfs().diff_ids().iter().filter_map(|text| layers::parse_diff_id(text).ok());
-        reached.kept.extend(diff_ids.map(|diff_id| self.layer_dir(&diff_id)));
+        let stack: Vec<PathBuf> = diff_ids.map(|diff_id| self.layer_dir(&diff_id)).collect();
+        reached.kept.extend(self.top_of(&stack));
+        reached.kept.extend(stack);
     }
 
     /// Takes leftovers from where they would be found: small things are removed; layers, whose removal takes long, are

@@ -27,7 +27,8 @@ const NAME_DIGITS: usize = 32;
 const DIFF_ID: &str = "user.amphora.diff-id";
 
 impl Store {
-    /// Unpacked layer directories, base first. Unpacks those that are missing (normally none: pull and import did it).
+    /// Unpacked layer directories, base first. Unpacks those that are missing (normally none: pull and import did it). The
+    /// last one's own mode and owner are those of the root.
     ///
     /// Only images with layers of a root file system have any; for the others the list is empty.
     pub fn layers(&self, image: &Image) -> Result<Vec<PathBuf>, StoreError> {
@@ -40,7 +41,7 @@ impl Store {
         let (paired, budget) = (tars.into_iter().zip(diff_ids), Budget::default());
         let all: Vec<PathBuf> =
             paired.map(|(layer, diff_id)| self.unpacked(layer, diff_id, &budget)).collect::<Result<_, _>>()?;
-        Ok(visible(&all))
+        self.completed(&all)
     }
 
     fn unpacked(&self, layer: &Descriptor, diff_id: &str, budget: &Budget) -> Result<PathBuf, StoreError> {
@@ -138,6 +139,10 @@ impl LayerStage {
             Err(other) => Err(other),
         }
     }
+}
+
+pub(super) fn is_diff_id_attribute(name: &[u8]) -> bool {
+    name == DIFF_ID.as_bytes()
 }
 
 /// The diff id that a layer's directory was made for, where that is another one.

@@ -72,7 +72,7 @@ fn read_head(top_first: &[PathBuf], path: &str) -> Head {
 }
 
 /// What is at one path.
-enum Found {
+pub(super) enum Found {
     /// A directory, with the layers that make it up, top first.
     Directory(Vec<PathBuf>),
     Link(PathBuf),
@@ -126,7 +126,7 @@ fn parts(path: &OsStr) -> impl DoubleEndedIterator<Item = OsString> {
 }
 
 /// What the layers that make up the parent directory, top first, show at a path.
-fn look(visible: &[PathBuf], path: &Path) -> io::Result<Found> {
+pub(super) fn look(visible: &[PathBuf], path: &Path) -> io::Result<Found> {
     let mut directories = Vec::new();
     for layer in visible {
         let place = layer.join(path);

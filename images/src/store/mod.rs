@@ -6,7 +6,8 @@
 //!     oci-layout
 //!     index.json                  one entry a name, and one without a name for each image that lost its last one
 //!     blobs/sha256/<64 hex>       manifests, indexes, configs, layers as they were transferred (sha512/ likewise)
-//!   layers/<32 hex>/              one unpacked layer each, named by the first half of its diff id
+//!   layers/<32 hex>/              one unpacked layer each, named by the first half of its diff id; and what goes on top of
+//!                                 a stack of them whose archives leave directories out (`left_out`)
 //!   verified/<algorithm>-<hex>     which diff id a layer's blob was seen to have
 //!   temporary/<pid>-<start>-<n>   files and directories that a process (pid, start time) is writing
 //!   index.spare                   room for one more index.json: what frees space needs none
@@ -58,6 +59,7 @@ mod garbage;
 mod index;
 mod index_copy;
 mod layers;
+mod left_out;
 mod lock;
 mod merged;
 mod plain;

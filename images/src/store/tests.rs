@@ -20,6 +20,7 @@ const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 const HELLO_512: &str = "sha512:9b71d224bd62f3785d96d46ad3ea3d73319bfbc2890caadae2dff72519673ca72323c3d99ba5c11d7c7acc6e14b8c5da0c4663475c2e5c3adef46f73bcdec043";
 
 mod hostile;
+mod left_out;
 mod repair;
 mod stacks;
 mod tampered;
@@ -37,6 +38,12 @@ fn put(store: &Store, document: &Value) -> (Digest, u64) {
 
 fn descriptor(media_type: &str, (digest, size): &(Digest, u64)) -> Value {
     json!({ "mediaType": media_type, "digest": digest.to_string(), "size": size })
+}
+
+fn put_named(store: &Store, name: &str, media_type: &str, document: &Value) -> Digest {
+    let (digest, size) = put(store, document);
+    store.name(&name.parse().unwrap(), media_type, &digest, size).unwrap();
+    digest
 }
 
 /// A Linux image whose one layer holds `content`, unpacked to a file of that name.

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | `.wh.NAME` | whiteout: character device 0:0 called `NAME` |
 //! | `.wh..wh..opq` | `trusted.overlay.opaque=y` on its directory; `user.overlay.opaque=y` where the process is not root of the first user namespace |
+//! | a directory that other entries lie in, and that has none of its own | made, and marked as left out: [`crate::store`] gives it what lower layers say of it |
 //! | any other `.wh..wh.*` | ignored (AUFS's own bookkeeping) |
 //! | a name that is there already | replaced; a directory keeps its content where the new entry is a directory too |
 //! | owner that this user namespace does not map | the process's own user and group |
@@ -34,6 +35,7 @@ mod entries;
 pub(crate) mod fuzz;
 pub(crate) mod ingest;
 mod input;
+mod left_out;
 pub(crate) mod names;
 mod pax;
 mod place;
@@ -51,7 +53,8 @@ pub use compression::decompress;
 pub(crate) use compression::{Compression, HEAD_LENGTH, is_tar};
 pub(crate) use entries::{Entries, Kind};
 pub use ingest::IngestError;
-pub(crate) use input::Source;
+pub(crate) use input::{Source, hex};
+pub(crate) use left_out::{Mark, is_overlay_attribute};
 pub use plan::PlanError;
 
 /// Why a layer was refused or could not be written.

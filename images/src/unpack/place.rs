@@ -7,9 +7,10 @@
 
 use super::{
     UnpackError,
-    directories::{Directories, Directory, is_whiteout},
+    directories::{Directories, Directory, Made, is_whiteout},
     entries::{Entries, Entry, Kind},
     input::Source,
+    left_out::{Mark, is_overlay_attribute},
     names::{self, Marker},
 };
 use crate::{
@@ -70,13 +71,16 @@ struct Late {
     mtime: Option<(i64, u32)>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     opaque: bool,
+    /// No entry says what it is like.
+    left_out: bool,
 }
 
 /// Who unpacks.
 struct Us {
     owner: (u32, u32),
     umask: u32,
-    opaque: &'static str,
+    /// Root of the first user namespace.
+    privileged: bool,
     /// Owners that this user namespace does not map: asked for once.
     unmapped: HashSet<(u32, u32)>,
 }
@@ -129,9 +133,19 @@ impl Placer {
     /// Gives the directories their modes, owners, times and xattrs, the deepest first.
     pub(super) fn finish(mut self) -> Result<(), UnpackError> {
         self.directories.forget();
+        self.mark_root().map_err(|(action, source)| system(b"", &self.target, action, source))?;
         for (path, late) in std::mem::take(&mut self.deferred).iter().rev() {
             self.finish_directory(path, late).map_err(|(action, source)| system(path, &self.target, action, source))?;
         }
+        Ok(())
+    }
+
+    /// Says of the root whether it was left out itself, and whether others were.
+    fn mark_root(&self) -> Step<()> {
+        let others = self.deferred.values().any(|late| late.left_out);
+        let itself = self.deferred.get(&b""[..]).is_none_or(|late| late.mtime.is_none());
+        let root = self.directories.open(b"").step("opening the directory")?;
+        Mark { itself, others }.set(&root, self.us.privileged);
         Ok(())
     }
 
@@ -216,6 +230,10 @@ impl Placer {
                     return Ok(());
                 }
                 let path = names::join(&directory.path, name);
+                if let Some(late) = self.deferred.get_mut(&path) {
+                    // It is a new one, and no heir of what is gone.
+                    late.left_out = false;
+                }
                 self.make_opaque(path)
             }
             other => other.step("creating the whiteout"),
@@ -301,9 +319,8 @@ impl Placer {
             self.budget.entries(1).map_err(beyond)?;
             // Whatever the umask is.
             let mode = (self.us.umask & 0o755 != 0).then_some(0o755);
-            if mode.is_some() || made.replaced {
-                self.note(made.path, Late { mode, opaque: made.replaced, ..Late::default() })?;
-            }
+            let Made { path, replaced } = made;
+            self.note(path, Late { mode, opaque: replaced, left_out: !replaced, ..Late::default() })?;
         }
         Ok(self.directories.current())
     }
@@ -326,7 +343,8 @@ impl Placer {
     }
 
     fn finish_directory(&mut self, path: &[u8], late: &Late) -> Step<()> {
-        let only_time = late.mode.is_none() && late.owner.is_none() && late.xattrs.is_empty() && !late.opaque;
+        let only_time =
+            late.mode.is_none() && late.owner.is_none() && late.xattrs.is_empty() && !late.opaque && !late.left_out;
         if let (true, false, Some(mtime)) = (only_time, path.is_empty(), late.mtime) {
             let times = timestamps(mtime);
             return utimensat(self.directories.root(), path, &times, AtFlags::SYMLINK_NOFOLLOW)
@@ -337,7 +355,11 @@ impl Placer {
             self.us.chown(owner, |uid, gid| fchown(&fd, uid, gid))?;
         }
         if late.opaque {
-            fsetxattr(&fd, self.us.opaque, b"y", XattrFlags::empty()).step("marking the directory as opaque")?;
+            fsetxattr(&fd, self.us.opaque(), b"y", XattrFlags::empty()).step("marking the directory as opaque")?;
+        }
+        // The root's says more.
+        if late.left_out && !path.is_empty() {
+            Mark { itself: true, others: false }.set(&fd, self.us.privileged);
         }
         set_xattrs(&late.xattrs, |name, value| fsetxattr(&fd, name, value, XattrFlags::empty()))?;
         if let Some(mode) = late.mode {
@@ -358,9 +380,13 @@ impl Us {
             owner,
             // Unknown (before Linux 4.7): as if it took everything, so that every mode is set.
             umask: umask.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o777),
-            opaque: if first_namespace && owner.0 == 0 { "trusted.overlay.opaque" } else { "user.overlay.opaque" },
+            privileged: first_namespace && owner.0 == 0,
             unmapped: HashSet::new(),
         })
+    }
+
+    fn opaque(&self) -> &'static str {
+        if self.privileged { "trusted.overlay.opaque" } else { "user.overlay.opaque" }
     }
 
     /// What a directory with this entry still needs when it has `mode_now`.
@@ -371,7 +397,7 @@ impl Us {
             owner: (wanted != self.owner).then_some(wanted),
             mtime: Some(entry.mtime),
             xattrs: entry.xattrs.clone(),
-            opaque: false,
+            ..Late::default()
         }
     }
 
@@ -410,7 +436,7 @@ impl Us {
         }
         match change(Some(Uid::from_raw(wanted.0)), Some(Gid::from_raw(wanted.1))) {
             Err(Errno::INVAL) => {}
-            Err(Errno::PERM) if self.opaque.starts_with("user.") => {}
+            Err(Errno::PERM) if !self.privileged => {}
             other => return other.step("changing its owner"),
         }
         if self.unmapped.len() < UNMAPPED {
@@ -441,7 +467,7 @@ fn write_some<S: Source>(
 /// Sets extended attributes. Those that this process may not set, or this file system does not have, are left out.
 fn set_xattrs(xattrs: &[(Vec<u8>, Vec<u8>)], set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>) -> Step<()> {
     for (name, value) in xattrs {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+        if is_overlay_attribute(name) {
             continue;
         }
         match set(name, value) {

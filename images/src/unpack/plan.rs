@@ -9,7 +9,7 @@ use oci_spec::image::{Descriptor, DigestAlgorithm, ImageConfiguration, ImageMani
 use std::collections::HashMap;
 
 /// As many as overlayfs stacks (Linux, fs/overlayfs, OVL_MAX_STACK); builders stop at 127.
-const MOST_LAYERS: usize = 500;
+pub(crate) const MOST_LAYERS: usize = 500;
 
 /// Why an image's layers are not even fetched.
 #[derive(Debug, thiserror::Error)]

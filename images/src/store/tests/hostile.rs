@@ -2,12 +2,6 @@
 
 use super::*;
 
-fn put_named(store: &Store, name: &str, media_type: &str, document: &Value) -> Digest {
-    let (digest, size) = put(store, document);
-    store.name(&name.parse().unwrap(), media_type, &digest, size).unwrap();
-    digest
-}
-
 #[test]
 fn an_artifact_that_lists_a_manifest_as_its_layer_deletes_nothing() {
     let (_folder, store) = store();
