@@ -11,6 +11,7 @@ pub(crate) mod wasm;
 
 use std::{
     fs,
+    os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -217,19 +218,34 @@ fn overlay_root(host: &Host, image: &Image, container: &Container) -> Result<Roo
     let layers = host.store.layers(image)?;
     let writable = container.writable()?;
     let (upper, work) = (writable.join("upper"), writable.join("work"));
-    for dir in [&upper, &work] {
-        make_dir(dir)?;
+    make_dir(&work)?;
+    if make_dir(&upper)? {
+        resemble(&upper, layers.last().context("the image has no layers")?)?;
     }
     Ok(Rootfs::overlay(&layers, &upper, &work, container.spec.auto_remove)?)
 }
 
-fn make_dir(dir: &Path) -> Result<()> {
+/// Whether it was not there.
+fn make_dir(dir: &Path) -> Result<bool> {
     match fs::create_dir(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(error).with_context(|| format!("cannot make {}", dir.display()))
-        }
-        _ => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        made => made.map(|()| true).with_context(|| format!("cannot make {}", dir.display())),
     }
+}
+
+/// An overlay's root has the mode and the owner of its writable directory: they are to be those of the image's root.
+fn resemble(upper: &Path, root: &Path) -> Result<()> {
+    let resembling = || -> std::io::Result<()> {
+        let (wanted, made) = (root.symlink_metadata()?, upper.symlink_metadata()?);
+        if (wanted.uid(), wanted.gid()) != (made.uid(), made.gid()) {
+            chown(upper, Some(wanted.uid()), Some(wanted.gid()))?;
+        }
+        if wanted.mode() != made.mode() {
+            fs::set_permissions(upper, wanted.permissions())?;
+        }
+        Ok(())
+    };
+    resembling().with_context(|| format!("cannot give {} the mode and owner of {}", upper.display(), root.display()))
 }
 
 /// The user's mounts as the kernel is to make them. Named volumes are made on first use.

@@ -146,3 +146,16 @@ fn a_wasm_program_leaves_its_folders_by_no_path() {
         }
     }
 }
+
+#[test]
+fn the_root_directory_has_the_mode_that_the_image_gives_it() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let work = sandbox.work().display().to_string();
+    let make = "mkdir -p /out/root/bin && cp /bin/busybox /out/root/bin/ && chmod 711 /out/root && \
+        tar -C /out/root -cf /out/root.tar .";
+    sandbox.ok(["run", "--rm", "-v", &format!("{work}:/out"), &busybox, "sh", "-c", make]);
+    sandbox.ok(["import", &format!("{work}/root.tar"), "local/root:latest"]);
+    let mode = ["/bin/busybox", "stat", "-c", "%a", "/"];
+    let of = |image: &str| sandbox.ok(["run", "--rm", image].into_iter().chain(mode));
+    assert_eq!((of("local/root:latest").as_str(), of(&busybox).as_str()), ("711\n", "755\n"));
+}
