@@ -21,7 +21,7 @@
 //! containerd's core/images/mediatypes.go, the documentation of crun's Wasm handler, and the media types of runwasi,
 //! krustlet, solo.io's Wasm image specification, and Spin.
 
-use crate::program;
+use crate::program::{self, Form};
 use oci_spec::image::{Descriptor, ImageManifest};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -38,26 +38,6 @@ const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// A search path for entrypoints without a slash, where the config sets none: Docker's.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// The form of a Wasm binary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// `00 61 73 6d 01 00 00 00`
-    Module,
-    /// `00 61 73 6d 0d 00 01 00`
-    Component,
-}
-
-impl Form {
-    /// By the first eight bytes; None if they are not those of Wasm.
-    pub fn of(bytes: &[u8]) -> Option<Self> {
-        match bytes.get(..8)? {
-            b"\0asm\x01\0\0\0" => Some(Self::Module),
-            b"\0asm\x0d\0\x01\0" => Some(Self::Component),
-            _ => None,
-        }
-    }
-}
 
 /// What an image is.
 #[derive(Debug, Clone, PartialEq, Eq)]

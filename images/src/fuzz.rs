@@ -5,9 +5,10 @@
 
 use crate::{
     Class, Reference, Selection, archive,
-    classify::{self, Form, Head, LayerKind},
+    classify::{self, Head, LayerKind},
     platform::{Platform, Search, Step, is_attestation},
-    program, registry,
+    program::{self, Form},
+    registry,
     store::{self, documents},
     unpack,
 };

@@ -9,16 +9,12 @@
 use crate::{
     Budget, Digest, Image, Reference, Selection, Store,
     archive::open_seekable,
-    classify::Form,
+    ingest::{self, Expected, IngestError, Staged},
     platform::Platform,
-    program::{self, ProgramError},
+    program::{self, Form, ProgramError},
     ready::{NotReady, Ready, Stored, clean_up},
     store::{StoreError, Writing, clock},
-    unpack::{
-        self, Compression, IngestError, decompress,
-        ingest::{self, Expected, Staged},
-        is_tar,
-    },
+    unpack::{self, Compression, decompress, is_tar},
 };
 use serde_json::{Map, Value, json};
 use std::{

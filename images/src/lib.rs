@@ -6,6 +6,7 @@ pub mod classify;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod import;
+pub mod ingest;
 pub mod platform;
 pub mod program;
 mod ready;

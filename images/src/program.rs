@@ -1,7 +1,26 @@
 //! Looks inside a Wasm binary, for `image explain` and for errors that say what a file is. Pure: takes bytes.
 
-use crate::classify::Form;
 use wasmparser::{ExternalKind, MemoryType, Parser, Payload, TypeRef, Validator, WasmFeatures};
+
+/// The form of a Wasm binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `00 61 73 6d 01 00 00 00`
+    Module,
+    /// `00 61 73 6d 0d 00 01 00`
+    Component,
+}
+
+impl Form {
+    /// By the first eight bytes; None if they are not those of Wasm.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes.get(..8)? {
+            b"\0asm\x01\0\0\0" => Some(Self::Module),
+            b"\0asm\x0d\0\x01\0" => Some(Self::Component),
+            _ => None,
+        }
+    }
+}
 
 /// command, function or library by exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

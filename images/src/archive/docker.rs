@@ -3,12 +3,9 @@
 use super::{ArchiveError, Loaded, Source, give_names};
 use crate::{
     Store,
+    ingest::{self, Expected, Staged},
     ready::{Ready, Stored},
-    unpack::{
-        Compression, HEAD_LENGTH,
-        ingest::{self, Expected, Staged},
-        plan,
-    },
+    unpack::{Compression, HEAD_LENGTH, plan},
 };
 use serde::Deserialize;
 use serde_json::json;

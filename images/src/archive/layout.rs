@@ -3,13 +3,11 @@
 use super::{ArchiveError, Loaded, Source, give_names, source::Document};
 use crate::{
     Digest, Store,
+    ingest::{self, Expected, Staged},
     platform::{SelectError, is_index},
     ready::{Ready, Stored},
     store::documents,
-    unpack::{
-        ingest::{self, Expected, Staged},
-        plan::{self, Layer},
-    },
+    unpack::plan::{self, Layer},
 };
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use std::{collections::HashSet, rc::Rc};

@@ -17,11 +17,12 @@ mod tests;
 
 use crate::{
     Reference, Selection, Store,
+    ingest::IngestError,
     platform::SelectError,
     ready::{NotReady, Ready, Stored, clean_up},
     reference::ReferenceError,
     store::StoreError,
-    unpack::{IngestError, PlanError},
+    unpack::PlanError,
 };
 use source::Source;
 use std::{io, path::Path};

@@ -219,7 +219,7 @@ struct Layout<'a>(&'a Path);
 
 impl Layout<'_> {
     fn blob(&self, bytes: &[u8], media_type: &str) -> Result<serde_json::Value, Box<dyn Error>> {
-        let digest = unpack::ingest::digest_of(bytes)?;
+        let digest = crate::ingest::digest_of(bytes)?;
         let blobs = self.0.join("layout/blobs/sha256");
         fs::create_dir_all(&blobs)?;
         fs::write(blobs.join(digest.digest()), bytes)?;

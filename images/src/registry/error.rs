@@ -1,11 +1,8 @@
 //! What can go wrong between a registry and the store, as sentences for the one who typed the reference.
 
 use crate::{
-    Digest, NotReady, Reference,
-    budget::Exceeded,
-    platform::SelectError,
-    store::StoreError,
-    unpack::{IngestError, PlanError},
+    Digest, NotReady, Reference, budget::Exceeded, ingest::IngestError, platform::SelectError, store::StoreError,
+    unpack::PlanError,
 };
 use std::{io, time::Duration};
 

@@ -9,10 +9,8 @@ use super::{
 };
 use crate::{
     Store,
-    unpack::{
-        ingest::{self, Expected, IngestError, Staged},
-        plan::Layer,
-    },
+    ingest::{self, Expected, IngestError, Staged},
+    unpack::plan::Layer,
 };
 use bytes::{Buf, Bytes};
 use futures_util::{StreamExt, TryStreamExt, stream};

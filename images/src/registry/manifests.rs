@@ -8,12 +8,10 @@ use crate::{
     Digest, Selection,
     budget::Hold,
     classify,
+    ingest::{self, IngestError},
     platform::{Search, Step, is_index},
     store::documents,
-    unpack::{
-        ingest::{self, IngestError},
-        plan::{self, Layer},
-    },
+    unpack::plan::{self, Layer},
 };
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use reqwest::{

@@ -42,8 +42,8 @@ pub use pace::Pace;
 use crate::{
     Budget, Image, Reference, Selection, Store,
     budget::Limits,
+    ingest::Staged,
     ready::{Ready, Stored, clean_up},
-    unpack::ingest::Staged,
 };
 use manifests::Fetched;
 use session::{Session, within};

@@ -33,7 +33,6 @@ mod directories;
 mod entries;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-pub(crate) mod ingest;
 mod input;
 mod left_out;
 pub(crate) mod names;
@@ -52,7 +51,6 @@ use std::{
 pub use compression::decompress;
 pub(crate) use compression::{Compression, HEAD_LENGTH, is_tar};
 pub(crate) use entries::{Entries, Kind};
-pub use ingest::IngestError;
 pub(crate) use input::{Source, hex};
 pub(crate) use left_out::{Mark, is_overlay_attribute};
 pub use plan::PlanError;

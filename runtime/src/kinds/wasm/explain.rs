@@ -1,7 +1,7 @@
 //! What `image explain` says of a Wasm program.
 
 use anyhow::Result;
-use images::{classify::Form, program, program::Program};
+use images::program::{self, Form, Program};
 use serde_json::{Value, json};
 use wasm_exec::NetworkGrant;
 

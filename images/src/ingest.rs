@@ -10,10 +10,10 @@
 //! Nothing is visible until [`Staged::commit`], so that a caller with several layers makes all of them visible, or
 //! none.
 
-use super::{UnpackError, decompress, unpack};
 use crate::{
     Budget, Digest, Store,
     store::{BlobWriter, LayerStage, StoreError, WholeBlob},
+    unpack::{UnpackError, decompress, diff_id, hex, unpack},
 };
 use oci_spec::image::DigestAlgorithm;
 use sha2::{Digest as _, Sha256, Sha512};
@@ -161,7 +161,7 @@ fn unpack_beside(tee: &mut Tee<'_>, target: Option<PathBuf>, budget: &Budget) ->
             let mut pieces = Pieces { receiver, piece: Vec::new(), at: 0 };
             match target {
                 Some(target) => unpack(&mut pieces, &target, budget),
-                None => super::diff_id(&mut pieces, budget),
+                None => diff_id(&mut pieces, budget),
             }
         });
         inflate(tee, &sender, budget);
@@ -325,8 +325,8 @@ impl Hash {
 
     fn finish(&mut self) -> String {
         match self {
-            Self::Sha256(hash) => format!("sha256:{}", super::input::hex(&hash.finalize_reset())),
-            Self::Sha512(hash) => format!("sha512:{}", super::input::hex(&hash.finalize_reset())),
+            Self::Sha256(hash) => format!("sha256:{}", hex(&hash.finalize_reset())),
+            Self::Sha512(hash) => format!("sha512:{}", hex(&hash.finalize_reset())),
         }
     }
 }
@@ -346,5 +346,5 @@ pub(crate) fn check_bytes(bytes: &[u8], expected: &Digest) -> Result<(), IngestE
 
 /// The sha256 digest of bytes in memory.
 pub(crate) fn digest_of(bytes: &[u8]) -> Result<Digest, IngestError> {
-    parse_digest(&format!("sha256:{}", super::input::hex(&Sha256::digest(bytes))))
+    parse_digest(&format!("sha256:{}", hex(&Sha256::digest(bytes))))
 }
