@@ -1,0 +1,9 @@
+//! The targets of `runtime`: this file is built once for each, under its name.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let name = env!("CARGO_BIN_NAME");
+    let target = amphora::fuzz::TARGETS.iter().find(|(known, _)| *known == name);
+    (target.expect("a target of this name").1)(bytes);
+});
