@@ -1,11 +1,7 @@
 //! Commands on containers that exist, and the group of all commands on containers.
 
-use super::{
-    Command,
-    run::{CreateArgs, RunArgs, switch},
-};
+use super::{Command, CreateArgs, ExecArgs, RunArgs};
 use clap::{Args, Subcommand, ValueEnum};
-use std::path::PathBuf;
 
 /// `container COMMAND`: each but `prune` is a command that has a shorter name too.
 #[derive(Debug, Subcommand)]
@@ -23,7 +19,7 @@ pub(crate) enum ContainerCommand {
     /// Show what a container wrote
     Logs(LogsArgs),
     /// Run another command in a running container
-    Exec(ExecArgs),
+    Exec(Box<ExecArgs>),
     /// Show all that is known about containers
     Inspect(InspectArgs),
     /// Ask containers to stop, then kill them
@@ -143,50 +139,6 @@ fn parse_tail(text: &str) -> Result<Tail, &'static str> {
         Ok(count) => Ok(usize::try_from(count).map_or(Tail::All, Tail::Last)),
         Err(_) if text == "all" => Ok(Tail::All),
         Err(_) => Err("expected a number of lines, or `all`"),
-    }
-}
-
-#[derive(Debug, Args)]
-#[command(override_usage = "amphora exec [OPTIONS] CONTAINER COMMAND [ARG...]", mut_args(switch))]
-pub(crate) struct ExecArgs {
-    /// Run in the background
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// Set an environment variable, or pass on the caller's
-    #[arg(short, long, value_name = "list")]
-    pub(crate) env: Vec<String>,
-    /// Read environment variables from a file
-    #[arg(long, value_name = "list")]
-    pub(crate) env_file: Vec<PathBuf>,
-    /// Keep standard input open
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give the command all capabilities
-    #[arg(long)]
-    pub(crate) privileged: bool,
-    /// Give the command a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// User, as name or uid, and maybe group: name[:group]
-    #[arg(short, long, value_name = "string")]
-    pub(crate) user: Option<String>,
-    /// Working directory inside the container
-    #[arg(short, long, value_name = "string")]
-    pub(crate) workdir: Option<String>,
-    // The container, then the command. One argument to the parser, so that nothing after it is read as an option of ours.
-    #[arg(value_name = "CONTAINER COMMAND [ARG...]", required = true, num_args = 2.., trailing_var_arg = true, hide = true)]
-    words: Vec<String>,
-}
-
-impl ExecArgs {
-    /// Name or id.
-    pub(crate) fn container(&self) -> &str {
-        self.words.first().map_or("", String::as_str)
-    }
-
-    /// The program and its arguments; never empty.
-    pub(crate) fn command(&self) -> &[String] {
-        self.words.get(1..).unwrap_or_default()
     }
 }
 

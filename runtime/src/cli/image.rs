@@ -1,6 +1,6 @@
 //! Commands on images.
 
-use super::{run::PreferChoice, system::PruneArgs};
+use super::{flags::PreferChoice, system::PruneArgs};
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 

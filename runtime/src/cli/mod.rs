@@ -5,23 +5,22 @@
 
 mod container;
 mod filter;
+mod flags;
 mod image;
-mod plain;
-mod run;
 mod system;
 mod unsupported;
 mod volume;
 
 pub(crate) use container::{
-    ContainerCommand, ContainerPruneArgs, ExecArgs, InspectArgs, KillArgs, LogsArgs, ObjectType, PsArgs, RmArgs,
-    StartArgs, StopArgs, Tail, WaitArgs,
+    ContainerCommand, ContainerPruneArgs, InspectArgs, KillArgs, LogsArgs, ObjectType, PsArgs, RmArgs, StartArgs,
+    StopArgs, Tail, WaitArgs,
 };
 pub(crate) use filter::Filters;
+pub(crate) use flags::{NetworkChoice, PreferChoice, ProgramArgs, PullPolicy};
 pub(crate) use image::{
     ExplainArgs, ExplainFormat, ImageCommand, ImageInspectArgs, ImagesArgs, ImportArgs, LoadArgs, PullArgs, RmiArgs,
     TagArgs,
 };
-pub(crate) use run::{ContainerArgs, CreateArgs, NetworkChoice, PreferChoice, PullPolicy, RunArgs};
 pub(crate) use system::{CompletionsArgs, FormatArgs, PruneArgs, SystemCommand};
 pub(crate) use volume::{
     VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
@@ -29,6 +28,10 @@ pub(crate) use volume::{
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::{ffi::OsString, path::PathBuf};
+
+type RunArgs = flags::Of<{ flags::RUN }>;
+type CreateArgs = flags::Of<{ flags::CREATE }>;
+type ExecArgs = flags::Of<{ flags::EXEC }>;
 
 /// One runtime for Linux and Wasm images
 #[derive(Debug, Parser)]
@@ -66,7 +69,7 @@ pub(crate) enum Command {
     /// Show what a container wrote
     Logs(LogsArgs),
     /// Run another command in a running container
-    Exec(ExecArgs),
+    Exec(Box<ExecArgs>),
     /// Show all that is known about containers or images
     Inspect(InspectArgs),
     /// Ask containers to stop, then kill them
@@ -175,15 +178,10 @@ fn parse_hot(args: &[OsString]) -> Option<(Globals, Command)> {
 
 fn parse_one(name: &str, args: &[OsString]) -> Option<Command> {
     match name {
-        "run" => plain::parse(&args[1..]).map(|args| Command::Run(Box::new(args))),
-        "create" => match plain::parse(&args[1..])? {
-            RunArgs { detach: false, timings: false, container } => {
-                Some(Command::Create(Box::new(CreateArgs { container })))
-            }
-            _ => None,
-        },
+        "run" => flags::parse(&args[1..]).map(Command::Run),
+        "create" => flags::parse(&args[1..]).map(Command::Create),
+        "exec" => flags::parse(&args[1..]).map(Command::Exec),
         "start" => arguments("start", args).map(Command::Start),
-        "exec" => arguments("exec", args).map(Command::Exec),
         _ => None,
     }
 }
@@ -203,9 +201,9 @@ mod tests {
         line.split_whitespace().map(OsString::from).collect()
     }
 
-    fn run(line: &str) -> ContainerArgs {
+    fn run(line: &str) -> ProgramArgs {
         match parse(words(line)).unwrap() {
-            (_, Command::Run(args)) => args.container,
+            (_, Command::Run(args)) => args.0,
             other => panic!("{other:?}"),
         }
     }
@@ -260,8 +258,8 @@ mod tests {
     #[test]
     fn nothing_after_the_image_is_ours() {
         let args = run("amphora run --rm alpine -la --rm --name x -p 80 -- --help");
-        assert_eq!(args.image(), "alpine");
-        assert_eq!(args.command(), ["-la", "--rm", "--name", "x", "-p", "80", "--", "--help"]);
+        assert_eq!(args.subject, "alpine");
+        assert_eq!(args.command, ["-la", "--rm", "--name", "x", "-p", "80", "--", "--help"]);
         assert_eq!((args.rm, args.name), (true, None));
     }
 
@@ -269,8 +267,9 @@ mod tests {
     fn nothing_after_the_command_of_exec_is_ours() {
         match parse(words("amphora exec -i web ls -la --tty")).unwrap().1 {
             Command::Exec(args) => {
-                assert_eq!((args.container(), args.interactive, args.tty), ("web", true, false));
-                assert_eq!(args.command(), ["ls", "-la", "--tty"]);
+                let args = args.0;
+                assert_eq!((args.subject.as_str(), args.interactive, args.tty), ("web", true, false));
+                assert_eq!(args.command, ["ls", "-la", "--tty"]);
             }
             other => panic!("{other:?}"),
         }
@@ -336,7 +335,7 @@ mod tests {
             command.build();
             let known: Vec<String> =
                 command.find_subcommand_mut(name).unwrap().get_arguments().flat_map(spellings).collect();
-            assert!(!known.iter().any(|flag| unsupported::is_listed(flag)), "{name}: {known:?}");
+            assert!(known.iter().all(|flag| flags::instead_of(flag).is_none()), "{name}: {known:?}");
         }
     }
 

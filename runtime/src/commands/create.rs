@@ -10,7 +10,7 @@ use super::{
     say_id,
 };
 use crate::{
-    cli::{ContainerArgs, CreateArgs, NetworkChoice},
+    cli::{NetworkChoice, ProgramArgs},
     lifecycle,
     records::{
         container::{Container, Lock},
@@ -20,8 +20,8 @@ use crate::{
 };
 
 /// `amphora create`.
-pub(crate) fn create(host: &Host, args: &CreateArgs) -> Result<u8> {
-    let made = make(host, &args.container)?;
+pub(crate) fn create(host: &Host, args: &ProgramArgs) -> Result<u8> {
+    let made = make(host, args)?;
     say_id(&made.container, "was made")
 }
 
@@ -33,10 +33,10 @@ pub(crate) struct Made {
 }
 
 /// Finds the image (or pulls it), and makes the container.
-pub(crate) fn make(host: &Host, args: &ContainerArgs) -> Result<Made> {
+pub(crate) fn make(host: &Host, args: &ProgramArgs) -> Result<Made> {
     let selection = selection(args.platform.as_deref(), args.prefer)?;
     // Until the container names the image, nobody may remove it.
-    let (image, _writing) = find_or_pull(host, args.image(), &selection, args.pull)?;
+    let (image, _writing) = find_or_pull(host, &args.subject, &selection, args.pull)?;
     let request = request(args)?;
     refuse_taken_cidfile(args.cidfile.as_deref())?;
     let (container, lock) = lifecycle::create(host, &image, request)?;
@@ -49,11 +49,11 @@ pub(crate) fn make(host: &Host, args: &ContainerArgs) -> Result<Made> {
     Ok(Made { container, image, lock })
 }
 
-fn request(args: &ContainerArgs) -> Result<Request> {
+fn request(args: &ProgramArgs) -> Result<Request> {
     let word = |entrypoint: &String| Some(entrypoint.clone()).into_iter().filter(|word| !word.is_empty()).collect();
     Ok(Request {
-        image: args.image().to_owned(),
-        command: args.command().to_vec(),
+        image: args.subject.clone(),
+        command: args.command.clone(),
         entrypoint: args.entrypoint.as_ref().map(word),
         env: env::from_flags(&args.env_file, &args.env)?,
         cwd: args.workdir.clone(),
@@ -77,7 +77,7 @@ fn request(args: &ContainerArgs) -> Result<Request> {
     })
 }
 
-fn security(args: &ContainerArgs) -> Result<Security> {
+fn security(args: &ProgramArgs) -> Result<Security> {
     let mut security = Security {
         cap_add: args.cap_add.clone(),
         cap_drop: args.cap_drop.clone(),
@@ -97,7 +97,7 @@ fn security(args: &ContainerArgs) -> Result<Security> {
     Ok(security)
 }
 
-fn labels(args: &ContainerArgs) -> Result<BTreeMap<String, String>> {
+fn labels(args: &ProgramArgs) -> Result<BTreeMap<String, String>> {
     let mut labels = BTreeMap::new();
     for label in &args.label {
         let (name, value) = label.split_once('=').unwrap_or((label, ""));

@@ -7,7 +7,7 @@ use linux_exec::process::Process;
 
 use super::find;
 use crate::{
-    cli::ExecArgs,
+    cli::ProgramArgs,
     lifecycle::{
         self,
         exec::begin,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// `amphora exec`: the program's exit code.
-pub(crate) fn exec(host: &Host, args: &ExecArgs) -> Result<u8> {
+pub(crate) fn exec(host: &Host, args: &ProgramArgs) -> Result<u8> {
     let (container, target) = running(host, args)?;
     if args.detach {
         return leave_behind(host, &container);
@@ -26,8 +26,8 @@ pub(crate) fn exec(host: &Host, args: &ExecArgs) -> Result<u8> {
     begin(&container, target, &request(args)?, Wiring::Direct)?.supervise()
 }
 
-fn running(host: &Host, args: &ExecArgs) -> Result<(Container, Process)> {
-    let container = find(host, args.container())?;
+fn running(host: &Host, args: &ProgramArgs) -> Result<(Container, Process)> {
+    let container = find(host, &args.subject)?;
     let Some(run) = container.going_on()? else {
         bail!("container {} is not running: amphora start {0}", container.spec.name);
     };
@@ -49,7 +49,7 @@ fn leave_behind(host: &Host, container: &Container) -> Result<u8> {
 }
 
 /// What the process does that [`leave_behind`] starts.
-pub(crate) fn exec_behind(host: &Host, args: &ExecArgs) -> Result<u8> {
+pub(crate) fn exec_behind(host: &Host, args: &ProgramArgs) -> Result<u8> {
     // A session of its own: closing the user's terminal is none of its business. Fails only for a group leader.
     let _ = nix::unistd::setsid();
     let null = streams::nowhere()?;
@@ -59,9 +59,9 @@ pub(crate) fn exec_behind(host: &Host, args: &ExecArgs) -> Result<u8> {
     begun?.supervise()
 }
 
-fn request(args: &ExecArgs) -> Result<ExecRequest> {
+fn request(args: &ProgramArgs) -> Result<ExecRequest> {
     Ok(ExecRequest {
-        command: args.command().to_vec(),
+        command: args.command.clone(),
         env: env::from_flags(&args.env_file, &args.env)?,
         cwd: args.workdir.clone(),
         user: args.user.clone(),

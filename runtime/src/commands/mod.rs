@@ -48,13 +48,13 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         become_root()?;
     }
     match command {
-        Command::Run(args) => run::run(host, args),
-        Command::Create(args) => create::create(host, args),
+        Command::Run(args) => run::run(host, &args.0),
+        Command::Create(args) => create::create(host, &args.0),
         Command::Start(args) => run::start(host, args),
         Command::Ps(args) => container::ps(host, args),
         Command::Logs(args) => logs::logs(host, args),
-        Command::Exec(args) if behind => exec::exec_behind(host, args),
-        Command::Exec(args) => exec::exec(host, args),
+        Command::Exec(args) if behind => exec::exec_behind(host, &args.0),
+        Command::Exec(args) => exec::exec(host, &args.0),
         Command::Inspect(args) => inspect::inspect(host, args),
         Command::Stop(args) => container::stop(host, args),
         Command::Restart(args) => container::restart(host, args),

@@ -7,16 +7,16 @@ use super::{
     each, find, say_id,
 };
 use crate::{
-    cli::{RunArgs, StartArgs},
+    cli::{ProgramArgs, StartArgs},
     lifecycle::{self, timings::Timings},
     output,
     records::host::Host,
 };
 
 /// `amphora run`: the container's own exit code, or its id with `-d`.
-pub(crate) fn run(host: &Host, args: &RunArgs) -> Result<u8> {
+pub(crate) fn run(host: &Host, args: &ProgramArgs) -> Result<u8> {
     let mut timings = if args.timings { Timings::on() } else { Timings::off() };
-    let Made { container, image, lock } = create::make(host, &args.container)?;
+    let Made { container, image, lock } = create::make(host, args)?;
     timings.stage("resolve");
     if args.detach {
         lifecycle::start_detached(host, &container, &lock)?;

@@ -1,0 +1,222 @@
+//! The table itself, in the order of help: what `run`, `create` and `exec` take, then what only Docker's take.
+
+use super::{
+    CREATE, Choice, EXEC, Flag, ProgramArgs, RUN, Refused, Takes,
+    program::{PreferChoice, PullPolicy, parse_network},
+};
+use clap::{
+    ValueEnum,
+    builder::{EnumValueParser, ValueParser},
+};
+
+pub(super) static FLAGS: &[Flag] = &[
+    switch("detach", |args| &mut args.detach)
+        .short('d')
+        .of(RUN, "Run in the background and print the container's id")
+        .of(EXEC, "Run in the background"),
+    switch("timings", |args| &mut args.timings).of(RUN, "Print how long each stage of the start took").hidden(),
+    texts("cap-add", "list", |args| &mut args.cap_add).help("Add a Linux capability"),
+    texts("cap-drop", "list", |args| &mut args.cap_drop).help("Drop a Linux capability"),
+    flag("cidfile", Takes::File("file", |args| &mut args.cidfile)).help("Write the container's id to this file"),
+    text("cpu-shares", "int", |args| &mut args.cpu_shares)
+        .short('c')
+        .help("CPU weight against other containers (1024 is usual)"),
+    text("cpus", "decimal", |args| &mut args.cpus).help("Number of CPUs, such as 0.5"),
+    text("cpuset-cpus", "string", |args| &mut args.cpuset_cpus).help("CPUs in which to run, such as 0-3 or 0,1"),
+    text("entrypoint", "string", |args| &mut args.entrypoint).help("Replace the image's entrypoint"),
+    texts("env", "list", |args| &mut args.env)
+        .short('e')
+        .help_everywhere("Set an environment variable, or pass on the caller's"),
+    flag("env-file", Takes::Files("list", |args| &mut args.env_file))
+        .help_everywhere("Read environment variables from a file"),
+    text("fuel", "int", |args| &mut args.fuel).help("Instructions that a Wasm program may execute"),
+    // So help has only its long form with these commands, as with Docker.
+    text("hostname", "string", |args| &mut args.hostname).short('h').help("Host name inside the container"),
+    switch("init", |args| &mut args.init)
+        .help("Run the program under an init that passes signals on and reaps processes"),
+    switch("interactive", |args| &mut args.interactive).short('i').help_everywhere("Keep standard input open"),
+    texts("label", "list", |args| &mut args.label).short('l').help("Set a label"),
+    text("memory", "bytes", |args| &mut args.memory).short('m').help("Memory limit, such as 128m or 1g"),
+    text("memory-swap", "bytes", |args| &mut args.memory_swap)
+        .negative()
+        .help("Limit of memory and swap together, -1 for unlimited swap"),
+    texts("mount", "mount", |args| &mut args.mount).help("Mount a directory, a volume or memory"),
+    text("name", "string", |args| &mut args.name).help("Name of the container"),
+    choice("network", "network", &NETWORK).alias("net").help("Network: none or host"),
+    text("pids-limit", "int", |args| &mut args.pids_limit)
+        .negative()
+        .help("Limit of processes and threads, -1 for unlimited"),
+    text("platform", "string", |args| &mut args.platform)
+        .help("Platform to choose from a multi-platform image, such as wasi/wasm"),
+    choice("prefer", "kind", &PREFER).help("Kind to choose where an image has both"),
+    switch("privileged", |args| &mut args.privileged)
+        .help("Give all capabilities and devices")
+        .of(EXEC, "Give the command all capabilities"),
+    choice("pull", "policy", &PULL).help("When to ask the registry"),
+    switch("read-only", |args| &mut args.read_only).help("Make the root file system read-only"),
+    switch("rm", |args| &mut args.rm).help("Remove the container when it ends"),
+    texts("security-opt", "list", |args| &mut args.security_opt)
+        .help("Security options: no-new-privileges, seccomp=unconfined"),
+    text("stop-signal", "signal", |args| &mut args.stop_signal).help("Signal that asks the container to stop"),
+    text("stop-timeout", "seconds", |args| &mut args.stop_timeout)
+        .negative()
+        .help("Seconds between the stop signal and SIGKILL, -1 to wait for ever"),
+    text("timeout", "duration", |args| &mut args.timeout).help("Stop after this time, such as 10s or 1m30s"),
+    texts("tmpfs", "list", |args| &mut args.tmpfs).help("Mount memory at a directory, such as /run:size=64m"),
+    switch("tty", |args| &mut args.tty)
+        .short('t')
+        .help("Give the container a terminal")
+        .of(EXEC, "Give the command a terminal"),
+    texts("ulimit", "ulimit", |args| &mut args.ulimit).help("Resource limit, such as nofile=1024:2048"),
+    text("user", "string", |args| &mut args.user)
+        .short('u')
+        .help_everywhere("User, as name or uid, and maybe group: name[:group]"),
+    texts("volume", "list", |args| &mut args.volume)
+        .short('v')
+        .help("Mount a directory or a volume: source:target[:ro]"),
+    text("workdir", "string", |args| &mut args.workdir)
+        .short('w')
+        .help_everywhere("Working directory inside the container"),
+];
+
+/// Docker's options of `run`, `create` and `exec` that are not here, each with what to do instead, or with nothing.
+pub(super) static REFUSED: &[Refused] = &[
+    refused("publish", Some('p'), "; --network host shares the host's ports"),
+    refused("publish-all", Some('P'), "; --network host shares the host's ports"),
+    refused("expose", None, "; --network host shares the host's ports"),
+    refused("restart", None, "; let systemd or another supervisor start it again"),
+    refused("gpus", None, "; --privileged gives all devices"),
+    refused("device", None, "; --privileged gives all devices"),
+    refused("device-cgroup-rule", None, "; --privileged gives all devices"),
+    refused("link", None, NETWORKS),
+    refused("network-alias", None, NETWORKS),
+    refused("ip", None, NETWORKS),
+    refused("ip6", None, NETWORKS),
+    refused("mac-address", None, NETWORKS),
+    refused("add-host", None, NETWORKS),
+    refused("dns", None, NETWORKS),
+    refused("dns-option", None, NETWORKS),
+    refused("dns-search", None, NETWORKS),
+    refused("userns", None, "; a caller without root gets a user namespace always"),
+    refused("pid", None, NAMESPACES),
+    refused("ipc", None, NAMESPACES),
+    refused("uts", None, NAMESPACES),
+    refused("cgroupns", None, NAMESPACES),
+    refused("cgroup-parent", None, NAMESPACES),
+    refused("attach", Some('a'), ""),
+    refused("detach-keys", None, ""),
+    refused("sig-proxy", None, ""),
+    refused("blkio-weight", None, ""),
+    refused("blkio-weight-device", None, ""),
+    refused("device-read-bps", None, ""),
+    refused("device-read-iops", None, ""),
+    refused("device-write-bps", None, ""),
+    refused("device-write-iops", None, ""),
+    refused("cpu-period", None, "; --cpus sets both"),
+    refused("cpu-quota", None, "; --cpus sets both"),
+    refused("cpuset-mems", None, ""),
+    refused("cpu-rt-period", None, ""),
+    refused("cpu-rt-runtime", None, ""),
+    refused("memory-reservation", None, "; -m and --memory-swap are there"),
+    refused("memory-swappiness", None, "; -m and --memory-swap are there"),
+    refused("kernel-memory", None, "; -m and --memory-swap are there"),
+    refused("oom-kill-disable", None, ""),
+    refused("oom-score-adj", None, ""),
+    refused("group-add", None, "; --user takes a group too"),
+    refused("health-cmd", None, ""),
+    refused("health-interval", None, ""),
+    refused("health-retries", None, ""),
+    refused("health-timeout", None, ""),
+    refused("health-start-period", None, ""),
+    refused("health-start-interval", None, ""),
+    refused("no-healthcheck", None, ""),
+    refused("log-driver", None, "; `amphora logs` reads what the container wrote"),
+    refused("log-opt", None, "; `amphora logs` reads what the container wrote"),
+    refused("label-file", None, ""),
+    refused("annotation", None, ""),
+    refused("domainname", None, ""),
+    refused("runtime", None, ""),
+    refused("isolation", None, ""),
+    refused("disable-content-trust", None, ""),
+    refused("shm-size", None, "; --tmpfs /dev/shm:size=SIZE mounts one of that size"),
+    refused("storage-opt", None, ""),
+    refused("sysctl", None, ""),
+    refused("use-api-socket", None, ""),
+    refused("volumes-from", None, "; -v mounts named volumes"),
+    refused("volume-driver", None, "; -v mounts named volumes"),
+];
+
+const NETWORKS: &str = "; networks are `none` and `host` for now";
+const NAMESPACES: &str = "; these namespaces are always the container's own";
+
+static NETWORK: Choice = Choice {
+    default: "none",
+    parser: || ValueParser::new(parse_network),
+    set: |args, value| parse_network(value).ok().map(|network| args.network = network),
+};
+static PREFER: Choice = Choice {
+    default: "linux",
+    parser: || EnumValueParser::<PreferChoice>::new().into(),
+    set: |args, value| PreferChoice::from_str(value, false).ok().map(|prefer| args.prefer = prefer),
+};
+static PULL: Choice = Choice {
+    default: "missing",
+    parser: || EnumValueParser::<PullPolicy>::new().into(),
+    set: |args, value| PullPolicy::from_str(value, false).ok().map(|pull| args.pull = pull),
+};
+
+const fn flag(long: &'static str, takes: Takes) -> Flag {
+    Flag { long, alias: None, short: None, takes, help: [None; 3], hidden: false, negative: false }
+}
+
+const fn switch(long: &'static str, place: fn(&mut ProgramArgs) -> &mut bool) -> Flag {
+    flag(long, Takes::Switch(place))
+}
+
+const fn text(long: &'static str, value: &'static str, place: fn(&mut ProgramArgs) -> &mut Option<String>) -> Flag {
+    flag(long, Takes::Text(value, place))
+}
+
+const fn texts(long: &'static str, value: &'static str, place: fn(&mut ProgramArgs) -> &mut Vec<String>) -> Flag {
+    flag(long, Takes::Texts(value, place))
+}
+
+const fn choice(long: &'static str, value: &'static str, choice: &'static Choice) -> Flag {
+    flag(long, Takes::Choice(value, choice))
+}
+
+const fn refused(long: &'static str, short: Option<char>, instead: &'static str) -> Refused {
+    Refused { long, short, instead }
+}
+
+impl Flag {
+    const fn short(self, letter: char) -> Self {
+        Self { short: Some(letter), ..self }
+    }
+
+    const fn alias(self, long: &'static str) -> Self {
+        Self { alias: Some(long), ..self }
+    }
+
+    const fn negative(self) -> Self {
+        Self { negative: true, ..self }
+    }
+
+    const fn hidden(self) -> Self {
+        Self { hidden: true, ..self }
+    }
+
+    /// An option of `run` and `create`.
+    const fn help(self, help: &'static str) -> Self {
+        self.of(RUN, help).of(CREATE, help)
+    }
+
+    const fn help_everywhere(self, help: &'static str) -> Self {
+        self.help(help).of(EXEC, help)
+    }
+
+    const fn of(mut self, command: u8, help: &'static str) -> Self {
+        self.help[command as usize] = Some(help);
+        self
+    }
+}
