@@ -1,36 +1,37 @@
 //! `cargo xtask link-order`: the order in which the linker lays out functions, so that those of a start lie together.
 //!
 //! A start runs some hundred kilobytes of a twenty-megabyte program, and left alone they lie all over it: a page fault for
-//! each. This runs starts of both kinds instruction by instruction, notes which function was entered when, and writes
+//! each. This runs starts of both kinds from function to function, notes which was entered when, and writes
 //! their symbols to a file that the build gives to the linker. Symbols that are no longer there are passed over, so an old
 //! file does no harm but to speed.
+//!
+//! Every symbol of Rust's ends in a hash that depends on the compiler's version, with the newer mangling (v0) too, and the
+//! linker takes whole names only. So a list holds for one compiler, which its second line names, and `cargo xtask test`
+//! checks that it still fits. It is kept in the tree, as whoever builds from source would otherwise have none.
 
 use crate::{
-    command::{cargo, run},
+    command::{self, cargo, run},
     fixtures::Fixtures,
     paths,
+    starts::Store,
+    trace,
 };
 use anyhow::{Context, Result, bail};
-use nix::{
-    errno::Errno,
-    sys::{
-        ptrace,
-        signal::{Signal, kill},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
-    unistd::Pid,
-};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, HashSet},
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 const HEADER: &str =
     "# Written by `cargo xtask link-order`. The functions of a start, in the order in which it enters them.\n";
+
+const COMPILER: &str = "# Compiler: ";
+/// Below this share, starts take noticeably more page faults than they need to.
+const LEAST_PERCENT: usize = 95;
 
 /// What is looked at, by what follows the store's options.
 const STARTS: [&[&str]; 5] = [
@@ -41,170 +42,136 @@ const STARTS: [&[&str]; 5] = [
     &["run", "-m", "64m", "--timeout", "1m", "-v", "/tmp:/data:ro", "hello:wasm"],
 ];
 
-/// A function in the executable.
-struct Function {
-    start: u64,
+/// The functions in an executable.
+struct Functions {
+    /// Names by addresses. Of several that are one and the same code, the last name counts.
+    names: BTreeMap<u64, String>,
+    /// Where the last of them ends.
     end: u64,
-    name: String,
 }
 
 /// Builds with symbols, follows the starts, writes the file.
 pub(crate) fn write() -> Result<()> {
     let fixtures = Fixtures::build(false)?;
-    let program = build_with_symbols()?;
-    let functions = functions(&program)?;
-    let folder = paths::target().join("link-order");
-    let store = prepare_store(&program, &fixtures, &folder)?;
-    let mut order = Order::new(&functions);
-    for start in STARTS {
-        let words: Vec<&str> = store.iter().map(String::as_str).chain(start.iter().copied()).collect();
-        let before = order.entered.len();
-        follow(&program, &words, &mut |address| order.note(address))?;
-        println!("{}: {} functions more", start.join(" "), order.entered.len() - before);
-    }
-    let names: Vec<&str> = order.entered.iter().map(|&index| functions[index].name.as_str()).collect();
-    let path = paths::workspace().join("runtime/link-order.txt");
-    fs::write(&path, format!("{HEADER}{}\n", names.join("\n")))
+    build_with_symbols()?;
+    let names = entered(&fixtures, &Functions::of(&paths::binary())?, &STARTS)?;
+    let path = list();
+    fs::write(&path, format!("{HEADER}{COMPILER}{}\n{}\n", compiler()?, names.join("\n")))
         .with_context(|| format!("cannot write {}", path.display()))?;
     println!("{} functions in {}", names.len(), path.display());
     Ok(())
 }
 
+/// Whether the file still names the functions of a start. What it leaves behind is a program with symbols.
+pub(crate) fn check(fixtures: &Fixtures) -> Result<()> {
+    let text = command::read_text(&list())?;
+    let listed: HashSet<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    build_with_symbols()?;
+    let functions = Functions::of(&paths::binary())?;
+    let known: HashSet<&str> = functions.names.values().map(String::as_str).collect();
+    let entered = entered(fixtures, &functions, &STARTS[..2])?;
+    let shares = [
+        ("listed are in the program", percent(listed.iter().map(|name| known.contains(name)))),
+        ("that a start enters are listed", percent(entered.iter().map(|name| listed.contains(name.as_str())))),
+    ];
+    shares.iter().for_each(|(what, share)| println!("{share} % of the functions {what}"));
+    if shares.iter().all(|(_, share)| *share >= LEAST_PERCENT) {
+        return Ok(());
+    }
+    let written = text.lines().find_map(|line| line.strip_prefix(COMPILER)).unwrap_or("an unknown compiler");
+    bail!(
+        "{} is out of date: less than {LEAST_PERCENT} %; it was made with {written}, this is {}; cargo xtask link-order \
+         makes it anew",
+        list().display(),
+        compiler()?
+    )
+}
+
+fn percent(holds: impl Iterator<Item = bool>) -> usize {
+    let (yes, all) = holds.fold((0, 0), |(yes, all), holds| (yes + usize::from(holds), all + 1));
+    (yes * 100usize).checked_div(all).unwrap_or(0)
+}
+
+fn list() -> PathBuf {
+    paths::workspace().join("runtime/link-order.txt")
+}
+
+/// The compiler in its own words: `rustc 1.95.0 (59807616e 2026-04-14)`.
+fn compiler() -> Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    Ok(String::from_utf8_lossy(&run(Command::new(rustc).arg("--version"))?).trim().to_owned())
+}
+
+/// The functions that starts enter, each once, in the order of the first time.
+fn entered(fixtures: &Fixtures, functions: &Functions, starts: &[&[&str]]) -> Result<Vec<String>> {
+    let store = Store::make(fixtures, &paths::target().join("link-order"))?;
+    let addresses: Vec<u64> = functions.names.keys().copied().collect();
+    let (mut seen, mut order) = (HashSet::new(), Vec::new());
+    for start in starts {
+        let before = order.len();
+        trace::functions(&store.program, &store.words(start), &addresses, functions.end, &mut |address| {
+            if seen.insert(address) {
+                order.push(functions.names[&address].clone());
+            }
+        })?;
+        println!("{}: {} functions more", start.join(" "), order.len() - before);
+    }
+    Ok(order)
+}
+
 /// The program as it is released, but with its symbols.
-fn build_with_symbols() -> Result<PathBuf> {
+fn build_with_symbols() -> Result<()> {
     let mut build = cargo(BUILD_LIMIT);
     build.current_dir(paths::workspace().join("runtime"));
     build.args(["rustc", "--release", "--bin", "amphora", "--", "-C", "strip=none"]);
     if !build.status()?.success() {
         bail!("the build failed");
     }
-    Ok(paths::binary())
+    Ok(())
 }
 
-/// The functions of an executable, by their addresses. `nm` comes with the compiler.
-fn functions(program: &Path) -> Result<Vec<Function>> {
-    let text = run(Command::new("nm").args(["--numeric-sort", "--print-size"]).arg(program))?;
-    let functions: Vec<Function> = String::from_utf8_lossy(&text).lines().filter_map(function).collect();
-    if functions.is_empty() {
-        bail!("{} has no symbols", program.display());
+impl Functions {
+    /// `nm` comes with the compiler.
+    fn of(program: &Path) -> Result<Self> {
+        let text = run(Command::new("nm").args(["--numeric-sort", "--print-size"]).arg(program))?;
+        let functions = Self::parse(&String::from_utf8_lossy(&text));
+        if functions.names.is_empty() {
+            bail!("{} has no symbols", program.display());
+        }
+        Ok(functions)
     }
-    Ok(functions)
+
+    fn parse(nm: &str) -> Self {
+        let mut functions = Self { names: BTreeMap::new(), end: 0 };
+        for (start, size, name) in nm.lines().filter_map(function) {
+            functions.names.insert(start, name.to_owned());
+            functions.end = functions.end.max(start + size);
+        }
+        functions
+    }
 }
 
 /// A line of nm: address, size, type, name.
-fn function(line: &str) -> Option<Function> {
+fn function(line: &str) -> Option<(u64, u64, &str)> {
     let mut words = line.split(' ');
     let mut number = || u64::from_str_radix(words.next()?, 16).ok();
     let (start, size) = (number()?, number()?);
     let is_code = matches!(words.next()?, "t" | "T" | "w" | "W" | "i");
-    is_code.then(|| words.next()).flatten().map(|name| Function { start, end: start + size, name: name.to_owned() })
-}
-
-/// The functions that were entered, each once, in order.
-struct Order<'a> {
-    functions: &'a [Function],
-    seen: BTreeSet<usize>,
-    entered: Vec<usize>,
-}
-
-impl<'a> Order<'a> {
-    fn new(functions: &'a [Function]) -> Self {
-        Self { functions, seen: BTreeSet::new(), entered: Vec::new() }
-    }
-
-    fn note(&mut self, address: u64) {
-        let next = self.functions.partition_point(|function| function.start <= address);
-        let Some(index) = next.checked_sub(1) else { return };
-        if address < self.functions[index].end && self.seen.insert(index) {
-            self.entered.push(index);
-        }
-    }
-}
-
-/// A store with both kinds in it, anew. The options that name it.
-fn prepare_store(program: &Path, fixtures: &Fixtures, folder: &Path) -> Result<Vec<String>> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
-    }
-    let option = |name: &str, place: &str| format!("--{name}={}", folder.join(place).display());
-    let store = vec![option("root", "root"), option("runroot", "run")];
-    for (file, image) in [("wasm/hello.wasm", "hello:wasm"), ("component/hello.wasm", "hello:component")] {
-        let file = fixtures.path("programs").join(file);
-        run(Command::new(program).args(&store).arg("import").arg(file).arg(image))?;
-    }
-    let layout = fixtures.path("layouts").join("hello-linux");
-    run(Command::new(program).args(&store).args(["load", "-i"]).arg(layout))?;
-    Ok(store)
-}
-
-/// Runs a program and all that it starts to their end, one instruction at a time, and tells each one's address.
-fn follow(program: &Path, words: &[&str], tell: &mut dyn FnMut(u64)) -> Result<()> {
-    // It stops itself, so that it can be attached to before it begins.
-    let script = "kill -STOP $$; exec \"$0\" \"$@\"";
-    let mut shell = Command::new("/bin/sh");
-    let child =
-        shell.args(["-c", script]).arg(program).args(words).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-    let first = Pid::from_raw(i32::try_from(child.id())?);
-    waitpid(first, Some(WaitPidFlag::WUNTRACED))?;
-    let options = ptrace::Options::PTRACE_O_TRACECLONE
-        | ptrace::Options::PTRACE_O_TRACEFORK
-        | ptrace::Options::PTRACE_O_TRACEVFORK
-        | ptrace::Options::PTRACE_O_EXITKILL;
-    ptrace::seize(first, options).context("cannot trace the program")?;
-    kill(first, Signal::SIGCONT)?;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::__WALL)) {
-            Err(Errno::ECHILD) => bail!("the program vanished"),
-            Ok(WaitStatus::Exited(pid, code)) if pid == first => {
-                return if code == 0 { Ok(()) } else { bail!("{} ended with {code}", words.join(" ")) };
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == first => bail!("the program was killed by {signal}"),
-            Ok(WaitStatus::Stopped(pid, Signal::SIGTRAP)) => {
-                tell(instruction(pid));
-                step(pid, None)?;
-            }
-            Ok(WaitStatus::Stopped(pid, signal)) => step(pid, Some(signal))?,
-            Ok(WaitStatus::PtraceEvent(pid, ..)) => step(pid, None)?,
-            Ok(_) => {}
-            Err(errno) => return Err(errno).context("cannot wait for the program"),
-        }
-    }
-}
-
-fn step(pid: Pid, signal: Option<Signal>) -> Result<()> {
-    match ptrace::step(pid, signal) {
-        // It was killed meanwhile, which the next wait tells.
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(errno).context("cannot follow the program"),
-    }
-}
-
-/// Where a stopped process is; 0 if it is gone.
-#[cfg(target_arch = "x86_64")]
-fn instruction(pid: Pid) -> u64 {
-    ptrace::getregs(pid).map_or(0, |registers| registers.rip)
-}
-#[cfg(target_arch = "aarch64")]
-fn instruction(pid: Pid) -> u64 {
-    ptrace::getregset::<ptrace::regset::NT_PRSTATUS>(pid).map_or(0, |registers| registers.pc)
+    is_code.then(|| words.next()).flatten().map(|name| (start, size, name))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Order, function};
+    use super::Functions;
 
     #[test]
-    fn functions_are_noted_once_in_the_order_of_their_first_instruction() {
+    fn functions_are_those_symbols_of_nm_that_are_code() {
         let nm = "0000000000000010 0000000000000008 T first\n\
                   0000000000000018 0000000000000004 D data\n\
                   0000000000000020 0000000000000010 t second\n\
                   0000000000000040 A no_size";
-        let functions: Vec<_> = nm.lines().filter_map(function).collect();
-        let mut order = Order::new(&functions);
-        for address in [0x2f, 0x30, 0x10, 0x17, 0x18, 0x0, 0x20] {
-            order.note(address);
-        }
-        let names: Vec<_> = order.entered.iter().map(|&index| functions[index].name.as_str()).collect();
-        assert_eq!(names, ["second", "first"]);
+        let functions = Functions::parse(nm);
+        let names: Vec<_> = functions.names.iter().map(|(start, name)| (*start, name.as_str())).collect();
+        assert_eq!((names, functions.end), (vec![(0x10, "first"), (0x20, "second")], 0x30));
     }
 }

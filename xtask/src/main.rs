@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
 mod bench;
+mod budget;
 mod catalog;
 mod command;
 mod fixtures;
@@ -13,8 +14,10 @@ mod rootless;
 mod second_kernel;
 mod setup;
 mod soak;
+mod starts;
 mod tally;
 mod test;
+mod trace;
 
 use anyhow::{Context, Result, bail};
 use fixtures::Fixtures;
@@ -36,6 +39,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
     --commands N      so many commands (5000)
     --seed N          draws the same ones again
   link-order        follows starts of both kinds, and writes which functions belong together to runtime/link-order.txt
+    --check           only tells whether it still fits
+  budget            page faults and system calls of a start, and what they may be; of the program built last
   fixtures          makes what tests and benchmarks run on, and prints the environment that names it
   registry          serves the test images until it is ended; writes the environment to target/fixtures/env
 ";
@@ -58,6 +63,8 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["bench", options @ ..] => bench::run(options),
         ["soak", options @ ..] => soak::run(options),
         ["link-order"] => link_order::write(),
+        ["link-order", "--check"] => link_order::check(&Fixtures::build(false)?),
+        ["budget"] => budget::check(&Fixtures::build(false)?),
         ["fixtures"] => make_fixtures(),
         ["registry"] => serve_registry(),
         [] | ["help" | "-h" | "--help"] => {

@@ -1,10 +1,11 @@
 //! `cargo xtask test`: everything that must hold, one step after the other.
 
 use crate::{
+    budget,
     command::{self, cargo, is_root},
     environment,
     fixtures::Fixtures,
-    paths,
+    link_order, paths,
     registry::Registries,
     rootless, second_kernel, setup, soak,
     tally::Tally,
@@ -134,9 +135,15 @@ pub(crate) fn run(options: Options) -> Result<()> {
     if options.only.is_none() {
         lint(options, &mut report);
     }
+    println!("== fixtures");
+    let fixtures = Fixtures::build(!options.quick)?;
+    if options.only.is_none() && cfg!(target_arch = "x86_64") {
+        // Before the build, as it leaves a program with symbols behind.
+        report.step("link order of a start", |_| link_order::check(&fixtures).map(|()| true));
+    }
     report.step("cargo build --release", |_| build());
     if !report.failures.iter().any(|step| step.starts_with("cargo build")) {
-        test(options, &mut report)?;
+        test(options, &fixtures, &mut report)?;
     }
     report.conclude(begun)
 }
@@ -166,11 +173,15 @@ fn build() -> Result<bool> {
     Ok(built && cargo(BUILD_LIMIT).args(["test", "--release", "--workspace", "--no-run"]).status()?.success())
 }
 
-fn test(options: Options, report: &mut Report) -> Result<()> {
-    println!("== fixtures");
-    let fixtures = Fixtures::build(!options.quick)?;
+fn test(options: Options, fixtures: &Fixtures, report: &mut Report) -> Result<()> {
     report.skipped.extend(fixtures.left_out.iter().cloned());
-    let registries = Registries::start(&fixtures)?;
+    if options.only.is_none() {
+        match budget::reason_to_skip(fixtures) {
+            Some(reason) => report.skipped.push(format!("what a start may cost: {reason}")),
+            None => report.step("what a start may cost", |_| budget::check(fixtures).map(|()| true)),
+        }
+    }
+    let registries = Registries::start(fixtures)?;
     let mut environment = environment();
     match &registries {
         Some(registries) => environment.extend(registries.environment()),
@@ -191,7 +202,7 @@ fn test(options: Options, report: &mut Report) -> Result<()> {
     }
     if let Some(registries) = registries.as_ref().filter(|_| options.only.is_none() && !options.quick) {
         report.step("soak store, a short share", |_| {
-            soak::store(&fixtures, registries.open_address(), soak::Options::short())
+            soak::store(fixtures, registries.open_address(), soak::Options::short())
         });
     }
     if options.quick {
@@ -201,7 +212,7 @@ fn test(options: Options, report: &mut Report) -> Result<()> {
     }
     let tests = end_to_end_tests()?;
     if options.includes(Part::OrdinaryUser) {
-        as_ordinary_user(&tests, &fixtures, &environment, report);
+        as_ordinary_user(&tests, fixtures, &environment, report);
     }
     if options.includes(Part::SecondKernel) {
         let configurations = registries.as_ref().map(Registries::configurations).unwrap_or_default();

@@ -1,5 +1,5 @@
 //! The options of `run`, `create` and `exec`: each is defined once, in [`table`], and that definition is what is parsed,
-//! what help, completion scripts and man pages tell, and what an error says of an option that only Docker has.
+//! what help and completion scripts tell, and what an error says of an option that only Docker has.
 //!
 //! The table has two readers. `plain` walks it word by word and is enough for nearly every line that starts something;
 //! `described` makes clap's description of it, which costs thirty page faults of a start, and which decides about
