@@ -4,6 +4,7 @@ mod bench;
 mod budget;
 mod catalog;
 mod command;
+mod deny;
 mod fixtures;
 mod layout;
 mod link_order;
@@ -26,9 +27,9 @@ use std::{fs, process::ExitCode};
 
 const USAGE: &str = "usage: cargo xtask COMMAND
 
-  test              everything that must hold: lints, tests, an ordinary user, a second kernel
-    --quick           without clippy, the ordinary user, the second kernel, and what takes long
-    --no-install      installs no Debian packages, though this may be root
+  test              everything that must hold: lints, rules for dependencies, tests, an ordinary user, a second kernel
+    --quick           without clippy, cargo deny, the ordinary user, the second kernel, and what takes long
+    --no-install      installs nothing: no Debian packages though this may be root, no cargo-deny
     --only=PART       builds, and runs one part: workspace, ordinary-user or second-kernel
   bench             start-up of both kinds beside the other runtimes on PATH; results in target/bench
     --runs N, -n N    so many runs of each (100)

@@ -3,7 +3,7 @@
 use crate::{
     budget,
     command::{self, cargo, is_root},
-    environment,
+    deny, environment,
     fixtures::Fixtures,
     link_order, paths,
     registry::Registries,
@@ -41,7 +41,7 @@ enum Part {
 /// What was typed.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
-    /// Under a minute after a build: no clippy, no ordinary user, no second kernel, no fixture that takes long to make
+    /// Under a minute after a build: no clippy, no cargo deny, no ordinary user, no second kernel, no fixture that takes long to make
     /// and is not there, and none of [`SLOW_TESTS`].
     pub(crate) quick: bool,
     /// May missing packages be installed (as root)?
@@ -161,6 +161,23 @@ fn lint(options: Options, report: &mut Report) {
             Ok(cargo(LINT_LIMIT).args(arguments.split(' ')).status()?.success())
         });
     }
+    if !options.quick {
+        dependencies(options, report);
+    }
+}
+
+fn dependencies(options: Options, report: &mut Report) {
+    let mut found = true;
+    report.step("cargo deny check", |_| {
+        let program = deny::find(options.install)?;
+        found = program.is_some();
+        program.iter().try_for_each(|program| deny::check(program)).map(|()| true)
+    });
+    if !found {
+        report
+            .skipped
+            .push("cargo deny: neither on PATH nor in target/tools (cargo install --locked cargo-deny)".to_owned());
+    }
 }
 
 fn is_available(component: &str) -> bool {
@@ -206,7 +223,8 @@ fn test(options: Options, fixtures: &Fixtures, report: &mut Report) -> Result<()
         });
     }
     if options.quick {
-        let left_out = ["cargo clippy", "tests that take long", "the soak", "an ordinary user", "the second kernel"];
+        let left_out =
+            ["cargo clippy", "cargo deny", "tests that take long", "the soak", "an ordinary user", "the second kernel"];
         report.skipped.extend(left_out.map(|what| format!("{what}: --quick was given")));
         return Ok(());
     }
