@@ -1,4 +1,5 @@
-//! The end-to-end tests once more on another kernel, where cgroup v2 is alone: most users' machines are such ones.
+//! The end-to-end tests, and those of `linux-exec` with real containers, once more on another kernel, where cgroup v2 is
+//! alone: most users' machines are such ones.
 //!
 //! user-mode-linux boots as an ordinary process on this machine's own files (hostfs). Those know neither whiteouts nor
 //! extended attributes, so all that amphora stores goes to a tmpfs of the guest (`AMPHORA_ROOT`, `TMPDIR`).

@@ -71,7 +71,8 @@ impl Options {
     }
 }
 
-/// An end-to-end test binary of the `amphora` package.
+/// A test binary of a package.
+#[derive(Clone)]
 pub(crate) struct TestBinary {
     pub(crate) name: String,
     pub(crate) executable: PathBuf,
@@ -266,14 +267,24 @@ fn on_second_kernel(
         report.skipped.push("the second kernel: user-mode-linux is not installed".to_owned());
     } else {
         let guest = second_kernel::Guest { environment, registry_configurations };
-        report.step("end-to-end tests on a second kernel (cgroup v2 only)", |report| {
-            second_kernel::run(&guest, tests, &mut report.tally)
+        report.step("tests of containers on a second kernel (cgroup v2 only)", |report| {
+            let mut tests = tests.to_vec();
+            tests.extend(test_binaries(|name| name == "container")?);
+            second_kernel::run(&guest, &tests, &mut report.tally)
         });
     }
 }
 
 /// The test binaries that run the real program, as cargo names them: `runtime/tests/e2e*.rs`.
 fn end_to_end_tests() -> Result<Vec<TestBinary>> {
+    let tests = test_binaries(|name| name.starts_with("e2e"))?;
+    if tests.is_empty() {
+        bail!("there are no end-to-end tests: runtime/tests has no e2e*.rs");
+    }
+    Ok(tests)
+}
+
+fn test_binaries(wanted: impl Fn(&str) -> bool) -> Result<Vec<TestBinary>> {
     let mut list = cargo(BUILD_LIMIT);
     list.args(["test", "--release", "--workspace", "--no-run", "--message-format=json"]);
     let messages = command::run(&mut list)?;
@@ -281,12 +292,9 @@ fn end_to_end_tests() -> Result<Vec<TestBinary>> {
     for line in String::from_utf8(messages)?.lines() {
         let message: Value = serde_json::from_str(line).context("cargo printed something that is not JSON")?;
         let is_built_test = message["target"]["kind"][0] == "test" && message["executable"].is_string();
-        if is_built_test && message["target"]["name"].as_str().is_some_and(|name| name.starts_with("e2e")) {
+        if is_built_test && message["target"]["name"].as_str().is_some_and(&wanted) {
             tests.push(test_binary(&message).context("cargo names a test binary without its package")?);
         }
-    }
-    if tests.is_empty() {
-        bail!("there are no end-to-end tests: runtime/tests has no e2e*.rs");
     }
     Ok(tests)
 }

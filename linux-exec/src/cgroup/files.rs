@@ -1,24 +1,12 @@
-//! Reading, writing, killing and removing: what v1 and v2 have in common.
+//! Reading, writing and making: what v1 and v2 have in common.
 
-use super::CgroupError;
+use super::{CgroupError, subtree};
 use linux_raw_sys::general::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC};
-use nix::{
-    sys::signal::{self, Signal},
-    unistd::Pid,
-};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
-
-/// Together half a second, most of it in the last ones.
-const WAITS_MILLIS: [u64; 20] = [1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 32, 32, 32, 32, 50, 50, 50, 50, 50, 50];
-
-/// How many groups below its own a workload may have made before clean-up gives up on them.
-const MOST_NESTED: usize = 100_000;
 
 /// Whether a cgroup v2 tree is mounted there.
 pub(super) fn is_v2(path: &Path) -> bool {
@@ -97,7 +85,7 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
 pub(super) fn make(path: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            remove_tree(path)?;
+            subtree::remove_tree(path)?;
             fs::create_dir(path).map_err(CgroupError::file("make", path))
         }
         made => made.map_err(CgroupError::file("make", path)),
@@ -116,83 +104,6 @@ pub(super) fn make_parent(path: &Path) -> Result<(), CgroupError> {
 pub(super) fn directories(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
-}
-
-/// SIGKILLs all processes in a group and below.
-pub(super) fn kill(path: &Path) -> Result<(), CgroupError> {
-    match write(&path.join("cgroup.kill"), "1") {
-        Err(error) if error.is_missing() => kill_one_by_one(path),
-        done => done,
-    }
-}
-
-/// In rounds, as those that are signalled last may have forked meanwhile.
-fn kill_one_by_one(path: &Path) -> Result<(), CgroupError> {
-    for wait in WAITS_MILLIS {
-        let pids = processes(path);
-        if pids.is_empty() {
-            return Ok(());
-        }
-        for pid in pids {
-            // It may have ended since, which is what was wanted; a refusal shows in the next round.
-            let _ = signal::kill(pid, Signal::SIGKILL);
-        }
-        thread::sleep(Duration::from_millis(wait));
-    }
-    if processes(path).is_empty() { Ok(()) } else { Err(CgroupError::Busy(path.to_owned())) }
-}
-
-/// Those of the group and of the groups below. A process of another pid namespace shows as 0, which kill(2) would take for
-/// our own process group.
-fn processes(path: &Path) -> Vec<Pid> {
-    let mut pids = Vec::new();
-    for group in nested(path) {
-        let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-        pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).map(Pid::from_raw));
-    }
-    pids
-}
-
-/// Removes a group and the groups below it, and waits a little for processes that are about to end.
-pub(super) fn remove(path: &Path) -> Result<(), CgroupError> {
-    for wait in WAITS_MILLIS {
-        match remove_tree(path) {
-            Err(CgroupError::Busy(_)) => thread::sleep(Duration::from_millis(wait)),
-            done => return done,
-        }
-    }
-    remove_tree(path)
-}
-
-/// The group itself is tried first: nearly always it has nothing below.
-pub(super) fn remove_tree(path: &Path) -> Result<(), CgroupError> {
-    match remove_one(path) {
-        Err(CgroupError::Busy(_)) => nested(path).iter().rev().try_for_each(|group| remove_one(group)),
-        done => done,
-    }
-}
-
-fn remove_one(path: &Path) -> Result<(), CgroupError> {
-    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() == NotFound => Ok(()),
-        Err(error) if matches!(error.kind(), ResourceBusy | DirectoryNotEmpty) => {
-            Err(CgroupError::Busy(path.to_owned()))
-        }
-        done => done.map_err(CgroupError::file("remove", path)),
-    }
-}
-
-/// A group and all below it, each after the one that it lies in.
-fn nested(path: &Path) -> Vec<PathBuf> {
-    let mut groups = vec![path.to_owned()];
-    let mut next = 0;
-    while next < groups.len() && groups.len() < MOST_NESTED {
-        let below = directories(&groups[next]);
-        groups.extend(below);
-        next += 1;
-    }
-    groups
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 mod devices;
 mod files;
 mod rest;
+mod subtree;
 mod v1;
 mod v2;
 mod values;
@@ -387,16 +388,18 @@ impl Cgroup {
         }
     }
 
-    /// SIGKILLs every process in it, and in the groups below it. On v2 (Linux 5.14) the kernel does that at once; elsewhere
-    /// they are signalled one by one until none is left, for half a second at most, after which it is [`CgroupError::Busy`].
+    /// SIGKILLs every process in it, and in the groups below it, and thaws those that are frozen.
+    ///
+    /// On v2 (Linux 5.14) the kernel does that at once; elsewhere they are signalled one by one until none is left, for half a
+    /// second at most, after which it is [`CgroupError::Busy`].
     pub fn kill(&self) -> Result<(), CgroupError> {
-        self.paths().iter().try_for_each(|path| files::kill(path))
+        subtree::kill(&self.paths())
     }
 
     /// Removes it and the groups that the workload made below it; retries for half a second while it is busy.
     /// Already gone is fine.
     pub fn remove(&self) -> Result<(), CgroupError> {
-        self.kind.paths().iter().try_for_each(|path| files::remove(path))?;
+        self.kind.paths().iter().try_for_each(|path| subtree::remove(path))?;
         self.rest.iter().try_for_each(rest::Group::remove)
     }
 

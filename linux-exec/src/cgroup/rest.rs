@@ -7,7 +7,7 @@
 //!
 //! Unlike those of the limits, our parent directories do not stay, as with one in it a hierarchy outlives its last mount.
 
-use super::{CgroupError, PARENT, ROOT, files, v1};
+use super::{CgroupError, PARENT, ROOT, files, subtree, v1};
 use crate::detached;
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -113,7 +113,7 @@ impl Hierarchy {
         let parent = root.path.join(PARENT);
         let path = parent.join(id);
         self.make(&root.path, &parent, &path)?;
-        self.enter(root, path.clone()).inspect_err(|_| drop(files::remove_tree(&path)))
+        self.enter(root, path.clone()).inspect_err(|_| drop(subtree::remove_tree(&path)))
     }
 
     /// The parent, which every command removes that finds it empty, and the group in it.
@@ -189,7 +189,7 @@ impl Group {
 
     /// Removes it, and our parent directory if it was the last one in it.
     pub(super) fn remove(&self) -> Result<(), CgroupError> {
-        files::remove(&self.path)?;
+        subtree::remove(&self.path)?;
         if let Some(parent) = self.path.parent() {
             // Another container's group is in it.
             let _ = fs::remove_dir(parent);

@@ -1,6 +1,6 @@
 //! cgroup v1, and hybrid machines, whose v2 tree has no controller of use: one hierarchy for each controller.
 
-use super::{CgroupError, Controller, PARENT, ROOT, Resources, Usage, devices, files, values};
+use super::{CgroupError, Controller, PARENT, ROOT, Resources, Usage, devices, files, subtree, values};
 use std::{
     fs::{self, File},
     io,
@@ -80,7 +80,7 @@ impl Hierarchies {
                 // Without a limit it would only have told how much was used; of devices the caller is told.
                 Err(error) if !limited && !needed && !matches!(error, CgroupError::Busy(_)) => {}
                 Err(error) => {
-                    group.members.iter().try_for_each(|member| files::remove_tree(&member.path))?;
+                    group.members.iter().try_for_each(|member| subtree::remove_tree(&member.path))?;
                     return Err(if limited { error } else { error.shared(controller.name()) });
                 }
             }
@@ -106,7 +106,7 @@ impl Hierarchies {
             made => made?,
         }
         let member = limit(controller, root, &path, wanted).and_then(|()| Member::open(controller, &path));
-        member.inspect_err(|_| drop(files::remove_tree(&path)))
+        member.inspect_err(|_| drop(subtree::remove_tree(&path)))
     }
 
     /// The directories that there are.

@@ -1,6 +1,6 @@
 //! cgroup v2: one tree, in which a controller is passed on from parent to child by `cgroup.subtree_control`.
 
-use super::{CgroupError, Controller, PARENT, Resources, Usage, devices, files, values};
+use super::{CgroupError, Controller, PARENT, Resources, Usage, devices, files, subtree, values};
 use crate::sys;
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::AsFd;
@@ -90,7 +90,7 @@ impl Tree {
         let inside =
             if wanted.restrict_devices || wanted.every_hierarchy { files::make(&path.join(INSIDE)) } else { Ok(()) };
         let group = inside.and_then(|()| self.limit(&parent, &path, wanted)).and_then(|()| Group::open(path.clone()));
-        let mut group = group.inspect_err(|_| drop(files::remove_tree(&path)))?;
+        let mut group = group.inspect_err(|_| drop(subtree::remove_tree(&path)))?;
         group.restricts_devices = wanted.restrict_devices && restrict_devices(&path).is_ok();
         Ok(group)
     }

@@ -1,6 +1,6 @@
 //! As root.
 use crate::{
-    Case, covers, engine, hierarchies, hostile, rootless,
+    Case, covers, engine, hierarchies, hostile, leftovers, rootless,
     sandbox::{
         MASKED, READ_ONLY, Sandbox, added, confine, finish, part, piped, plan, read_terminal, root_user, run, sleeping,
         unfiltered,
@@ -88,6 +88,16 @@ pub(crate) const CASES: &[Case] = &[
     (
         "a_container_that_mounts_lifts_no_rule_for_devices",
         hierarchies::a_container_that_mounts_lifts_no_rule_for_devices,
+    ),
+    ("groups_deeper_than_a_path_reaches_are_removed", leftovers::groups_deeper_than_a_path_reaches_are_removed),
+    ("a_process_deeper_than_a_path_reaches_is_killed", leftovers::a_process_deeper_than_a_path_reaches_is_killed),
+    ("a_hundred_thousand_groups_are_removed", leftovers::a_hundred_thousand_groups_are_removed),
+    ("who_makes_groups_as_fast_as_it_can_is_killed", leftovers::who_makes_groups_as_fast_as_it_can_is_killed),
+    ("what_froze_its_own_groups_is_killed", leftovers::what_froze_its_own_groups_is_killed),
+    ("what_moved_single_threads_is_killed", leftovers::what_moved_single_threads_is_killed),
+    (
+        "what_a_container_writes_in_its_groups_keeps_none_of_them",
+        leftovers::what_a_container_writes_in_its_groups_keeps_none_of_them,
     ),
     ("covers", covers::all),
     ("rootless", rootless::as_ordinary_user),

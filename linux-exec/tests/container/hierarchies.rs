@@ -18,14 +18,14 @@ use std::{
 };
 
 /// A v1 hierarchy of the test's own, so that the attack may write to what it reaches.
-struct Named {
+pub(crate) struct Named {
     directory: tempfile::TempDir,
-    name: String,
+    pub(crate) name: String,
 }
 
 impl Named {
     /// None where the kernel has no cgroup v1.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let named =
             Self { directory: tempfile::tempdir().unwrap(), name: format!("amphora-test-{}", std::process::id()) };
         let options = format!("none,name={}", named.name);
@@ -45,10 +45,10 @@ impl Drop for Named {
 }
 
 /// A container's cgroup that goes when the test ends.
-struct Guarded(Cgroup);
+pub(crate) struct Guarded(pub(crate) Cgroup);
 
 impl Guarded {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let wanted = Resources { restrict_devices: true, every_hierarchy: true, ..Resources::default() };
         let id = format!("test-{name}-{}", std::process::id());
         Self(Cgroups::detect().unwrap().create(&id, &wanted).unwrap())
@@ -63,7 +63,7 @@ impl Drop for Guarded {
 }
 
 /// With what `--cap-add SYS_ADMIN` gives.
-fn administrator<'a>(mut plan: Plan<'a>, cgroup: &'a Cgroup) -> Plan<'a> {
+pub(crate) fn administrator<'a>(mut plan: Plan<'a>, cgroup: &'a Cgroup) -> Plan<'a> {
     confine(&mut plan, |_, privileges| {
         let capabilities = added("SYS_ADMIN");
         privileges.capabilities = CapabilitySets::of_user(capabilities, 0);
@@ -74,7 +74,7 @@ fn administrator<'a>(mut plan: Plan<'a>, cgroup: &'a Cgroup) -> Plan<'a> {
 }
 
 /// What /proc/self/cgroup names, without the v2 tree: as options of a mount.
-fn hierarchies() -> Vec<String> {
+pub(crate) fn hierarchies() -> Vec<String> {
     let text = fs::read_to_string("/proc/self/cgroup").unwrap();
     let names = text.lines().filter_map(|line| line.split(':').nth(1));
     names.filter(|name| !name.is_empty()).map(str::to_owned).collect()

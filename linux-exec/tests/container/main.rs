@@ -10,6 +10,7 @@ mod covers;
 mod engine;
 mod hierarchies;
 mod hostile;
+mod leftovers;
 mod parts;
 mod rootless;
 mod sandbox;

@@ -44,6 +44,7 @@ fn finish(host: &Host, container: &Container, started: Started, timings: &mut Ti
     let spec = &container.spec;
     let Started { child, cgroup, report, timeout_grace, copying, signals, record, running: _running, .. } = started;
     let rule = StopRule {
+        container: Some(&spec.id),
         time_limit: spec.limits.timeout_ms.map(|ms| Duration::from_millis(ms) + timeout_grace),
         stop_signal: spec.stop_signal,
         stop_timeout: spec.stop_timeout_ms.map(Duration::from_millis),

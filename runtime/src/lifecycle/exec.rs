@@ -40,7 +40,7 @@ pub(crate) struct Begun {
 impl Begun {
     /// Waits for its end, and gives its exit code.
     pub(crate) fn supervise(self) -> Result<u8> {
-        let rule = StopRule { time_limit: None, stop_signal: self.stop_signal, stop_timeout: None };
+        let rule = StopRule { container: None, time_limit: None, stop_signal: self.stop_signal, stop_timeout: None };
         let ending = supervise::supervise(&self.child, &self.signals, rule, &|| self.copying.resize());
         let not_copied = self.copying.finish();
         let ending = ending?;

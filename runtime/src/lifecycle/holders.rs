@@ -1,10 +1,11 @@
 //! What keeps a killed container from ending. Its first process is gone only when every other one in its pid namespace has been
 //! reaped (pid_namespaces(7)), and what `exec` started is reaped by its `amphora exec`, outside: one that was stopped, by Ctrl-Z
-//! say, holds up the end. It is told to go on, as it has nothing more to wait for; others are named.
+//! say, holds up the end. It is told to go on, as it has nothing more to wait for; others are named. A container that can mount
+//! cgroup v1 hierarchies may have frozen its processes: those are thawed.
 
 use std::{fs, path::PathBuf};
 
-use linux_exec::{process::Process, userns};
+use linux_exec::{cgroup::Cgroups, process::Process, userns};
 use nix::sys::signal::Signal;
 
 /// What is used of proc_pid_status(5).
@@ -34,8 +35,13 @@ impl Found {
     }
 }
 
-/// Lets stopped processes of ours go on that hold up the end of a killed container; gives a sentence for each other one.
-pub(super) fn release(first: Process) -> Vec<String> {
+/// Lets stopped processes of ours go on that hold up the end of a killed process, and frozen ones of the container that ends with it;
+/// gives a sentence for each other one.
+pub(super) fn release(container: Option<&str>, first: Process) -> Vec<String> {
+    if let Some(id) = container {
+        // What cannot be thawed is still there at the next look.
+        let _ = Cgroups::detect().and_then(|cgroups| cgroups.open(id)?.map_or(Ok(()), |cgroup| cgroup.kill()));
+    }
     let Some(namespace) = pid_namespace(first.pid) else { return Vec::new() };
     let is_inside = |pid: i32| pid_namespace(pid).is_some_and(|own| own == namespace);
     let held = pids().into_iter().filter(|&pid| is_inside(pid)).filter_map(Found::read);

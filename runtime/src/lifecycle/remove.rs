@@ -102,7 +102,8 @@ pub(crate) fn check_orphans(host: &Host, kill: bool) -> Result<Vec<String>> {
             container.spec.name
         ));
         if kill {
-            kill_surely(&run.running).with_context(|| format!("container {}", container.spec.name))?;
+            kill_surely(&container.spec.id, &run.running)
+                .with_context(|| format!("container {}", container.spec.name))?;
         }
     }
     Ok(found)

@@ -79,7 +79,7 @@ fn wait_for(process: Process, timeout: Option<Duration>) -> Result<bool> {
 
 /// Kills a container that runs, and waits until its end has been written down.
 pub(crate) fn kill_and_wait(container: &Container, run: &RunFound) -> Result<()> {
-    kill_surely(&run.running)?;
+    kill_surely(&container.spec.id, &run.running)?;
     settled(container, run)
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn end_by_force(container: &Container) -> Result<()> {
     // What is being started runs only when who starts it gives the lock back.
     drop(container.lock_if_there()?);
     let Some(run) = container.going_on()? else { return Ok(()) };
-    kill_surely(&run.running)?;
+    kill_surely(&container.spec.id, &run.running)?;
     settle_by_force(container, &run)
 }
 
@@ -108,7 +108,7 @@ pub(super) fn settle_by_force(container: &Container, run: &RunFound) -> Result<(
 /// The same for what cannot be read, as far as it is known to run.
 pub(crate) fn kill_unreadable(container: &Unreadable) -> Result<()> {
     let Some(running) = &container.running else { return Ok(()) };
-    kill_surely(running)?;
+    kill_surely(&container.id, running)?;
     if !wait_for(running.supervisor(), Some(SETTLES_WITHIN))? {
         let _ = running.supervisor().signal(Signal::SIGKILL as i32);
     }
@@ -119,7 +119,7 @@ pub(crate) fn kill_unreadable(container: &Unreadable) -> Result<()> {
 ///
 /// # Errors
 /// Something keeps it, which is named.
-pub(super) fn kill_surely(running: &Running) -> Result<()> {
+pub(super) fn kill_surely(id: &str, running: &Running) -> Result<()> {
     let process = running.process();
     kill(running, Signal::SIGKILL as i32)?;
     let mut holders = Vec::new();
@@ -127,7 +127,7 @@ pub(super) fn kill_surely(running: &Running) -> Result<()> {
         if wait_for(process, Some(ENDS_WITHIN))? {
             return Ok(());
         }
-        holders = holders::release(process);
+        holders = holders::release(Some(id), process);
     }
     let held = if holders.is_empty() { "nothing is seen that keeps it".to_owned() } else { holders.join("; ") };
     Err(Coded::new(1, format!("its first process, {}, was killed and does not end: {held}", process.pid)).into())

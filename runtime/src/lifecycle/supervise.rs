@@ -71,7 +71,9 @@ impl Signals {
 
 /// When to stop it, and how.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct StopRule {
+pub(crate) struct StopRule<'a> {
+    /// The id of the container that ends with the process; None: it ends alone.
+    pub(crate) container: Option<&'a str>,
     /// From the start of supervision; None: no limit.
     pub(crate) time_limit: Option<Duration>,
     /// Sent first.
@@ -102,7 +104,7 @@ enum Clock {
 pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Waits until the process has ended, and reaps it. `resize` is called when our own terminal changed its size.
-pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule, resize: &dyn Fn()) -> Result<Ending> {
+pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule<'_>, resize: &dyn Fn()) -> Result<Ending> {
     let mut clock = match rule.time_limit {
         Some(limit) => Clock::StopAt(Instant::now() + limit),
         None => Clock::Unlimited,
@@ -120,7 +122,11 @@ pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule, resize
             return Ok(Ending { exit, timed_out, reaped });
         }
         if signalled {
-            ended_by = ended_by.or(forward(child.process, signals, resize));
+            let killed_for = forward(child.process, signals, resize);
+            if killed_for.is_some() && ended_by.is_none() {
+                clock = Clock::LookAt(Instant::now() + ENDS_WITHIN);
+            }
+            ended_by = ended_by.or(killed_for);
         }
         timed_out |= clock.tick(child.process, rule);
     }
@@ -147,8 +153,8 @@ impl Clock {
         }
     }
 
-    /// Does what is due; true once the time limit has been reached.
-    fn tick(&mut self, process: Process, rule: StopRule) -> bool {
+    /// Does what is due; true if that is because the time limit has been reached.
+    fn tick(&mut self, process: Process, rule: StopRule<'_>) -> bool {
         match *self {
             Clock::StopAt(at) if Instant::now() >= at => {
                 let grace = stop(process, rule.stop_signal, rule.stop_timeout);
@@ -163,9 +169,9 @@ impl Clock {
             }
             Clock::LookAt(at) if Instant::now() >= at => {
                 // Nobody is here to whom the others could be named; `stop` and `rm -f` name them.
-                holders::release(process);
+                holders::release(rule.container, process);
                 *self = Clock::LookAt(Instant::now() + ENDS_WITHIN);
-                true
+                false
             }
             _ => false,
         }

@@ -167,3 +167,36 @@ fn a_wasm_program_in_a_root_file_system_refuses_what_does_not_apply() {
     }
     sandbox.ok(["run", "--rm", &image]);
 }
+
+/// A frozen group of cgroup v1 keeps what is in it from dying by SIGKILL, and so the first process from being gone.
+#[test]
+fn a_container_that_froze_its_own_processes_is_stopped() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let freezer = std::path::Path::new("/sys/fs/cgroup/freezer");
+    if !sandbox.is_root() || !freezer.join("cgroup.procs").exists() {
+        return println!("skipped: needs root and the freezer hierarchy of cgroup v1");
+    }
+    let script = "mkdir /f && mount -t cgroup -o freezer none /f && mkdir -p /f/a/b || exit 9; sleep 1000 &
+        echo $! >/f/a/b/cgroup.procs; echo FROZEN >/f/a/b/freezer.state; echo FROZEN >/f/a/freezer.state; echo frozen; wait";
+    for command in [&["stop", "-t", "0"][..], &["kill"], &["rm", "-f"]] {
+        let run = ["run", "-d", "--name", "frozen", "--cap-add", "SYS_ADMIN", &busybox, "sh", "-c", script];
+        let id = sandbox.ok(run);
+        crate::session::until("the frozen process", || sandbox.ok(["logs", "frozen"]).contains("frozen").then_some(()));
+        sandbox.ok(command.iter().copied().chain(["frozen"]));
+        assert!(!freezer.join("amphora").join(id.trim()).exists(), "{command:?}");
+        sandbox.run(["rm", "-f", "frozen"]);
+        sandbox.check_clean();
+    }
+    // By a signal to the supervisor, and at the time limit.
+    for (options, code) in [(&["--timeout", "2s", "--stop-timeout", "0"][..], 124), (&[], 143)] {
+        let run = ["run", "--rm", "--cap-add", "SYS_ADMIN"].iter().chain(options).copied();
+        let session = sandbox.start(run.chain([busybox.as_str(), "sh", "-c", script]));
+        session.until_printed("frozen");
+        if code == 143 {
+            session.signal(nix::sys::signal::Signal::SIGTERM);
+        }
+        let ended = session.wait();
+        assert_eq!(ended.code, Some(code), "{ended}");
+        sandbox.check_clean();
+    }
+}
