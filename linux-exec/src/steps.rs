@@ -213,7 +213,7 @@ impl<'a> Step<'a> {
             Self::ControllingTerminal => rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()),
             Self::ResourceLimit { resource, soft, hard } => sys::set_resource_limit(*resource, *soft, *hard),
             Self::NewSessionKeyring => actions::new_session_keyring(),
-            Self::Seccomp(filter) => sys::install_seccomp_filter(&filter.program),
+            Self::Seccomp(filter) => sys::install_seccomp_filter(&filter.program, filter.flags),
             Self::BoundingSet(keep) => actions::limit_bounding_set(*keep),
             Self::Groups(groups) => rustix::thread::set_thread_groups(groups),
             Self::Ids(uid, gid) => actions::set_ids(*uid, *gid),

@@ -508,16 +508,18 @@ pub(crate) fn close_all_on_exec() -> Result<()> {
 
 // --- seccomp ---------------------------------------------------------------------------------------------------
 
-/// seccomp(2) SECCOMP_SET_MODE_FILTER. Each word of `program` is a `struct sock_filter` in memory order.
-pub(crate) fn install_seccomp_filter(program: &[u64]) -> Result<()> {
+/// seccomp(2) SECCOMP_SET_MODE_FILTER with its flags. Each word of `program` is a `struct sock_filter` in memory order.
+pub(crate) fn install_seccomp_filter(program: &[u64], flags: u32) -> Result<()> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| Errno::INVAL)?,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
     };
     // SAFETY: `filter` points to `len` words of eight bytes, the size of sock_filter, with a greater alignment; the
     // kernel copies and verifies them.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, ptr::from_ref(&program)) };
-    check(result).map(drop)
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, ptr::from_ref(&program)) };
+    // With TSYNC, the id of a thread that has other filters.
+    if check(result)? > 0 { Err(Errno::BUSY) } else { Ok(()) }
 }
 
 /// bpf(2): loads a program of type BPF_PROG_TYPE_CGROUP_DEVICE, each word a `struct bpf_insn` in memory order, and attaches it to

@@ -3,7 +3,10 @@
 //! A call costs the architecture's check and about seven comparisons; the kernel remembers the numbers that are allowed
 //! whatever their arguments and does not run the filter for them at all (since Linux 5.11).
 
-use super::table::{Action, NAMESPACES, PERSONALITIES, REFUSED_FAMILIES, TABLE_LEN};
+use super::{
+    profile::Architecture,
+    table::{Action, NAMESPACES, PERSONALITIES, REFUSED_FAMILIES, TABLE_LEN},
+};
 use linux_raw_sys::{
     errno,
     general::CLONE_THREAD,
@@ -14,27 +17,26 @@ use linux_raw_sys::{
 const CAPACITY: usize = 320;
 
 /// The codes of the instructions used, all on 32-bit words and constants (BPF_W and BPF_K are zero).
-const LOAD: u32 = BPF_LD | BPF_ABS;
-const IF_EQUAL: u32 = BPF_JMP | BPF_JEQ;
-const IF_AT_LEAST: u32 = BPF_JMP | BPF_JGE;
-const IF_ANY_BIT: u32 = BPF_JMP | BPF_JSET;
-const RETURN: u32 = BPF_RET;
+pub(super) const LOAD: u32 = BPF_LD | BPF_ABS;
+pub(super) const IF_EQUAL: u32 = BPF_JMP | BPF_JEQ;
+pub(super) const IF_AT_LEAST: u32 = BPF_JMP | BPF_JGE;
+pub(super) const IF_ANY_BIT: u32 = BPF_JMP | BPF_JSET;
+pub(super) const RETURN: u32 = BPF_RET;
 
-#[cfg(target_arch = "x86_64")]
-const AUDIT_ARCH: u32 = linux_raw_sys::ptrace::AUDIT_ARCH_X86_64;
-#[cfg(target_arch = "aarch64")]
-const AUDIT_ARCH: u32 = linux_raw_sys::ptrace::AUDIT_ARCH_AARCH64;
+const AUDIT_ARCH: u32 = Architecture::NATIVE.audit();
 
 /// Where things lie in `struct seccomp_data`; `linux/seccomp.h`.
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
+pub(super) const NUMBER: u32 = 0;
+pub(super) const ARCHITECTURE: u32 = 4;
+pub(super) const ARGUMENTS: u32 = 16;
 /// The low half of the first argument: the kernel looks at no more of the ones that are judged here, so neither does the
 /// filter, or a bit set above would let a value pass that the kernel then reads as another.
-const FIRST_ARGUMENT: u32 = 16;
+const FIRST_ARGUMENT: u32 = ARGUMENTS;
 
 /// `linux/seccomp.h`.
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ERRNO: u32 = 0x0005_0000;
+pub(super) const ENOSYS: u32 = ERRNO | errno::ENOSYS;
 const ALLOW: u32 = 0x7fff_0000;
 
 /// A filter of at most [`CAPACITY`] instructions.
@@ -85,7 +87,7 @@ impl Program {
     const fn act(&mut self, action: Action) {
         match action {
             Action::Refuse => self.answer(ERRNO | errno::EPERM),
-            Action::Unknown => self.answer(ERRNO | errno::ENOSYS),
+            Action::Unknown => self.answer(ENOSYS),
             Action::Allow => self.answer(ALLOW),
             Action::AllowFamilies => self.judge(IF_EQUAL, &REFUSED_FAMILIES, ERRNO | errno::EPERM, ALLOW),
             Action::AllowPersonalities => self.judge(IF_EQUAL, &PERSONALITIES, ALLOW, ERRNO | errno::EPERM),

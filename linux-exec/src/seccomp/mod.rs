@@ -11,12 +11,15 @@
 //! - the end of the process, by SIGSYS, to calls in another architecture's convention (`int 0x80` on x86-64, 32-bit programs):
 //!   an errno there would leave a 32-bit program looping in its own `exit`.
 //!
-//! Profiles in Docker's JSON form are not read.
+//! Any other profile is compiled at run time ([`profile`], [`compile`]).
 //!
 //! Source: moby's default profile (`github.com/moby/profiles`, seccomp/default.json, 2026), seccomp(2).
 
 mod bpf;
+mod compile;
 mod engine;
+mod numbers;
+pub mod profile;
 mod table;
 
 use crate::capabilities::CapabilitySet;
@@ -24,11 +27,13 @@ use bpf::Program;
 use std::borrow::Cow;
 
 /// A BPF program.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Filter {
     /// The instructions: each word is a `struct sock_filter` as it lies in memory on a little-endian machine, `code` in bits
     /// 0–15, `jt` in 16–23, `jf` in 24–31, `k` in 32–63.
     pub program: Cow<'static, [u64]>,
+    /// [`profile::Flags`].
+    pub(crate) flags: u32,
     stands_for: StandsFor,
 }
 
@@ -57,7 +62,7 @@ pub fn docker_default(capabilities: CapabilitySet) -> Filter {
     } else {
         Cow::Owned(Program::compile(&table::actions(capabilities)).words().to_vec())
     };
-    Filter { program, stands_for: StandsFor::default() }
+    Filter { program, flags: 0, stands_for: StandsFor::default() }
 }
 
 /// The filter for a process that runs its program in an engine of its own and never executes another: files, memory, time
@@ -69,8 +74,10 @@ pub fn docker_default(capabilities: CapabilitySet) -> Filter {
 pub fn engine(sockets: bool) -> Filter {
     let program = if sockets { &ENGINE_WITH_SOCKETS } else { &ENGINE };
     let stands_for = StandsFor { network: !sockets, ipc: true, cgroup: true };
-    Filter { program: Cow::Borrowed(program.words()), stands_for }
+    Filter { program: Cow::Borrowed(program.words()), flags: 0, stands_for }
 }
 
+#[cfg(test)]
+mod interpreter;
 #[cfg(test)]
 mod tests;

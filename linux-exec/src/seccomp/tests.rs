@@ -1,15 +1,12 @@
-//! Runs the filter in a small interpreter of the instructions that it uses.
+//! Runs the built-in filters in a small interpreter.
 
-use super::*;
+use super::{interpreter::Data, *};
 use linux_raw_sys::{general::*, ptrace::*};
 use test_inputs::{Random, setting};
 
 const EPERM: Answer = Answer::Errno(1);
 const ENOSYS: Answer = Answer::Errno(38);
-#[cfg(target_arch = "x86_64")]
-const HERE: u32 = AUDIT_ARCH_X86_64;
-#[cfg(target_arch = "aarch64")]
-const HERE: u32 = AUDIT_ARCH_AARCH64;
+const HERE: u32 = profile::Architecture::NATIVE.audit();
 
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
@@ -20,34 +17,16 @@ enum Answer {
 
 /// The kernel's answer to a call, and how many instructions it takes to find.
 fn run(filter: &Filter, arch: u32, number: u32, argument: u64) -> (Answer, usize) {
-    let (low, high) = (argument & 0xffff_ffff, argument >> 32);
-    let data = [u64::from(number), u64::from(arch), 0, 0, low, high];
-    let (mut accumulator, mut at) = (0, 0);
-    for steps in 1.. {
-        let word = filter.program[at];
-        let (code, when_true, when_false, operand) = (word & 0xffff, word >> 16 & 0xff, word >> 24 & 0xff, word >> 32);
-        at += 1;
-        let holds = match code {
-            0x20 => {
-                accumulator = data[usize::try_from(operand).unwrap() / 4];
-                continue;
-            }
-            0x06 => return (answer(operand), steps),
-            0x15 => accumulator == operand,
-            0x35 => accumulator >= operand,
-            0x45 => accumulator & operand != 0,
-            other => panic!("unexpected instruction {other:#x}"),
-        };
-        at += usize::try_from(if holds { when_true } else { when_false }).unwrap();
-    }
-    unreachable!()
+    let data = Data { number, arch, arguments: [argument, 0, 0, 0, 0, 0] };
+    let (operand, steps) = interpreter::run(&filter.program, &data);
+    (answer(operand), steps)
 }
 
-fn answer(operand: u64) -> Answer {
+fn answer(operand: u32) -> Answer {
     match operand {
         0x7fff_0000 => Answer::Allow,
         0x8000_0000 => Answer::Kill,
-        errno if errno & 0xffff_0000 == 0x0005_0000 => Answer::Errno(u32::try_from(errno & 0xffff).unwrap()),
+        errno if errno & 0xffff_0000 == 0x0005_0000 => Answer::Errno(errno & 0xffff),
         other => panic!("unexpected answer {other:#x}"),
     }
 }
