@@ -1,6 +1,10 @@
 //! From what was typed to a container: `create`, and the first half of `run`.
 
-use std::{collections::BTreeMap, io::Write, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    path::Path,
+};
 
 use anyhow::{Context, Result, bail};
 use images::Image;
@@ -16,8 +20,11 @@ use crate::{
         container::{Container, Lock},
         host::Host,
     },
-    spec::{Network, Security, StdioSpec, env, request::Request},
+    spec::{Network, Security, StdioSpec, env, request::Request, seccomp::SeccompProfile},
 };
+
+/// The most that is read of a seccomp profile; Docker's default one has 17 kB.
+const PROFILE_BYTES: u64 = 4 << 20;
 
 /// `amphora create`.
 pub(crate) fn create(host: &Host, args: &ProgramArgs) -> Result<u8> {
@@ -85,16 +92,47 @@ fn security(args: &ProgramArgs) -> Result<Security> {
         ..Security::default()
     };
     for option in &args.security_opt {
-        match option.replacen(':', "=", 1).as_str() {
+        match option.replacen(':', "=", usize::from(!option.contains('='))).as_str() {
             "no-new-privileges" | "no-new-privileges=true" => security.new_privileges_allowed = false,
             "no-new-privileges=false" => security.new_privileges_allowed = true,
-            "seccomp=unconfined" => security.seccomp_unconfined = true,
-            _ => bail!(
-                "--security-opt {option}: not supported; expected no-new-privileges[=true|=false] or seccomp=unconfined"
-            ),
+            option => match option.strip_prefix("seccomp=") {
+                Some(value) => {
+                    security.seccomp_unconfined = value == "unconfined";
+                    security.seccomp_profile = seccomp_profile(value)?;
+                }
+                None => bail!(
+                    "--security-opt {option}: not supported; expected no-new-privileges[=true|=false] or \
+                     seccomp=unconfined|builtin|FILE"
+                ),
+            },
         }
     }
     Ok(security)
+}
+
+/// None: no filter, or the default one.
+fn seccomp_profile(value: &str) -> Result<Option<SeccompProfile>> {
+    if matches!(value, "unconfined" | "builtin") {
+        return Ok(None);
+    }
+    let (name, text) = match value.trim_start().starts_with('{') {
+        true => ("the profile".to_owned(), value.to_owned()),
+        false => (value.to_owned(), read_profile(Path::new(value))?),
+    };
+    SeccompProfile::parse(&text).map(Some).with_context(|| format!("--security-opt seccomp: {name} cannot be used"))
+}
+
+/// Plain files and pipes, as a shell's `<(…)` gives one.
+fn read_profile(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(PROFILE_BYTES + 1).read_to_string(&mut text));
+    read.with_context(|| {
+        format!("--security-opt seccomp={}: expected unconfined, builtin or a profile's file", path.display())
+    })?;
+    if text.len() as u64 > PROFILE_BYTES {
+        bail!("--security-opt seccomp={}: expected at most {PROFILE_BYTES} bytes", path.display());
+    }
+    Ok(text)
 }
 
 fn labels(args: &ProgramArgs) -> Result<BTreeMap<String, String>> {

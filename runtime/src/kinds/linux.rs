@@ -10,13 +10,15 @@ use linux_exec::{
     plan::{Entry, Init, Mount},
     program::ProgramError,
     rootfs::Rootfs,
-    seccomp, userns, users,
+    userns, users,
     users::User,
 };
 use nix::{fcntl::OFlag, unistd::pipe2};
 use serde_json::{Value, json};
 
-use super::{Behaviour, First, Parts, capabilities, is_filtered, linux_defaults, overlay_root, report::Teller};
+use super::{
+    Behaviour, First, Parts, capabilities, is_filtered, linux_defaults, linux_filter, overlay_root, report::Teller,
+};
 use crate::{
     output::errors::Coded,
     records::{container::Container, host::Host},
@@ -77,8 +79,9 @@ impl Behaviour for Linux {
     }
 
     fn can_mount(&self, spec: &RunSpec) -> Result<bool> {
-        // Without a filter it can make itself a user namespace, in which it has all capabilities.
-        let able = capabilities(spec)?.can_mount() || spec.security.seccomp_unconfined;
+        // Without a filter, or with one that is not ours, it can make itself a user namespace, in which it has all capabilities.
+        let security = &spec.security;
+        let able = capabilities(spec)?.can_mount() || security.seccomp_unconfined || security.seccomp_profile.is_some();
         Ok(able && !spec.security.privileged && !userns::is_inside())
     }
 
@@ -90,11 +93,7 @@ impl Behaviour for Linux {
         PathBuf::from(&spec.cwd)
     }
 
-    fn confinement(
-        &self,
-        spec: &RunSpec,
-        capabilities: CapabilitySets,
-    ) -> Result<Confinement<'static>, linux_exec::Error> {
+    fn confinement(&self, spec: &RunSpec, capabilities: CapabilitySets) -> Result<Confinement<'static>> {
         let network = match spec.network {
             Network::None => Namespace::New,
             Network::Host => Namespace::Host,
@@ -103,9 +102,9 @@ impl Behaviour for Linux {
         let privileges = Privileges {
             capabilities,
             no_new_privileges: !security.new_privileges_allowed && !security.privileged,
-            seccomp: is_filtered(spec).then(|| seccomp::docker_default(capabilities.bounding)),
+            seccomp: linux_filter(spec, capabilities.bounding, !is_filtered(spec))?,
         };
-        Confinement::new(Namespaces { network, ..Namespaces::NEW }, privileges)
+        Ok(Confinement::new(Namespaces { network, ..Namespaces::NEW }, privileges)?)
     }
 
     fn hidden_paths(&self, spec: &RunSpec) -> (Vec<PathBuf>, Vec<PathBuf>) {

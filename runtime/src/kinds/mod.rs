@@ -24,6 +24,7 @@ use linux_exec::{
     confinement::Confinement,
     plan::{Entry, Mount, MountSource, Plan, Stdio},
     rootfs::Rootfs,
+    seccomp,
     users::User,
 };
 use serde_json::Value;
@@ -35,6 +36,7 @@ use crate::{
     spec::{
         RunSpec, WasmProgram, Workload, exit_code,
         mounts::{MountKind, MountSpec},
+        seccomp::Circumstances,
     },
 };
 
@@ -80,11 +82,7 @@ pub(crate) trait Behaviour {
     fn cwd(&self, spec: &RunSpec) -> PathBuf;
 
     /// What it is kept from.
-    fn confinement(
-        &self,
-        spec: &RunSpec,
-        capabilities: CapabilitySets,
-    ) -> Result<Confinement<'static>, linux_exec::Error>;
+    fn confinement(&self, spec: &RunSpec, capabilities: CapabilitySets) -> Result<Confinement<'static>>;
 
     /// Paths that are covered, and paths that are read-only.
     fn hidden_paths(&self, spec: &RunSpec) -> (Vec<PathBuf>, Vec<PathBuf>);
@@ -287,7 +285,19 @@ fn capabilities(spec: &RunSpec) -> Result<CapabilitySet> {
     Ok(base.adjusted(&security.cap_add, &security.cap_drop)?)
 }
 
-/// Whether system calls are filtered.
+/// Whether system calls are filtered, with the kind's own filter or another.
 fn is_filtered(spec: &RunSpec) -> bool {
     !(spec.security.privileged || spec.security.seccomp_unconfined)
+}
+
+/// The filter of a Linux program: the profile that was given, or, unless it is `unfiltered`, Docker's.
+pub(crate) fn linux_filter(
+    spec: &RunSpec,
+    capabilities: CapabilitySet,
+    unfiltered: bool,
+) -> Result<Option<seccomp::Filter>> {
+    match &spec.security.seccomp_profile {
+        Some(profile) => Ok(Some(profile.lower(&Circumstances::here(capabilities)?)?.compile()?)),
+        None => Ok((!unfiltered).then(|| seccomp::docker_default(capabilities))),
+    }
 }

@@ -10,7 +10,6 @@ use linux_exec::{
     exec::{Join, join, read_file},
     plan::Lifetime,
     process::Process,
-    seccomp,
     spawn::Child,
     users::{self, User},
 };
@@ -23,7 +22,7 @@ use super::{
     supervise::{self, Signals, StopRule},
 };
 use crate::{
-    kinds::UMASK,
+    kinds::{UMASK, linux_filter},
     output,
     records::container::Container,
     spec::{RunSpec, env, exit_code, request::ExecRequest},
@@ -72,7 +71,7 @@ pub(crate) fn begin(container: &Container, target: Process, request: &ExecReques
         privileges: Privileges {
             capabilities: CapabilitySets::of_user(capabilities, uid),
             no_new_privileges: !spec.security.new_privileges_allowed && !privileged,
-            seccomp: (!unfiltered).then(|| seccomp::docker_default(capabilities)),
+            seccomp: linux_filter(spec, capabilities, unfiltered)?,
         },
         umask: UMASK,
         rlimits: spec.limits.ulimits.iter().map(|u| (u.resource, u.soft, u.hard)).collect(),

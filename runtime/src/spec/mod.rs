@@ -9,6 +9,7 @@ pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod quantity;
 pub(crate) mod request;
+pub(crate) mod seccomp;
 pub(crate) mod signals;
 mod workload;
 
@@ -155,6 +156,9 @@ pub struct Security {
     pub privileged: bool,
     /// `--security-opt seccomp=unconfined`.
     pub seccomp_unconfined: bool,
+    /// `--security-opt seccomp=FILE`: instead of the default one, for a privileged container too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp_profile: Option<seccomp::SeccompProfile>,
     /// `--security-opt no-new-privileges=false` switches it off.
     pub new_privileges_allowed: bool,
 }

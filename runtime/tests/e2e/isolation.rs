@@ -278,3 +278,39 @@ fn what_an_init_holds_is_out_of_its_programs_reach() {
     assert_eq!(shell(&sandbox, &busybox, &["--init"], script), "out of reach\nits own\n");
     assert_eq!(shell(&sandbox, &busybox, &["--init", "-u", "1000"], script), "out of reach\nits own\n");
 }
+
+/// In Docker's form, from a file and inline; `start` and `exec` have it too.
+#[test]
+fn a_seccomp_profile_of_the_users_own_is_enforced() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":null}],
+        "syscalls":[{"names":["mkdir","mkdirat","no_such_call"],"action":"SCMP_ACT_ERRNO","errnoRet":17},
+        {"names":["sethostname"],"action":"SCMP_ACT_KILL_PROCESS","excludes":{"caps":["CAP_SYS_ADMIN"]}},
+        {"names":["kill"],"action":"SCMP_ACT_ERRNO","args":[{"index":1,"value":12,"op":"SCMP_CMP_EQ"}]}]}"#;
+    let file = format!("seccomp={}", sandbox.file("profile.json", profile));
+    let script = "mkdir /a 2>&1; kill -12 $$ 2>&1; kill -0 $$ && echo 0; hostname x; echo $?; \
+        grep -c '^Seccomp:.2$' /proc/self/status";
+    let said = "mkdir: can't create directory '/a': File exists\nsh: can't kill pid 1: Operation not permitted\n0\n";
+    let inline = format!("seccomp={profile}");
+    for option in [file.as_str(), &inline] {
+        let ended = sandbox.run(["run", "--rm", "--security-opt", option, &busybox, "sh", "-c", script]);
+        assert!(ended.stdout.starts_with(said) && ended.stdout.ends_with("159\n1\n"), "{ended}");
+    }
+    sandbox.ok(["create", "--name", "own", "--security-opt", &file, &busybox, "sleep", "1000"]);
+    std::fs::remove_file(sandbox.work().join("profile.json")).expect("the profile");
+    sandbox.ok(["start", "own"]);
+    for options in [&["exec"][..], &["exec", "--privileged"]] {
+        let ended = sandbox.run(options.iter().copied().chain(["own", "mkdir", "/a"]));
+        assert!(ended.code == Some(1) && ended.stderr.contains("File exists"), "{ended}");
+    }
+    sandbox.ok(["rm", "-f", "own"]);
+    for (option, words) in [
+        ("seccomp=/no/such/profile", "seccomp=/no/such/profile: expected unconfined, builtin or a profile's file"),
+        (r#"seccomp={"defaultAction":"X"}"#, "the profile cannot be used: action X: expected SCMP_ACT_"),
+        ("seccomp={", "it is no seccomp profile"),
+    ] {
+        let error = sandbox.fails(125, ["create", "--security-opt", option, &busybox]);
+        assert!(error.contains(words), "{option}: {error}");
+    }
+    sandbox.check_clean();
+}

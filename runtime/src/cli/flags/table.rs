@@ -56,7 +56,7 @@ pub(super) static FLAGS: &[Flag] = &[
     switch("read-only", |args| &mut args.read_only).help("Make the root file system read-only"),
     switch("rm", |args| &mut args.rm).help("Remove the container when it ends"),
     texts("security-opt", "list", |args| &mut args.security_opt)
-        .help("Security options: no-new-privileges, seccomp=unconfined"),
+        .help("Security options: no-new-privileges, seccomp=unconfined|builtin|FILE"),
     text("stop-signal", "signal", |args| &mut args.stop_signal).help("Signal that asks the container to stop"),
     text("stop-timeout", "seconds", |args| &mut args.stop_timeout)
         .negative()

@@ -61,6 +61,12 @@ impl Behaviour for WasmProgram {
     }
 
     fn check(&self, spec: &RunSpec) -> Result<()> {
+        if spec.security.seccomp_profile.is_some() {
+            bail!(
+                "--security-opt seccomp=FILE: a Wasm program makes no system calls itself; its engine has a filter of its own, \
+                 narrower than Docker's (seccomp=unconfined takes it away)"
+            );
+        }
         check_ulimits(spec)
     }
 
@@ -115,11 +121,7 @@ impl Behaviour for WasmProgram {
     /// The engine executes no other program, so there are no privileges to gain. Behind its filter it can make no
     /// socket and no System V object or message queue, and its root has no /proc: it needs no namespace to be
     /// kept from those, of which that of the network is the dearest of all.
-    fn confinement(
-        &self,
-        spec: &RunSpec,
-        capabilities: CapabilitySets,
-    ) -> Result<Confinement<'static>, linux_exec::Error> {
+    fn confinement(&self, spec: &RunSpec, capabilities: CapabilitySets) -> Result<Confinement<'static>> {
         let filtered = is_filtered(spec);
         let own = if filtered { Namespace::Filtered } else { Namespace::New };
         let network = match spec.network {
@@ -128,7 +130,7 @@ impl Behaviour for WasmProgram {
         };
         let seccomp = filtered.then(|| seccomp::engine(spec.network == Network::Host));
         let privileges = Privileges { capabilities, no_new_privileges: true, seccomp };
-        Confinement::new(Namespaces { network, ipc: own, cgroup: own, ..Namespaces::NEW }, privileges)
+        Ok(Confinement::new(Namespaces { network, ipc: own, cgroup: own, ..Namespaces::NEW }, privileges)?)
     }
 
     fn hidden_paths(&self, _spec: &RunSpec) -> (Vec<PathBuf>, Vec<PathBuf>) {
