@@ -391,7 +391,6 @@ pub(crate) fn change_directory(path: &CStr) -> Result<()> {
 
 /// Signals, umask, and descriptors, which stay open until the exec as one of them is for reporting.
 pub(crate) fn reset_inherited(umask: Mode) -> Result<()> {
-    sys::reset_signal_actions();
     sys::unblock_all_signals()?;
     rustix::process::umask(umask);
     sys::close_all_on_exec()

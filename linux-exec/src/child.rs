@@ -2,7 +2,7 @@
 use crate::{
     error::Error,
     launcher::{Becomes, Launcher},
-    plan::{Patience, Stdio},
+    plan::{Call, Patience, Stdio},
     process::Process,
     reap::{self, Reaped},
     report::{self, Expected, Report},
@@ -43,8 +43,8 @@ pub fn reap(child: &Child) -> io::Result<Reaped> {
 pub(crate) enum Last {
     /// The launcher, which executes the program.
     Program(Launcher),
-    /// A function, once every descriptor in `close` (first, last) is closed.
-    Call { function: Box<dyn FnOnce() -> u8>, close: Vec<(u32, u32)> },
+    /// What `Step::PrepareCall` comes to.
+    Call(Option<Box<dyn FnOnce() -> Call>>),
 }
 
 /// Everything about one child.
@@ -104,7 +104,7 @@ impl Launch<'_> {
             Last::Program(launcher) if report.held => {
                 Some(Held { report: reader, first: self.steps.len(), programs: launcher.programs })
             }
-            Last::Program(_) | Last::Call { .. } => None,
+            Last::Program(_) | Last::Call(_) => None,
         };
         let (process, pidfd) = last_of(cloned, report, expected)?;
         Ok(Child { process, pidfd, terminal: self.terminal, held })
@@ -145,7 +145,7 @@ impl Launch<'_> {
         match (&self.last, step - self.steps.len()) {
             (_, CLONE) => clone_error(errno),
             (Last::Program(launcher), after) => explain_launcher(after, &launcher.programs, errno),
-            (Last::Call { .. }, _) => Error::new("call the program", errno),
+            (Last::Call(_), _) => Error::new("call the program", errno),
         }
     }
 }
@@ -257,22 +257,24 @@ fn clone_error(errno: Errno) -> Error {
     })
 }
 
-/// The child, from the step `first` on. Allocates nothing, takes no lock and does not panic until its function is called.
+/// The child, from the step `first` on. Allocates nothing, takes no lock and does not panic, unless it is a copy with a
+/// function to call.
 fn run(steps: &[Step<'_>], first: usize, last: &mut Last, reader: BorrowedFd<'_>, report: BorrowedFd<'_>) -> u8 {
     // The parent's end, so that its death is seen at the other one.
     let end = reader.as_raw_fd().cast_unsigned();
     let _ = sys::close_range(end, end);
     // Modes in steps are meant as they are written.
     rustix::process::umask(Mode::empty());
-    if let Err((step, errno)) = walk(steps.get(first..).unwrap_or_default(), first, &mut Context::new(report)) {
+    let mut context = Context::new(report);
+    if let Last::Call(prepare) = last {
+        context.prepare = prepare.take();
+    }
+    if let Err((step, errno)) = walk(steps.get(first..).unwrap_or_default(), first, &mut context) {
         return fail(report, step, errno);
     }
     match last {
         Last::Program(launcher) => fail(report, steps.len() + LAUNCHER, launch(launcher, report)),
-        Last::Call { function, close } => {
-            let function = std::mem::replace(function, Box::new(|| EXIT_FAILED));
-            fail(report, steps.len(), call(function, close))
-        }
+        Last::Call(_) => fail(report, steps.len(), context.call.map_or(Errno::INVAL, call)),
     }
 }
 
@@ -300,11 +302,11 @@ fn launch(launcher: &Launcher, report: BorrowedFd<'_>) -> Errno {
 }
 
 /// Calls the function in this process, a copy with one thread; comes back only if it could not be called.
-fn call(function: Box<dyn FnOnce() -> u8>, close: &[(u32, u32)]) -> Errno {
+fn call(Call { function, keep }: Call) -> Errno {
     if let Err(errno) = sys::exit_on_signals(&ENDING_SIGNALS) {
         return errno;
     }
-    for &(first, last) in close {
+    for (first, last) in ranges_without(&keep) {
         if let Err(errno) = sys::close_range(first, last) {
             return errno;
         }
@@ -357,7 +359,7 @@ pub(crate) fn stdio_steps<'a>(
 }
 
 /// The ranges above standard error that are left when `keep` is taken out.
-pub(crate) fn ranges_without(keep: &[i32]) -> Vec<(u32, u32)> {
+fn ranges_without(keep: &[i32]) -> Vec<(u32, u32)> {
     let mut keep: Vec<u32> = keep.iter().filter_map(|&fd| u32::try_from(fd).ok()).filter(|&fd| fd > 2).collect();
     keep.sort_unstable();
     keep.dedup();

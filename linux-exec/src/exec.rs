@@ -105,7 +105,7 @@ pub fn join(join: Join<'_>) -> Result<Child, Error> {
     }
     .steps()?;
 
-    let mut steps = vec![Step::NewSession];
+    let mut steps = vec![Step::NewSession, Step::DefaultSignals];
     if let Some(cgroup) = join.cgroup {
         steps.extend(cgroup.join_files(false).into_iter().map(Step::JoinCgroup));
         steps.push(in_groups_of(target, cgroup.id())?);

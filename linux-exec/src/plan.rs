@@ -142,15 +142,22 @@ pub enum Entry {
         /// None: the program is the first process.
         init: Option<Init>,
     },
-    /// Runs in a copy of this process (clone without CLONE_VM; the caller must be single-threaded), then _exit(code);
-    /// 125 if it panics. Descriptors in `keep` stay open, all other ones above 2 are closed first. SIGTERM, SIGINT,
-    /// SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU and SIGXFSZ end it with 128+n, as pid 1 would otherwise ignore them.
+    /// Runs in a copy of this process (clone without CLONE_VM; the caller must be single-threaded).
     Call {
-        /// The function.
-        function: Box<dyn FnOnce() -> u8>,
-        /// Raw descriptors that the function uses.
-        keep: Vec<i32>,
+        /// Called in the copy before it enters its root, with all rights and limits still the caller's, and in the
+        /// container's cgroup: what the function needs of the host's files is opened here. Signals are blocked, and have
+        /// their default actions but for handlers that it installs. If it panics the start fails.
+        prepare: Box<dyn FnOnce() -> Call>,
     },
+}
+
+/// What a copy of this process does as its last.
+pub struct Call {
+    /// Called, then _exit(code); 125 if it panics. SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGXCPU and SIGXFSZ
+    /// end it with 128+n, as pid 1 would otherwise ignore them.
+    pub function: Box<dyn FnOnce() -> u8>,
+    /// Raw descriptors that the function uses; all other ones above 2 are closed first.
+    pub keep: Vec<i32>,
 }
 
 /// The first process of a container whose program is the second: it passes signals on, reaps, and ends as the program does.

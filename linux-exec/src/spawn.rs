@@ -1,7 +1,7 @@
 //! Starts a plan: everything is prepared here, then one clone, and the child walks the list.
 use crate::{
     cgroup::Cgroup,
-    child::{Last, Launch, ranges_without, stdio_steps},
+    child::{Last, Launch, stdio_steps},
     confinement::{Clocks, Namespace, Namespaces},
     credentials::Credentials,
     detached,
@@ -9,7 +9,7 @@ use crate::{
     launcher::{Becomes, Launcher, c_strings, exec_strings},
     mounts::{Mounts, has_host_devices},
     overlay::in_private_mount_namespace,
-    plan::{Begin, Entry, Lifetime, Plan, Stdio},
+    plan::{Begin, Call, Entry, Lifetime, Plan, Stdio},
     steps::Step,
     sys::{self, Birth, MountChange, NewNamespaces},
     sysctl,
@@ -63,6 +63,7 @@ pub fn spawn(mut plan: Plan<'_>) -> Result<Child, Error> {
     let between = steps.len();
     steps.extend(outside(&plan, &namespaces)?);
     steps.push(Step::PrivateMounts);
+    steps.extend(matches!(last, Last::Call(_)).then_some(Step::PrepareCall));
     steps.extend(mounts.before);
     steps.push(Step::EnterRoot(plan.root.mount));
     steps.extend(mounts.steps);
@@ -128,7 +129,7 @@ fn joined_pids(namespaces: &Namespaces<'_>) -> Result<Option<u64>, Error> {
 
 /// Before the mounts: cgroup, namespaces, and what is written by the host's /proc.
 fn outside<'a>(plan: &Plan<'a>, namespaces: &Namespaces<'a>) -> Result<Vec<Step<'a>>, Error> {
-    let mut steps = vec![Step::NewSession];
+    let mut steps = vec![Step::NewSession, Step::DefaultSignals];
     if let Some(cgroup) = plan.cgroup {
         steps.extend(cgroup.join_files(true).into_iter().map(Step::JoinCgroup));
         let id = cgroup.id().as_bytes().to_vec();
@@ -167,7 +168,7 @@ fn open_terminal(plan: &Plan<'_>) -> Result<(Option<OwnedFd>, Option<Terminal>),
 
 /// What stays in a plan whose entry was taken out.
 fn no_entry() -> Entry {
-    Entry::Call { function: Box::new(|| 0), keep: Vec::new() }
+    Entry::Call { prepare: Box::new(|| Call { function: Box::new(|| 0), keep: Vec::new() }) }
 }
 
 /// The last step. `joins`: a pid namespace, with or without a terminal.
@@ -186,6 +187,6 @@ fn last(entry: Entry, begin: Begin, joins: Option<(bool, Lifetime)>) -> Result<L
             };
             Last::Program(Launcher::new(becomes, held, vec![c_path(&program)?], c_strings(argv)?, exec_strings(env)?)?)
         }
-        Entry::Call { function, keep } => Last::Call { function, close: ranges_without(&keep) },
+        Entry::Call { prepare } => Last::Call(Some(prepare)),
     })
 }

@@ -1,13 +1,15 @@
 //! What a container's first process does before its program: a flat list of steps, made by the parent as data.
 //!
 //! A step owns everything it needs. Running one allocates nothing, takes no lock and cannot panic: it may run in a
-//! process that shares its memory with a parent of many threads. [`Step::describe`] and [`Step::hint`] are for the
+//! process that shares its memory with a parent of many threads. The exception is [`Step::PrepareCall`], for a copy of a
+//! parent with one thread. [`Step::describe`] and [`Step::hint`] are for the
 //! parent, which learns only the index of the failed step and the errno.
 use crate::{
     actions::{self, Hidden},
     capabilities::{CapabilitySet, CapabilitySets},
     detached::FileSystem,
     devices::{Devices, Nodes},
+    plan::Call,
     seccomp::Filter,
     sys::{self, NewNamespaces},
     target::Target,
@@ -19,12 +21,17 @@ use rustix::{
     mount::MountPropagationFlags,
     thread::{LinkNameSpaceType, ThreadNameSpaceType},
 };
-use std::ffi::{CStr, CString};
+use std::{
+    ffi::{CStr, CString},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// One step. They run in the order in which [`crate::spawn`] and [`crate::exec`] list them.
 pub(crate) enum Step<'a> {
     /// setsid(2).
     NewSession,
+    /// Every signal has its default action.
+    DefaultSignals,
     /// cgroup v1, or v2 without CLONE_INTO_CGROUP: writes 0, which means the writer, to a `cgroup.procs`.
     JoinCgroup(BorrowedFd<'a>),
     /// Fails (EXDEV) unless this process is in groups of the container's in all hierarchies, or in those with these numbers.
@@ -43,6 +50,8 @@ pub(crate) enum Step<'a> {
     EnterNamespaces { target: OwnedFd, kinds: ThreadNameSpaceType },
     /// No mount made from here on may appear outside.
     PrivateMounts,
+    /// Prepares the function that is called as the last thing, while the host's files are still in sight.
+    PrepareCall,
     /// Makes the container's own devices, and what masks are.
     MakeNodes(Nodes),
     /// Makes a file system that depends on the new namespaces. It comes before `EnterRoot`, since in a user namespace the
@@ -105,7 +114,7 @@ pub(crate) enum Step<'a> {
     DieWithParent,
     /// chdir(2) with the user's own rights.
     WorkingDirectory(CString),
-    /// What a program expects to inherit: signals with default actions, none blocked, an umask, no descriptors above 2.
+    /// What a program expects to inherit: no signals blocked, an umask, no descriptors above 2.
     ResetInherited { umask: Mode },
 }
 
@@ -146,11 +155,15 @@ pub(crate) struct Context<'a> {
     pub(crate) nodes: Option<actions::Made>,
     /// What `Step::AttachDev` attached.
     pub(crate) dev: Option<actions::Dev<'a>>,
+    /// For `Step::PrepareCall`.
+    pub(crate) prepare: Option<Box<dyn FnOnce() -> Call>>,
+    /// What that came to.
+    pub(crate) call: Option<Call>,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(report: BorrowedFd<'a>) -> Self {
-        Self { report, made: [const { None }; MAX_MADE], nodes: None, dev: None }
+        Self { report, made: [const { None }; MAX_MADE], nodes: None, dev: None, prepare: None, call: None }
     }
 }
 
@@ -159,6 +172,10 @@ impl<'a> Step<'a> {
     pub(crate) fn run(&'a self, context: &mut Context<'a>) -> Result<()> {
         match self {
             Self::NewSession => rustix::process::setsid().map(drop),
+            Self::DefaultSignals => {
+                sys::reset_signal_actions();
+                Ok(())
+            }
             Self::JoinCgroup(procs) => rustix::io::write(procs, b"0\n").map(drop),
             Self::InOwnCgroups { id, hierarchies } => actions::in_own_cgroups(id, hierarchies.as_deref()),
             Self::JoinNamespace(fd, kind) => rustix::thread::move_into_link_name_space(*fd, Some(*kind)),
@@ -169,6 +186,11 @@ impl<'a> Step<'a> {
             Self::EnterNamespaces { target, kinds } => actions::enter_namespaces(target, *kinds),
             Self::PrivateMounts => {
                 rustix::mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            }
+            Self::PrepareCall => {
+                let prepare = context.prepare.take().ok_or(Errno::INVAL)?;
+                context.call = Some(catch_unwind(AssertUnwindSafe(prepare)).map_err(|_| Errno::CANCELED)?);
+                Ok(())
             }
             Self::MakeNodes(nodes) => {
                 context.nodes = Some(actions::make_nodes(nodes)?);
@@ -230,6 +252,7 @@ impl<'a> Step<'a> {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::NewSession => "start a session".into(),
+            Self::DefaultSignals => "give signals their default actions".into(),
             Self::JoinCgroup(_) => "join the container's cgroup".into(),
             Self::InOwnCgroups { .. } => "enter a cgroup of the container's in every hierarchy".into(),
             Self::JoinNamespace(_, kind) => format!("join the {}", name_of(*kind)),
@@ -241,6 +264,7 @@ impl<'a> Step<'a> {
             Self::OomScore(score) => format!("set oom_score_adj to {}", String::from_utf8_lossy(score).trim_end()),
             Self::EnterNamespaces { .. } => "enter the container's namespaces".into(),
             Self::PrivateMounts => "make the mounts private".into(),
+            Self::PrepareCall => "prepare the program's call".into(),
             Self::EnterRoot(_) => "change to the container's root file system".into(),
             Self::MakeNodes(_) => "make the container's devices".into(),
             Self::Make { what, .. } => format!("make a {} of the new namespaces", what.kind.to_string_lossy()),
@@ -277,7 +301,7 @@ impl<'a> Step<'a> {
             Self::NoNewPrivileges => "set no_new_privs".into(),
             Self::DieWithParent => "tie the container's life to its supervisor's".into(),
             Self::WorkingDirectory(path) => format!("change to the working directory {}", show(path)),
-            Self::ResetInherited { .. } => "reset signals, umask and descriptors".into(),
+            Self::ResetInherited { .. } => "unblock signals, and reset umask and descriptors".into(),
         }
     }
 

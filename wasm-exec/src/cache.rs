@@ -25,10 +25,7 @@ use rustix::{
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Write},
-    os::{
-        fd::{AsRawFd, RawFd},
-        unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
-    },
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -51,19 +48,12 @@ pub struct CodeCache {
 /// Native code, opened.
 #[derive(Debug)]
 pub struct Compiled {
-    /// The file; mapped by [`crate::run`].
+    /// The file; mapped by [`crate::Program::load`].
     pub(crate) file: File,
     /// Whether it is a component (else a core module).
     pub component: bool,
     /// Whether it counts instructions.
     pub fuel: bool,
-}
-
-impl AsRawFd for Compiled {
-    /// The descriptor that must stay open until [`crate::run`].
-    fn as_raw_fd(&self) -> RawFd {
-        self.file.as_raw_fd()
-    }
 }
 
 /// Why a program could not be compiled or its code not be cached.

@@ -1,17 +1,16 @@
-//! Running a compiled program.
+//! Running a program.
 
 use crate::{
-    Compiled, Outcome, Preopen, Report, component, engine, exit,
+    Outcome, Preopen, Program, Report, exit,
     limits::MemorySum,
-    load::{self, Program},
-    module, preopens,
+    preopens,
     stdio::Output,
     watch::{self, Watched},
 };
 use std::{io, mem::ManuallyDrop, path::PathBuf, time::Duration};
 use tokio::runtime::{self, Runtime};
-use wasmtime::{Engine, InstancePre, Store, WasmBacktrace};
-use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx, p2::bindings::CommandPre};
+use wasmtime::{Engine, Store, WasmBacktrace};
+use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx};
 
 /// Which sockets the program may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +21,9 @@ pub enum NetworkGrant {
     All,
 }
 
-/// A program and all that it is given. Stdio is this process's own.
+/// All that a program is given. Stdio is this process's own.
 #[derive(Debug)]
 pub struct Command {
-    /// The code.
-    pub code: Compiled,
     /// Arguments, `argv[0]` first.
     pub argv: Vec<String>,
     /// Environment.
@@ -134,28 +131,23 @@ pub(crate) struct State {
     pub(crate) nowhere: Option<WasmBacktrace>,
 }
 
-/// A program whose imports are all there.
-enum Ready {
-    Module(InstancePre<State>),
-    Component(CommandPre<State>),
-}
-
 /// Runs the program in this process to its end.
 ///
 /// Call it in a process of its own that ends right after: it takes the process's stdio, installs signal handlers for
 /// traps, blocks in every call of the program's to its host, leaves the program's memory as it is, and may leave a thread
 /// behind that waits for standard input or, after a time-out, for something else. Whatever ends the program is in the report; an error means that nothing of it ran.
-pub fn run(command: Command) -> Result<Report, RunError> {
-    if command.fuel.is_some() && !command.code.fuel {
+pub fn run(program: Program, command: Command) -> Result<Report, RunError> {
+    let program = ManuallyDrop::new(program);
+    if command.fuel.is_some() && !program.fuel {
         return Err(RunError::NotCounting);
     }
-    let engine = ManuallyDrop::new(engine::runner(command.code.fuel).map_err(RunError::engine)?);
     let memory = MemorySum::new(command.memory_bytes);
-    let Some(limit) = command.timeout else { return execute(&engine, command, &memory, None) };
+    let Some(limit) = command.timeout else { return execute(&program, &command, &memory, None) };
 
+    let engine = ManuallyDrop::new(Engine::clone(&program.engine));
     let work = {
-        let (engine, memory) = (Engine::clone(&engine), memory.clone());
-        move |watched| execute(&engine, command, &memory, Some(watched))
+        let memory = memory.clone();
+        move |watched| execute(&program, &command, &memory, Some(watched))
     };
     match watch::within(limit, &engine, work) {
         Ok(Some(ended)) => ended,
@@ -169,25 +161,20 @@ pub fn run(command: Command) -> Result<Report, RunError> {
 /// Nothing is dropped: the process ends now, and the kernel takes its memory back faster than it can be unmapped and freed
 /// piece by piece.
 fn execute(
-    engine: &Engine,
-    command: Command,
+    program: &Program,
+    command: &Command,
     memory: &MemorySum,
     watched: Option<Watched>,
 ) -> Result<Report, RunError> {
-    let fuel = command.code.fuel.then(|| command.fuel.unwrap_or(u64::MAX));
-    let mut store = ManuallyDrop::new(store(engine, &command, memory.clone(), fuel)?);
+    let fuel = program.fuel.then(|| command.fuel.unwrap_or(u64::MAX));
+    let mut store = ManuallyDrop::new(store(&program.engine, command, memory.clone(), fuel)?);
     if let Some(watched) = watched {
         watched.attach(&mut store);
     }
-    let program = ManuallyDrop::new(load::load(engine, command.code)?);
-    let ready = ManuallyDrop::new(match &*program {
-        Program::Module(module) => Ready::Module(module::prepare(engine, module)?),
-        Program::Component(component) => Ready::Component(component::prepare(engine, component)?),
-    });
     let runtime = event_loop(command.network).map_err(|error| RunError::Thread { what: "the event loop", error })?;
     let runtime = ManuallyDrop::new(runtime);
 
-    let ended = runtime.block_on(ready.start(&mut store));
+    let ended = runtime.block_on(program.start(&mut store));
     let outcome = match ended {
         Ok(()) => Outcome::Exited(0),
         Err(error) => {
@@ -253,15 +240,6 @@ impl State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         self.wasi.ctx()
-    }
-}
-
-impl Ready {
-    async fn start(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
-        match self {
-            Self::Module(module) => module::start(module, store).await,
-            Self::Component(component) => component::start(component, store).await,
-        }
     }
 }
 

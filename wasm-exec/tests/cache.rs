@@ -114,6 +114,31 @@ fn a_component_runs_without_proc_and_never_loads_what_an_image_has_in_its_place(
     assert!(child());
 }
 
+/// What the kernel would not map as code is copied.
+#[test]
+fn code_is_run_from_a_file_system_that_executes_nothing() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let test = std::env::current_exe().unwrap();
+    let script =
+        r#"mount -t tmpfs -o noexec none "$CACHE_DIR" && exec "$0" --exact child_that_compiles_and_runs --ignored"#;
+    let mut unshare = Process::new("unshare");
+    unshare.args(["--mount", "sh", "-c", script]).arg(test).env("CACHE_DIR", dir.path());
+    assert!(unshare.status().unwrap().success());
+}
+
+#[test]
+#[ignore = "a process of the test above"]
+fn child_that_compiles_and_runs() {
+    let cache = CodeCache::new(std::env::var_os("CACHE_DIR").unwrap().into());
+    assert_eq!(outcome(command_of(cache.compile(DIGEST, PROGRAM, false).unwrap())), Outcome::Exited(0));
+    let component = wat::parse_str(program::component("i32.const 0")).unwrap();
+    let digest = DIGEST.replace('0', "1");
+    assert_eq!(outcome(command_of(cache.compile(&digest, &component, false).unwrap())), Outcome::Exited(0));
+}
+
 #[test]
 #[ignore = "a process of the test above"]
 fn child_that_runs() {

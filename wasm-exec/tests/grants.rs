@@ -4,9 +4,9 @@
 
 mod program;
 
-use program::{command, outcome, refusal};
+use program::{Command, command, outcome, refusal};
 use std::{fs, os::unix::fs::symlink, path::Path};
-use wasm_exec::{Command, NetworkGrant, Outcome, Preopen, RunError};
+use wasm_exec::{NetworkGrant, Outcome, Preopen, RunError};
 
 /// WASI p1's error numbers.
 const ACCES: u8 = 2;

@@ -4,9 +4,9 @@
 
 mod program;
 
-use program::{command, command_of, compiled, component, outcome, report};
+use program::{Command, command, command_of, compiled, component, outcome, report};
 use std::time::{Duration, Instant};
-use wasm_exec::{Command, Outcome};
+use wasm_exec::Outcome;
 
 const PAGE: u64 = 65_536;
 

@@ -4,8 +4,8 @@
 
 mod program;
 
-use program::{command, component, refusal};
-use wasm_exec::{Command, NetworkGrant, RunError, unprovided_imports};
+use program::{Command, command, component, refusal};
+use wasm_exec::{NetworkGrant, RunError, unprovided_imports};
 
 fn unprovided(text: &str) -> Vec<String> {
     unprovided_imports(&wat::parse_str(text).unwrap(), NetworkGrant::None).unwrap()

@@ -4,14 +4,14 @@
 
 mod program;
 
-use program::{command, outcome};
+use program::{Command, command, outcome};
 use std::{
     io::{Read, Write},
     os::unix::process::ExitStatusExt,
     process::{Child, Command as Process, Stdio},
     time::Duration,
 };
-use wasm_exec::{Command, Outcome};
+use wasm_exec::Outcome;
 
 /// Copies standard input to standard error; ends with the error number of the first call that fails.
 const CAT: &str = r#"(module

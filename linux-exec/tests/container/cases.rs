@@ -2,8 +2,8 @@
 use crate::{
     Case, covers, engine, hierarchies, hostile, leftovers, rootless,
     sandbox::{
-        MASKED, READ_ONLY, Sandbox, added, confine, finish, part, piped, plan, read_terminal, root_user, run, sleeping,
-        unfiltered,
+        MASKED, READ_ONLY, Sandbox, added, call, confine, finish, part, piped, plan, read_terminal, root_user, run,
+        sleeping, unfiltered,
     },
 };
 use linux_exec::{
@@ -11,7 +11,7 @@ use linux_exec::{
     cgroup::{Cgroups, Resources},
     confinement::Namespace,
     exec::read_file,
-    plan::{Entry, Mount, MountSource, Plan, Stdio},
+    plan::{Call, Entry, Mount, MountSource, Plan, Stdio},
     process::Process,
     program::ProgramError,
     rootfs::Rootfs,
@@ -21,7 +21,10 @@ use linux_exec::{
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::fs::{PermissionsExt, symlink},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{PermissionsExt, symlink},
+    },
     path::Path,
     time::{Duration, Instant},
 };
@@ -55,6 +58,7 @@ pub(crate) const CASES: &[Case] = &[
     ("terminal", terminal),
     ("terminals_of_a_container_have_a_bound", terminals_of_a_container_have_a_bound),
     ("function_as_first_process", function_as_first_process),
+    ("function_is_prepared_on_the_host", function_is_prepared_on_the_host),
     (
         "an_engine_executes_nothing_and_has_sockets_only_if_granted",
         engine::an_engine_executes_nothing_and_has_sockets_only_if_granted,
@@ -531,8 +535,8 @@ fn terminals_of_a_container_have_a_bound() {
 }
 
 fn function_as_first_process() {
-    let call = |function: Box<dyn FnOnce() -> u8>, keep| {
-        let mut plan = plan(Rootfs::empty().unwrap(), Entry::Call { function, keep });
+    let plan = |entry| {
+        let mut plan = plan(Rootfs::empty().unwrap(), entry);
         plan.root_readonly = true;
         plan
     };
@@ -547,25 +551,48 @@ fn function_as_first_process() {
         2 + thread.join().unwrap()
     };
     let kept = fs::File::open("/dev/null").unwrap();
-    let number = std::os::fd::AsRawFd::as_raw_fd(&kept);
-    let (exit, output) = run(call(Box::new(function), vec![number])).unwrap();
+    let number = kept.as_raw_fd();
+    let (exit, output) = run(plan(call(Box::new(function), vec![number]))).unwrap();
     assert_eq!(exit, Exit::Code(42), "{output}");
     assert!(output.starts_with("pid 1 in vessel\nroot: 3\nwrite: true\n"), "{output}");
     assert_eq!(output.matches('"').count(), 2 * 5, "0, 1, 2, the kept one, the directory: {output}");
 
-    let child = spawn(call(
+    let child = spawn(plan(call(
         Box::new(|| {
             loop {
                 std::thread::sleep(Duration::from_secs(1));
             }
         }),
         vec![],
-    ))
+    )))
     .unwrap();
     std::thread::sleep(Duration::from_millis(50));
     child.process.signal(nix::libc::SIGTERM).unwrap();
     assert_eq!(reap(&child).unwrap().exit, Exit::Code(128 + 15));
-    assert_eq!(run(call(Box::new(|| panic!("on purpose")), vec![])).unwrap().0, Exit::Code(125));
+    assert_eq!(run(plan(call(Box::new(|| panic!("on purpose")), vec![]))).unwrap().0, Exit::Code(125));
+}
+
+/// It has the host's files before it, the container's after, and the descriptors that it opened itself.
+fn function_is_prepared_on_the_host() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("host/text"), "of the host").unwrap();
+    let path = sandbox.path("host/text");
+    let prepare = move || {
+        let mut opened = fs::File::open(&path).unwrap();
+        let keep = vec![opened.as_raw_fd()];
+        let function = Box::new(move || {
+            let mut text = String::new();
+            opened.read_to_string(&mut text).unwrap();
+            println!("{text}, {}", path.exists());
+            0
+        });
+        Call { function, keep }
+    };
+    let plan = |prepare| plan(Rootfs::empty().unwrap(), Entry::Call { prepare });
+    let (exit, output) = run(plan(Box::new(prepare))).unwrap();
+    assert_eq!((exit, output.as_str()), (Exit::Code(0), "of the host, false\n"));
+    let error = run(plan(Box::new(|| panic!("on purpose")))).unwrap_err();
+    assert!(error.to_string().starts_with("cannot prepare the program's call: "), "{error}");
 }
 
 pub(crate) fn as_arguments(process: Process) -> [String; 2] {
@@ -658,7 +685,7 @@ fn seen_while_joined(first: Box<dyn FnOnce() -> u8>, program: &str) -> std::coll
     fs::write(sandbox.path("lower/bin/program"), "#!/bin/true\n").unwrap();
     fs::set_permissions(sandbox.path("lower/bin/program"), fs::Permissions::from_mode(0o755)).unwrap();
     let (mut reader, files) = piped();
-    let mut plan = plan(sandbox.root(), Entry::Call { function: first, keep: Vec::new() });
+    let mut plan = plan(sandbox.root(), call(first, Vec::new()));
     plan.stdio = files;
     unfiltered(&mut plan, added("SYS_PTRACE"));
     let container = spawn(plan).unwrap();

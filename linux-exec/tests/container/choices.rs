@@ -1,7 +1,7 @@
 //! What another front end than `run` may ask for: namespaces that are there already, mounts of any kind, a start in two steps.
 use crate::{
     Case,
-    sandbox::{Sandbox, confine, finish, part, piped, run, sleeping},
+    sandbox::{Sandbox, call, confine, finish, part, piped, run, sleeping},
 };
 use linux_exec::{
     capabilities::{CapabilitySet, CapabilitySets},
@@ -393,7 +393,7 @@ fn a_function_is_called_only_with_one_thread() {
     let sandbox = Sandbox::new();
     let plan = || {
         let mut plan = sandbox.plan(&["/bin/true"]);
-        plan.entry = Entry::Call { function: Box::new(|| 7), keep: Vec::new() };
+        plan.entry = call(Box::new(|| 7), Vec::new());
         plan
     };
     let (stop, stopped) = std::sync::mpsc::channel::<()>();

@@ -1,6 +1,6 @@
 //! A function behind the filter for engines, which tries to get out.
-use crate::sandbox::{confine, plan, run};
-use linux_exec::{confinement::Namespace, plan::Entry, rootfs::Rootfs, seccomp, spawn::Exit};
+use crate::sandbox::{call, confine, plan, run};
+use linux_exec::{confinement::Namespace, rootfs::Rootfs, seccomp, spawn::Exit};
 use std::{
     fs::File,
     io,
@@ -26,7 +26,7 @@ pub(crate) fn an_engine_executes_nothing_and_has_sockets_only_if_granted() {
             attempt("thread", std::thread::Builder::new().spawn(|| ()).map(|thread| thread.join().is_ok()));
             0
         });
-        let mut plan = plan(Rootfs::empty().unwrap(), Entry::Call { function, keep: vec![] });
+        let mut plan = plan(Rootfs::empty().unwrap(), call(function, vec![]));
         confine(&mut plan, |namespaces, privileges| {
             namespaces.network = if granted { Namespace::Host } else { Namespace::Filtered };
             (namespaces.ipc, namespaces.cgroup) = (Namespace::Filtered, Namespace::Filtered);

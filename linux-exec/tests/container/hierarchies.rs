@@ -1,9 +1,9 @@
 //! Attacks on the host's cgroups by a container that can mount their hierarchies.
-use crate::sandbox::{Sandbox, added, confine, finish, part, piped, plan, run, unfiltered};
+use crate::sandbox::{Sandbox, added, call, confine, finish, part, piped, plan, run, unfiltered};
 use linux_exec::{
     capabilities::{CapabilitySet, CapabilitySets},
     cgroup::{Cgroup, Cgroups, Resources},
-    plan::{Entry, Plan},
+    plan::Plan,
     seccomp,
     spawn::{Exit, spawn},
 };
@@ -109,7 +109,7 @@ pub(crate) fn a_container_that_mounts_sees_no_group_of_the_hosts() {
         0
     });
     let sandbox = Sandbox::new();
-    let plan = plan(sandbox.root(), Entry::Call { function, keep: Vec::new() });
+    let plan = plan(sandbox.root(), call(function, Vec::new()));
     let (exit, output) = run(administrator(plan, &guarded.0)).unwrap();
     assert_eq!((exit, output.as_str()), (Exit::Code(0), "end\n"));
     let left: Vec<PathBuf> = guarded.0.paths();
@@ -238,7 +238,7 @@ pub(crate) fn a_hierarchy_that_is_mounted_nowhere_is_not_shared_either() {
         println!("end");
         0
     });
-    let plan = plan(sandbox.root(), Entry::Call { function, keep: Vec::new() });
+    let plan = plan(sandbox.root(), call(function, Vec::new()));
     let ended = run(administrator(plan, &guarded.0));
     drop(guarded);
     mount(Some("none"), named.directory.path(), Some("cgroup"), MsFlags::empty(), Some(own.as_str())).unwrap();
@@ -262,7 +262,7 @@ pub(crate) fn a_user_namespace_changes_no_group_of_the_hosts() {
         0
     });
     let sandbox = Sandbox::new();
-    let mut plan = plan(sandbox.root(), Entry::Call { function, keep: Vec::new() });
+    let mut plan = plan(sandbox.root(), call(function, Vec::new()));
     unfiltered(&mut plan, CapabilitySet::all());
     assert_eq!(run(plan).unwrap(), (Exit::Code(0), "end\n".to_owned()));
 }

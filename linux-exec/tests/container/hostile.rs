@@ -2,11 +2,10 @@
 use crate::{
     cases::{as_arguments, end},
     parts::{join_plan, target},
-    sandbox::{Sandbox, confine, part, piped, plan},
+    sandbox::{Sandbox, call, confine, part, piped, plan},
 };
 use linux_exec::{
     exec::join,
-    plan::Entry,
     spawn::{Child, Exit, reap, spawn},
 };
 use nix::{errno::Errno, sys::ptrace, unistd::Pid};
@@ -15,7 +14,7 @@ use std::io::Read;
 /// A container whose first process runs a function, which has said `up`.
 fn with_first(sandbox: &Sandbox, first: Box<dyn FnOnce() -> u8>) -> Child {
     let (mut reader, files) = piped();
-    let mut plan = plan(sandbox.root(), Entry::Call { function: first, keep: Vec::new() });
+    let mut plan = plan(sandbox.root(), call(first, Vec::new()));
     plan.stdio = files;
     let container = spawn(plan).unwrap();
     reader.read_exact(&mut [0; 3]).unwrap();

@@ -1,11 +1,10 @@
 //! What a container that can mount cgroup hierarchies makes in its own groups to outlive its end, or to hold up its removal.
 use crate::{
     hierarchies::{Guarded, Named, administrator, hierarchies},
-    sandbox::{Sandbox, piped, plan},
+    sandbox::{Sandbox, call, piped, plan},
 };
 use linux_exec::{
     cgroup::Cgroups,
-    plan::Entry,
     spawn::{Child, Exit, reap, spawn},
 };
 use nix::{
@@ -33,7 +32,7 @@ fn start(guarded: &Guarded, function: impl FnOnce() + 'static) -> Child {
         function();
         0
     });
-    let mut plan = administrator(plan(sandbox.root(), Entry::Call { function, keep: Vec::new() }), &guarded.0);
+    let mut plan = administrator(plan(sandbox.root(), call(function, Vec::new())), &guarded.0);
     plan.stdio = files;
     let child = spawn(plan).unwrap();
     let mut said = [0; 3];

@@ -2,7 +2,7 @@
 use linux_exec::{
     capabilities::{CapabilitySet, CapabilitySets},
     confinement::{Confinement, Namespaces, Privileges},
-    plan::{Entry, Mount, MountSource, Plan, Stdio},
+    plan::{Call, Entry, Mount, MountSource, Plan, Stdio},
     rootfs::Rootfs,
     spawn::{Child, Exit, reap, spawn},
     users::User,
@@ -74,6 +74,11 @@ impl Sandbox {
         change(&mut plan);
         run(plan).unwrap_or_else(|error| panic!("{script}: {error}"))
     }
+}
+
+/// A function that is called as the last thing, with these descriptors open.
+pub(crate) fn call(function: Box<dyn FnOnce() -> u8>, keep: Vec<i32>) -> Entry {
+    Entry::Call { prepare: Box::new(|| Call { function, keep }) }
 }
 
 pub(crate) fn plan<'a>(root: Rootfs, entry: Entry) -> Plan<'a> {

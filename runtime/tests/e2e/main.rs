@@ -5,6 +5,7 @@
 //! and what only some users may do (limits that need a cgroup) is asked for first.
 
 mod bad_input;
+mod code;
 mod crash;
 mod escapes;
 mod files;

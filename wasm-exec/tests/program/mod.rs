@@ -2,10 +2,31 @@
 
 #![allow(dead_code, reason = "each test file is a crate of its own, and none uses all of this")]
 
-use wasm_exec::{CodeCache, Command, Compiled, NetworkGrant, Outcome, Report, RunError, run};
+use std::time::Duration;
+use wasm_exec::{CodeCache, Compiled, NetworkGrant, Outcome, Preopen, Program, Report, RunError};
 
 /// Any digest will do where each program has a cache of its own.
 pub(crate) const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// A program and all that it is given.
+pub(crate) struct Command {
+    pub(crate) code: Compiled,
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) preopens: Vec<Preopen>,
+    pub(crate) cwd: Option<String>,
+    pub(crate) network: NetworkGrant,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) fuel: Option<u64>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Loads and runs it.
+fn run(command: Command) -> Result<Report, RunError> {
+    let Command { code, argv, env, preopens, cwd, network, memory_bytes, fuel, timeout } = command;
+    let command = wasm_exec::Command { argv, env, preopens, cwd, network, memory_bytes, fuel, timeout };
+    wasm_exec::run(Program::load(code)?, command)
+}
 
 /// Assembles and compiles a module or component.
 pub(crate) fn compiled(text: &str, fuel: bool) -> Compiled {

@@ -6,13 +6,14 @@ use std::{
     io::Write,
     os::fd::{AsRawFd, OwnedFd},
     panic::{self, AssertUnwindSafe},
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
-use linux_exec::plan::Entry;
+use linux_exec::plan::{Call, Entry};
 use nix::{fcntl::OFlag, unistd::pipe2};
-use wasm_exec::{Compiled, NetworkGrant, Outcome, Preopen};
+use wasm_exec::{Command, Compiled, NetworkGrant, Outcome, Preopen, Program, RunError};
 
 use crate::{
     kinds::report::Report,
@@ -28,9 +29,7 @@ pub(super) struct WasmProcess {
 /// The process, with exactly what was granted.
 pub(super) fn entry(spec: &RunSpec, code: Compiled, whole_root: bool) -> Result<WasmProcess> {
     let (report, report_writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
-    let keep = vec![code.as_raw_fd(), report_writer.as_raw_fd()];
-    let command = wasm_exec::Command {
-        code,
+    let command = Command {
         argv: spec.argv.clone(),
         env: spec.env.iter().filter_map(|v| v.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
         preopens: preopens(spec, whole_root),
@@ -43,8 +42,20 @@ pub(super) fn entry(spec: &RunSpec, code: Compiled, whole_root: bool) -> Result<
         fuel: spec.limits.fuel,
         timeout: spec.limits.timeout_ms.map(Duration::from_millis),
     };
-    let function = Box::new(move || run(command, report_writer));
-    Ok(WasmProcess { entry: Entry::Call { function, keep }, report })
+    let prepare = Box::new(move || prepare(code, command, report_writer));
+    Ok(WasmProcess { entry: Entry::Call { prepare }, report })
+}
+
+/// In the container's own process, on the host's files: loads the program, which is mapped only where its file can be
+/// named and before there is a limit to what may be mapped. What is wrong with it is told in its turn, by the call.
+fn prepare(code: Compiled, command: Command, report: OwnedFd) -> Call {
+    // Of a thread, say, that a limit withholds the engine's libraries know nothing better than a panic. It is told as what it
+    // is, once, by the call; for the message that the standard library would print nobody asked.
+    panic::set_hook(Box::new(|_| {}));
+    let program = panic::catch_unwind(AssertUnwindSafe(|| Program::load(code)));
+    let descriptor = program.as_ref().ok().and_then(|loaded| loaded.as_ref().ok()).and_then(Program::descriptor);
+    let keep = descriptor.into_iter().chain([report.as_raw_fd()]).collect();
+    Call { function: Box::new(move || run(program, command, report)), keep }
 }
 
 /// Only what the user mounted; the root itself only when the program came in a root file system.
@@ -59,11 +70,9 @@ fn preopens(spec: &RunSpec, whole_root: bool) -> Vec<Preopen> {
 }
 
 /// Runs in the container's own process; the last thing that it does is to report.
-fn run(command: wasm_exec::Command, pipe: OwnedFd) -> u8 {
-    // Of a thread, say, that a limit withholds the engine's libraries know nothing better than a panic. It is told as what it
-    // is, once, below; for the message that the standard library would print nobody asked.
-    panic::set_hook(Box::new(|_| {}));
-    let (code, report) = match panic::catch_unwind(AssertUnwindSafe(|| wasm_exec::run(command))) {
+fn run(program: thread::Result<Result<Program, RunError>>, command: Command, pipe: OwnedFd) -> u8 {
+    let run = |program| panic::catch_unwind(AssertUnwindSafe(|| wasm_exec::run(program?, command)));
+    let (code, report) = match program.and_then(run) {
         Ok(Ok(report)) => conclude(&report),
         Ok(Err(error)) => (exit_code::NOT_EXECUTABLE, Report { error: Some(error.to_string()), ..Report::default() }),
         Err(panic) => (exit_code::OURS, Report { error: Some(engine_failure(panic.as_ref())), ..Report::default() }),

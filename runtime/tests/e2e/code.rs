@@ -1,0 +1,99 @@
+//! The compiled code of a program that runs.
+
+use std::{fmt::Write, fs, io::ErrorKind};
+
+use crate::{sandbox::Sandbox, session::until};
+
+const MIB: u64 = 1 << 20;
+/// Of the program's memory image, and of data that it never uses.
+const IMAGE_BYTES: usize = 2 << 20;
+const UNUSED_BYTES: usize = 48 << 20;
+
+/// A mapping of compiled code as /proc/PID/smaps shows it.
+#[derive(Debug)]
+struct Mapping {
+    permissions: String,
+    private_dirty_kib: u64,
+}
+
+/// A program with much data that does not end.
+fn endless(head: &str, tail: &str) -> String {
+    let mut text = String::with_capacity(IMAGE_BYTES + UNUSED_BYTES + 1024);
+    let (image, unused) = ("i".repeat(IMAGE_BYTES), "u".repeat(UNUSED_BYTES));
+    write!(text, r#"{head} (memory (export "memory") 40) (data (i32.const 0) "{image}") (data "{unused}") {tail}"#)
+        .expect("a string");
+    text
+}
+
+fn module() -> String {
+    endless("(module", r#"(func (export "_start") (loop $on (br $on))))"#)
+}
+
+fn component() -> String {
+    let tail = r#"(func (export "run") (result i32) (loop $on (br $on)) unreachable))
+        (core instance $program (instantiate $program))
+        (func $run (result (result)) (canon lift (core func $program "run")))
+        (instance $cli (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $cli)))"#;
+    endless("(component (core module $program", tail)
+}
+
+/// The mappings of the process whose files lie in this folder; none if it cannot be looked at.
+fn mappings(pid: &str, folder: &str) -> Option<Vec<Mapping>> {
+    let text = match fs::read_to_string(format!("/proc/{pid}/smaps")) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return None,
+        text => text.expect("the process"),
+    };
+    let mut mappings = Vec::new();
+    let mut is_ours = false;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            [addresses, permissions, ..] if addresses.contains('-') => {
+                is_ours = line.contains(folder);
+                if is_ours {
+                    mappings.push(Mapping { permissions: (*permissions).to_owned(), private_dirty_kib: 0 });
+                }
+            }
+            ["Private_Dirty:", kib, "kB"] if is_ours => {
+                mappings.last_mut().expect("a mapping").private_dirty_kib = kib.parse().expect("a number");
+            }
+            _ => {}
+        }
+    }
+    Some(mappings)
+}
+
+fn anonymous_bytes(pid: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+}
+
+/// Pages of a program cost when they are used. With a limit to its memory, too, which its code does not count against.
+#[test]
+fn code_and_memory_image_are_mapped_and_not_read() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    for (kind, text) in [("module", module()), ("component", component())] {
+        let text = sandbox.file("endless.wat", text);
+        sandbox.ok(["import", &text, "local/endless"]);
+        sandbox.ok(["run", "-d", "--name", kind, "-m", "6m", "local/endless"]);
+        let pid = sandbox.inspect(kind, ".State.Pid");
+        let folder = sandbox.root().join("compiled");
+        let folder = folder.to_str().expect("UTF-8");
+        if mappings(&pid, folder).is_none() {
+            println!("skipped: the mappings of process {pid} cannot be looked at");
+            return;
+        }
+        // The image is mapped as the program is instantiated.
+        let mappings = until("a memory image", || {
+            let mappings = mappings(&pid, folder)?;
+            mappings.iter().any(|mapping| mapping.permissions == "rw-p").then_some(mappings)
+        });
+        assert!(mappings.iter().any(|mapping| mapping.permissions == "r-xp"), "{kind}: {mappings:?}");
+        assert!(mappings.iter().all(|mapping| mapping.private_dirty_kib <= 64), "{kind}: {mappings:?}");
+        let anonymous = anonymous_bytes(&pid);
+        assert!(anonymous < 8 * MIB, "{kind}: {anonymous} bytes are its own");
+        sandbox.ok(["rm", "-f", kind]);
+    }
+}
