@@ -16,7 +16,7 @@
 //!
 //! What is in here becomes machine code, so a file counts only if this user owns it and nobody else can write it.
 
-use crate::{engine, writer::Writer};
+use crate::{Profile, engine, writer::Writer};
 use rustix::{
     fs::{FileType, Mode, OFlags},
     io::Errno,
@@ -52,8 +52,8 @@ pub struct Compiled {
     pub(crate) file: File,
     /// Whether it is a component (else a core module).
     pub component: bool,
-    /// Whether it counts instructions.
-    pub fuel: bool,
+    /// What it was compiled for.
+    pub profile: Profile,
 }
 
 /// Why a program could not be compiled or its code not be cached.
@@ -100,27 +100,27 @@ impl CodeCache {
         Self { dir }
     }
 
-    /// The code of the program whose bytes hash to `sha256` (64 hex digits), if it has been compiled for this engine.
+    /// The code of the program whose bytes hash to `sha256` (64 hex digits), if it has been compiled for this profile.
     ///
     /// Costs one open, one stat and one read of 88 bytes. Code that was cut short, or is another program's, is not there; code that somebody else
     /// could have written is an error.
-    pub fn lookup(&self, sha256: &str, fuel: bool) -> Result<Option<Compiled>, CacheError> {
-        let path = self.path(sha256, fuel)?;
+    pub fn lookup(&self, sha256: &str, profile: Profile) -> Result<Option<Compiled>, CacheError> {
+        let path = self.path(sha256, profile)?;
         let Some((file, bytes)) = open_trusted(&path)? else { return Ok(None) };
         let kind = trailer_kind(&file, bytes, sha256).map_err(io_error("read", &path))?;
-        Ok(kind.map(|kind| Compiled { file, component: kind == Kind::Component, fuel }))
+        Ok(kind.map(|kind| Compiled { file, component: kind == Kind::Component, profile }))
     }
 
     /// Compiles `wasm` (binary module or component) unless the cache has it. Two processes at once are fine.
-    pub fn compile(&self, sha256: &str, wasm: &[u8], fuel: bool) -> Result<Compiled, CacheError> {
-        if let Some(found) = self.lookup(sha256, fuel)? {
+    pub fn compile(&self, sha256: &str, wasm: &[u8], profile: Profile) -> Result<Compiled, CacheError> {
+        if let Some(found) = self.lookup(sha256, profile)? {
             return Ok(found);
         }
         let kind = Kind::of(wasm)?;
-        let image = kind.compile(wasm, fuel)?;
+        let image = kind.compile(wasm, profile)?;
         let code = Code { kind, image: &image, sha256 };
-        let file = self.publish(&self.path(sha256, fuel)?, &code)?;
-        Ok(Compiled { file, component: kind == Kind::Component, fuel })
+        let file = self.publish(&self.path(sha256, profile)?, &code)?;
+        Ok(Compiled { file, component: kind == Kind::Component, profile })
     }
 
     /// Removes all code of a program, of any engine, as its image is removed.
@@ -137,10 +137,9 @@ impl CodeCache {
     /// Leftovers: temporary files of dead writers, code of other engines, code that was cut short or has another's name,
     /// and code whose sha256 `keep` says false to. What is none of ours is not listed.
     pub fn stale(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, CacheError> {
-        let keys = [engine::key(false), engine::key(true)];
         let is_stale = |name: &str| match (is_abandoned(name), Name::parse(name)) {
             (Some(abandoned), _) => abandoned,
-            (None, Some(name)) => name.key != keys[usize::from(name.fuel)] || !keep(name.sha256),
+            (None, Some(name)) => name.key != engine::key(name.profile) || !keep(name.sha256),
             (None, None) => false,
         };
         let mut stale = Vec::new();
@@ -153,10 +152,10 @@ impl CodeCache {
         Ok(stale)
     }
 
-    fn path(&self, sha256: &str, fuel: bool) -> Result<PathBuf, CacheError> {
+    fn path(&self, sha256: &str, profile: Profile) -> Result<PathBuf, CacheError> {
         check_digest(sha256)?;
-        let variant = if fuel { FUEL } else { "" };
-        Ok(self.dir.join(format!("{sha256}-{}{variant}{SUFFIX}", engine::key(fuel))))
+        let variant = if profile.fuel { FUEL } else { "" };
+        Ok(self.dir.join(format!("{sha256}-{}{variant}{SUFFIX}", engine::key(profile))))
     }
 
     /// Makes `path` appear whole, or not at all, and opens it: by then somebody may have removed it again.
@@ -205,8 +204,8 @@ impl Kind {
         }
     }
 
-    fn compile(self, wasm: &[u8], fuel: bool) -> Result<Vec<u8>, CacheError> {
-        let engine = engine::compiler(fuel).map_err(engine_error)?;
+    fn compile(self, wasm: &[u8], profile: Profile) -> Result<Vec<u8>, CacheError> {
+        let engine = engine::compiler(profile).map_err(engine_error)?;
         let image = match self {
             Self::Module => engine.precompile_module(wasm),
             Self::Component => engine.precompile_component(wasm),
@@ -226,7 +225,7 @@ struct Code<'a> {
 struct Name<'a> {
     sha256: &'a str,
     key: &'a str,
-    fuel: bool,
+    profile: Profile,
 }
 
 impl<'a> Name<'a> {
@@ -234,7 +233,7 @@ impl<'a> Name<'a> {
         let stem = name.strip_suffix(SUFFIX)?;
         let (stem, fuel) = stem.strip_suffix(FUEL).map_or((stem, false), |stem| (stem, true));
         let (sha256, key) = stem.split_once('-')?;
-        (is_digest(sha256) && !key.contains('-')).then_some(Self { sha256, key, fuel })
+        (is_digest(sha256) && !key.contains('-')).then_some(Self { sha256, key, profile: Profile { fuel } })
     }
 }
 

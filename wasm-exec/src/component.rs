@@ -1,31 +1,14 @@
-//! Components: the imports of WASI 0.2's `wasi:cli/command` world.
+//! Components that are commands: `wasi:cli/run`.
 
-use crate::{
-    exit, imports,
-    run::{RunError, State},
-};
-use wasmtime::{
-    Engine, Store,
-    component::{Component, Linker},
-};
-use wasmtime_wasi::{
-    I32Exit,
-    p2::{add_to_linker_async, bindings::CommandPre},
-};
+use crate::{RunError, imports, state::State, wasi_p2};
+use wasmtime::{Engine, Store, component::Component};
+use wasmtime_wasi::{I32Exit, p2::bindings::CommandPre};
 
 const RUN: &str = "wasi:cli/run@0.2.";
 
-/// All that a component can import, in any version 0.2.x.
-pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    add_to_linker_async(&mut linker)?;
-    exit::add_to_component(&mut linker)?;
-    Ok(linker)
-}
-
 /// Checks that the component can be started and that all its imports are there.
 pub(crate) fn prepare(engine: &Engine, component: &Component) -> Result<CommandPre<State>, RunError> {
-    let linker = linker(engine).map_err(RunError::engine)?;
+    let linker = wasi_p2::linker(engine).map_err(RunError::engine)?;
     linker.instantiate_pre(component).and_then(CommandPre::new).map_err(|error| refusal(engine, component, &error))
 }
 

@@ -1,19 +1,58 @@
-//! The one configuration that code is compiled for and run with.
+//! The configurations that code is compiled for and run with, one for each profile.
 //!
-//! There are two engines for it: one that can compile, used when an image arrives, and one that cannot, used to run.
+//! There are two engines for each: one that can compile, used when an image arrives, and one that cannot, used to run.
 //! The second never initialises the compiler, which is most of what making an engine costs.
 
+use crate::RunError;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use wasmtime::{Config, Engine, WasmBacktraceDetails};
+use wasmtime::{Config, WasmBacktraceDetails};
+
+/// What code is compiled for, and can then do. Code of one profile cannot be run with another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Profile {
+    /// Instructions are counted, so that fuel can be limited and reported. The program is slower for it.
+    pub fuel: bool,
+}
+
+/// Runs programs of one profile, any number and from any thread; it cannot compile. Clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    inner: wasmtime::Engine,
+    profile: Profile,
+}
+
+impl Engine {
+    /// Makes one, and installs handlers for the signals by which the processor tells of traps, once in a process.
+    ///
+    /// Fails if the processor or the system lacks what the profile needs.
+    pub fn new(profile: Profile) -> Result<Self, RunError> {
+        Ok(Self { inner: runner(profile).map_err(RunError::engine)?, profile })
+    }
+
+    /// What it was made from.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Ends all instances that run now, where they are, as timed out ([`Outcome::TimedOut`](crate::Outcome)): at their next
+    /// loop or call. One that waits in a call to its host goes on until that returns. May be called from any thread.
+    pub fn interrupt(&self) {
+        self.inner.increment_epoch();
+    }
+
+    pub(crate) fn inner(&self) -> &wasmtime::Engine {
+        &self.inner
+    }
+}
 
 /// An engine that compiles; it uses all processors.
-pub(crate) fn compiler(fuel: bool) -> wasmtime::Result<Engine> {
-    Engine::new(&config(fuel))
+pub(crate) fn compiler(profile: Profile) -> wasmtime::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&config(profile))
 }
 
 /// An engine that runs what [`compiler`] made.
-pub(crate) fn runner(fuel: bool) -> wasmtime::Result<Engine> {
-    Engine::new(config(fuel).enable_compiler(false))
+pub(crate) fn runner(profile: Profile) -> wasmtime::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(config(profile).enable_compiler(false))
 }
 
 /// The hash of `Engine::precompile_compatibility_hash` for the two engines, without fuel and with it: wasmtime's version to
@@ -28,19 +67,19 @@ const CONFIGURATIONS: [u64; 2] = [0xba79_0174_f63d_e3a5, 0x933b_102e_690b_b24b];
 ///
 /// Code is looked up by this, so that another version of this program, or another machine on the same storage, compiles
 /// its own. It is for finding, not for safety: wasmtime checks all of it once more when it loads the code.
-pub(crate) fn key(fuel: bool) -> String {
+pub(crate) fn key(profile: Profile) -> String {
     let mut hasher = DefaultHasher::new();
-    CONFIGURATIONS[usize::from(fuel)].hash(&mut hasher);
+    CONFIGURATIONS[usize::from(profile.fuel)].hash(&mut hasher);
     cpu_features().hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
 
-fn config(fuel: bool) -> Config {
+fn config(profile: Profile) -> Config {
     let mut config = Config::new();
     config
         // The time-out. It costs about a tenth of the speed, but it is the only way to stop a loop and tell where it was.
         .epoch_interruption(true)
-        .consume_fuel(fuel)
+        .consume_fuel(profile.fuel)
         // Only debuggers and profilers read this; wasmtime finds frames by their pointers. Without it code is smaller,
         // and loading it need not register it with the unwinder.
         .native_unwind_info(false)
@@ -94,27 +133,30 @@ fn cpu_features() -> Vec<bool> {
 mod tests {
     use super::*;
 
-    fn configuration(fuel: bool) -> u64 {
+    const PLAIN: Profile = Profile { fuel: false };
+    const COUNTING: Profile = Profile { fuel: true };
+
+    fn configuration(profile: Profile) -> u64 {
         let mut hasher = DefaultHasher::new();
-        runner(fuel).unwrap().precompile_compatibility_hash().hash(&mut hasher);
+        runner(profile).unwrap().precompile_compatibility_hash().hash(&mut hasher);
         hasher.finish()
     }
 
     #[test]
     fn the_configurations_that_are_written_down_are_those_of_the_engines() {
-        let found = [configuration(false), configuration(true)];
+        let found = [PLAIN, COUNTING].map(configuration);
         assert!(CONFIGURATIONS == found, "CONFIGURATIONS must be {found:#018x?}");
     }
 
     #[test]
     fn code_is_told_apart_by_fuel() {
-        assert_ne!(key(false), key(true));
-        assert_eq!(key(false).len(), 16);
+        assert_ne!(key(PLAIN), key(COUNTING));
+        assert_eq!(key(PLAIN).len(), 16);
     }
 
     #[test]
     fn code_of_the_compiling_engine_is_accepted_by_the_running_one() {
-        let image = compiler(false).unwrap().precompile_module(b"\0asm\x01\0\0\0").unwrap();
-        assert_eq!(Engine::detect_precompiled(&image), Some(wasmtime::Precompiled::Module));
+        let image = compiler(PLAIN).unwrap().precompile_module(b"\0asm\x01\0\0\0").unwrap();
+        assert_eq!(wasmtime::Engine::detect_precompiled(&image), Some(wasmtime::Precompiled::Module));
     }
 }

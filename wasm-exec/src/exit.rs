@@ -4,9 +4,9 @@
 //! frame at once. For that it reads all of the program's DWARF again for each frame: half of the time that a large program
 //! took. So an exit brings a backtrace along, without frames.
 
-use crate::run::State;
-use wasmtime::{Error, Store, WasmBacktrace, component::HasSelf, component::Linker};
-use wasmtime_wasi::{I32Exit, p2::bindings::cli::exit};
+use crate::state::State;
+use wasmtime::{Error, Store, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
 
 /// The backtrace of a program that does not run yet.
 pub(crate) fn prepare(store: &mut Store<State>) {
@@ -23,26 +23,10 @@ pub(crate) fn error(state: &mut State, status: i32) -> Error {
     }
 }
 
-/// `wasi:cli/exit`, in place of wasmtime-wasi's.
-pub(crate) fn add_to_component(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    exit::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
-}
-
-impl exit::Host for State {
-    fn exit(&mut self, status: Result<(), ()>) -> wasmtime::Result<()> {
-        Err(error(self, status.is_err().into()))
-    }
-
-    fn exit_with_code(&mut self, status: u8) -> wasmtime::Result<()> {
-        Err(error(self, status.into()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{component, engine, module};
+    use crate::{Profile, component, engine, module};
     use std::future::Future;
     use wasmtime::{Engine, Module, component::Component};
 
@@ -77,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_frames_of_a_modules_exit_are_not_looked_up() {
-        let engine = engine::compiler(false).unwrap();
+        let engine = engine::compiler(Profile::default()).unwrap();
         let module = Module::new(&engine, wat::parse_str(MODULE).unwrap()).unwrap();
         let module = module::prepare(&engine, &module).unwrap();
         check(module::start(&module, &mut store(&engine)), 3);
@@ -85,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_frames_of_a_components_exit_are_not_looked_up() {
-        let engine = engine::compiler(false).unwrap();
+        let engine = engine::compiler(Profile::default()).unwrap();
         let component = Component::new(&engine, wat::parse_str(COMPONENT).unwrap()).unwrap();
         let component = component::prepare(&engine, &component).unwrap();
         check(component::start(&component, &mut store(&engine)), 1);

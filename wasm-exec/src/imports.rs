@@ -1,10 +1,6 @@
 //! What a program imports that it would not be given.
 
-use crate::{
-    cache::Kind,
-    component, engine, module,
-    run::{NetworkGrant, RunError, State},
-};
+use crate::{NetworkGrant, Profile, RunError, cache::Kind, engine, state::State, wasi_p1, wasi_p2};
 use std::collections::HashMap;
 use wasmparser::{CompositeInnerType, Parser, Payload, TypeRef};
 use wasmtime::{Engine, FuncType, Store, ValType, component::Component};
@@ -21,7 +17,7 @@ pub fn unprovided_imports(wasm: &[u8], _network: NetworkGrant) -> Result<Vec<Str
     let invalid = |detail: String| RunError::Program { detail };
     match Kind::of(wasm).map_err(|error| invalid(error.to_string()))? {
         Kind::Module => {
-            let engine = engine::runner(false).map_err(RunError::engine)?;
+            let engine = engine::runner(Profile::default()).map_err(RunError::engine)?;
             let imports = imports_of_module(&engine, wasm).map_err(|error| invalid(error.to_string()))?;
             missing_of_module(&engine, imports).map_err(RunError::engine)
         }
@@ -50,7 +46,7 @@ pub(crate) fn missing_of_module(engine: &Engine, imports: Vec<Import>) -> wasmti
 }
 
 fn provided(engine: &Engine) -> wasmtime::Result<HashMap<(String, String), FuncType>> {
-    let linker = module::linker(engine)?;
+    let linker = wasi_p1::linker(engine)?;
     let mut store = Store::new(engine, State::empty());
     let items: Vec<_> = linker
         .iter(&mut store)
@@ -156,8 +152,8 @@ impl<'a> ComponentImports<'a> {
         let Some(head) = self.head else {
             return Ok(missing_of_component(self.names.iter().copied()).into_iter().next());
         };
-        let engine = engine::compiler(false)?;
+        let engine = engine::compiler(Profile::default())?;
         let component = Component::new(&engine, head)?;
-        Ok(component::linker(&engine)?.instantiate_pre(&component).err().map(|error| format!("{error:#}")))
+        Ok(wasi_p2::linker(&engine)?.instantiate_pre(&component).err().map(|error| format!("{error:#}")))
     }
 }

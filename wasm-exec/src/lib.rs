@@ -1,14 +1,23 @@
-//! Compiles and runs a Wasm program in a wasmtime sandbox.
+//! Compiles and runs Wasm programs in a wasmtime sandbox.
 //!
 //! Three steps that never mix: [`CodeCache::compile`] turns a module or component into native code in a directory of our
-//! own, at pull or import; [`Program::load`] maps that code and finds its imports; [`run`] runs it, in the process that
-//! calls it. Nothing of wasmtime shows in this interface.
+//! own, at pull or import; [`Program::load`] maps that code and finds its imports; an [`Instance`] of it runs. [`run`] is one
+//! instance as all that the process still does. Nothing of wasmtime shows in this interface.
+//!
+//! ```text
+//! Profile ── CodeCache ── Compiled ─┐
+//!    └────── Engine ────────────────┴─ Program ─┬─ Instance ── Report
+//!                                     Command ──┘
+//! ```
 
 mod cache;
+mod command;
 mod component;
 mod engine;
+mod error;
 mod exit;
 mod imports;
+mod instance;
 mod limits;
 mod load;
 mod module;
@@ -16,14 +25,20 @@ mod outcome;
 mod preopens;
 mod program;
 mod run;
+mod state;
 mod stdio;
 mod wasi_p1;
+mod wasi_p2;
 mod watch;
 mod writer;
 
 pub use cache::{CacheError, CodeCache, Compiled};
+pub use command::{Command, NetworkGrant};
+pub use engine::{Engine, Profile};
+pub use error::RunError;
 pub use imports::unprovided_imports;
+pub use instance::Instance;
 pub use outcome::{Outcome, Report};
 pub use preopens::Preopen;
 pub use program::Program;
-pub use run::{Command, NetworkGrant, RunError, run};
+pub use run::run;

@@ -36,7 +36,7 @@ pub(crate) enum Loaded {
 ///
 /// Of a component that descriptor is right only if no other thread opens or closes files meanwhile.
 pub(crate) fn load(engine: &Engine, code: Compiled) -> Result<(Loaded, Option<RawFd>), RunError> {
-    let Compiled { file, component, fuel: _ } = code;
+    let Compiled { file, component, profile: _ } = code;
     let loaded = match (component, can_be_mapped(&file, component)) {
         (true, true) => map_component(engine, &file),
         (false, true) => map_module(engine, file),

@@ -1,20 +1,9 @@
 //! Core modules: WASI p1.
 
-use crate::{
-    imports,
-    run::{RunError, State},
-    wasi_p1,
-};
+use crate::{RunError, imports, state::State, wasi_p1};
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Store};
 
 const START: &str = "_start";
-
-/// All that a module can import.
-pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    wasi_p1::add_all(&mut linker)?;
-    Ok(linker)
-}
 
 /// Checks that the module can be started and that all its imports are there.
 pub(crate) fn prepare(engine: &Engine, module: &Module) -> Result<InstancePre<State>, RunError> {

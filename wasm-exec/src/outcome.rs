@@ -51,6 +51,12 @@ pub struct Report {
     pub memory_refused: bool,
 }
 
+impl Report {
+    pub(crate) fn new(outcome: Outcome, memory: &MemorySum, fuel_used: Option<u64>) -> Self {
+        Self { outcome, fuel_used, peak_memory_bytes: memory.peak_bytes(), memory_refused: memory.refused().is_some() }
+    }
+}
+
 impl Outcome {
     /// The end of a program that waited in a call of its host when its time was over.
     pub(crate) fn timed_out_waiting() -> Self {

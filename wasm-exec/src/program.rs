@@ -1,25 +1,25 @@
 //! A program that can be run: its code loaded, all its imports there.
 
 use crate::{
-    Compiled, component, engine,
+    Compiled, Engine, RunError, component,
     load::{self, Loaded},
     module,
-    run::{RunError, State},
+    state::State,
 };
 use std::os::fd::RawFd;
-use wasmtime::{Engine, InstancePre, Store};
+use wasmtime::{InstancePre, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
-/// A program, ready to be run.
+/// A program, ready to be instantiated, any number of times and from any thread.
 pub struct Program {
-    pub(crate) engine: Engine,
-    /// Whether it counts instructions.
-    pub(crate) fuel: bool,
+    engine: Engine,
     linked: Linked,
     descriptor: Option<RawFd>,
 }
 
-enum Linked {
+/// What an instance is made of; clones share it.
+#[derive(Clone)]
+pub(crate) enum Linked {
     Module(InstancePre<State>),
     Component(CommandPre<State>),
 }
@@ -28,19 +28,22 @@ impl Program {
     /// Maps the code, and finds what it imports. Nothing of it runs.
     ///
     /// Needs /proc to map a component; where there is none, and where files may not be executed (`noexec`), the code is
-    /// copied into memory instead. Installs handlers for the signals by which the processor tells of traps.
-    pub fn load(code: Compiled) -> Result<Self, RunError> {
-        let fuel = code.fuel;
-        let engine = engine::runner(fuel).map_err(RunError::engine)?;
-        let (loaded, descriptor) = load::load(&engine, code)?;
+    /// copied into memory instead. The engine's profile must be the one that the code was compiled for.
+    pub fn load(engine: &Engine, code: Compiled) -> Result<Self, RunError> {
+        let (loaded, descriptor) = load::load(engine.inner(), code)?;
         let linked = match &loaded {
-            Loaded::Module(module) => Linked::Module(module::prepare(&engine, module)?),
-            Loaded::Component(component) => Linked::Component(component::prepare(&engine, component)?),
+            Loaded::Module(module) => Linked::Module(module::prepare(engine.inner(), module)?),
+            Loaded::Component(component) => Linked::Component(component::prepare(engine.inner(), component)?),
         };
-        Ok(Self { engine, fuel, linked, descriptor })
+        Ok(Self { engine: engine.clone(), linked, descriptor })
     }
 
-    /// The descriptor that must stay open until the program is instantiated, if there is one.
+    /// The engine that it was loaded for.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The descriptor that must stay open until the program is instantiated for the last time, if there is one.
     ///
     /// For a process that closes what it does not need; right if no other thread opened or closed files while
     /// the program was loaded.
@@ -48,10 +51,17 @@ impl Program {
         self.descriptor
     }
 
+    pub(crate) fn linked(&self) -> &Linked {
+        &self.linked
+    }
+}
+
+impl Linked {
+    /// Instantiates it, and runs it to its end.
     pub(crate) async fn start(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
-        match &self.linked {
-            Linked::Module(module) => module::start(module, store).await,
-            Linked::Component(component) => component::start(component, store).await,
+        match self {
+            Self::Module(module) => module::start(module, store).await,
+            Self::Component(component) => component::start(component, store).await,
         }
     }
 }

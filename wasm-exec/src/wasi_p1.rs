@@ -5,8 +5,8 @@
 //! that are imported, by the same generated code: only the list of names and parameters is written down here, and a test
 //! compares it with wasmtime-wasi's.
 
-use crate::{exit, run::State};
-use wasmtime::{AsContextMut, Caller, Extern, Linker};
+use crate::{exit, state::State};
+use wasmtime::{AsContextMut, Caller, Engine, Extern, Linker};
 use wasmtime_wasi::p1::{
     WasiP1Ctx,
     wasi_snapshot_preview1::{self as host, WasiSnapshotPreview1},
@@ -15,6 +15,13 @@ use wiggle::GuestMemory;
 
 /// The name of the module that all of it is imported from.
 pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
+
+/// All that a module can import.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    add_all(&mut linker)?;
+    Ok(linker)
+}
 
 /// Adds the function of this name, if there is one and it is not there yet.
 pub(crate) fn add(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<()> {
@@ -31,8 +38,7 @@ pub(crate) fn add(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<()
     }
 }
 
-/// Adds all of it.
-pub(crate) fn add_all(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+fn add_all(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     NAMES.iter().copied().chain(["proc_exit"]).try_for_each(|name| add(linker, name))
 }
 
@@ -143,7 +149,7 @@ fn sides<'a>(caller: &'a mut Caller<'_, State>) -> wasmtime::Result<(GuestMemory
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine;
+    use crate::{Profile, engine};
     use std::collections::BTreeMap;
     use wasmtime::{FuncType, Store};
     use wasmtime_wasi::p1;
@@ -155,10 +161,9 @@ mod tests {
 
     #[test]
     fn the_functions_are_those_of_wasmtime_wasi() {
-        let engine = engine::runner(false).unwrap();
+        let engine = engine::runner(Profile::default()).unwrap();
         let mut store = Store::new(&engine, State::empty());
-        let (mut ours, mut theirs) = (Linker::new(&engine), Linker::new(&engine));
-        add_all(&mut ours).unwrap();
+        let (ours, mut theirs) = (linker(&engine).unwrap(), Linker::new(&engine));
         p1::add_to_linker_async(&mut theirs, |state: &mut State| &mut state.wasi).unwrap();
         let (ours, theirs) = (types(&ours, &mut store), types(&theirs, &mut store));
         assert!(theirs.len() > 40);

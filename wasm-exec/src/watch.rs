@@ -4,13 +4,14 @@
 //! (a sleep, a read from a terminal, a write to a pipe that nobody reads, a FIFO without a writer) is left behind. The
 //! calls themselves can then be made in the simplest and fastest way, which is to block.
 
+use crate::Engine;
 use std::{
     io, panic,
     sync::mpsc::{self, RecvTimeoutError, Sender},
     thread,
     time::Duration,
 };
-use wasmtime::{Engine, Store, Trap};
+use wasmtime::{Store, Trap};
 
 /// How long after the time limit a program may take to notice it. It does so at the next loop or call, unless it is in
 /// a call to the host.
@@ -48,7 +49,7 @@ pub(crate) fn within<T: Send + 'static>(
     })?;
     // Whether the program has noticed, is done, or has panicked: in each case the thread ends now.
     if noticed.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-        engine.increment_epoch();
+        engine.interrupt();
         if noticed.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
             return Ok(None);
         }

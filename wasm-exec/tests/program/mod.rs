@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file is a crate of its own, and none uses all of this")]
 
 use std::time::Duration;
-use wasm_exec::{CodeCache, Compiled, NetworkGrant, Outcome, Preopen, Program, Report, RunError};
+use wasm_exec::{CodeCache, Compiled, Engine, NetworkGrant, Outcome, Preopen, Profile, Program, Report, RunError};
 
 /// Any digest will do where each program has a cache of its own.
 pub(crate) const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -25,14 +25,17 @@ pub(crate) struct Command {
 fn run(command: Command) -> Result<Report, RunError> {
     let Command { code, argv, env, preopens, cwd, network, memory_bytes, fuel, timeout } = command;
     let command = wasm_exec::Command { argv, env, preopens, cwd, network, memory_bytes, fuel, timeout };
-    wasm_exec::run(Program::load(code)?, command)
+    wasm_exec::run(Program::load(&Engine::new(code.profile)?, code)?, command)
 }
+
+pub(crate) const PLAIN: Profile = Profile { fuel: false };
+pub(crate) const COUNTING: Profile = Profile { fuel: true };
 
 /// Assembles and compiles a module or component.
 pub(crate) fn compiled(text: &str, fuel: bool) -> Compiled {
     let dir = tempfile::tempdir().unwrap();
     let wasm = wat::parse_str(text).unwrap();
-    CodeCache::new(dir.path().into()).compile(DIGEST, &wasm, fuel).unwrap()
+    CodeCache::new(dir.path().into()).compile(DIGEST, &wasm, Profile { fuel }).unwrap()
 }
 
 /// A program that is granted nothing.

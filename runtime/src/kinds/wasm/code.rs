@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use images::Image;
-use wasm_exec::{CodeCache, Compiled};
+use wasm_exec::{CodeCache, Compiled, Profile};
 
 use crate::{
     output,
@@ -25,10 +25,10 @@ const MOST_BYTES: u64 = 128 << 20;
 
 /// The native code of an image's program: from the cache, else compiled now, outside the program's own cgroup and in a
 /// process of its own, as the compiler's threads must be gone before this process is copied.
-pub(crate) fn compiled(program: &WasmProgram, host: &Host, image: &Image, fuel: bool) -> Result<Compiled> {
+pub(crate) fn compiled(program: &WasmProgram, host: &Host, image: &Image, profile: Profile) -> Result<Compiled> {
     let cache = CodeCache::new(host.paths.compiled());
     let key = cache_key(program, image)?;
-    if let Some(code) = cache.lookup(&key, fuel)? {
+    if let Some(code) = cache.lookup(&key, profile)? {
         return Ok(code);
     }
     if image.size_bytes > WORTH_A_WORD_BYTES {
@@ -38,14 +38,14 @@ pub(crate) fn compiled(program: &WasmProgram, host: &Host, image: &Image, fuel: 
     let compiler = OwnProcess::Compile
         .command(&host.program)
         .args([&host.paths.root, &host.paths.runroot])
-        .args([image.digest.to_string(), fuel.to_string(), std::process::id().to_string()])
+        .args([image.digest.to_string(), profile.fuel.to_string(), std::process::id().to_string()])
         .output()
         .context("cannot start the compiler")?;
     if !compiler.status.success() {
         let said = String::from_utf8_lossy(&compiler.stderr);
         bail!("{}", said.trim().trim_start_matches("amphora: "));
     }
-    cache.lookup(&key, fuel)?.context("the compiled program vanished from the cache; try again")
+    cache.lookup(&key, profile)?.context("the compiled program vanished from the cache; try again")
 }
 
 /// What the compiler process does.
@@ -53,7 +53,7 @@ pub(crate) fn compile(host: &Host, image: &Image, fuel: bool) -> Result<()> {
     let Workload::Wasm(program) = Workload::of(image)? else { bail!("a Linux program is not compiled") };
     let bytes = bytes(&program, host, image)?;
     let cache = CodeCache::new(host.paths.compiled());
-    cache.compile(&cache_key(&program, image)?, &bytes, fuel)?;
+    cache.compile(&cache_key(&program, image)?, &bytes, Profile { fuel })?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use linux_exec::{
 };
 use nix::libc::RLIMIT_DATA;
 use serde_json::Value;
+use wasm_exec::Profile;
 
 use super::{Behaviour, First, Parts, is_filtered, linux_defaults, overlay_root, report::Teller};
 use crate::{
@@ -79,7 +80,7 @@ impl Behaviour for WasmProgram {
 
     /// Compiles.
     fn prepare(&self, host: &Host, image: &Image) -> Result<()> {
-        code::compiled(self, host, image, false).map(drop)
+        code::compiled(self, host, image, Profile::default()).map(drop)
     }
 
     fn explain(&self, host: &Host, image: &Image) -> Result<Vec<(&'static str, Value)>> {
@@ -144,7 +145,8 @@ impl Behaviour for WasmProgram {
 
     fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First> {
         let spec = &of.container.spec;
-        let code = code::compiled(self, of.host, of.image, spec.limits.fuel.is_some())?;
+        let profile = Profile { fuel: spec.limits.fuel.is_some() };
+        let code = code::compiled(self, of.host, of.image, profile)?;
         let sees_root = match self {
             WasmProgram::File { .. } => true,
             WasmProgram::Blob { .. } => false,

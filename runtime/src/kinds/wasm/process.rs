@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 use linux_exec::plan::{Call, Entry};
 use nix::{fcntl::OFlag, unistd::pipe2};
-use wasm_exec::{Command, Compiled, NetworkGrant, Outcome, Preopen, Program, RunError};
+use wasm_exec::{Command, Compiled, Engine, NetworkGrant, Outcome, Preopen, Program, RunError};
 
 use crate::{
     kinds::report::Report,
@@ -52,7 +52,7 @@ fn prepare(code: Compiled, command: Command, report: OwnedFd) -> Call {
     // Of a thread, say, that a limit withholds the engine's libraries know nothing better than a panic. It is told as what it
     // is, once, by the call; for the message that the standard library would print nobody asked.
     panic::set_hook(Box::new(|_| {}));
-    let program = panic::catch_unwind(AssertUnwindSafe(|| Program::load(code)));
+    let program = panic::catch_unwind(AssertUnwindSafe(|| Program::load(&Engine::new(code.profile)?, code)));
     let descriptor = program.as_ref().ok().and_then(|loaded| loaded.as_ref().ok()).and_then(Program::descriptor);
     let keep = descriptor.into_iter().chain([report.as_raw_fd()]).collect();
     Call { function: Box::new(move || run(program, command, report)), keep }

@@ -1,0 +1,39 @@
+//! What a program is given.
+
+use crate::Preopen;
+use std::time::Duration;
+
+/// Which sockets the program may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkGrant {
+    /// None at all; name look-up neither.
+    None,
+    /// All that the process's network namespace has (WASI p2 sockets, name look-up).
+    All,
+}
+
+/// All that a program is given. Stdio is this process's own.
+#[derive(Debug)]
+pub struct Command {
+    /// Arguments, `argv[0]` first.
+    pub argv: Vec<String>,
+    /// Environment.
+    pub env: Vec<(String, String)>,
+    /// Granted directories.
+    pub preopens: Vec<Preopen>,
+    /// Working directory as a guest path, where relative paths begin.
+    ///
+    /// Components are told it. Modules have no such thing: `PWD` is set, unless `env` has it, and the directory is
+    /// granted once more under the name `.`, if it is inside a granted one and none of them is `/` or `.` already;
+    /// relative paths of a C program then begin there.
+    pub cwd: Option<String>,
+    /// Sockets.
+    pub network: NetworkGrant,
+    /// The sum of all linear memories and tables, in bytes; a table element counts 8.
+    pub memory_bytes: Option<u64>,
+    /// Instructions, roughly; needs code compiled with fuel.
+    pub fuel: Option<u64>,
+    /// Wall-clock time from the call of [`run`]. Ends loops as well as waiting, whatever is waited for; a program that
+    /// waits is left waiting on a thread of its own, and ends with the process.
+    pub timeout: Option<Duration>,
+}
