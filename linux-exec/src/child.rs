@@ -2,7 +2,7 @@
 use crate::{
     error::Error,
     launcher::{Becomes, Launcher},
-    plan::{Call, Patience, Stdio},
+    plan::{Call, Patience, Stdio, Stream},
     process::Process,
     reap::{self, Reaped},
     report::{self, Expected, Report},
@@ -344,14 +344,17 @@ pub(crate) fn stdio_steps<'a>(
     let error = |errno| Error::new("duplicate a descriptor", errno);
     match (stdio, slave) {
         (Stdio::Inherit, _) | (Stdio::Terminal { .. }, None) => Ok(Vec::new()),
-        (Stdio::Files([input, output, error_output]), _) => {
-            let above = |fd| sys::above_stdio(fd).map_err(error);
+        (Stdio::Streams([input, output, error_output]), _) => {
+            let above = |stream| match stream {
+                Stream::Null => Ok(None),
+                Stream::File(fd) => sys::above_stdio(fd).map(Some).map_err(error),
+            };
             let streams = Step::Stdio([above(input)?, above(output)?, above(error_output)?]);
             let given = Step::GiveStreams(Uid::from_raw(user.uid), Gid::from_raw(user.gid));
             Ok([streams].into_iter().chain((user.uid != 0).then_some(given)).collect())
         }
         (Stdio::Terminal { .. }, Some(slave)) => {
-            let copy = || rustix::io::fcntl_dupfd_cloexec(&slave, 3).map_err(error);
+            let copy = || rustix::io::fcntl_dupfd_cloexec(&slave, 3).map(Some).map_err(error);
             let streams = Step::Stdio([copy()?, copy()?, copy()?]);
             Ok([streams].into_iter().chain(controlling.then_some(Step::ControllingTerminal)).collect())
         }

@@ -144,6 +144,11 @@ fn bind((name, wanted_major, wanted_minor): (&CStr, u32, u32)) -> std::result::R
     read_only_copy(&file).map_err(error)
 }
 
+/// A mount of the host's null device, on which nothing of it can be changed.
+pub(crate) fn bind_null() -> std::result::Result<OwnedFd, Error> {
+    bind(DEVICES[0])
+}
+
 /// The null device, for a program's standard streams: it can be read and written, and neither its mode, owner nor times be
 /// changed through the descriptor, as that is of a read-only mount.
 ///

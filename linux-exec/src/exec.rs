@@ -5,10 +5,11 @@ use crate::{
     child::{Child, Last, Launch, stdio_steps},
     confinement::Privileges,
     credentials::Credentials,
+    devices::open_null,
     error::Error,
     launcher::{Becomes, Launcher, c_strings, exec_strings},
     magic,
-    plan::{Lifetime, Patience, Stdio},
+    plan::{Lifetime, Patience, Stdio, Stream},
     process::{Process, pid_namespace},
     program::candidates,
     resolve,
@@ -111,11 +112,27 @@ pub fn join(join: Join<'_>) -> Result<Child, Error> {
         steps.push(in_groups_of(target, cgroup.id())?);
     }
     steps.push(Step::EnterNamespaces { target: pidfd, kinds });
-    steps.extend(stdio_steps(join.stdio, slave, &join.user, false)?);
+    steps.extend(stdio_steps(opened(join.stdio)?, slave, &join.user, false)?);
     steps.extend(credentials);
     let last = Last::Program(Launcher::new(becomes, None, programs, c_strings(join.argv)?, exec_strings(join.env)?)?);
     let birth = Birth::default();
     Launch { birth, between: 0, steps, last, terminal: master, joined, patience: join.patience }.start()
+}
+
+/// With null devices opened here, as who joins has no mount namespace of its own to do it in.
+fn opened(stdio: Stdio) -> Result<Stdio, Error> {
+    let Stdio::Streams(streams) = stdio else { return Ok(stdio) };
+    let mut null = None;
+    let mut open = |stream| -> io::Result<Stream> {
+        let Stream::Null = stream else { return Ok(stream) };
+        let device = null.take().map_or_else(open_null, Ok)?;
+        let copy = device.try_clone()?;
+        null = Some(device);
+        Ok(Stream::File(copy))
+    };
+    let [input, output, error] = streams;
+    let opened = open(input).and_then(|input| Ok([input, open(output)?, open(error)?]));
+    opened.map(Stdio::Streams).map_err(|error| Error::new("open /dev/null", error))
 }
 
 /// Reads a regular file inside a running container (e.g. /etc/passwd) as its processes would find it; Ok(None) if

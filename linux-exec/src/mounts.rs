@@ -3,10 +3,10 @@ use crate::{
     actions::Hidden,
     confinement::{Namespace, Namespaces},
     detached::{self, FileSystem},
-    devices::{Devices, Nodes},
+    devices::{self, Devices, Nodes},
     error::Error,
     magic,
-    plan::{Mount, MountSource, Plan, Propagation},
+    plan::{Mount, MountSource, Plan, Propagation, Stdio, Stream},
     steps::{MAX_MADE, Place, Step},
     sys::{self, MountChange},
     target::{c_path, target},
@@ -51,11 +51,17 @@ impl<'a> Mounts<'a> {
         let (devpts, console) = terminal.unzip();
         let host_devices = has_host_devices(plan);
         let mut mounts = Self { before, steps, user_namespace, namespaces, host_devices, made: 0, devpts };
-        if !plan.masked_paths.is_empty()
-            || plan.mounts.iter().any(|mount| matches!(mount.source, MountSource::Dev { .. }))
-        {
+        let has_nodes = !plan.masked_paths.is_empty()
+            || plan.mounts.iter().any(|mount| matches!(mount.source, MountSource::Dev { .. }));
+        let null = has_null_stream(plan).then_some(if has_nodes && !user_namespace { Null::Own } else { Null::Host });
+        if null == Some(Null::Host) {
+            // Before the nodes, which are made on the host's /dev.
+            mounts.before.push(Step::OpenNull(Some(devices::bind_null()?)));
+        }
+        if has_nodes {
             mounts.before.push(Step::MakeNodes(Nodes::prepare(user_namespace)?));
         }
+        mounts.before.extend((null == Some(Null::Own)).then_some(Step::OpenNull(None)));
         // What the runtime relies on comes first, when all that lies in the root is what was there before the container's start.
         for mount in plan.mounts.iter().filter(|mount| is_own(mount)) {
             mounts.add(mount)?;
@@ -267,6 +273,17 @@ fn option(text: &str) -> Result<(CString, Option<CString>), Error> {
 fn tmpfs(at: &Path, size_bytes: u64, mode: u32, attributes: MountAttrFlags) -> Result<OwnedFd, Error> {
     detached::tmpfs(Some(size_bytes), mode, attributes)
         .map_err(|errno| Error::new(format!("make a tmpfs for {}", at.display()), errno))
+}
+
+/// Whose null device streams are.
+#[derive(PartialEq)]
+enum Null {
+    Own,
+    Host,
+}
+
+fn has_null_stream(plan: &Plan<'_>) -> bool {
+    matches!(&plan.stdio, Stdio::Streams(streams) if streams.iter().any(|stream| matches!(stream, Stream::Null)))
 }
 
 /// Whether a mount is what the runtime's own promises rest on, and not something that somebody asked for.

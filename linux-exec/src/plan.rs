@@ -120,13 +120,22 @@ pub enum Stdio {
     /// The caller's own.
     Inherit,
     /// These. Pipes among them belong to the program's user afterwards, unless that is root.
-    Files([OwnedFd; 3]),
+    Streams([Stream; 3]),
     /// A new pty in the container's own devpts, the controlling terminal of its session, also at /dev/console; its
     /// master comes back in `Child::terminal`. The plan must have [`MountSource::Dev`] on /dev.
     Terminal {
         /// Columns and rows to begin with.
         size: Option<(u16, u16)>,
     },
+}
+
+/// One stream.
+#[derive(Debug)]
+pub enum Stream {
+    /// A null device of which the program can change nothing that is the host's.
+    Null,
+    /// An open file.
+    File(OwnedFd),
 }
 
 /// What the first process becomes.

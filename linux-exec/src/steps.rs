@@ -15,7 +15,7 @@ use crate::{
     target::Target,
 };
 use rustix::{
-    fd::{BorrowedFd, OwnedFd},
+    fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{Gid, Mode, Uid},
     io::{Errno, Result},
     mount::MountPropagationFlags,
@@ -86,8 +86,10 @@ pub(crate) enum Step<'a> {
     DomainName(Vec<u8>),
     /// 127.0.0.1 and ::1.
     LoopbackUp,
-    /// Standard input, output and error; descriptors above 2.
-    Stdio([OwnedFd; 3]),
+    /// Opens a null device for streams: one of those that `MakeNodes` made, or this mount of the host's. Before the root is entered.
+    OpenNull(Option<OwnedFd>),
+    /// Standard input, output and error; descriptors above 2, or what `OpenNull` opened.
+    Stdio([Option<OwnedFd>; 3]),
     /// Gives the three streams, as far as they are pipes, to the program's user, who may then open them by their names in /dev.
     GiveStreams(Uid, Gid),
     /// Standard input becomes the controlling terminal.
@@ -153,6 +155,10 @@ pub(crate) struct Context<'a> {
     pub(crate) made: [Option<OwnedFd>; MAX_MADE],
     /// What `Step::MakeNodes` made.
     pub(crate) nodes: Option<actions::Made>,
+    /// The mount that they are in, if they are the container's own.
+    pub(crate) own_nodes: Option<BorrowedFd<'a>>,
+    /// What `Step::OpenNull` opened.
+    pub(crate) null: Option<OwnedFd>,
     /// What `Step::AttachDev` attached.
     pub(crate) dev: Option<actions::Dev<'a>>,
     /// For `Step::PrepareCall`.
@@ -163,7 +169,16 @@ pub(crate) struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub(crate) fn new(report: BorrowedFd<'a>) -> Self {
-        Self { report, made: [const { None }; MAX_MADE], nodes: None, dev: None, prepare: None, call: None }
+        Self {
+            report,
+            made: [const { None }; MAX_MADE],
+            nodes: None,
+            own_nodes: None,
+            null: None,
+            dev: None,
+            prepare: None,
+            call: None,
+        }
     }
 }
 
@@ -193,6 +208,7 @@ impl<'a> Step<'a> {
                 Ok(())
             }
             Self::MakeNodes(nodes) => {
+                context.own_nodes = nodes.host_null.is_none().then(|| nodes.tree.as_fd());
                 context.nodes = Some(actions::make_nodes(nodes)?);
                 Ok(())
             }
@@ -230,7 +246,11 @@ impl<'a> Step<'a> {
             Self::HostName(name) => rustix::system::sethostname(name),
             Self::DomainName(name) => rustix::system::setdomainname(name),
             Self::LoopbackUp => actions::loopback_up(),
-            Self::Stdio(files) => actions::stdio(files),
+            Self::OpenNull(host) => {
+                context.null = Some(actions::open_null(host.as_ref(), context.own_nodes)?);
+                Ok(())
+            }
+            Self::Stdio(files) => actions::stdio(files, context.null.as_ref()),
             Self::GiveStreams(uid, gid) => actions::give_streams(*uid, *gid),
             Self::ControllingTerminal => rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()),
             Self::ResourceLimit { resource, soft, hard } => sys::set_resource_limit(*resource, *soft, *hard),
@@ -281,6 +301,7 @@ impl<'a> Step<'a> {
             Self::HostName(name) => format!("set the host name `{}`", String::from_utf8_lossy(name)),
             Self::DomainName(name) => format!("set the domain name `{}`", String::from_utf8_lossy(name)),
             Self::LoopbackUp => "set the loopback interface up".into(),
+            Self::OpenNull(_) => "open the null device".into(),
             Self::Stdio(_) => "set standard input, output and error".into(),
             Self::GiveStreams(uid, gid) => {
                 format!("give the streams to user {} group {}", uid.as_raw(), gid.as_raw())

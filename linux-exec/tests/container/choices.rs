@@ -342,8 +342,8 @@ fn a_bind_follows_the_hosts_mounts_if_it_may() {
         let mut plan = sandbox.plan(&["/bin/sh", "-c", "echo up; read word; ls /data/late"]);
         let (input, mut word) = std::io::pipe().unwrap();
         plan.stdio = files;
-        if let linux_exec::plan::Stdio::Files([stdin, ..]) = &mut plan.stdio {
-            *stdin = input.into();
+        if let linux_exec::plan::Stdio::Streams([stdin, ..]) = &mut plan.stdio {
+            *stdin = linux_exec::plan::Stream::File(input.into());
         }
         let bind = MountSource::Bind { source: source.clone(), recursive: true };
         let attributes = Attributes { propagation, ..Attributes::default() };

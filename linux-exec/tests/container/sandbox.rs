@@ -2,7 +2,7 @@
 use linux_exec::{
     capabilities::{CapabilitySet, CapabilitySets},
     confinement::{Confinement, Namespaces, Privileges},
-    plan::{Call, Entry, Mount, MountSource, Plan, Stdio},
+    plan::{Call, Entry, Mount, MountSource, Plan, Stdio, Stream},
     rootfs::Rootfs,
     spawn::{Child, Exit, reap, spawn},
     users::User,
@@ -143,9 +143,8 @@ pub(crate) fn run(mut plan: Plan<'_>) -> Result<(Exit, String), linux_exec::Erro
 /// Input from /dev/null, output and error into a pipe.
 pub(crate) fn piped() -> (std::io::PipeReader, Stdio) {
     let (reader, writer) = std::io::pipe().unwrap();
-    let input = OwnedFd::from(fs::File::open("/dev/null").unwrap());
     let error = OwnedFd::from(writer.try_clone().unwrap());
-    (reader, Stdio::Files([input, OwnedFd::from(writer), error]))
+    (reader, Stdio::Streams([Stream::Null, Stream::File(writer.into()), Stream::File(error)]))
 }
 
 pub(crate) fn finish(child: &Child, reader: &mut impl Read) -> (Exit, String) {

@@ -19,7 +19,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use linux_exec::{devices::open_null, plan::Stdio};
+use linux_exec::{
+    devices::open_null,
+    plan::{self, Stdio},
+};
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -56,7 +59,6 @@ pub(crate) struct Pending {
     outputs: Vec<(OwnedFd, Sink)>,
     input: Option<OwnedFd>,
     screen: Option<(Option<File>, Sink)>,
-    null: Option<OwnedFd>,
     /// A pipe whose writing end is closed when the program has ended.
     ended: Option<(OwnedFd, OwnedFd)>,
 }
@@ -89,8 +91,8 @@ pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring) -> Result<(Stdio, Pending
     }
     let log = log.map(|path| LogWriter::open(path.clone()).with_context(|| format!("cannot open {}", path.display())));
     let log = log.transpose()?.map(|log| Arc::new(Mutex::new(log)));
-    let (outputs, input, screen, null, ended) = (Vec::new(), None, None, None, None);
-    let mut pending = Pending { attached, interactive, log, outputs, input, screen, null, ended };
+    let (outputs, input, screen, ended) = (Vec::new(), None, None, None);
+    let mut pending = Pending { attached, interactive, log, outputs, input, screen, ended };
     let stdio = if spec.terminal {
         let keyboard = interactive.then(|| duplicate(io::stdin().as_fd())).transpose()?.map(File::from);
         pending.screen = Some((keyboard, pending.sink(Stream::Stdout)?));
@@ -98,7 +100,7 @@ pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring) -> Result<(Stdio, Pending
     } else {
         let stdin = pending.stdin()?;
         let [stdout, stderr] = pending.outputs()?;
-        Stdio::Files([stdin, stdout, stderr])
+        Stdio::Streams([stdin, stdout, stderr])
     };
     if pending.screen.is_some() || !pending.outputs.is_empty() {
         pending.ended = Some(pipe()?);
@@ -143,17 +145,17 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 
 impl Pending {
     /// The program's standard input.
-    fn stdin(&mut self) -> Result<OwnedFd> {
+    fn stdin(&mut self) -> Result<plan::Stream> {
         if !self.interactive || is_null(io::stdin().as_fd())? {
-            return self.nowhere();
+            return Ok(plan::Stream::Null);
         }
         let (reader, writer) = pipe()?;
         self.input = Some(writer);
-        Ok(reader)
+        Ok(plan::Stream::File(reader))
     }
 
     /// The program's standard output and error.
-    fn outputs(&mut self) -> Result<[OwnedFd; 2]> {
+    fn outputs(&mut self) -> Result<[plan::Stream; 2]> {
         let (stdout, stderr) = (io::stdout(), io::stderr());
         let goes_nowhere = match (&self.log, self.attached) {
             (Some(_), _) => [false; 2],
@@ -162,22 +164,13 @@ impl Pending {
         };
         if self.log.is_none() && goes_nowhere == [false; 2] && is_same_file(stdout.as_fd(), stderr.as_fd()) {
             let both = self.copied(Stream::Stdout)?;
-            return Ok([duplicate(both.as_fd())?, both]);
+            return Ok([duplicate(both.as_fd())?, both].map(plan::Stream::File));
         }
         Ok([self.output(goes_nowhere[0], Stream::Stdout)?, self.output(goes_nowhere[1], Stream::Stderr)?])
     }
 
-    fn output(&mut self, goes_nowhere: bool, stream: Stream) -> Result<OwnedFd> {
-        if goes_nowhere { self.nowhere() } else { self.copied(stream) }
-    }
-
-    /// One descriptor of the null device does for all streams.
-    fn nowhere(&mut self) -> Result<OwnedFd> {
-        let null = match self.null.take() {
-            Some(null) => null,
-            None => nowhere()?,
-        };
-        duplicate(self.null.insert(null).as_fd())
+    fn output(&mut self, goes_nowhere: bool, stream: Stream) -> Result<plan::Stream> {
+        if goes_nowhere { Ok(plan::Stream::Null) } else { self.copied(stream).map(plan::Stream::File) }
     }
 
     fn copied(&mut self, stream: Stream) -> Result<OwnedFd> {
