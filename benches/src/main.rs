@@ -5,6 +5,7 @@
 //! right: failing fast is not speed. Figures are wall-clock time, CPU time and minor page faults; the last two hold
 //! where the first varies. `floor.c` does what the kernel has to do for a container, and nothing else.
 
+mod budgets;
 mod bundle;
 mod contenders;
 mod hugetlb;

@@ -1,6 +1,7 @@
 //! The results as a table for the terminal, as Markdown for README, and as JSON.
 
 use crate::{
+    budgets,
     contenders::Family,
     measure::Measured,
     stages::{Stages, machine},
@@ -58,6 +59,10 @@ impl Results {
                 text += "\n";
             }
         }
+        text += "\nBudgets, as ratios of medians\n";
+        for [what, allowed, reached, verdict] in budgets::rows(&self.measured) {
+            text += &format!("  {what:<72} {allowed:>5} {reached:>5} {verdict}\n");
+        }
         for stages in self.stages.iter().filter(|stages| !stages.medians.is_empty()) {
             text += &format!("\nStages of amphora run {} (median µs)\n", stages.image);
             stages.medians.iter().for_each(|(name, median)| text += &format!("  {name:<33} {median:>11.0}\n"));
@@ -74,6 +79,8 @@ impl Results {
             text += &format!("\n| {} |\n|---|{}\n", headings.join(" | "), "--:|".repeat(HEADINGS.len() - 1));
             self.rows(family).iter().for_each(|row| text += &format!("| {} |\n", row.join(" | ")));
         }
+        text += "\n| Budgets, as ratios of medians | at most | reached | |\n|---|--:|--:|---|\n";
+        budgets::rows(&self.measured).iter().for_each(|row| text += &format!("| {} |\n", row.join(" | ")));
         for stages in self.stages.iter().filter(|stages| !stages.medians.is_empty()) {
             let list: Vec<String> = stages.medians.iter().map(|(name, median)| format!("{name} {median:.0}")).collect();
             text += &format!("\nStages of `amphora run {}`, in µs: {}.\n", stages.image, list.join(", "));
