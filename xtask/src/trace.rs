@@ -16,7 +16,7 @@ use std::{
     ops::Range,
     os::unix::fs::FileExt,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 /// Why a process stands still.
@@ -114,7 +114,8 @@ fn follow(
     onwards: Onwards,
     tell: &mut dyn FnMut(Pid, Stop) -> Result<()>,
 ) -> Result<()> {
-    let first = start(program, words)?;
+    // Its ends of the pipes stay open as long as it is there.
+    let (first, _shell) = start(program, words)?;
     loop {
         let (pid, signal) = match waitpid(None, Some(WaitPidFlag::__WALL)) {
             Err(Errno::ECHILD) => bail!("the program vanished"),
@@ -143,11 +144,11 @@ fn follow(
 }
 
 /// A shell that is followed, and is about to become the program. It stops itself, so that it can be attached to before.
-fn start(program: &Path, words: &[&str]) -> Result<Pid> {
+fn start(program: &Path, words: &[&str]) -> Result<(Pid, Child)> {
     let script = "kill -STOP $$; exec \"$0\" \"$@\"";
     let mut shell = Command::new("/bin/sh");
-    // What the streams are decides how much has to be done for them.
-    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Pipes, as in a script: there is more to do for them than for /dev/null. What is written fits into them.
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = shell.args(["-c", script]).arg(program).args(words).spawn()?;
     let first = Pid::from_raw(i32::try_from(child.id())?);
     waitpid(first, Some(WaitPidFlag::WUNTRACED))?;
@@ -159,5 +160,5 @@ fn start(program: &Path, words: &[&str]) -> Result<Pid> {
         | ptrace::Options::PTRACE_O_EXITKILL;
     ptrace::seize(first, options).context("cannot trace the program")?;
     kill(first, Signal::SIGCONT)?;
-    Ok(first)
+    Ok((first, child))
 }
