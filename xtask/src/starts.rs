@@ -26,7 +26,10 @@ impl Store {
         }
         fs::create_dir_all(folder)?;
         let program = folder.join("amphora");
-        fs::copy(paths::binary(), &program).with_context(|| format!("cannot write {}", program.display()))?;
+        // Written out too: pages that are on their way to the disk are not mapped along with others.
+        fs::copy(paths::binary(), &program)
+            .and_then(|_| fs::File::open(&program)?.sync_all())
+            .with_context(|| format!("cannot write {}", program.display()))?;
         let option = |name: &str, place: &str| format!("--{name}={}", folder.join(place).display());
         let store = Self { program, options: vec![option("root", "root"), option("runroot", "run")] };
         for (file, image) in PROGRAMS {

@@ -29,10 +29,11 @@ enum Stop {
     SystemCall,
 }
 
-/// Runs a program to its end, and counts the system calls of all its processes.
+/// Runs a program to its end, and counts the system calls of all its processes. Its output goes to /dev/null: how often a
+/// pipe has to be looked at depends on who reads it when.
 pub(crate) fn system_calls(program: &Path, words: &[&str]) -> Result<u64> {
     let (mut begun, mut calls) = (false, 0);
-    follow(program, words, ptrace::syscall::<Option<Signal>>, &mut |pid, stop| {
+    follow(program, words, Stdio::null, ptrace::syscall::<Option<Signal>>, &mut |pid, stop| {
         begun |= matches!(stop, Stop::Executed);
         let enters = || ptrace::syscall_info(pid).is_ok_and(|info| info.op == PTRACE_SYSCALL_INFO_ENTRY);
         calls += u64::from(begun && matches!(stop, Stop::SystemCall) && enters());
@@ -43,6 +44,8 @@ pub(crate) fn system_calls(program: &Path, words: &[&str]) -> Result<u64> {
 
 /// Runs a program to its end, and tells which of its functions are entered, by the addresses where they start: each once
 /// in each process, in order. `starts` are all of them, in the program's code, which lies between them and `end`.
+///
+/// Its output goes to pipes, for which it has more to do than for /dev/null; what is written fits into them.
 pub(crate) fn functions(
     program: &Path,
     words: &[&str],
@@ -52,7 +55,7 @@ pub(crate) fn functions(
 ) -> Result<()> {
     let code = starts.first().copied().context("the program has no functions")?..end;
     let mut original = Vec::new();
-    follow(program, words, ptrace::cont::<Option<Signal>>, &mut |pid, stop| match stop {
+    follow(program, words, Stdio::piped, ptrace::cont::<Option<Signal>>, &mut |pid, stop| match stop {
         // The program that an image brings is of no interest.
         Stop::Executed if fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|executed| executed == program) => {
             original = plant(&memory(pid)?, &code, starts)?;
@@ -107,15 +110,19 @@ fn step_back(_: Pid) -> Result<u64> {
 /// Has it go on until it stops again.
 type Onwards = fn(Pid, Option<Signal>) -> nix::Result<()>;
 
+/// What its output goes to.
+type Streams = fn() -> Stdio;
+
 /// Runs a program to its end, and tells of each stop.
 fn follow(
     program: &Path,
     words: &[&str],
+    streams: Streams,
     onwards: Onwards,
     tell: &mut dyn FnMut(Pid, Stop) -> Result<()>,
 ) -> Result<()> {
     // Its ends of the pipes stay open as long as it is there.
-    let (first, _shell) = start(program, words)?;
+    let (first, _shell) = start(program, words, streams)?;
     loop {
         let (pid, signal) = match waitpid(None, Some(WaitPidFlag::__WALL)) {
             Err(Errno::ECHILD) => bail!("the program vanished"),
@@ -144,11 +151,10 @@ fn follow(
 }
 
 /// A shell that is followed, and is about to become the program. It stops itself, so that it can be attached to before.
-fn start(program: &Path, words: &[&str]) -> Result<(Pid, Child)> {
+fn start(program: &Path, words: &[&str], streams: Streams) -> Result<(Pid, Child)> {
     let script = "kill -STOP $$; exec \"$0\" \"$@\"";
     let mut shell = Command::new("/bin/sh");
-    // Pipes, as in a script: there is more to do for them than for /dev/null. What is written fits into them.
-    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell.stdin(Stdio::null()).stdout(streams()).stderr(streams());
     let child = shell.args(["-c", script]).arg(program).args(words).spawn()?;
     let first = Pid::from_raw(i32::try_from(child.id())?);
     waitpid(first, Some(WaitPidFlag::WUNTRACED))?;
