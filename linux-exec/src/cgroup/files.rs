@@ -1,6 +1,6 @@
 //! Reading, writing and making: what v1 and v2 have in common.
 
-use super::{CgroupError, subtree};
+use super::{CgroupError, Place, settings::Setting, subtree};
 use linux_raw_sys::general::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC};
 use std::{
     fs::{self, File, OpenOptions},
@@ -81,15 +81,38 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
-/// Makes a group's directory; an empty one of that name was left behind by a process that was killed, and is made anew.
-pub(super) fn make(path: &Path) -> Result<(), CgroupError> {
+/// Makes a group's directory; an empty one of that name was left behind by a process that was killed, and is made anew. What lies below
+/// one is ours to remove only at our own place.
+pub(super) fn make(path: &Path, place: &Place) -> Result<(), CgroupError> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            subtree::remove_tree(path)?;
+            if place.is_default() {
+                subtree::remove_tree(path)?;
+            } else {
+                fs::remove_dir(path).map_err(|_| CgroupError::Busy(path.to_owned()))?;
+            }
             fs::create_dir(path).map_err(CgroupError::file("make", path))
         }
         made => made.map_err(CgroupError::file("make", path)),
     }
+}
+
+/// Writes a value to the first of its files that there is.
+pub(super) fn apply(path: &Path, setting: &Setting) -> Result<(), CgroupError> {
+    match (write(&path.join(&setting.file), &setting.value), &setting.instead) {
+        (Err(error), Some((file, value))) if error.is_missing() => write(&path.join(file), value),
+        (Err(error), None) if error.is_missing() && setting.optional => Ok(()),
+        (done, _) => done,
+    }
+}
+
+/// Writes values of which one may only be possible after another (a sum that must not be the smaller one, a quota in its period).
+pub(super) fn apply_in_any_order(
+    settings: &[Setting],
+    write: &dyn Fn(&Setting) -> Result<(), CgroupError>,
+) -> Result<(), CgroupError> {
+    let refused: Vec<&Setting> = settings.iter().filter(|setting| write(setting).is_err()).collect();
+    refused.into_iter().try_for_each(write)
 }
 
 /// Makes the directory that all groups lie in; another process may have been quicker.

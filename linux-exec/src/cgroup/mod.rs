@@ -16,13 +16,24 @@
 
 mod devices;
 mod files;
+mod freezer;
+mod place;
+mod resources;
 mod rest;
+mod settings;
+mod statistics;
 mod subtree;
 mod v1;
 mod v2;
 mod values;
 
+pub use devices::{Access, DeviceKind, DeviceRule};
+pub use place::Place;
+pub use resources::{Device, Further, Rate, Resources};
+pub use statistics::{IoStatistics, Statistics};
 pub use values::LEAST_MEMORY_BYTES;
+
+use freezer::Freezer;
 
 use std::{
     io,
@@ -36,29 +47,9 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// The directory that all our groups lie in.
 const PARENT: &str = "amphora";
 
-/// Limits; None is unlimited.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Resources {
-    /// Bytes.
-    pub memory_bytes: Option<u64>,
-    /// Memory *plus* swap in bytes, Docker's meaning; with a memory limit and None here, swap is off (equal to memory).
-    /// `u64::MAX` is unlimited swap.
-    pub memory_swap_bytes: Option<u64>,
-    /// Thousandths of a CPU.
-    pub cpu_millis: Option<u64>,
-    /// 2..=262144, on the scale of v1 (converted to a weight on v2).
-    pub cpu_shares: Option<u64>,
-    /// A list such as `0-1,3`.
-    pub cpuset_cpus: Option<String>,
-    /// Processes and threads.
-    pub pids: Option<u64>,
-    /// Only the devices that every container has may be opened. Where that cannot be had the group is made all the same, and
-    /// [`Cgroup::restricts_devices`] says so.
-    pub restrict_devices: bool,
-    /// For a container that can mount: a group in every hierarchy of the machine, or none is made, as otherwise it would see, and
-    /// could change, what its maker is in. On v2 it gets a group below the one with the limits.
-    pub every_hierarchy: bool,
-}
+/// The group below a container's own in which its processes are if they can mount: they see this one as the root, and reach
+/// neither the limits nor the rules for devices, which are above it.
+const INSIDE: &str = "inside";
 
 /// What one container used and which limits it met.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,6 +94,14 @@ pub enum CgroupError {
     /// An id that cannot name a directory.
     #[error("container id `{0}` cannot name a cgroup: expected one path component that does not begin with a dot")]
     Id(String),
+    /// A path that leads elsewhere.
+    #[error(
+        "cgroups path `{0}`: expected directories and a name without `..`, such as /parent/name (systemd's form slice:prefix:name needs systemd)"
+    )]
+    Place(String),
+    /// Some process cannot be frozen.
+    #[error("cgroup {} does not freeze within two seconds: a process in it waits for the kernel; it was thawed again", .0.display())]
+    NotFrozen(PathBuf),
     /// Reading, writing, making or removing failed.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
@@ -148,11 +147,23 @@ enum Controller {
     Pids,
     /// On v1 only; on v2 a program does that.
     Devices,
+    Io,
+    Hugetlb,
+    NetCls,
+    NetPrio,
+    Rdma,
+    /// On v1 only; on v2 each group can be frozen.
+    Freezer,
 }
 
 impl Controller {
+    /// Those of `run`.
     const ALL: [Self; 5] = [Self::Memory, Self::Cpu, Self::Cpuset, Self::Pids, Self::Devices];
 
+    /// Those of [`Further`] besides; nothing is looked up for them unless it is asked for.
+    const FURTHER: [Self; 6] = [Self::Io, Self::Hugetlb, Self::NetCls, Self::NetPrio, Self::Rdma, Self::Freezer];
+
+    /// Of v1.
     fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -160,18 +171,72 @@ impl Controller {
             Self::Cpuset => "cpuset",
             Self::Pids => "pids",
             Self::Devices => "devices",
+            Self::Io => "blkio",
+            Self::Hugetlb => "hugetlb",
+            Self::NetCls => "net_cls",
+            Self::NetPrio => "net_prio",
+            Self::Rdma => "rdma",
+            Self::Freezer => "freezer",
         }
     }
 
-    /// The flag among `wanted` that needs this controller, if any.
+    fn v2_name(self) -> &'static str {
+        if self == Self::Io { "io" } else { self.name() }
+    }
+
+    /// By what its files' names begin with.
+    fn of_v2_file(prefix: &str) -> Option<Self> {
+        let all = [Self::Memory, Self::Cpu, Self::Cpuset, Self::Pids, Self::Io, Self::Hugetlb, Self::Rdma];
+        all.into_iter().find(|controller| controller.v2_name() == prefix)
+    }
+
+    /// What among `wanted` needs this controller, if any.
     fn flag(self, wanted: &Resources) -> Option<&'static str> {
-        match self {
+        let further = &wanted.further;
+        let needs = |asked: bool, what: &'static str| asked.then_some(what);
+        let of_run = match self {
             Self::Memory => wanted.memory_bytes.map(|_| "the memory limit"),
             Self::Cpu => wanted.cpu_millis.map(|_| "the CPU limit").or(wanted.cpu_shares.map(|_| "the CPU shares")),
             Self::Cpuset => wanted.cpuset_cpus.as_ref().map(|_| "the list of CPUs"),
             Self::Pids => wanted.pids.map(|_| "the limit of processes"),
-            Self::Devices => None,
-        }
+            Self::Devices => needs(further.devices.is_some(), "the list of devices"),
+            Self::Io => needs(
+                further.io_weight.is_some() || !further.io_weight_devices.is_empty() || !further.io_throttle.is_empty(),
+                "the limit of block I/O",
+            ),
+            Self::Hugetlb => needs(!further.hugepages.is_empty(), "the limit of huge pages"),
+            Self::NetCls => needs(further.network_class.is_some(), "the network class"),
+            Self::NetPrio => needs(!further.network_priorities.is_empty(), "the network priorities"),
+            Self::Rdma => needs(!further.rdma.is_empty(), "the limit of RDMA"),
+            Self::Freezer => needs(further.freezable, "freezing"),
+        };
+        of_run.or_else(|| self.further_flag(further))
+    }
+
+    /// For those that `run` has limits of too.
+    fn further_flag(self, further: &Further) -> Option<&'static str> {
+        let asked = match self {
+            Self::Memory => {
+                further.memory_reservation_bytes.is_some()
+                    || further.memory_swappiness.is_some()
+                    || further.oom_killer_disabled
+                    || further.oom_group.is_some()
+            }
+            Self::Cpu => {
+                further.cpu_idle.is_some()
+                    || further.cpu_quota_usec.or(further.cpu_period_usec).or(further.cpu_burst_usec).is_some()
+                    || further.cpu_realtime_runtime_usec.or(further.cpu_realtime_period_usec).is_some()
+            }
+            Self::Cpuset => further.cpuset_mems.is_some(),
+            _ => false,
+        };
+        let in_unified = || further.unified.keys().any(|file| file.split('.').next() == Some(self.v2_name()));
+        (asked || in_unified()).then_some(match self {
+            Self::Memory => "a setting of memory",
+            Self::Cpu => "a setting of CPU time",
+            Self::Cpuset => "the list of memory nodes",
+            _ => "a file in `unified`",
+        })
     }
 }
 
@@ -181,7 +246,7 @@ pub struct Cgroups {
 }
 
 enum Tree {
-    V1(v1::Hierarchies),
+    V1(Box<v1::Hierarchies>),
     V2(v2::Tree),
 }
 
@@ -206,7 +271,7 @@ impl Cgroups {
         let tree = if files::is_v2(Path::new(ROOT)) {
             Tree::V2(v2::Tree::find(Path::new(ROOT))?)
         } else {
-            Tree::V1(v1::Hierarchies::default())
+            Tree::V1(Box::default())
         };
         Ok(Self { tree })
     }
@@ -223,8 +288,8 @@ impl Cgroups {
 
     /// One sentence for each limit that cannot be enforced here, with the reason and the next step. Empty: all can.
     pub fn unenforceable(&self, wanted: &Resources) -> Vec<String> {
-        let mut sentences = Vec::new();
-        for controller in Controller::ALL {
+        let mut sentences = settings::refused(wanted, matches!(self.tree, Tree::V2(_)));
+        for controller in Controller::ALL.into_iter().chain(Controller::FURTHER) {
             // The machine is looked at only for what is wanted.
             if let Some(flag) = controller.flag(wanted)
                 && let Some(reason) = self.obstacle(controller)
@@ -244,19 +309,27 @@ impl Cgroups {
     /// On v1 it lies only in the hierarchies that a limit needs, plus memory (for peak and out-of-memory count).
     /// Where nothing can be made and nothing is limited: a `Cgroup` that does nothing.
     pub fn create(&self, id: &str, wanted: &Resources) -> Result<Cgroup, CgroupError> {
-        check_id(id)?;
+        self.create_at(&Place::of_container(id)?, wanted)
+    }
+
+    /// The same at another place; what it lies in is made too, and stays. There nothing is made anew but a group without any below it.
+    pub fn create_at(&self, place: &Place, wanted: &Resources) -> Result<Cgroup, CgroupError> {
         values::check(wanted)?;
-        let limited = Controller::ALL.iter().any(|controller| controller.flag(wanted).is_some());
+        if let Some(sentence) = settings::refused(wanted, matches!(self.tree, Tree::V2(_))).pop() {
+            return Err(CgroupError::Unenforceable(sentence));
+        }
+        let mut controllers = Controller::ALL.iter().chain(&Controller::FURTHER);
+        let limited = controllers.any(|controller| controller.flag(wanted).is_some());
         let kind = match &self.tree {
-            Tree::V1(hierarchies) => hierarchies.create(id, wanted).map(Kind::V1),
-            Tree::V2(tree) => tree.create(id, wanted).map(Kind::V2),
+            Tree::V1(hierarchies) => hierarchies.create(place, wanted).map(Kind::V1),
+            Tree::V2(tree) => tree.create(place, wanted).map(Kind::V2),
         };
         let cgroup = |kind| {
             let every_hierarchy = wanted.every_hierarchy;
-            Cgroup { id: id.to_owned(), kind, rest: Vec::new(), every_hierarchy }
+            Cgroup { id: place.name().to_owned(), kind, rest: Vec::new(), every_hierarchy }
         };
         match kind {
-            Ok(kind) if wanted.every_hierarchy => self.create_rest(cgroup(kind)),
+            Ok(kind) if wanted.every_hierarchy => self.create_rest(place, cgroup(kind)),
             Ok(kind) => Ok(cgroup(kind)),
             Err(error @ (CgroupError::Unenforceable(_) | CgroupError::File { .. }))
                 if !limited && wanted.every_hierarchy =>
@@ -272,8 +345,9 @@ impl Cgroups {
         }
     }
 
-    fn create_rest(&self, mut cgroup: Cgroup) -> Result<Cgroup, CgroupError> {
-        match rest::create(&cgroup.id, &|name| self.covers(name)) {
+    fn create_rest(&self, place: &Place, mut cgroup: Cgroup) -> Result<Cgroup, CgroupError> {
+        let has = |name: &str| matches!(&cgroup.kind, Kind::V1(group) if group.has(name));
+        match rest::create(place, &|name| self.covers(name) || has(name)) {
             Ok(rest) => {
                 cgroup.rest = rest;
                 Ok(cgroup)
@@ -287,14 +361,34 @@ impl Cgroups {
 
     /// The cgroup that `create` made for `id`, from another process (`exec`, `stop`, clean-up); None if there is none.
     pub fn open(&self, id: &str) -> Result<Option<Cgroup>, CgroupError> {
-        check_id(id)?;
+        self.open_at(&Place::of_container(id)?)
+    }
+
+    /// The same at another place.
+    pub fn open_at(&self, place: &Place) -> Result<Option<Cgroup>, CgroupError> {
         let kind = match &self.tree {
-            Tree::V1(hierarchies) => Kind::V1(hierarchies.open(id)?),
-            Tree::V2(tree) => tree.open(id)?.map_or(Kind::Nothing, Kind::V2),
+            Tree::V1(hierarchies) => Kind::V1(hierarchies.open(place)?),
+            Tree::V2(tree) => tree.open(place)?.map_or(Kind::Nothing, Kind::V2),
         };
-        let rest = rest::open(id, &|name| self.covers(name))?;
-        let cgroup = Cgroup { id: id.to_owned(), kind, rest, every_hierarchy: false };
+        let rest = rest::open(place, &|name| self.covers(name))?;
+        let cgroup = Cgroup { id: place.name().to_owned(), kind, rest, every_hierarchy: false };
         Ok(Some(cgroup).filter(|cgroup| !cgroup.paths().is_empty()))
+    }
+
+    /// Changes limits of a group that may have processes; what is None stays as it is, devices and the groups that there are too.
+    ///
+    /// # Errors
+    /// A value is refused, by us or by the kernel (a memory limit below what is in use, say), or on v1 the group was made without
+    /// that controller. Other limits may have been changed then.
+    pub fn update(&self, place: &Place, wanted: &Resources) -> Result<(), CgroupError> {
+        values::check(wanted)?;
+        if let Some(sentence) = self.unenforceable(wanted).pop() {
+            return Err(CgroupError::Unenforceable(sentence));
+        }
+        match &self.tree {
+            Tree::V1(hierarchies) => hierarchies.update(place, wanted),
+            Tree::V2(tree) => tree.update(place, wanted),
+        }
     }
 
     /// Whether the tree of the limits looks after a hierarchy, told one of its controllers; the v2 tree has none.
@@ -388,6 +482,35 @@ impl Cgroup {
         }
     }
 
+    /// What is used now and was used so far.
+    pub fn statistics(&self) -> Statistics {
+        statistics::read(&self.paths())
+    }
+
+    /// Stops all its processes until they are thawed, and waits until they are; none of them notices.
+    pub fn freeze(&self) -> Result<(), CgroupError> {
+        self.freezer()?.freeze()
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        self.freezer()?.thaw()
+    }
+
+    /// Whether all are frozen.
+    pub fn is_frozen(&self) -> Result<bool, CgroupError> {
+        self.freezer()?.is_frozen()
+    }
+
+    fn freezer(&self) -> Result<Freezer, CgroupError> {
+        Freezer::of(&self.paths()).ok_or_else(|| {
+            let id = &self.id;
+            CgroupError::Unenforceable(format!(
+                "{id} cannot be frozen: it has no group in a hierarchy with a freezer; one gets it that is made to be freezable"
+            ))
+        })
+    }
+
     /// SIGKILLs every process in it, and in the groups below it, and thaws those that are frozen.
     ///
     /// On v2 (Linux 5.14) the kernel does that at once; elsewhere they are signalled one by one until none is left, for half a
@@ -419,11 +542,6 @@ impl Kind {
             Self::V2(group) => vec![group.path.clone()],
         }
     }
-}
-
-fn check_id(id: &str) -> Result<(), CgroupError> {
-    let fits = !id.is_empty() && !id.starts_with('.') && !id.contains(['/', '\n', '\0']);
-    if fits { Ok(()) } else { Err(CgroupError::Id(id.to_owned())) }
 }
 
 #[cfg(test)]

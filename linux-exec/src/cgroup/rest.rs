@@ -7,7 +7,7 @@
 //!
 //! Unlike those of the limits, our parent directories do not stay, as with one in it a hierarchy outlives its last mount.
 
-use super::{CgroupError, PARENT, ROOT, files, subtree, v1};
+use super::{CgroupError, PARENT, Place, ROOT, files, subtree, v1};
 use crate::detached;
 use rustix::{
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -40,10 +40,10 @@ struct Root {
 }
 
 /// Makes a group in each hierarchy of which `covered`, told one of its controllers, says no; on failure takes back what was made.
-pub(super) fn create(id: &str, covered: &dyn Fn(&str) -> bool) -> Result<Vec<Group>, CgroupError> {
+pub(super) fn create(place: &Place, covered: &dyn Fn(&str) -> bool) -> Result<Vec<Group>, CgroupError> {
     let mut groups = Vec::new();
     for hierarchy in uncovered(covered)? {
-        match hierarchy.create(id) {
+        match hierarchy.create(place) {
             Ok(group) => groups.push(group),
             // It was about to go, since it lost its last mount.
             Err(_) if !uncovered(covered)?.contains(&hierarchy) => {}
@@ -57,11 +57,11 @@ pub(super) fn create(id: &str, covered: &dyn Fn(&str) -> bool) -> Result<Vec<Gro
 }
 
 /// Those that there are.
-pub(super) fn open(id: &str, covered: &dyn Fn(&str) -> bool) -> Result<Vec<Group>, CgroupError> {
+pub(super) fn open(place: &Place, covered: &dyn Fn(&str) -> bool) -> Result<Vec<Group>, CgroupError> {
     let mut groups = Vec::new();
     for hierarchy in uncovered(covered)? {
         let Ok(root) = hierarchy.root() else { continue };
-        let path = root.path.join(PARENT).join(id);
+        let path = place.path(&root.path);
         match hierarchy.enter(root, path) {
             Ok(group) => groups.push(group),
             Err(error) if error.is_missing() => {}
@@ -101,29 +101,27 @@ impl Hierarchy {
         self.0.is_empty()
     }
 
-    fn create(&self, id: &str) -> Result<Group, CgroupError> {
-        self.try_to_create(id).map_err(|error| match error {
+    fn create(&self, place: &Place) -> Result<Group, CgroupError> {
+        self.try_to_create(place).map_err(|error| match error {
             CgroupError::Busy(_) => error,
             error => CgroupError::Shared { hierarchy: self.describe(), reason: error.to_string() },
         })
     }
 
-    fn try_to_create(&self, id: &str) -> Result<Group, CgroupError> {
+    fn try_to_create(&self, place: &Place) -> Result<Group, CgroupError> {
         let root = self.root()?;
-        let parent = root.path.join(PARENT);
-        let path = parent.join(id);
-        self.make(&root.path, &parent, &path)?;
+        let path = place.path(&root.path);
+        self.make(&root.path, place, &path)?;
         self.enter(root, path.clone()).inspect_err(|_| drop(subtree::remove_tree(&path)))
     }
 
     /// The parent, which every command removes that finds it empty, and the group in it.
-    fn make(&self, root: &Path, parent: &Path, path: &Path) -> Result<(), CgroupError> {
+    fn make(&self, root: &Path, place: &Place, path: &Path) -> Result<(), CgroupError> {
         let once = || {
-            files::make_parent(parent)?;
-            files::make(path)?;
+            place.parents(root).iter().try_for_each(|parent| files::make_parent(parent))?;
+            files::make(path, place)?;
             if self.0.split(',').any(|controller| controller == "cpuset") {
-                v1::inherit_cpuset(root, parent)?;
-                v1::inherit_cpuset(parent, path)?;
+                v1::inherit_cpuset(&v1::inherit_to_parent(root, place)?, path)?;
             }
             Ok(())
         };
@@ -190,7 +188,7 @@ impl Group {
     /// Removes it, and our parent directory if it was the last one in it.
     pub(super) fn remove(&self) -> Result<(), CgroupError> {
         subtree::remove(&self.path)?;
-        if let Some(parent) = self.path.parent() {
+        if let Some(parent) = self.path.parent().filter(|parent| parent.ends_with(PARENT)) {
             // Another container's group is in it.
             let _ = fs::remove_dir(parent);
         }

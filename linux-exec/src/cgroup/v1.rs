@@ -1,6 +1,8 @@
 //! cgroup v1, and hybrid machines, whose v2 tree has no controller of use: one hierarchy for each controller.
 
-use super::{CgroupError, Controller, PARENT, ROOT, Resources, Usage, devices, files, subtree, values};
+use super::{
+    CgroupError, Controller, INSIDE, PARENT, Place, ROOT, Resources, Usage, devices, files, settings, subtree, values,
+};
 use std::{
     fs::{self, File},
     io,
@@ -12,7 +14,7 @@ use std::{
 /// Where the controllers' hierarchies are mounted; each is looked up when it is first asked for.
 #[derive(Default)]
 pub(super) struct Hierarchies {
-    found: [OnceLock<Option<PathBuf>>; Controller::ALL.len()],
+    found: [OnceLock<Option<PathBuf>>; Controller::ALL.len() + Controller::FURTHER.len()],
 }
 
 /// A container's directories.
@@ -65,17 +67,18 @@ impl Hierarchies {
     }
 
     /// Makes the directories and sets the limits; on failure takes back what was made.
-    pub(super) fn create(&self, id: &str, wanted: &Resources) -> Result<Group, CgroupError> {
+    pub(super) fn create(&self, place: &Place, wanted: &Resources) -> Result<Group, CgroupError> {
         let mut group = Group { members: Vec::new() };
-        for controller in Controller::ALL {
+        for controller in Controller::ALL.into_iter().chain(Controller::FURTHER) {
             let limited = controller.flag(wanted).is_some();
             let wished =
                 controller == Controller::Memory || (controller == Controller::Devices && wanted.restrict_devices);
-            let needed = wanted.every_hierarchy && self.root(controller).is_some();
+            let needed =
+                wanted.every_hierarchy && Controller::ALL.contains(&controller) && self.root(controller).is_some();
             if !limited && !wished && !needed {
                 continue;
             }
-            match self.create_member(controller, id, wanted) {
+            match self.create_member(controller, place, wanted) {
                 Ok(member) => group.members.push(member),
                 // Without a limit it would only have told how much was used; of devices the caller is told.
                 Err(error) if !limited && !needed && !matches!(error, CgroupError::Busy(_)) => {}
@@ -88,33 +91,49 @@ impl Hierarchies {
         Ok(group)
     }
 
-    fn create_member(&self, controller: Controller, id: &str, wanted: &Resources) -> Result<Member, CgroupError> {
+    fn create_member(&self, controller: Controller, place: &Place, wanted: &Resources) -> Result<Member, CgroupError> {
         let missing = || CgroupError::Unenforceable(self.obstacle(controller).unwrap_or_default());
         let root = self.root(controller).ok_or_else(missing)?;
-        let parent = root.join(PARENT);
-        let path = parent.join(id);
-        if controller == Controller::Devices {
+        let path = place.path(root);
+        let own_rules = wanted.further.devices.is_some() || !place.is_default();
+        if controller == Controller::Devices && !own_rules {
             // Before there is a group in it, as the kernel changes rules only then.
+            let parent = place.parent(root);
             files::make_parent(&parent)?;
             devices::restrict_v1(&parent)?;
         }
-        match files::make(&path) {
+        match files::make(&path, place) {
             Err(error) if error.is_missing() => {
-                files::make_parent(&parent)?;
-                files::make(&path)?;
+                place.parents(root).iter().try_for_each(|parent| files::make_parent(parent))?;
+                files::make(&path, place)?;
             }
             made => made?,
         }
-        let member = limit(controller, root, &path, wanted).and_then(|()| Member::open(controller, &path));
+        let limited = match controller {
+            Controller::Devices if own_rules => limit_devices(&path, wanted),
+            // Its parent has the rules.
+            Controller::Devices => Ok(()),
+            Controller::Cpuset => limit_cpuset(root, place, wanted),
+            _ => limit(controller, &path, wanted),
+        };
+        let member = limited.and_then(|()| Member::open(controller, &path));
         member.inspect_err(|_| drop(subtree::remove_tree(&path)))
     }
 
+    /// Changes limits.
+    pub(super) fn update(&self, place: &Place, wanted: &Resources) -> Result<(), CgroupError> {
+        files::apply_in_any_order(&settings::v1(wanted), &|setting| {
+            let missing = || CgroupError::Unenforceable(self.obstacle(setting.controller).unwrap_or_default());
+            files::apply(&place.path(self.root(setting.controller).ok_or_else(missing)?), setting)
+        })
+    }
+
     /// The directories that there are.
-    pub(super) fn open(&self, id: &str) -> Result<Group, CgroupError> {
+    pub(super) fn open(&self, place: &Place) -> Result<Group, CgroupError> {
         let mut members = Vec::new();
         for controller in Controller::ALL {
             let Some(root) = self.root(controller) else { continue };
-            match Member::open(controller, &root.join(PARENT).join(id)) {
+            match Member::open(controller, &place.path(root)) {
                 Ok(member) => members.push(member),
                 Err(error) if error.is_missing() => {}
                 Err(error) => return Err(error),
@@ -144,43 +163,39 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// Sets one controller's limits.
-fn limit(controller: Controller, root: &Path, path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
-    match controller {
-        Controller::Memory => limit_memory(path, wanted),
-        Controller::Cpu => limit_cpu(path, wanted),
-        Controller::Cpuset => limit_cpuset(root, path, wanted),
-        Controller::Pids => set(path, "pids.max", wanted.pids),
-        // Its parent has the rules.
-        Controller::Devices => Ok(()),
+fn limit(controller: Controller, path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
+    let settings = settings::v1(wanted);
+    let mut settings = settings.iter().filter(|setting| setting.controller == controller);
+    settings.try_for_each(|setting| files::apply(path, setting))
+}
+
+/// Who can mount the hierarchy could change the rules of its own group, but not those of the one that it lies in.
+fn limit_devices(path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
+    match &wanted.further.devices {
+        Some(rules) => devices::set_v1(path, rules)?,
+        None if wanted.restrict_devices => devices::set_default_v1(path)?,
+        None => {}
     }
+    if wanted.every_hierarchy { files::make_parent(&path.join(INSIDE)) } else { Ok(()) }
 }
 
-/// Memory first: the sum with swap must never be the smaller one.
-fn limit_memory(path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
-    let Some(memory) = wanted.memory_bytes else { return Ok(()) };
-    set(path, "memory.limit_in_bytes", Some(memory))?;
-    let sum = wanted.memory_swap_bytes.unwrap_or(memory);
-    match set(path, "memory.memsw.limit_in_bytes", Some(sum).filter(|sum| *sum != u64::MAX)) {
-        // Swap is not accounted. Where a limit on it was asked for, `unenforceable` has said so.
-        Err(error) if error.is_missing() && !values::limits_swap(wanted) => Ok(()),
-        done => done,
-    }
-}
-
-/// The period is the kernel's own, so that it need not be written.
-fn limit_cpu(path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
-    set(path, "cpu.cfs_quota_us", wanted.cpu_millis.map(values::cpu_quota_usec))?;
-    set(path, "cpu.shares", wanted.cpu_shares)
-}
-
-fn limit_cpuset(root: &Path, path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
-    let parent = root.join(PARENT);
-    inherit_cpuset(root, &parent)?;
+fn limit_cpuset(root: &Path, place: &Place, wanted: &Resources) -> Result<(), CgroupError> {
+    let (parent, path) = (inherit_to_parent(root, place)?, place.path(root));
     if let Some(cpus) = &wanted.cpuset_cpus {
         values::check_cpus(cpus, &files::read(&parent.join("cpuset.cpus"))?)?;
-        files::write(&path.join("cpuset.cpus"), cpus)?;
     }
-    inherit_cpuset(&parent, path)
+    limit(Controller::Cpuset, &path, wanted)?;
+    inherit_cpuset(&parent, &path)
+}
+
+/// Down to what a group lies in, which is returned.
+pub(super) fn inherit_to_parent(root: &Path, place: &Place) -> Result<PathBuf, CgroupError> {
+    let mut above = root.to_owned();
+    for parent in place.parents(root) {
+        inherit_cpuset(&above, &parent)?;
+        above = parent;
+    }
+    Ok(above)
 }
 
 /// A new group has neither CPUs nor memory nodes, and takes no process before it has both.
@@ -193,16 +208,18 @@ pub(super) fn inherit_cpuset(parent: &Path, path: &Path) -> Result<(), CgroupErr
     Ok(())
 }
 
-fn set(path: &Path, file: &str, value: Option<u64>) -> Result<(), CgroupError> {
-    value.map_or(Ok(()), |value| files::write(&path.join(file), &value.to_string()))
-}
-
 impl Member {
     /// `tasks`, not `cgroup.procs`: a thread that moves only itself needs no machine-wide lock, which costs a grace
     /// period of RCU, 2 to 20 ms (cgroup_attach_lock in kernel/cgroup/cgroup.c). A new process has but one thread.
     fn open(controller: Controller, path: &Path) -> Result<Self, CgroupError> {
-        let file = path.join("tasks");
-        let tasks = files::open_for_writing(&file).map_err(CgroupError::file("open", &file))?;
+        let open = |file: PathBuf| files::open_for_writing(&file).map_err(CgroupError::file("open", &file));
+        let tasks = match controller {
+            Controller::Devices => match open(path.join(INSIDE).join("tasks")) {
+                Err(error) if error.is_missing() => open(path.join("tasks"))?,
+                opened => opened?,
+            },
+            _ => open(path.join("tasks"))?,
+        };
         Ok(Self { controller, path: path.to_owned(), tasks })
     }
 }
@@ -210,6 +227,11 @@ impl Member {
 impl Group {
     pub(super) fn join_files(&self) -> Vec<BorrowedFd<'_>> {
         self.members.iter().map(|member| member.tasks.as_fd()).collect()
+    }
+
+    /// Whether it has a group in the hierarchy of a controller.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.controller.name() == name)
     }
 
     pub(super) fn restricts_devices(&self) -> bool {
@@ -236,7 +258,7 @@ impl Group {
                     usage.cpu_usec =
                         files::read_number(&path.join("cpuacct.usage")).map(|nanoseconds| nanoseconds / 1000);
                 }
-                Controller::Cpuset | Controller::Devices => {}
+                _ => {}
             }
         }
         usage

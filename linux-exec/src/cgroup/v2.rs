@@ -1,6 +1,10 @@
 //! cgroup v2: one tree, in which a controller is passed on from parent to child by `cgroup.subtree_control`.
 
-use super::{CgroupError, Controller, PARENT, Resources, Usage, devices, files, subtree, values};
+use super::{
+    CgroupError, Controller, INSIDE, PARENT, Place, Resources, Usage, devices, files,
+    settings::{self, Setting},
+    subtree, values,
+};
 use crate::sys;
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::AsFd;
@@ -11,12 +15,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The group below a container's own in which its processes are if they can mount: they see this one as the root, and reach
-/// neither the limits nor the program for devices, which are above it.
-const INSIDE: &str = "inside";
-
 /// Where in the tree our groups may lie.
 pub(super) struct Tree {
+    top: PathBuf,
     /// The directory that `amphora` lies in, or why there is none.
     base: Result<PathBuf, String>,
 }
@@ -39,7 +40,7 @@ impl Tree {
             None => Ok(top.to_owned()),
             Some(error) => delegated(top, &own_path()?).ok_or_else(|| no_delegation(top, &error)),
         };
-        Ok(Self { base })
+        Ok(Self { top: top.to_owned(), base })
     }
 
     /// Our parent directory; it may not exist yet.
@@ -53,7 +54,10 @@ impl Tree {
             Ok(base) => base,
             Err(reason) => return Some(reason.clone()),
         };
-        let name = controller.name();
+        if matches!(controller, Controller::Devices | Controller::Freezer) {
+            return None;
+        }
+        let name = controller.v2_name();
         let lists = |path: PathBuf| files::read(&path).is_ok_and(|list| list.split(' ').any(|listed| listed == name));
         if lists(base.join(PARENT).join("cgroup.controllers")) || lists(base.join("cgroup.subtree_control")) {
             return None;
@@ -68,101 +72,106 @@ impl Tree {
     pub(super) fn accounts_swap(&self) -> bool {
         let Some(parent) = self.parent() else { return false };
         let ready = parent.join("memory.max").exists()
-            || files::make_parent(&parent).and_then(|()| self.enable(Controller::Memory)).is_ok();
+            || files::make_parent(&parent)
+                .and_then(|()| enable(Controller::Memory, self.base_of_ours()?, std::slice::from_ref(&parent)))
+                .is_ok();
         ready && parent.join("memory.swap.max").exists()
     }
 
+    fn base_of_ours(&self) -> Result<&Path, CgroupError> {
+        self.base.as_deref().map_err(|reason| CgroupError::Unenforceable(reason.clone()))
+    }
+
+    /// Where a place begins.
+    fn base_of(&self, place: &Place) -> Result<&Path, CgroupError> {
+        if place.is_absolute() { Ok(&self.top) } else { self.base_of_ours() }
+    }
+
     /// Makes the directory and sets the limits; on failure takes it back.
-    pub(super) fn create(&self, id: &str, wanted: &Resources) -> Result<Group, CgroupError> {
-        let base = self.base.as_ref().map_err(|reason| CgroupError::Unenforceable(reason.clone()))?;
-        let parent = base.join(PARENT);
-        let path = parent.join(id);
-        match files::make(&path) {
+    pub(super) fn create(&self, place: &Place, wanted: &Resources) -> Result<Group, CgroupError> {
+        let base = self.base_of(place)?;
+        let (parents, path) = (place.parents(base), place.path(base));
+        match files::make(&path, place) {
             Err(error) if error.is_missing() => {
-                files::make_parent(&parent)?;
+                parents.iter().try_for_each(|parent| files::make_parent(parent))?;
                 // For the figures that they give even without a limit; where a limit needs them, it will say what fails.
-                let _ = self.enable(Controller::Memory);
-                let _ = self.enable(Controller::Pids);
-                files::make(&path)?;
+                let _ = enable(Controller::Memory, base, &parents);
+                let _ = enable(Controller::Pids, base, &parents);
+                files::make(&path, place)?;
             }
             made => made?,
         }
-        let inside =
-            if wanted.restrict_devices || wanted.every_hierarchy { files::make(&path.join(INSIDE)) } else { Ok(()) };
-        let group = inside.and_then(|()| self.limit(&parent, &path, wanted)).and_then(|()| Group::open(path.clone()));
+        let restricted = wanted.restrict_devices || wanted.further.devices.is_some();
+        let limited = match restricted || wanted.every_hierarchy {
+            true => files::make_parent(&path.join(INSIDE)),
+            false => Ok(()),
+        };
+        let group = limited.and_then(|()| self.limit(place, wanted)).and_then(|()| Group::open(path.clone()));
         let mut group = group.inspect_err(|_| drop(subtree::remove_tree(&path)))?;
-        group.restricts_devices = wanted.restrict_devices && restrict_devices(&path).is_ok();
-        Ok(group)
+        let attached = match &wanted.further.devices {
+            Some(rules) => restrict_devices(&path, &devices::compile(rules)),
+            None if wanted.restrict_devices => restrict_devices(&path, &devices::PROGRAM),
+            None => return Ok(group),
+        };
+        group.restricts_devices = attached.is_ok();
+        match attached {
+            Err(error) if wanted.further.devices.is_some() => {
+                let _ = subtree::remove_tree(&path);
+                Err(error)
+            }
+            _ => Ok(group),
+        }
     }
 
     /// The directory, if there is one.
-    pub(super) fn open(&self, id: &str) -> Result<Option<Group>, CgroupError> {
-        let Some(parent) = self.parent() else { return Ok(None) };
-        match Group::open(parent.join(id)) {
+    pub(super) fn open(&self, place: &Place) -> Result<Option<Group>, CgroupError> {
+        let Ok(base) = self.base_of(place) else { return Ok(None) };
+        match Group::open(place.path(base)) {
             Ok(group) => Ok(Some(group)),
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn limit(&self, parent: &Path, path: &Path, wanted: &Resources) -> Result<(), CgroupError> {
-        if let Some(memory) = wanted.memory_bytes {
-            self.set(Controller::Memory, path, "memory.max", &memory.to_string())?;
-            limit_swap(path, memory, wanted)?;
-        }
-        if let Some(millis) = wanted.cpu_millis {
-            let bandwidth = format!("{} {}", values::cpu_quota_usec(millis), values::CPU_PERIOD_USEC);
-            self.set(Controller::Cpu, path, "cpu.max", &bandwidth)?;
-        }
-        if let Some(shares) = wanted.cpu_shares {
-            self.set(Controller::Cpu, path, "cpu.weight", &values::cpu_weight(shares).to_string())?;
-        }
-        if let Some(cpus) = &wanted.cpuset_cpus {
-            self.set(Controller::Cpuset, path, "cpuset.cpus", cpus)?;
-            // The kernel takes CPUs that are not there, and then allows all.
-            values::check_cpus(cpus, &files::read(&parent.join("cpuset.cpus.effective"))?)?;
-        }
-        wanted.pids.map_or(Ok(()), |pids| self.set(Controller::Pids, path, "pids.max", &pids.to_string()))
+    /// Changes limits.
+    pub(super) fn update(&self, place: &Place, wanted: &Resources) -> Result<(), CgroupError> {
+        files::apply_in_any_order(&settings::v2(wanted), &|setting| self.set(place, setting))
+    }
+
+    fn limit(&self, place: &Place, wanted: &Resources) -> Result<(), CgroupError> {
+        settings::v2(wanted).iter().try_for_each(|setting| self.set(place, setting))?;
+        // The kernel takes CPUs that are not there, and then allows all.
+        wanted.cpuset_cpus.as_ref().map_or(Ok(()), |cpus| {
+            let parent = place.parent(self.base_of(place)?);
+            values::check_cpus(cpus, &files::read(&parent.join("cpuset.cpus.effective"))?)
+        })
     }
 
     /// A file that is not there is the sign of a controller that is not passed on yet.
-    fn set(&self, controller: Controller, path: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
-        match files::write(&path.join(file), value) {
+    fn set(&self, place: &Place, setting: &Setting) -> Result<(), CgroupError> {
+        let base = self.base_of(place)?;
+        let path = place.path(base);
+        match files::write(&path.join(&setting.file), &setting.value) {
             Err(error) if error.is_missing() => {
-                self.enable(controller)?;
-                files::write(&path.join(file), value)
+                enable(setting.controller, base, &place.parents(base))?;
+                files::apply(&path, setting)
             }
             done => done,
         }
     }
-
-    /// Passes a controller on from the base to our parent, and from there to the containers.
-    ///
-    /// The kernel would not refuse `cpu` and `pids` beside inner processes, but make the base the root of a threaded subtree,
-    /// below which no group takes a process.
-    fn enable(&self, controller: Controller) -> Result<(), CgroupError> {
-        let base = self.base.as_ref().map_err(|reason| CgroupError::Unenforceable(reason.clone()))?;
-        if has_inner_processes(base) {
-            return Err(CgroupError::Unenforceable(inner_processes(base)));
-        }
-        let value = format!("+{}", controller.name());
-        files::write(&base.join("cgroup.subtree_control"), &value)?;
-        files::write(&base.join(PARENT).join("cgroup.subtree_control"), &value)
-    }
 }
 
-/// v2 limits swap alone, not the sum.
-fn limit_swap(path: &Path, memory: u64, wanted: &Resources) -> Result<(), CgroupError> {
-    let value = match wanted.memory_swap_bytes {
-        Some(u64::MAX) => return Ok(()),
-        Some(sum) => sum.saturating_sub(memory),
-        None => 0,
-    };
-    match files::write(&path.join("memory.swap.max"), &value.to_string()) {
-        // Swap is not accounted. Where a limit on it was asked for, `unenforceable` has said so.
-        Err(error) if error.is_missing() && !values::limits_swap(wanted) => Ok(()),
-        done => done,
+/// Passes a controller on from the base to what a group lies in, from each to the next, and from there to the group.
+///
+/// The kernel would not refuse `cpu` and `pids` beside inner processes, but make the base the root of a threaded subtree,
+/// below which no group takes a process.
+fn enable(controller: Controller, base: &Path, parents: &[PathBuf]) -> Result<(), CgroupError> {
+    if has_inner_processes(base) {
+        return Err(CgroupError::Unenforceable(inner_processes(base)));
     }
+    let value = format!("+{}", controller.v2_name());
+    let mut passing = std::iter::once(base).chain(parents.iter().map(PathBuf::as_path));
+    passing.try_for_each(|group| files::write(&group.join("cgroup.subtree_control"), &value))
 }
 
 /// This process's group, from the top of the tree: the line `0::/…` of proc_pid_cgroup(5).
@@ -225,9 +234,9 @@ fn open_directory(path: &Path) -> Result<OwnedFd, CgroupError> {
     opened.map_err(|errno| CgroupError::file("open", path)(errno.into()))
 }
 
-fn restrict_devices(path: &Path) -> Result<(), CgroupError> {
-    let attached = sys::restrict_devices(open_directory(path)?.as_fd(), &devices::PROGRAM);
-    attached.map_err(|errno| CgroupError::file("attach a program to", path)(errno.into()))
+fn restrict_devices(path: &Path, program: &[u64]) -> Result<(), CgroupError> {
+    let attached = sys::restrict_devices(open_directory(path)?.as_fd(), program);
+    attached.map_err(|errno| CgroupError::file("attach a program for devices to", path)(errno.into()))
 }
 
 impl Group {

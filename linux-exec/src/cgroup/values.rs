@@ -1,6 +1,9 @@
 //! The limits as numbers: which ones the kernel would take, and what it wants to read. Pure.
 
-use super::{CgroupError, Resources};
+use super::{
+    CgroupError, Controller,
+    resources::{Further, Resources},
+};
 
 /// The kernel's default, in microseconds.
 pub(super) const CPU_PERIOD_USEC: u64 = 100_000;
@@ -23,7 +26,36 @@ pub(super) fn check(wanted: &Resources) -> Result<(), CgroupError> {
         return Err(refused("the CPU shares", &found, shares));
     }
     at_least("the limit of processes", wanted.pids, 1, "at least 1")?;
-    wanted.cpuset_cpus.as_deref().map_or(Ok(()), |list| CpuList::parse(list).map(drop))
+    wanted.cpuset_cpus.as_deref().map_or(Ok(()), |list| CpuList::parse(list).map(drop))?;
+    check_further(&wanted.further)
+}
+
+fn check_further(further: &Further) -> Result<(), CgroupError> {
+    let mut weights = further.io_weight.iter().chain(further.io_weight_devices.iter().map(|(_, weight)| weight));
+    if let Some(found) = weights.find(|weight| !(10..=1000).contains(*weight)) {
+        return Err(refused("the weight of block I/O", found, "a number from 10 to 1000"));
+    }
+    if let Some(found) = further.memory_swappiness.filter(|found| *found > 100) {
+        return Err(refused("the swappiness", &found, "a number from 0 to 100"));
+    }
+    at_least("the CPU quota", further.cpu_quota_usec, 1000, "at least 1000 microseconds")?;
+    if let Some(found) = further.cpu_period_usec.filter(|found| !(1000..=1_000_000).contains(found)) {
+        return Err(refused("the CPU period", &found, "1000 to 1000000 microseconds"));
+    }
+    let words = further.hugepages.iter().map(|(size, _)| size).chain(further.rdma.iter().map(|(device, ..)| device));
+    let mut words = words.chain(further.network_priorities.iter().map(|(interface, _)| interface));
+    if let Some(found) = words.find(|word| word.is_empty() || word.contains(['/', ' ', '\n', '\0'])) {
+        return Err(refused("a page size or name of a device", found, "one word without a slash"));
+    }
+    // `cgroup.*` would move processes, kill or freeze.
+    let is_a_limit = |file: &str| {
+        let prefix = file.split_once('.').map(|(prefix, _)| prefix);
+        prefix.and_then(Controller::of_v2_file).is_some() && !file.contains(['/', '\0'])
+    };
+    match further.unified.keys().find(|file| !is_a_limit(file)) {
+        Some(file) => Err(refused("a file in `unified`", file, "a controller's, such as memory.high")),
+        None => Ok(()),
+    }
 }
 
 fn check_memory(wanted: &Resources) -> Result<(), CgroupError> {
@@ -62,9 +94,24 @@ pub(super) fn cpu_quota_usec(cpu_millis: u64) -> u64 {
     cpu_millis.saturating_mul(CPU_PERIOD_USEC / 1000)
 }
 
-/// From v1's 2..=262144 to v2's 1..=10000, linearly, as crun and runc do.
+/// From v1's 2..=262144 to v2's 1..=10000 so that the defaults, 1024 and 100, are each other's: the curve that runc
+/// (opencontainers/cgroups, ConvertCPUSharesToCgroupV2Value) and crun draw since 2025.
 pub(super) fn cpu_weight(shares: u64) -> u64 {
-    1 + (shares.saturating_sub(LEAST_SHARES) * 9999) / (MOST_SHARES - LEAST_SHARES)
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to 10000")]
+    #[expect(clippy::cast_precision_loss, reason = "at most 262144")]
+    match shares {
+        0..=LEAST_SHARES => 1,
+        MOST_SHARES.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            10_f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as u64
+        }
+    }
+}
+
+/// From v1's 10..=1000 to v2's 1..=10000, linearly, as runc and crun do.
+pub(super) fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight).saturating_sub(10) * 9999) / 990
 }
 
 /// Checks that all CPUs of `wanted` are among `available`, both as the kernel writes them.
@@ -116,8 +163,11 @@ mod tests {
 
     #[test]
     fn weights_and_quotas() {
-        for (shares, weight) in [(2, 1), (1024, 39), (262_144, 10_000)] {
+        for (shares, weight) in [(2, 1), (3, 2), (512, 59), (1024, 100), (262_143, 10_000), (262_144, 10_000)] {
             assert_eq!(cpu_weight(shares), weight, "{shares} shares");
+        }
+        for (weight, converted) in [(10, 1), (500, 4950), (1000, 10_000)] {
+            assert_eq!(io_weight(weight), converted, "{weight}");
         }
         assert_eq!(cpu_quota_usec(1500), 150_000);
         assert_eq!(cpu_quota_usec(LEAST_CPU_MILLIS), 1000);
@@ -146,7 +196,19 @@ mod tests {
     fn values_that_the_kernel_would_refuse_or_round() {
         let none = Resources::default;
         let list = |text: &str| Some(text.to_owned());
+        let further = |further| Resources { further, ..none() };
+        let unified =
+            |file: &str| Further { unified: [(file.to_owned(), "1".to_owned())].into(), ..Further::default() };
         for (wanted, words) in [
+            (further(unified("cgroup.procs")), "a file in `unified` cgroup.procs: expected"),
+            (further(unified("memory.max/../../x")), "a file in `unified`"),
+            (further(unified("memory")), "a file in `unified`"),
+            (further(Further { io_weight: Some(9), ..Further::default() }), "the weight of block I/O 9: expected"),
+            (further(Further { cpu_period_usec: Some(9), ..Further::default() }), "the CPU period 9: expected"),
+            (
+                further(Further { hugepages: vec![("../x".into(), 1)], ..Further::default() }),
+                "a page size or name of a device ../x: expected",
+            ),
             (Resources { memory_bytes: Some(1024), ..none() }, "the memory limit 1024: expected at least 6m"),
             (
                 Resources { memory_swap_bytes: Some(9), ..none() },

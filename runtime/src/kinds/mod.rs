@@ -20,7 +20,7 @@ use anyhow::{Context, Result, anyhow};
 use images::{Class, Image};
 use linux_exec::{
     capabilities::{CapabilitySet, CapabilitySets},
-    cgroup::{Cgroup, Resources},
+    cgroup::{Cgroup, Further, Resources},
     confinement::Confinement,
     plan::{Entry, Mount, MountSource, Plan, Stdio},
     rootfs::Rootfs,
@@ -168,6 +168,7 @@ impl Workload {
             pids: limits.pids,
             restrict_devices: behaviour.reaches_devices(spec)?,
             every_hierarchy: behaviour.can_mount(spec)?,
+            further: Further::default(),
         })
     }
 
