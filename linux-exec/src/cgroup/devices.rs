@@ -68,7 +68,7 @@ impl fmt::Display for Access {
 impl DeviceRule {
     /// Whether there is a device of which both speak, and a use.
     fn overlaps(&self, other: &Self) -> bool {
-        fn meet<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+        fn meet<T: Copy + PartialEq>(one: Option<T>, other: Option<T>) -> bool {
             one.is_none() || other.is_none() || one == other
         }
         let uses = self.access.bits() & other.access.bits();
