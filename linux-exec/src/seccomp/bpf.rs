@@ -5,7 +5,7 @@
 
 use super::{
     profile::Architecture,
-    table::{Action, NAMESPACES, PERSONALITIES, REFUSED_FAMILIES, TABLE_LEN},
+    table::{Action, NAMESPACES, NEWEST_FAMILY, PERSONALITIES, REFUSED_FAMILIES, TABLE_LEN},
 };
 use linux_raw_sys::{
     errno,
@@ -89,16 +89,28 @@ impl Program {
             Action::Refuse => self.answer(ERRNO | errno::EPERM),
             Action::Unknown => self.answer(ENOSYS),
             Action::Allow => self.answer(ALLOW),
-            Action::AllowFamilies => self.judge(IF_EQUAL, &REFUSED_FAMILIES, ERRNO | errno::EPERM, ALLOW),
+            Action::AllowFamilies => self.judge_family(),
             Action::AllowPersonalities => self.judge(IF_EQUAL, &PERSONALITIES, ALLOW, ERRNO | errno::EPERM),
             Action::AllowThread => self.judge(IF_ANY_BIT, &[CLONE_THREAD], ALLOW, ERRNO | errno::EPERM),
             Action::AllowWithoutNamespaces => self.judge(IF_ANY_BIT, &[NAMESPACES], ERRNO | errno::EPERM, ALLOW),
         }
     }
 
+    /// The first argument of `socket`.
+    const fn judge_family(&mut self) {
+        self.push(LOAD, 0, 0, FIRST_ARGUMENT);
+        // Past the comparisons and the answer that allows.
+        self.push(IF_AT_LEAST, REFUSED_FAMILIES.len() + 1, 0, NEWEST_FAMILY + 1);
+        self.compare(IF_EQUAL, &REFUSED_FAMILIES, ERRNO | errno::EPERM, ALLOW);
+    }
+
     /// Compares the first argument with each value: one answer when one of them holds, another when none does.
     const fn judge(&mut self, condition: u32, values: &[u32], held: u32, otherwise: u32) {
         self.push(LOAD, 0, 0, FIRST_ARGUMENT);
+        self.compare(condition, values, held, otherwise);
+    }
+
+    const fn compare(&mut self, condition: u32, values: &[u32], held: u32, otherwise: u32) {
         let mut index = 0;
         while index < values.len() {
             let to_held = values.len() - index;
