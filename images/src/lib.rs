@@ -5,6 +5,7 @@ pub mod budget;
 pub mod classify;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod holds;
 pub mod import;
 pub mod ingest;
 pub mod platform;

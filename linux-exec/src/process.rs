@@ -106,6 +106,11 @@ fn first_in_namespace(status: &str) -> bool {
     numbers.split_ascii_whitespace().skip(1).last() == Some("1")
 }
 
+/// Whether /proc tells of processes at all: without it none is seen, which says nothing of any.
+fn is_proc_there() -> bool {
+    rustix::fs::stat("/proc/self/stat").is_ok()
+}
+
 /// What is used of /proc/PID/stat.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
@@ -121,7 +126,7 @@ impl Stat {
         let mut text = [0; 1200];
         let length = File::open(&path).and_then(|mut file| file.read(&mut text)).map_err(|error| {
             match error.raw_os_error().map(Errno::from_raw_os_error) {
-                Some(Errno::NOENT | Errno::SRCH) => Errno::SRCH.into(),
+                Some(Errno::NOENT | Errno::SRCH) if is_proc_there() => Errno::SRCH.into(),
                 _ => io::Error::new(error.kind(), format!("cannot read {path}: {error}")),
             }
         })?;

@@ -4,21 +4,21 @@
 //! compiled/
 //!   <program sha256>-<engine key>.cwasm            one program, for one engine and kind of processor
 //!   <program sha256>-<engine key>-fuel.cwasm       the same, counting instructions
-//!   <either of them>.<pid>-<start>.<number>.tmp    being written
+//!   <either of them>.<pid>-<number>.tmp            being written, and locked (flock(2)) as long as it is
 //! ```
 //!
 //! A file is wasmtime's ELF image followed by a trailer of 88 bytes: the magic `AMPHORA2`, the kind (0 module, 1
 //! component) and the image's length, both 64-bit little-endian, and the program's sha256 as 64 digits. A file without a
 //! right trailer was cut short, or is another program's: it counts as missing, is compiled again and replaced.
 //!
-//! There are no locks. A file appears by rename when it is whole and on disk, and is never written again; two processes
+//! Nobody waits for a lock. A file appears by rename when it is whole and on disk, and is never written again; two processes
 //! that compile the same program both do the work, and the last rename wins.
 //!
 //! What is in here becomes machine code, so a file counts only if this user owns it and nobody else can write it.
 
-use crate::{Profile, engine, writer::Writer};
+use crate::{Profile, engine};
 use rustix::{
-    fs::{FileType, Mode, OFlags},
+    fs::{FileType, FlockOperation, Mode, OFlags, flock},
     io::Errno,
     process::geteuid,
 };
@@ -27,6 +27,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    process,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -137,15 +138,15 @@ impl CodeCache {
     /// Leftovers: temporary files of dead writers, code of other engines, code that was cut short or has another's name,
     /// and code whose sha256 `keep` says false to. What is none of ours is not listed.
     pub fn stale(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, CacheError> {
-        let is_stale = |name: &str| match (is_abandoned(name), Name::parse(name)) {
-            (Some(abandoned), _) => abandoned,
-            (None, Some(name)) => name.key != engine::key(name.profile) || !keep(name.sha256),
-            (None, None) => false,
-        };
+        let is_unwanted = |name: &Name| name.key != engine::key(name.profile) || !keep(name.sha256);
         let mut stale = Vec::new();
         for name in self.names()? {
             let path = self.dir.join(&name);
-            if is_stale(&name) || Name::parse(&name).is_some_and(|name| is_cut_short(&path, name.sha256)) {
+            let is_stale = match is_temporary(&name) {
+                true => is_abandoned(&path).map_err(io_error("look at", &path))?,
+                false => Name::parse(&name).is_some_and(|name| is_unwanted(&name)),
+            };
+            if is_stale || Name::parse(&name).is_some_and(|name| is_cut_short(&path, name.sha256)) {
                 stale.push(path);
             }
         }
@@ -161,8 +162,9 @@ impl CodeCache {
     /// Makes `path` appear whole, or not at all, and opens it: by then somebody may have removed it again.
     fn publish(&self, path: &Path, code: &Code) -> Result<File, CacheError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(io_error("make", &self.dir))?;
-        let temporary = temporary_name(path);
-        let written = write_new(&temporary, code)
+        let (temporary, locked) = new_temporary(path)?;
+        let written = write_whole(&locked, code)
+            .and_then(|()| File::open(&temporary))
             .map_err(io_error("write", &temporary))
             .and_then(|file| fs::rename(&temporary, path).map(|()| file).map_err(io_error("rename to", path)));
         if written.is_err() {
@@ -304,32 +306,63 @@ fn is_cut_short(path: &Path, sha256: &str) -> bool {
     matches!(trailer_kind(&file, bytes, sha256), Ok(None))
 }
 
-/// A name that no other writer uses, of this process or another.
-fn temporary_name(path: &Path) -> PathBuf {
+/// A new file that nobody else writes, and its path. It is locked until it is closed, which tells who cleans up that somebody writes
+/// it, wherever that one runs.
+fn new_temporary(path: &Path) -> Result<(PathBuf, File), CacheError> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.{number}{TEMPORARY}", Writer::own().name()));
-    name.into()
+    loop {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}-{number}{TEMPORARY}", process::id()));
+        let temporary = PathBuf::from(name);
+        let failed = |source| io_error("write", &temporary)(source);
+        match File::options().write(true).create_new(true).mode(0o600).open(&temporary) {
+            // Of a process of another pid namespace, or one that left it behind.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+            Ok(file) if is_ours(&file).map_err(failed)? => return Ok((temporary, file)),
+            // Before it was locked, somebody took it for a leftover, and may not remove it.
+            Ok(_) => _ = fs::remove_file(&temporary),
+        }
+    }
 }
 
-/// Of a temporary file, whether nobody writes it any more; None for another one.
-fn is_abandoned(name: &str) -> Option<bool> {
-    let (name, _number) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
-    let (name, writer) = name.rsplit_once('.')?;
-    Name::parse(name)?;
-    // A writer that is named in another way was of another version.
-    Some(!Writer::parse(writer).is_some_and(Writer::is_alive))
+/// Locks a new file; whether nobody has taken it for a leftover.
+fn is_ours(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        other => other.map_err(io::Error::from).and_then(|()| Ok(rustix::fs::fstat(file)?.st_nlink > 0)),
+    }
 }
 
-/// Writes the file and waits for the disk: a file that a power failure emptied behind its name would be run. Opens it anew,
-/// for reading only.
-fn write_new(path: &Path, code: &Code) -> io::Result<File> {
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+/// Whether a name is that of a file of the cache that is, or was, being written.
+fn is_temporary(name: &str) -> bool {
+    let written = name.strip_suffix(TEMPORARY).and_then(|name| name.rsplit_once(SUFFIX));
+    written.is_some_and(|(stem, _writer)| Name::parse(&format!("{stem}{SUFFIX}")).is_some())
+}
+
+/// Whether nobody writes a temporary file any more. One that somebody is just about to lock is given up by him.
+fn is_abandoned(path: &Path) -> io::Result<bool> {
+    let file = match rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK,
+        Mode::empty(),
+    ) {
+        // Somebody has just made it whole, or removed it.
+        Err(Errno::NOENT) => return Ok(false),
+        other => other?,
+    };
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        other => Ok(other.map(|()| true)?),
+    }
+}
+
+/// Writes the file and waits for the disk: a file that a power failure emptied behind its name would be run.
+fn write_whole(mut file: &File, code: &Code) -> io::Result<()> {
     file.write_all(code.image)?;
     file.write_all(&trailer(code.kind, code.image.len() as u64, code.sha256))?;
-    file.sync_data()?;
-    File::open(path)
+    file.sync_data()
 }
 
 fn remove_if_there(path: &Path) -> Result<(), CacheError> {

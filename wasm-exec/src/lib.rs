@@ -30,7 +30,6 @@ mod stdio;
 mod wasi_p1;
 mod wasi_p2;
 mod watch;
-mod writer;
 
 pub use cache::{CacheError, CodeCache, Compiled};
 pub use command::{Command, NetworkGrant};

@@ -350,13 +350,6 @@ fn removing_a_program_removes_all_its_code_and_no_other() {
     cache.remove(DIGEST).unwrap();
 }
 
-/// This process as a temporary file's name tells of it: pid and start time.
-fn own_writer() -> String {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let (_, fields) = stat.rsplit_once(')').unwrap();
-    format!("{}-{}", std::process::id(), fields.split_ascii_whitespace().nth(19).unwrap())
-}
-
 #[test]
 fn leftovers_are_listed_and_nothing_else() {
     let (_dir, cache, file) = filled();
@@ -364,17 +357,16 @@ fn leftovers_are_listed_and_nothing_else() {
     assert_eq!(cache.stale(&|_| false).unwrap(), std::slice::from_ref(&file));
 
     let name = file.file_name().unwrap().to_str().unwrap();
-    let dead = exited_process();
-    let leftovers = [
-        format!("{name}.{dead}-7.0.tmp"),
-        format!("{name}.{dead}.0.tmp"),
-        name.replace(&name[65..81], "0123456789abcdef"),
-    ]
-    .map(|name| cache.dir.join(name));
-    let others = [format!("{name}.{}.0.tmp", own_writer()), "README".into(), format!("other.{dead}-7.0.tmp")];
+    let leftovers =
+        [format!("{name}.1-0.tmp"), format!("{name}.77-7.0.tmp"), name.replace(&name[65..81], "0123456789abcdef")]
+            .map(|name| cache.dir.join(name));
+    let others = [format!("{name}.1-1.tmp"), "README".into(), "other.1-0.tmp".into()];
     for path in leftovers.iter().cloned().chain(others.iter().map(|name| cache.dir.join(name))) {
         fs::copy(&file, path).unwrap();
     }
+    // Whatever its name says, and wherever he is: somebody writes it.
+    let writer = fs::File::open(cache.dir.join(&others[0])).unwrap();
+    writer.lock().unwrap();
     let mut stale = cache.stale(&|digest| digest == DIGEST).unwrap();
     stale.sort();
     let mut expected = leftovers.to_vec();
@@ -388,10 +380,4 @@ fn a_cache_that_is_not_there_is_empty() {
     assert!(cache.lookup(DIGEST, PLAIN).unwrap().is_none());
     assert!(cache.stale(&|_| false).unwrap().is_empty());
     cache.remove(DIGEST).unwrap();
-}
-
-fn exited_process() -> u32 {
-    let mut child = Process::new("true").spawn().unwrap();
-    child.wait().unwrap();
-    child.id()
 }

@@ -170,7 +170,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// An I/O error with its place; a full disk becomes an error of its own.
-    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { path, source },

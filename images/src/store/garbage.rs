@@ -8,7 +8,12 @@ use super::{
     resolve::{self, familiar},
     temporary,
 };
-use crate::{Reference, platform::is_index, remove_tree};
+use crate::{
+    Reference,
+    holds::{Holds, IMAGE},
+    platform::is_index,
+    remove_tree,
+};
 use oci_spec::image::{Digest, ImageConfiguration, ImageIndex, ImageManifest};
 use std::{
     collections::HashSet,
@@ -29,7 +34,7 @@ pub struct Checked {
     /// What is wrong with entries, a sentence each; nothing of it is removed.
     pub damaged: Vec<String>,
     /// What could not be looked at, and why.
-    pub not_looked_at: Option<String>,
+    pub not_looked_at: Vec<String>,
 }
 
 impl Store {
@@ -41,7 +46,7 @@ impl Store {
     /// of its own, as the name is gone all the same.
     pub fn remove(&self, name: &str, force: bool, used: Used) -> Result<Vec<String>, StoreError> {
         let alone = self.removing()?;
-        let used = ask(used)?;
+        let used = self.ask(used)?;
         let request = Request { name, force, used: &used, alone: alone.is_some() };
         let Some(alone) = alone else { return index::edit(self, |index| self.take_away(index, &request)) };
         let mut lines = index::edit_alone(self, &alone, |index| self.take_away(index, &request))?;
@@ -55,13 +60,13 @@ impl Store {
     /// Those that cannot be read stay: nobody knows what they are.
     pub fn remove_unnamed(&self, used: Used) -> Result<Vec<String>, StoreError> {
         let Some(alone) = self.removing()? else { return Ok(Vec::new()) };
-        let used = ask(used)?;
+        let used = self.ask(used)?;
         let mut lines = index::edit_alone(self, &alone, |index| {
             let mut lines = Vec::new();
             for entry in index.unnamed() {
                 let Ok(digest) = self.index_digest(&entry.digest) else { continue };
                 let (manifests, unreadable) = self.children(&digest, &entry.media_type);
-                if unreadable.is_empty() && !manifests.iter().any(|manifest| used.contains(manifest.as_ref())) {
+                if unreadable.is_empty() && used.first_of(&manifests)?.is_none() {
                     index.forget(&entry.digest);
                     lines.push(format!("Deleted: {}", entry.digest));
                 }
@@ -88,12 +93,12 @@ impl Store {
         );
         let Some(alone) = self.removing()? else {
             let busy = "leftovers of images: a pull, load or import is running, or a container is being made; try again after it";
-            checked.not_looked_at = Some(busy.to_owned());
+            checked.not_looked_at.push(busy.to_owned());
             return Ok(checked);
         };
         let (leftovers, spared) = if remove { self.sweep(alone)? } else { self.leftovers()? };
         checked.leftovers = leftovers.into_iter().map(|leftover| leftover.sentence).collect();
-        checked.not_looked_at = spared;
+        checked.not_looked_at.extend(spared);
         Ok(checked)
     }
 
@@ -110,6 +115,11 @@ impl Store {
     fn sweep_or_say(&self, alone: Removing) -> Option<String> {
         let spared = self.sweep(alone).map_or_else(|error| Some(error.to_string()), |(_, spared)| spared);
         spared.map(|what| format!("Left behind: {what}"))
+    }
+
+    fn ask(&self, used: Used) -> Result<InUse, StoreError> {
+        let told = used().map_err(|reason| StoreError::UseUnknown { reason })?;
+        Ok(InUse { told, holds: Holds::open(&self.root)? })
     }
 
     fn take_away(&self, index: &mut Index, request: &Request) -> Result<Vec<String>, StoreError> {
@@ -148,8 +158,9 @@ impl Store {
     /// What nothing needs, and why some of that cannot be told: what cannot be read might need any blob and layer.
     fn leftovers(&self) -> Result<(Vec<Leftover>, Option<String>), StoreError> {
         let mut found = Vec::new();
+        let holds = Holds::open(&self.root)?;
         for path in entries(&self.temporary_folder())? {
-            if !temporary::writer_lives(&path) {
+            if !temporary::writer_lives(&holds, &path)? {
                 found.push(Leftover::new(path, "was being written by a process that is gone"));
             }
         }
@@ -214,13 +225,13 @@ impl Store {
         reached.kept.extend(stack);
     }
 
-    /// Takes leftovers from where they would be found: small things are removed; layers, whose removal takes long, are
-    /// moved to `temporary/` and returned, to be removed once the lock is gone.
+    /// Takes leftovers from where they would be found: files are removed; folders, whose removal takes long, and which
+    /// nobody may find half removed, are moved to names of our own and returned, to be removed once the lock is gone.
     fn take_off(&self, leftovers: &[Leftover]) -> Result<Vec<PathBuf>, StoreError> {
         let mut moved = Vec::new();
         for Leftover { path, .. } in leftovers {
-            if path.parent() == Some(&self.layers_folder()) {
-                let aside = temporary::fresh_path(self);
+            if fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+                let aside = temporary::fresh_path(self)?;
                 fs::rename(path, &aside).map_err(|source| StoreError::io("moving away", path, source))?;
                 moved.push(aside);
             } else {
@@ -256,8 +267,23 @@ impl Reached {
     }
 }
 
-fn ask(used: Used) -> Result<HashSet<String>, StoreError> {
-    used().map_err(|reason| StoreError::UseUnknown { reason })
+/// The images in use: by the caller's word, and by whoever holds one.
+struct InUse {
+    told: HashSet<String>,
+    holds: Holds,
+}
+
+impl InUse {
+    /// The first of these manifests that is used.
+    fn first_of<'a>(&self, manifests: &'a [Digest]) -> Result<Option<&'a Digest>, StoreError> {
+        for manifest in manifests {
+            let name = manifest.as_ref();
+            if self.told.contains(name) || self.holds.is_held(IMAGE, name)? {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Takes away a name whose entry has no digest that could be looked up, by another tool's hand.
@@ -274,7 +300,7 @@ fn take_away_undigested(store: &Store, index: &mut Index, name: &str) -> Option<
 struct Request<'a> {
     name: &'a str,
     force: bool,
-    used: &'a HashSet<String>,
+    used: &'a InUse,
     /// Nobody writes, so images may go and not only names.
     alone: bool,
 }
@@ -283,7 +309,7 @@ impl Request<'_> {
     /// Whether an image that loses its last name goes too, or stays without one. One that had none must go.
     fn may_forget(&self, manifests: &[Digest], nameless: bool) -> Result<bool, StoreError> {
         let name = self.name.to_owned();
-        match manifests.iter().find(|manifest| self.used.contains(manifest.as_ref())) {
+        match self.used.first_of(manifests)? {
             Some(digest) if !self.force || nameless => Err(StoreError::InUse { name, digest: digest.clone() }),
             None if !self.alone && nameless => Err(StoreError::Busy { name }),
             used => Ok(self.alone && used.is_none()),

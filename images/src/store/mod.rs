@@ -9,10 +9,11 @@
 //!   layers/<32 hex>/              one unpacked layer each, named by the first half of its diff id; and what goes on top of
 //!                                 a stack of them whose archives leave directories out (`left_out`)
 //!   verified/<algorithm>-<hex>     which diff id a layer's blob was seen to have
-//!   temporary/<pid>-<start>-<n>   files and directories that a process (pid, start time) is writing
+//!   temporary/<pid>-<clock>-<n>   files and directories that somebody (pid, clock at his first one) is writing
 //!   index.spare                   room for one more index.json: what frees space needs none
 //!   index.copy                    the same bytes once more, for [`Store::repair`]
 //!   index.damaged-<n>             a damaged index.json that was set aside by it
+//!   held.lock                     what living processes use, see [`crate::holds`]
 //!   index.lock                    flock: who changes index.json
 //!   writers.lock                  flock: shared by all who write, exclusive for who removes
 //! ```
@@ -46,8 +47,8 @@
 //! The entries of `index.json`, named or not, and all they reach: an index its manifests that are here, a manifest its
 //! config and layers, a config the unpacked layers of its diff ids. Containers hold no references of their own.
 //! Instead an image that a container uses stays in `index.json`: a name that moves on, or is removed by force, leaves
-//! an entry without a name behind, and only [`Store::remove`] and [`Store::remove_unnamed`], which both ask `in_use`,
-//! take that away.
+//! an entry without a name behind, and only [`Store::remove`] and [`Store::remove_unnamed`], which both ask `in_use`
+//! and whether anybody holds it ([`crate::holds`]), take that away.
 
 mod blobs;
 pub(crate) mod clock;
@@ -95,6 +96,8 @@ pub struct Store {
     pub root: PathBuf,
     /// What this and its clones hold of the writers' lock.
     held: lock::Held,
+    /// Whose files under `temporary/` this and its clones write.
+    writer: temporary::OwnWriter,
 }
 
 /// An image that is whole in the store.
@@ -122,7 +125,8 @@ impl Store {
     /// Folders that did not exist get mode 0700: layers hold setuid files of other systems, and no other user of the
     /// host should reach those. On later uses this is one system call.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned(), held: lock::Held::default() };
+        let store =
+            Self { root: root.to_owned(), held: lock::Held::default(), writer: temporary::OwnWriter::default() };
         let marker = store.layout().join("oci-layout");
         if !marker.exists() {
             store.create(&marker)?;

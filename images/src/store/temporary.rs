@@ -1,41 +1,49 @@
-//! Files and directories on their way into the store: `temporary/<pid>-<start time>-<n>`.
+//! Files and directories on their way into the store: `temporary/<pid>-<clock>-<n>`.
 //!
-//! The name tells whose it is, so that what a killed process left behind can be told from what a living one writes.
+//! The first two parts say whose it is: a writer, who holds a lock of that name ([`crate::holds`]) as long as anything
+//! of his may be there. So what a killed process left behind can be told from what a living one writes, wherever that
+//! one runs. Whoever removes a directory of a dead writer moves it aside first, so that nothing half removed is ever
+//! renamed to a final name.
 
 use super::{Store, StoreError, Writing};
-use crate::remove_tree;
+use crate::{
+    holds::{Holds, WRITER},
+    remove_tree,
+};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        OnceLock,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// A path under `temporary/` that is removed on drop, with all that is beneath it, unless it was renamed away.
 ///
-/// Nobody else removes it while this process lives. With the writers' lock it also keeps others from removing what it
+/// Nobody else removes it while this lives. With the writers' lock it also keeps others from removing what it
 /// goes with.
 #[derive(Debug)]
 pub(super) struct Temporary {
     pub(super) path: PathBuf,
     renamed: bool,
+    _writer: Arc<Writer>,
     _writing: Option<Writing>,
 }
 
 impl Temporary {
     pub(super) fn file(store: &Store, writing: Option<Writing>) -> Result<(Self, File), StoreError> {
-        let temporary = Self::claim(store, writing);
+        let temporary = Self::claim(store, writing)?;
         let opened = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary.path);
         let file = opened.map_err(|source| StoreError::io("creating", &temporary.path, source))?;
         Ok((temporary, file))
     }
 
     pub(super) fn directory(store: &Store) -> Result<Self, StoreError> {
-        let temporary = Self::claim(store, None);
+        let temporary = Self::claim(store, None)?;
         let made = DirBuilder::new().mode(0o755).create(&temporary.path);
         made.map_err(|source| StoreError::io("creating", &temporary.path, source))?;
         Ok(temporary)
@@ -48,8 +56,10 @@ impl Temporary {
         Ok(())
     }
 
-    fn claim(store: &Store, writing: Option<Writing>) -> Self {
-        Self { path: fresh_path(store), renamed: false, _writing: writing }
+    fn claim(store: &Store, writing: Option<Writing>) -> Result<Self, StoreError> {
+        let writer = store.writer.get(store)?;
+        let path = store.temporary_folder().join(writer.next_name());
+        Ok(Self { path, renamed: false, _writer: writer, _writing: writing })
     }
 }
 
@@ -62,11 +72,49 @@ impl Drop for Temporary {
     }
 }
 
-/// A path that nobody else uses: the pid and start time are this process's own.
-pub(super) fn fresh_path(store: &Store) -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("{}-{}-{}", std::process::id(), own_start_time(), NEXT.fetch_add(1, Ordering::Relaxed));
-    store.temporary_folder().join(name)
+/// Who writes under names that nobody else has: one for a [`Store`] and its clones, however many files they write.
+#[derive(Debug)]
+struct Writer {
+    name: String,
+    next: AtomicU64,
+    _held: Holds,
+}
+
+impl Writer {
+    fn new(store: &Store) -> Result<Self, StoreError> {
+        let held = Holds::open(&store.root)?;
+        loop {
+            let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            let name = format!("{}-{clock}", std::process::id());
+            // A process of another pid namespace may have the same pid, and at worst the same moment.
+            if held.take_alone(WRITER, &name)? {
+                return Ok(Self { name, next: AtomicU64::new(0), _held: held });
+            }
+        }
+    }
+
+    fn next_name(&self) -> String {
+        format!("{}-{}", self.name, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The writer of a [`Store`] and its clones, from its first file on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OwnWriter(Arc<Mutex<Option<Arc<Writer>>>>);
+
+impl OwnWriter {
+    fn get(&self, store: &Store) -> Result<Arc<Writer>, StoreError> {
+        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*own {
+            Some(writer) => Ok(Arc::clone(writer)),
+            None => Ok(Arc::clone(own.insert(Arc::new(Writer::new(store)?)))),
+        }
+    }
+}
+
+/// A path that nobody else uses, and that is nobody's leftover while the store or a clone of it is there.
+pub(super) fn fresh_path(store: &Store) -> Result<PathBuf, StoreError> {
+    Ok(store.temporary_folder().join(store.writer.get(store)?.next_name()))
 }
 
 /// Makes a small file appear whole. Who holds the exclusive lock gives no shared one.
@@ -86,29 +134,11 @@ pub(super) fn filled(
     Ok((temporary, file))
 }
 
-/// Whether the process that a temporary path belongs to is still there. Names of another form belong to nobody.
-pub(super) fn writer_lives(path: &Path) -> bool {
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
-    let mut parts = name.split('-').map(|part| part.parse::<u64>().ok());
-    let (Some(Some(pid)), Some(Some(start))) = (parts.next(), parts.next()) else { return false };
-    status(&pid.to_string()) == Some((start, true))
-}
-
-fn own_start_time() -> u64 {
-    static START: OnceLock<u64> = OnceLock::new();
-    // Without /proc nobody can be told dead by start time either; zero then stands for "unknown".
-    *START.get_or_init(|| status("self").map_or(0, |(start, _)| start))
-}
-
-/// Start time of a process in clock ticks since boot, and whether it runs, as one that was killed and that nobody has reaped
-/// does not: fields 22 and 3 of `/proc/PID/stat`, proc_pid_stat(5).
-fn status(pid: &str) -> Option<(u64, bool)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the command in parentheses and may hold any character, so count from its end.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace();
-    let ended = matches!(fields.next()?, "Z" | "X");
-    Some((fields.nth(22 - 4)?.parse().ok()?, !ended))
+/// Whether the writer that a temporary path belongs to is still there. Names of another form belong to nobody.
+pub(super) fn writer_lives(holds: &Holds, path: &Path) -> Result<bool, StoreError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let writer = name.and_then(|name| name.rsplit_once('-')).map(|(writer, _number)| writer);
+    writer.map_or(Ok(false), |writer| holds.is_held(WRITER, writer))
 }
 
 #[cfg(test)]
@@ -116,12 +146,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_living_writers_from_dead_ones() {
-        let own = format!("/x/{}-{}-0", std::process::id(), own_start_time());
-        assert!(writer_lives(Path::new(&own)));
-        let reused_pid = format!("/x/{}-{}-0", std::process::id(), own_start_time() + 1);
-        for dead in [reused_pid.as_str(), "/x/4194305-1-0", "/x/file", "/x/1", "/x/-"] {
-            assert!(!writer_lives(Path::new(dead)), "{dead}");
+    fn living_writers_are_told_from_dead_ones() {
+        let root = tempfile::tempdir().unwrap();
+        let [store, other] = [(); 2].map(|()| Store::open(root.path()).unwrap());
+        let holds = Holds::open(root.path()).unwrap();
+        let path = fresh_path(&other).unwrap();
+        let staged = Temporary::directory(&store).unwrap();
+        assert!(writer_lives(&holds, &path).unwrap() && writer_lives(&holds, &staged.path).unwrap());
+        drop((other, store));
+        assert!(!writer_lives(&holds, &path).unwrap());
+        assert!(writer_lives(&holds, &staged.path).unwrap(), "a temporary outlives its store");
+        let own_pid = format!("/x/{}-1-0", std::process::id());
+        for dead in [own_pid.as_str(), "/x/file", "/x/1", "/x/-", "/x/a-b"] {
+            assert!(!writer_lives(&holds, Path::new(dead)).unwrap(), "{dead}");
         }
     }
 }

@@ -1,5 +1,9 @@
 use super::*;
-use crate::{Class, Selection, platform::Prefer};
+use crate::{
+    Class, Selection,
+    holds::{Holds, IMAGE},
+    platform::Prefer,
+};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -103,6 +107,36 @@ fn unused() -> Result<HashSet<String>, String> {
 fn counts(store: &Store) -> (usize, usize, usize) {
     let count = |folder: &str| entries(&store.root.join(folder)).unwrap().len();
     (count("image-layout/blobs/sha256"), count("layers"), count("temporary"))
+}
+
+/// From another pid namespace a living writer counted as dead: what it wrote was emptied, and partly committed.
+#[test]
+fn what_somebody_writes_is_no_leftover_whoever_looks() {
+    let (_folder, store) = store();
+    let other = Store::open(&store.root).unwrap();
+    let diff_id: Digest = format!("sha256:{:064x}", 7).parse().unwrap();
+    let (blob, stage) = (store.blob_writer().unwrap(), store.stage_layer(&diff_id).unwrap());
+    std::fs::write(stage.path.join("file"), b"x").unwrap();
+    assert_eq!(other.check(true).unwrap(), Checked::default());
+    drop(blob);
+    let path = stage.commit().unwrap();
+    assert!(path.join("file").exists());
+    assert_eq!(counts(&store), (0, 1, 0));
+}
+
+#[test]
+fn what_is_held_stays_though_nobody_tells_that_it_is_used() {
+    let (_folder, store) = store();
+    let digest = named(&store, "one", "x");
+    let holds = Holds::open(&store.root).unwrap();
+    holds.take(IMAGE, digest.as_ref()).unwrap();
+    assert!(matches!(store.remove("one", false, &unused), Err(StoreError::InUse { .. })));
+    assert_eq!(store.remove("one", true, &unused).unwrap(), ["Untagged: one:latest"]);
+    assert_eq!(store.remove_unnamed(&unused).unwrap(), [""; 0]);
+    assert_eq!(resolved(&store, digest.as_ref()), Some(digest));
+    drop(holds);
+    assert_eq!(store.remove_unnamed(&unused).unwrap().len(), 1);
+    assert_eq!(counts(&store), (0, 0, 0));
 }
 
 #[test]
@@ -408,7 +442,7 @@ fn nothing_is_removed_while_somebody_writes() {
     let pull = store.writing().unwrap();
     let fresh = store.put_blob(b"fresh", None).unwrap();
     assert_eq!(store.check(false).unwrap().leftovers, [""; 0]);
-    assert!(store.check(true).unwrap().not_looked_at.unwrap().contains("is running"));
+    assert!(store.check(true).unwrap().not_looked_at[0].contains("is running"));
     assert_eq!(store.remove("app", false, &unused).unwrap(), ["Untagged: app:latest"]);
     assert!(store.has_blob(&fresh));
     assert_eq!((resolved(&store, "app"), resolved(&store, app.digest())), (None, Some(app.clone())));

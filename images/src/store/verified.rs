@@ -32,7 +32,7 @@ impl Store {
         if self.is_verified(blob, diff_id) {
             return Ok(());
         }
-        let (path, fresh) = (self.verified_path(blob), temporary::fresh_path(self));
+        let (path, fresh) = (self.verified_path(blob), temporary::fresh_path(self)?);
         let failed = |source| StoreError::io("recording the diff id in", &path, source);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(self.verified_folder()).map_err(failed)?;
         symlink(diff_id.to_string(), &fresh).map_err(failed)?;

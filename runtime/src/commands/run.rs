@@ -49,6 +49,6 @@ fn start_attached(host: &Host, name: &str) -> Result<u8> {
     let container = find(host, name)?;
     let lock = container.lock()?;
     lifecycle::check_startable(&container, &lock)?;
-    let image = lifecycle::image_of(host, &container.spec)?;
+    let image = lifecycle::image_to_start(host, &container)?;
     lifecycle::run_attached(host, &container, &image, lock, &mut Timings::off())
 }

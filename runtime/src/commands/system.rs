@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use images::store::{Checked, StoreError};
-use linux_exec::{cgroup::Cgroups, userns::IdMap};
+use images::{
+    holds::{Holds, IMAGE},
+    store::{Checked, StoreError},
+};
+use linux_exec::{cgroup::Cgroups, process::Process, userns::IdMap};
 use serde_json::{Value, json};
 
 use super::{confirmed, each, note_unreadable, print};
@@ -78,8 +81,8 @@ pub(crate) fn check(host: &Host) -> Result<u8> {
     if !leftovers.is_empty() {
         output::say("amphora system prune removes all that was left behind")?;
     }
-    if let Some(what) = not_looked_at {
-        output::say(&format!("not looked at: {what}"))?;
+    not_looked_at.iter().try_for_each(|what| output::say(&format!("not looked at: {what}")))?;
+    if !not_looked_at.is_empty() {
         return Ok(NOT_ALL_LOOKED_AT);
     }
     if leftovers.is_empty() && damaged.is_empty() && unreadable.is_empty() {
@@ -99,11 +102,33 @@ fn leftovers(host: &Host, remove: bool) -> Result<Checked> {
     match wasm::check_compiled(host, remove)? {
         Some(stale) => found.extend(stale),
         None => {
-            let busy = "compiled code, as an image is being made";
-            checked.not_looked_at.get_or_insert_with(|| busy.to_owned());
+            // The store has said so already, if it was so for as long as this took.
+            if checked.not_looked_at.is_empty() {
+                checked.not_looked_at.push("compiled code, as an image is being made".to_owned());
+            }
         }
     }
+    checked.not_looked_at.extend(out_of_sight(host)?);
     Ok(Checked { leftovers: found, ..checked })
+}
+
+/// What is used by whom nothing else is known of here, a sentence each.
+fn out_of_sight(host: &Host) -> Result<Vec<String>> {
+    let mut found = host.containers.elsewhere()?;
+    let holds = Holds::open(&host.paths.root)?;
+    for image in host.store.list()? {
+        let digest = image.digest.to_string();
+        // Asked again, as one of ours may have ended since.
+        let is_held = || holds.is_held(IMAGE, &digest);
+        if is_held()? && !host.image_digests_in_use()?.contains(&digest) && is_held()? {
+            let name = image.reference.map_or_else(|| digest.clone(), |reference| reference.familiar());
+            found.push(format!("what uses the image {name}: a container with --rm that runs with another --runroot"));
+        }
+    }
+    if let Err(error) = Process::own() {
+        found.push(format!("processes that outlive their supervisors ({error})"));
+    }
+    Ok(found)
 }
 
 /// `amphora system repair`: 0 when the list of images is whole, or is again; 1 when something of it could not be kept.

@@ -72,7 +72,7 @@ fn status_text(status: &Status) -> String {
     match status {
         Status::Created => "Created".to_owned(),
         Status::Running(running) => up_since(running),
-        Status::Unrecorded => "Up (record lost)".to_owned(),
+        Status::OutOfReach => "Up (out of reach)".to_owned(),
         Status::Stopped(ended) => format!("Exited ({}) {}", ended.exit_code, ago(ended.finished_unix_nanos)),
     }
 }
@@ -196,13 +196,13 @@ fn host_config(container: &Container) -> Value {
 fn state(status: &Status) -> Value {
     let never = "0001-01-01T00:00:00Z".to_owned();
     let (pid, started, ended) = match status {
-        Status::Created | Status::Unrecorded => (0, never.clone(), Ended::default()),
+        Status::Created | Status::OutOfReach => (0, never.clone(), Ended::default()),
         Status::Running(running) => (running.pid, output::rfc3339(running.started_unix_nanos), Ended::default()),
         Status::Stopped(ended) => (0, output::rfc3339(ended.started_unix_nanos), ended.clone()),
     };
     let finished = match status {
         Status::Stopped(ended) => output::rfc3339(ended.finished_unix_nanos),
-        Status::Created | Status::Running(_) | Status::Unrecorded => never,
+        Status::Created | Status::Running(_) | Status::OutOfReach => never,
     };
     json!({
         "Status": status.word(),

@@ -69,7 +69,8 @@ fn prune(host: &Host, args: &VolumePruneArgs) -> Result<u8> {
     let used = host.volumes_in_use()?;
     for volume in host.volumes.list()? {
         let wanted = args.all || names::is_id(&volume.name);
-        if wanted && !used.contains_key(&volume.name) && host.volumes.remove(&volume.name)? {
+        let is_used = used.contains_key(&volume.name) || host.volumes.is_held(&volume.name)?;
+        if wanted && !is_used && host.volumes.remove(&volume.name)? {
             output::say(&format!("Deleted volume: {}", volume.name))?;
         }
     }

@@ -20,7 +20,7 @@ pub(crate) use create::create;
 pub(crate) use remove::{check_cgroups, check_orphans, remove, remove_idle, remove_unreadable};
 pub use start::run;
 pub(crate) use start::{
-    check_startable, image_of, run_attached, start_detached, supervise_in_background, tell_starter, wait_until_started,
-    workload_of,
+    check_startable, image_to_start, run_attached, start_detached, supervise_in_background, tell_starter,
+    wait_until_started, workload_of,
 };
 pub(crate) use stop::{end_by_force, kill, kill_and_wait, kill_unreadable, stop, wait};

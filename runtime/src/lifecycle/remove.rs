@@ -31,7 +31,7 @@ pub(crate) fn remove(host: &Host, container: &Container, volumes: bool, force: b
         };
         match container.status_under(&lock)? {
             Status::Created | Status::Stopped(_) => {}
-            Status::Unrecorded => return Err(container.unrecorded()),
+            Status::OutOfReach => return Err(container.out_of_reach()),
             Status::Running(_) if force => {
                 drop(lock);
                 end_by_force(container)?;
@@ -62,7 +62,7 @@ pub(crate) fn remove(host: &Host, container: &Container, volumes: bool, force: b
 pub(crate) fn remove_idle(host: &Host, container: &Container) -> Result<bool> {
     let Some(lock) = container.try_lock()? else { return Ok(false) };
     match container.status_under(&lock)? {
-        Status::Running(_) | Status::Unrecorded => Ok(false),
+        Status::Running(_) | Status::OutOfReach => Ok(false),
         Status::Created | Status::Stopped(_) => {
             let Some(_run) = container.lock_run()? else { return Ok(false) };
             discard(host, container, false).map(|()| true)
@@ -93,7 +93,7 @@ pub(crate) fn check_orphans(host: &Host, kill: bool) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for container in host.containers.list()?.0 {
         let Ok(Some(run)) = container.going_on() else { continue };
-        if !run.running.is_orphaned() {
+        if !run.is_orphaned().unwrap_or(false) {
             continue;
         }
         let Running { pid, supervisor_pid, .. } = run.running;

@@ -107,7 +107,7 @@ pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
     let null = streams::nowhere()?;
     let container = host.containers.find(id)?;
     // We hold the container's lock with whoever started us, who has seen that it does not run.
-    let started = container.writable().and_then(|_| image_of(host, &container.spec)).and_then(|image| {
+    let started = container.writable().and_then(|_| image_to_start(host, &container)).and_then(|image| {
         let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
         start(host, &container, &image, wiring, &mut Timings::off())
     });
@@ -143,7 +143,7 @@ pub(crate) fn wait_until_started(mut left: std::process::Child, what: &str) -> R
 pub(crate) fn check_startable(container: &Container, lock: &Lock) -> Result<()> {
     match container.status_under(lock)? {
         Status::Running(_) => bail!("container {} is running already", container.spec.name),
-        Status::Unrecorded => Err(container.unrecorded()),
+        Status::OutOfReach => Err(container.out_of_reach()),
         Status::Created | Status::Stopped(_) => {
             // Its last supervisor may be about to end.
             persistently(|| container.lock_run()?.context("the lock of its run is held")).map(drop).with_context(|| {
@@ -157,13 +157,20 @@ pub(crate) fn check_startable(container: &Container, lock: &Lock) -> Result<()> 
 }
 
 /// The image that a container was made from, though its name may belong to another one by now.
-pub(crate) fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
+fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
     host.store.resolve(&spec.image.digest, &Selection::default())?.with_context(|| {
         format!(
             "the image {} ({}) of container {} is gone; pull or load it again",
             spec.image.name, spec.image.digest, spec.name
         )
     })
+}
+
+/// The image of a container that is about to start. From here on nobody removes it, whatever he knows of the container.
+pub(crate) fn image_to_start(host: &Host, container: &Container) -> Result<Image> {
+    let _writing = host.store.writing()?;
+    host.containers.hold(container)?;
+    image_of(host, &container.spec)
 }
 
 /// What a container runs, as it was decided when it was made; the image is asked only for a record that does not say.

@@ -57,7 +57,7 @@ pub(crate) fn wait(container: &Container) -> Result<Option<Ended>> {
         }
         match container.status()? {
             Status::Stopped(ended) => return Ok(Some(ended)),
-            Status::Unrecorded => return Err(container.unrecorded()),
+            Status::OutOfReach => return Err(container.out_of_reach()),
             Status::Created => return Ok(None),
             // It has begun since we looked.
             Status::Running(_) => {}

@@ -10,15 +10,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use images::remove_tree;
+use images::{holds::Holds, remove_tree};
 
 use crate::{
-    records::paths::Paths,
+    records::{container::VOLUME, paths::Paths},
     spec::{RunSpec, names},
 };
 
 /// The volumes of one ROOT.
 pub(crate) struct Volumes {
+    root: PathBuf,
     folder: PathBuf,
 }
 
@@ -31,7 +32,7 @@ pub(crate) struct Volume {
 impl Volumes {
     /// Nothing is made before the first volume is.
     pub(crate) fn new(paths: &Paths) -> Self {
-        Self { folder: paths.volumes() }
+        Self { root: paths.root.clone(), folder: paths.volumes() }
     }
 
     /// Where a volume's files are.
@@ -109,8 +110,18 @@ impl Volumes {
             Some(container) => {
                 bail!("volume {name} is used by container {container}; remove that first (amphora rm {container})")
             }
+            None if self.is_held(name)? => {
+                bail!(
+                    "volume {name} is used by a container with --rm that runs with another --runroot; remove that first"
+                )
+            }
             None => self.remove(name),
         }
+    }
+
+    /// Whether a container uses it of which nothing else may be known here.
+    pub(crate) fn is_held(&self, name: &str) -> Result<bool> {
+        Ok(Holds::open(&self.root)?.is_held(VOLUME, name)?)
     }
 
     /// Removes those of a container's volumes that it gave their names itself.

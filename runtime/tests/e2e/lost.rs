@@ -108,7 +108,7 @@ fn what_runs_without_its_record_is_said_to_run_and_not_to_be_within_reach() {
     sandbox.ok(["run", "-d", "--name", "runs", &sleep, "1000"]);
     let (running, aside) = (sandbox.runroot().join("running"), sandbox.runroot().join("aside"));
     fs::rename(&running, &aside).expect("the records of runs");
-    assert_eq!(sandbox.ok(["ps", "--format", "{{.Names}} {{.Status}}"]), "runs Up (record lost)\n");
+    assert_eq!(sandbox.ok(["ps", "--format", "{{.Names}} {{.Status}}"]), "runs Up (out of reach)\n");
     for words in [
         &["stop", "runs"][..],
         &["kill", "runs"],

@@ -7,6 +7,7 @@
 mod bad_input;
 mod code;
 mod crash;
+mod elsewhere;
 mod escapes;
 mod files;
 mod images;

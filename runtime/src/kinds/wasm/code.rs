@@ -51,6 +51,8 @@ pub(crate) fn compiled(program: &WasmProgram, host: &Host, image: &Image, profil
 /// What the compiler process does.
 pub(crate) fn compile(host: &Host, image: &Image, fuel: bool) -> Result<()> {
     let Workload::Wasm(program) = Workload::of(image)? else { bail!("a Linux program is not compiled") };
+    // Who removes compiled code does so while nobody has this lock.
+    let _writing = host.store.writing()?;
     let bytes = bytes(&program, host, image)?;
     let cache = CodeCache::new(host.paths.compiled());
     cache.compile(&cache_key(&program, image)?, &bytes, Profile { fuel })?;

@@ -18,16 +18,21 @@
 //! is never removed, whatever became of its other records. Every file appears by rename.
 //! A record of a run whose processes are gone is recognised by pid and start time and counts as ended.
 //!
+//! A container with `--rm` is in no record of ROOT. As long as a process of amphora's runs it, that process holds what it uses of
+//! ROOT ([`images::holds`]): its image, its volumes, its writable layer, its name. So it is seen by who has another RUNROOT.
+//!
 //! What this version cannot read is named and spared ([`unreadable`]): only `rm -f` removes it.
 
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod held;
 mod record;
 mod shelf;
 mod unreadable;
 
 use std::{
+    cell::RefCell,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -36,8 +41,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use images::holds::Holds;
 
 pub(crate) use files::Lock;
+pub(crate) use held::VOLUME;
 pub(crate) use record::{Ended, LimitHit, RunFound, RunRecord, Running};
 pub(crate) use unreadable::Unreadable;
 
@@ -56,8 +63,8 @@ use shelf::Shelf;
 pub(crate) enum Status {
     Created,
     Running(Running),
-    /// Its supervisor holds it, but there is no record of the run here: nothing more is known.
-    Unrecorded,
+    /// Its supervisor holds it, but from here nothing more is known: there is no record of the run, or its processes are not seen.
+    OutOfReach,
     Stopped(Ended),
 }
 
@@ -66,14 +73,14 @@ impl Status {
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Status::Created => "created",
-            Status::Running(_) | Status::Unrecorded => "running",
+            Status::Running(_) | Status::OutOfReach => "running",
             Status::Stopped(_) => "exited",
         }
     }
 
     /// Whether something of it runs.
     pub(crate) fn is_up(&self) -> bool {
-        matches!(self, Status::Running(_) | Status::Unrecorded)
+        matches!(self, Status::Running(_) | Status::OutOfReach)
     }
 }
 
@@ -108,6 +115,8 @@ pub(crate) struct Container {
     /// What it writes, on disk; another folder than `dir` for what is removed when it ends.
     writable: PathBuf,
     running: PathBuf,
+    /// What it uses of ROOT, while it is in no record there: see [`Containers::hold`].
+    held: RefCell<Option<Holds>>,
 }
 
 impl Containers {
@@ -130,7 +139,7 @@ impl Containers {
         let dir = self.shelves_for(&spec).0.folder(&spec.id);
         let writable = if spec.auto_remove { self.paths.writable().join(&spec.id) } else { dir.clone() };
         let running = self.paths.running().join(format!("{}.json", spec.id));
-        Container { spec, dir, writable, running }
+        Container { spec, dir, writable, running, held: RefCell::default() }
     }
 
     /// Claims the name and writes the container down. The lock comes with it, so that nobody sees it half made.
@@ -139,8 +148,10 @@ impl Containers {
         shelf.make()?;
         make_private_folder(&self.paths.running())?;
         let container = self.handle(spec);
+        self.hold(&container)?;
         let lock = container.make_folder(shelf)?;
         let made = claim_name(&container.spec, shelf, other).and_then(|()| {
+            self.refuse_held_name(&container).inspect_err(|_| _ = shelf.drop_name(&container.spec))?;
             write_json(&container.dir.join("spec.json"), &container.spec)
                 .inspect_err(|_| _ = shelf.drop_name(&container.spec))
         });
@@ -221,6 +232,8 @@ impl Containers {
         if container.writable != container.dir {
             remove_folder(&container.writable)?;
         }
+        // Before anybody sees that it is gone, who may then remove its image, or use its name.
+        drop(container.held.take());
         remove_folder(&container.dir)?;
         // Last: as long as something of it is there, its end is too.
         container.forget_running()
@@ -254,22 +267,6 @@ impl Containers {
         if remove { self.delete(container) } else { Ok(()) }
     }
 
-    /// What is written on disk belongs to a container that is removed when it ends, until a reboot forgets that one.
-    fn check_writable(&self, remove: bool, found: &mut Vec<String>) -> Result<()> {
-        for folder in folder_entries(&self.paths.writable())? {
-            let id = folder.file_name().unwrap_or_default();
-            // Looked at once more, as a container takes its own folder with it.
-            if is_there(&self.passing.folder(id))? || !is_there(&folder)? {
-                continue;
-            }
-            found.push(format!("writable layer without a container: {}", folder.display()));
-            if remove {
-                remove_folder(&folder)?;
-            }
-        }
-        Ok(())
-    }
-
     fn check_records(&self, remove: bool, found: &mut Vec<String>) -> Result<()> {
         for record in folder_entries(&self.paths.running())? {
             if is_half_written(&record) {
@@ -278,7 +275,7 @@ impl Containers {
                 continue;
             }
             let Ok(Some(run)) = RunFound::open(&record) else { continue };
-            if run.running.is_going_on() {
+            if run.is_going_on()? {
                 continue;
             }
             found.push(format!("record of a run whose processes are gone: {}", record.display()));
@@ -389,7 +386,7 @@ impl Container {
     pub(crate) fn going_on(&self) -> Result<Option<RunFound>> {
         match self.look(|| self.try_lock())? {
             (Status::Running(_), run) => Ok(run),
-            (Status::Unrecorded, _) => Err(self.unrecorded()),
+            (Status::OutOfReach, _) => Err(self.out_of_reach()),
             (Status::Created | Status::Stopped(_), _) => Ok(None),
         }
     }
@@ -406,7 +403,7 @@ impl Container {
             return Ok(found);
         }
         if is_held {
-            return Ok((Status::Unrecorded, None));
+            return Ok((Status::OutOfReach, None));
         }
         // What was written beforehand is no end as long as the container is being started.
         let ended = self.ended()?.filter(|ended| lock.is_some() || !ended.presumed);
@@ -435,17 +432,25 @@ impl Container {
             Some(run) if run.is_going_on_in(&self.spec.id)? => {
                 Ok(Some((Status::Running(run.running.clone()), Some(run))))
             }
+            Some(run) if run.ended()?.is_none() && run.is_held()? => Ok(Some((Status::OutOfReach, Some(run)))),
             Some(run) => Ok(Some((Status::Stopped(self.end_of(&run)?), Some(run)))),
             None => Ok(self.ended()?.filter(|ended| !ended.presumed).map(|ended| (Status::Stopped(ended), None))),
         }
     }
 
     /// Says that it runs and cannot be reached, and what to do.
-    pub(crate) fn unrecorded(&self) -> anyhow::Error {
+    pub(crate) fn out_of_reach(&self) -> anyhow::Error {
         let supervisor = lock_holder(&self.dir.join("spec.json")).map_or_else(
             || "the amphora process that supervises it".to_owned(),
             |pid| format!("the amphora process that supervises it (kill {pid})"),
         );
+        if matches!(self.run(), Ok(Some(_))) {
+            return anyhow!(
+                "container {} is running, but its processes are not seen from here: it was started in another pid or time \
+                 namespace, or /proc cannot be read; use amphora there, or end {supervisor}",
+                self.spec.name
+            );
+        }
         anyhow!(
             "container {} is running, but there is no {}: it was removed, or the container was started with another --runroot: use \
              that one, or end {supervisor}",

@@ -6,6 +6,10 @@
 //!                                            it has had since the beginning
 //! ```
 //!
+//! The supervisor has the record locked (flock(2)) from before it has its name until the supervisor's own end: a record that
+//! is locked is of a run that goes on, whatever can be seen of the processes from here (another pid or time namespace, no
+//! /proc). Only of one that is not locked the processes are asked, as a container can outlive its supervisor.
+//!
 //! The end takes neither a descriptor nor a block that was not there at the beginning, so it is kept also when both are
 //! used up. Whoever waits holds the file open: he reads the end from it, though the container may be gone by then.
 
@@ -17,6 +21,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use linux_exec::{process::Process, userns};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -65,14 +73,14 @@ impl Running {
         is_supervised && (!process.is_alive() || is_child())
     }
 
-    /// Whether the container or its supervisor lives. What cannot be looked at counts as living.
-    pub(crate) fn is_going_on(&self) -> bool {
+    /// Whether the container or its supervisor is seen to live. What cannot be looked at counts as living.
+    fn is_seen(&self) -> bool {
         let lives = |process: Process| process.lives().unwrap_or(true);
         lives(self.process()) || lives(self.supervisor())
     }
 
     /// Whether the container lives and its supervisor does not.
-    pub(crate) fn is_orphaned(&self) -> bool {
+    fn is_orphaned(&self) -> bool {
         self.process().is_alive() && matches!(self.supervisor().lives(), Ok(false))
     }
 }
@@ -150,7 +158,7 @@ pub(crate) struct RunRecord(fs::File);
 impl RunRecord {
     /// Notes the run that has begun.
     pub(super) fn create(path: &Path, running: &Running) -> Result<Self> {
-        write_whole(path, running).map(Self)
+        write_whole(path, running, true).map(Self)
     }
 
     /// Notes how it ended.
@@ -184,7 +192,22 @@ impl RunFound {
     /// noted is believed, though the supervisor may still have output to copy.
     pub(super) fn is_going_on_in(&self, id: &str) -> Result<bool> {
         let lives = self.running.process().lives().unwrap_or(true);
-        Ok((lives || self.ended()?.is_none()) && self.running.is_going_on() && self.running.is_of(id))
+        Ok((lives || self.ended()?.is_none()) && self.running.is_seen() && self.running.is_of(id))
+    }
+
+    /// Whether its supervisor lives, wherever that is.
+    pub(super) fn is_held(&self) -> Result<bool> {
+        is_held(&self.file).context("cannot look at the lock of the record of the run")
+    }
+
+    /// Whether anything of it lives, as far as can be told.
+    pub(super) fn is_going_on(&self) -> Result<bool> {
+        Ok(self.is_held()? || self.running.is_seen())
+    }
+
+    /// Whether the container lives and its supervisor does not.
+    pub(crate) fn is_orphaned(&self) -> Result<bool> {
+        Ok(!self.is_held()? && self.running.is_orphaned())
     }
 
     /// How it ended, if that has been noted by now.
@@ -193,6 +216,15 @@ impl RunFound {
         let end = text.split_inclusive('\n').nth(1);
         // One without its new line is being written.
         end.and_then(|line| line.strip_suffix('\n')).map(|line| parse(line.as_bytes())).transpose()
+    }
+}
+
+/// Whether another opening of a file has it locked. Who asks at the same time does not count, as he asks for a shared lock.
+fn is_held(file: &fs::File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => flock(file, FlockOperation::Unlock).map(|()| false).map_err(Into::into),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -205,12 +237,15 @@ fn read_all(mut file: &fs::File) -> io::Result<String> {
 /// Before the pid of the writer and its start time, in the extension of what is being written.
 const TEMPORARY: &str = "tmp";
 
-/// Whether a file is one that [`write_json`] was writing when its process was killed.
+/// Whether a file is one that was being written when its process was killed.
 pub(super) fn is_half_written(path: &Path) -> bool {
     let writer = path.extension().and_then(|extension| extension.to_str()?.strip_prefix(TEMPORARY)?.split_once('-'));
     let Some((pid, start_ticks)) = writer else { return false };
     match (pid.parse(), start_ticks.parse()) {
-        (Ok(pid), Ok(start_ticks)) => matches!(Process { pid, start_ticks }.lives(), Ok(false)),
+        (Ok(pid), Ok(start_ticks)) => {
+            let held = || fs::File::open(path).and_then(|file| is_held(&file)).unwrap_or(true);
+            matches!(Process { pid, start_ticks }.lives(), Ok(false)) && !held()
+        }
         _ => false,
     }
 }
@@ -223,14 +258,17 @@ fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
 
 /// Writes to a temporary name beside it, then renames.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    write_whole(path, value).map(drop)
+    write_whole(path, value, false).map(drop)
 }
 
-/// The same; gives the file, which is at its end.
-fn write_whole(path: &Path, value: &impl Serialize) -> Result<fs::File> {
+/// The same; gives the file, which is at its end, and has been locked since before it has its name if that is wanted.
+fn write_whole(path: &Path, value: &impl Serialize, lock: bool) -> Result<fs::File> {
     let temporary = temporary_beside(path).with_context(|| format!("cannot write {}", path.display()))?;
     let write = || -> io::Result<fs::File> {
         let mut file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+        if lock {
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        }
         file.write_all(&serde_json::to_vec(value)?)?;
         fs::rename(&temporary, path)?;
         Ok(file)
@@ -314,7 +352,7 @@ mod tests {
             ..running()
         };
         let orphan = named(first);
-        assert!(orphan.is_of("0123") && orphan.is_going_on() && orphan.is_orphaned());
+        assert!(orphan.is_of("0123") && orphan.is_seen() && orphan.is_orphaned());
         // Nor is a process of the host taken for it, nor a later one of the same pid.
         assert!(!named(Process::of(unshared.id().cast_signed()).unwrap()).is_of("0123"));
         assert!(!named(Process { start_ticks: first.start_ticks + 1, ..first }).is_of("0123"));

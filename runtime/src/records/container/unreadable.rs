@@ -56,7 +56,7 @@ impl Containers {
         Unreadable {
             id: id.to_owned(),
             name,
-            running: run.ok().flatten().map(|run| run.running).filter(Running::is_going_on),
+            running: run.ok().flatten().filter(|run| run.is_going_on().unwrap_or(true)).map(|run| run.running),
             problem: errors::sentence(error),
             texts: spec.map(|spec| texts(&spec)),
         }
