@@ -14,7 +14,7 @@ use super::{
     Reason, RegistryOptions,
     pace::Pace,
     policy::{MAX_REDIRECTS, Policy, same_origin, shown},
-    resolve::Resolver,
+    resolve::{Names, Whose},
 };
 use bytes::Bytes;
 use reqwest::{
@@ -65,51 +65,58 @@ pub(super) struct Ask<'a> {
     pub(super) authorization: Option<HeaderValue>,
     /// For messages: `the manifest`, `layer sha256:…`.
     pub(super) what: &'a str,
-    /// How long it may take in all; `None` for layers, whose size nobody bounds.
+    /// How long it may take in all, with redirects and repetitions; `None` for layers, whose size nobody bounds.
     pub(super) time: Option<Duration>,
+    /// Since when that counts.
+    pub(super) begun: Instant,
+}
+
+impl Ask<'_> {
+    fn deadline(&self) -> Option<(Instant, Duration)> {
+        self.time.map(|time| (self.begun + time, time))
+    }
 }
 
 /// An HTTP client that asks as the policy says.
 pub(super) struct Client<'a> {
     /// For the registry itself, and from a registry on this machine to others on it.
     own: reqwest::Client,
-    /// For where it leads; made when it is needed, as reading the certificate authorities takes milliseconds.
+    /// For where it leads, without a proxy; made when it is needed, as reading the certificate authorities takes
+    /// milliseconds.
     elsewhere: OnceCell<reqwest::Client>,
-    resolver: Resolver,
+    /// For all that a proxy is asked for: it looks up no name but the proxies'.
+    by_proxy: OnceCell<reqwest::Client>,
+    names: Names,
     pub(super) policy: Policy,
     pace: &'a Pace,
 }
 
 impl<'a> Client<'a> {
-    /// For a registry, given by scheme, host and port.
-    pub(super) fn new(registry: Url, options: &'a RegistryOptions) -> Result<Self, Reason> {
+    /// For a registry, given by scheme, host and port. What was looked up is shared with others by `names`.
+    pub(super) fn new(registry: &Url, options: &'a RegistryOptions, names: &Names) -> Result<Self, Reason> {
         install_crypto();
-        let resolver = Resolver::default();
-        let own = build(options.insecure, &resolver, &registry)
-            .map_err(|error| Reason::Unreachable { url: shown(&registry), cause: causes(&error) })?;
-        let policy = Policy::new(registry, options.insecure);
-        Ok(Self { own, elsewhere: OnceCell::new(), resolver, policy, pace: &options.pace })
+        let policy = Policy::new(registry.clone(), options.insecure);
+        let own = build(&policy, names, &Whose::Own(policy.nearest()), registry)?;
+        let (elsewhere, by_proxy) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { own, elsewhere, by_proxy, names: names.clone(), policy, pace: &options.pace })
     }
 
     /// The client for a URL.
     fn client(&self, url: &Url) -> Result<&reqwest::Client, Reason> {
-        if self.policy.is_own(url) || Policy::is_here(url) {
-            return Ok(&self.own);
-        }
-        if self.elsewhere.get().is_none() {
-            // A proxy's own address may be near.
-            let nearest = (!self.policy.is_proxied()).then(|| self.policy.nearest());
-            let built = build(self.policy.insecure(), &self.resolver.no_nearer_than(nearest), url)
-                .map_err(|error| Reason::Unreachable { url: shown(url), cause: causes(&error) })?;
+        let (made, whose) = match url {
+            _ if self.policy.is_proxied(url) => (&self.by_proxy, Whose::Proxies),
+            _ if self.policy.is_own(url) || Policy::is_here(url) => return Ok(&self.own),
+            _ => (&self.elsewhere, Whose::Elsewhere(self.policy.nearest())),
+        };
+        if made.get().is_none() {
             // Nobody else can have set it.
-            let _ = self.elsewhere.set(built);
+            let _ = made.set(build(&self.policy, &self.names, &whose, url)?);
         }
-        Ok(self.elsewhere.get().unwrap_or(&self.own))
+        Ok(made.get().unwrap_or(&self.own))
     }
 
     /// Asks, and follows where it is led.
     pub(super) async fn send(&self, ask: &Ask<'_>) -> Result<Answer<'a>, Failure> {
-        let begun = Instant::now();
         let mut visited = vec![ask.url.clone()];
         let mut authorized = true;
         loop {
@@ -118,7 +125,7 @@ impl<'a> Client<'a> {
             let response = self.send_once(ask, url, authorized).await?;
             let Some(next) = next(url, &response, ask.what)? else {
                 let own = self.policy.is_own(url) && visited.iter().all(|url| self.policy.is_own(url));
-                let gauge = Gauge::new(self.pace, ask, begun);
+                let gauge = Gauge::new(self.pace, ask);
                 return Ok(Answer { url: url.clone(), own, response, gauge });
             };
             self.may_follow(&visited, &next).map_err(|cause| {
@@ -136,10 +143,12 @@ impl<'a> Client<'a> {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
         let sent = self.client(url)?.request(ask.method.clone(), url.clone()).headers(headers).send();
-        let response = match timeout(self.pace.window, sent).await {
+        let patience = self.pace.window.min(time_left(ask.deadline(), ask.what)?);
+        let response = match timeout(patience, sent).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(explain(url, ask.what, &error)),
             Err(_) => {
+                time_left(ask.deadline(), ask.what)?;
                 return Err(
                     Reason::NoAnswer { what: ask.what.to_owned(), url: shown(url), after: self.pace.window }.into()
                 );
@@ -235,20 +244,14 @@ struct Gauge<'a> {
 }
 
 impl<'a> Gauge<'a> {
-    fn new(pace: &'a Pace, ask: &Ask<'_>, begun: Instant) -> Self {
-        let deadline = ask.time.map(|time| (begun + time, time));
-        Self { pace, what: ask.what.to_owned(), deadline, waited: Duration::ZERO, bytes: 0 }
+    fn new(pace: &'a Pace, ask: &Ask<'_>) -> Self {
+        Self { pace, what: ask.what.to_owned(), deadline: ask.deadline(), waited: Duration::ZERO, bytes: 0 }
     }
 
     /// How long to wait for the next bytes, before the window or the request is over.
     fn patience(&self, begun: Instant) -> Result<Duration, Failure> {
         let window = self.pace.window.saturating_sub(self.waited + begun.elapsed());
-        let Some((deadline, after)) = self.deadline else { return Ok(window) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Reason::TooLong { what: self.what.clone(), after }.into());
-        }
-        Ok(window.min(left))
+        Ok(window.min(time_left(self.deadline, &self.what)?))
     }
 
     /// Nothing has come since `begun`: too little, if the window is over.
@@ -269,23 +272,32 @@ impl<'a> Gauge<'a> {
     }
 }
 
-fn build(insecure: bool, resolver: &Resolver, url: &Url) -> reqwest::Result<reqwest::Client> {
+/// How long a request still has, with its deadline and the time that it had in all.
+fn time_left(deadline: Option<(Instant, Duration)>, what: &str) -> Result<Duration, Reason> {
+    let Some((deadline, after)) = deadline else { return Ok(Duration::MAX) };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(Reason::TooLong { what: what.to_owned(), after }) } else { Ok(left) }
+}
+
+/// A client for URLs like this one.
+fn build(policy: &Policy, names: &Names, whose: &Whose, url: &Url) -> Result<reqwest::Client, Reason> {
+    let direct = !policy.is_proxied(url);
     let builder = || {
         let builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(redirect::Policy::none())
             .referer(false)
-            .dns_resolver(resolver.clone())
-            .tls_danger_accept_invalid_certs(insecure);
-        // What is asked on this machine, without encryption, is nothing for a proxy.
-        if Policy::is_here(url) { builder.no_proxy() } else { builder }
+            .dns_resolver(names.resolver(whose.clone()))
+            .tls_danger_accept_invalid_certs(policy.insecure());
+        if direct { builder.no_proxy() } else { builder }
     };
-    match builder().build() {
+    let built = match builder().build() {
         // A machine without certificate authorities can still use plain HTTP.
         Err(_) if url.scheme() == "http" => builder().tls_certs_only([]).build(),
         other => other,
-    }
+    };
+    built.map_err(|error| Reason::Unreachable { url: shown(url), cause: causes(&error) })
 }
 
 /// TLS needs a provider of cryptography, once in a process. Another one that is there already is as good.

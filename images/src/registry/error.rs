@@ -123,12 +123,28 @@ pub enum Reason {
         answer: String,
     },
     /// 401.
-    #[error("the registry answers 401 (unauthorized){answer}; {}", if *.had_credentials { "the user or the password is wrong" } else { "it wants a user and a password, and there are none: neither given nor in plain words in Docker's config.json (credential helpers are not asked)" })]
+    #[error("the registry answers 401 (unauthorized){answer}; {}", if *.had_credentials { "the user or the password is wrong".to_owned() } else { format!("it wants a user and a password, and there are none: {lack}") })]
     Unauthorized {
         /// The registry's own words, with a colon before, if it had any.
         answer: String,
         /// Whether a user and a password were sent.
         had_credentials: bool,
+        /// Why there are none.
+        lack: String,
+    },
+    /// The token server that the registry names gives none.
+    #[error("the token server {url} answers {status}{answer}; {}", if *.had_credentials { "the user or the password is wrong, or may not pull this".to_owned() } else { format!("it wants a user and a password, and there are none: {lack}") })]
+    NoToken {
+        /// Who was asked.
+        url: String,
+        /// The status.
+        status: u16,
+        /// Its own words, with a colon before, if it had any.
+        answer: String,
+        /// Whether a user and a password were sent.
+        had_credentials: bool,
+        /// Why there are none.
+        lack: String,
     },
     /// 403.
     #[error("the registry answers 403 (denied){answer}; the user may not pull this repository")]

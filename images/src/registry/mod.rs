@@ -26,6 +26,7 @@ mod client;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod hosts;
 mod layers;
 mod manifests;
 mod pace;

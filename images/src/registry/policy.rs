@@ -12,11 +12,17 @@
 //! The last rule is stricter than Docker, containerd and Podman, which ask whatever address they are led to. It is by
 //! addresses, as they are resolved for the connection itself: a name that stands for several of them is asked at those
 //! that are far enough. A registry in a private network may lead to that network and to the internet, one on this machine
-//! anywhere. Where a proxy from the environment resolves the names, only addresses in URLs are looked at.
+//! anywhere.
+//!
+//! Which proxy of the environment is asked, if any, is decided for each URL (its scheme, `NO_PROXY`). What goes by none
+//! is held to the rule in full. A proxy resolves names itself, and who it asks is not seen: then addresses and this
+//! machine's own names in URLs are looked at, and a registry that is asked by a proxy counts as one on the internet, if
+//! its own URL does not say where it is.
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
 use std::{
-    env,
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
@@ -105,26 +111,50 @@ impl Scope {
     }
 }
 
-/// The nearest scope that answers may lead to: that of the registry, known once it has answered.
+/// The nearest scope that answers may lead to: that of the registry, known once it has answered. It never comes nearer.
 #[derive(Debug, Clone)]
 pub(super) struct Nearest(Arc<AtomicU8>);
 
 impl Nearest {
-    fn new(scope: Scope) -> Self {
-        Self(Arc::new(AtomicU8::new(scope as u8)))
+    /// More than any scope.
+    const UNKNOWN: u8 = u8::MAX;
+
+    pub(super) fn new(scope: Option<Scope>) -> Self {
+        Self(Arc::new(AtomicU8::new(scope.map_or(Self::UNKNOWN, |scope| scope as u8))))
     }
 
-    fn set(&self, scope: Scope) {
-        self.0.store(scope as u8, Ordering::Relaxed);
+    pub(super) fn seen(&self, scope: Scope) {
+        let known = self.known().map_or(scope, |known| known.max(scope));
+        self.0.store(known as u8, Ordering::Relaxed);
+    }
+
+    fn known(&self) -> Option<Scope> {
+        let all = [Scope::Loopback, Scope::Link, Scope::Private, Scope::Public];
+        all.get(usize::from(self.0.load(Ordering::Relaxed))).copied()
     }
 
     fn get(&self) -> Scope {
-        let all = [Scope::Loopback, Scope::Link, Scope::Private, Scope::Public];
-        all[usize::from(self.0.load(Ordering::Relaxed)).min(3)]
+        self.known().unwrap_or(Scope::Public)
     }
 
+    /// Whether an answer may lead there.
     pub(super) fn allows(&self, scope: Scope) -> bool {
         scope >= self.get()
+    }
+
+    /// Whether the registry's own name may stand for it: before it has answered, for anything.
+    pub(super) fn may_be(&self, scope: Scope) -> bool {
+        self.known().is_none_or(|known| scope >= known)
+    }
+}
+
+/// The environment's proxies.
+struct Proxies(Matcher);
+
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // They may have passwords.
+        f.write_str("Proxies")
     }
 }
 
@@ -134,15 +164,18 @@ pub(super) struct Policy {
     registry: Url,
     insecure: bool,
     nearest: Nearest,
-    proxied: bool,
+    proxies: Proxies,
 }
 
 impl Policy {
     /// For a registry, of whose URL only scheme, host and port count.
     pub(super) fn new(registry: Url, insecure: bool) -> Self {
+        Self::with(registry, insecure, Matcher::from_env())
+    }
+
+    fn with(registry: Url, insecure: bool, proxies: Matcher) -> Self {
         let own = registry.host_str().and_then(Scope::of_name);
-        let proxied = own != Some(Scope::Loopback) && is_proxied();
-        Self { registry, insecure, nearest: Nearest::new(own.unwrap_or(Scope::Public)), proxied }
+        Self { registry, insecure, nearest: Nearest::new(own), proxies: Proxies(proxies) }
     }
 
     pub(super) fn insecure(&self) -> bool {
@@ -153,9 +186,10 @@ impl Policy {
         self.nearest.clone()
     }
 
-    /// Whether the environment's proxy, and not this machine, resolves names.
-    pub(super) fn is_proxied(&self) -> bool {
-        self.proxied
+    /// Whether a URL is asked by a proxy of the environment, which also resolves its name.
+    pub(super) fn is_proxied(&self, url: &Url) -> bool {
+        // What is asked on this machine is nothing for a proxy.
+        !Self::is_here(url) && url.as_str().parse().is_ok_and(|uri| self.proxies.0.intercept(&uri).is_some())
     }
 
     /// Whether a URL is the registry's own: the same scheme, host and port.
@@ -170,9 +204,10 @@ impl Policy {
 
     /// The registry answered from this address.
     pub(super) fn seen(&self, address: SocketAddr) {
-        let scope = Scope::of(address.ip());
-        // A proxy's address says little: one on this machine must not open it to everyone.
-        self.nearest.set(if self.proxied { scope.max(Scope::Private) } else { scope });
+        // A proxy's address says nothing of the registry's.
+        if !self.is_proxied(&self.registry) {
+            self.nearest.seen(Scope::of(address.ip()));
+        }
     }
 
     /// Whether what one URL answered may lead to another one; why not, as the end of a sentence.
@@ -244,12 +279,6 @@ pub(super) fn shown(url: &Url) -> String {
     url.as_str().replace("?%E2%80%A6", "?…").chars().take(300).collect()
 }
 
-fn is_proxied() -> bool {
-    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
-        .iter()
-        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,6 +304,10 @@ mod tests {
         assert_eq!(Scope::of_name("[::1]"), Some(Scope::Loopback));
         assert_eq!(Scope::of_name("a.localhost"), Some(Scope::Loopback));
         assert_eq!(Scope::of_name("localhost.example"), None);
+    }
+
+    fn unproxied(registry: &Url, insecure: bool) -> Policy {
+        Policy::with(registry.clone(), insecure, Matcher::builder().build())
     }
 
     /// From, to, the part of the refusal; none where it is allowed.
@@ -303,7 +336,7 @@ mod tests {
         ];
         for (address, from, to, refusal) in table {
             let (from, to): (Url, Url) = (from.parse().unwrap(), to.parse().unwrap());
-            let policy = Policy { proxied: false, ..Policy::new(from.clone(), false) };
+            let policy = unproxied(&from, false);
             policy.seen(SocketAddr::new(address.parse().unwrap(), 443));
             let found = policy.may_lead(&from, &to);
             match refusal {
@@ -314,7 +347,7 @@ mod tests {
             }
         }
         let from: Url = "http://r.example/a".parse().unwrap();
-        let insecure = Policy { proxied: false, ..Policy::new(from.clone(), true) };
+        let insecure = unproxied(&from, true);
         assert_eq!(insecure.may_lead(&from, &"http://s.example/".parse().unwrap()), Ok(()));
         assert!(insecure.may_be_told(&"http://r.example:81/token".parse().unwrap()).is_ok());
         assert!(insecure.may_be_told(&"https://s.example/token".parse().unwrap()).is_ok());
@@ -326,10 +359,43 @@ mod tests {
     #[test]
     fn a_proxy_on_this_machine_opens_it_to_nobody() {
         let from: Url = "https://r.example/a".parse().unwrap();
-        let policy = Policy { proxied: true, ..Policy::new(from.clone(), false) };
+        let proxies = Matcher::builder().https("http://127.0.0.1:3128").build();
+        let policy = Policy::with(from.clone(), false, proxies);
         policy.seen("127.0.0.1:3128".parse().unwrap());
-        assert!(policy.may_lead(&from, &"https://127.0.0.1/".parse().unwrap()).is_err());
-        assert!(policy.may_lead(&from, &"https://169.254.169.254/".parse().unwrap()).is_err());
+        for near in ["https://127.0.0.1/", "https://169.254.169.254/", "https://10.0.0.1/", "https://localhost/"] {
+            assert!(policy.may_lead(&from, &near.parse().unwrap()).is_err(), "{near}");
+        }
+        assert!(!policy.nearest().allows(Scope::Private), "nor by a name that is resolved here");
+    }
+
+    /// Any proxy variable switched the rule off, also for what no proxy carries.
+    #[test]
+    fn proxies_are_asked_for_the_urls_that_they_are_for() {
+        let asked = |builder: hyper_util::client::proxy::matcher::Builder, url: &str| {
+            let url: Url = url.parse().unwrap();
+            Policy::with(url.clone(), false, builder.build()).is_proxied(&url)
+        };
+        let proxy = "http://proxy.example:3128";
+        let none = || Matcher::builder();
+        assert!(!asked(none(), "https://r.example/"));
+        assert!(!asked(none().http(proxy), "https://r.example/"));
+        assert!(asked(none().http(proxy), "http://r.example/"));
+        assert!(asked(none().https(proxy).no("other.example"), "https://r.example/"));
+        assert!(!asked(none().https(proxy).no("*"), "https://r.example/"));
+        assert!(!asked(none().https(proxy).no(".example"), "https://r.example/"));
+        assert!(!asked(none().all(proxy), "http://localhost:5000/"));
+    }
+
+    /// A second answer for the registry's own name led to this machine.
+    #[test]
+    fn a_registry_comes_no_nearer_than_it_was() {
+        let from: Url = "https://r.example/a".parse().unwrap();
+        let policy = unproxied(&from, true);
+        let nearest = policy.nearest();
+        assert!(nearest.may_be(Scope::Loopback) && !nearest.allows(Scope::Private), "nothing is known yet");
+        policy.seen("203.0.113.1:443".parse().unwrap());
+        policy.seen("127.0.0.1:443".parse().unwrap());
+        assert!(!nearest.may_be(Scope::Loopback) && !nearest.allows(Scope::Loopback) && nearest.allows(Scope::Public));
     }
 
     #[test]

@@ -1,6 +1,10 @@
-//! Names to addresses, without threads, and for hosts that a registry leads to, only those that are far enough.
+//! Names to addresses, without threads. What a registry leads to is asked only where that is far enough; the registry's own
+//! name is resolved once, and stands for the same addresses from then on.
 
-use super::policy::{Nearest, Scope, all_too_near};
+use super::{
+    hosts,
+    policy::{Nearest, Scope, all_too_near},
+};
 use hickory_resolver::{TokioResolver, config::LookupIpStrategy};
 use nix::{
     errno::Errno,
@@ -8,29 +12,57 @@ use nix::{
 };
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::{
+    collections::HashMap,
     error::Error,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
+use tokio::time::timeout;
+
+/// Less than a connection may take, so that it is said what takes so long.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The system's resolver: `/etc/hosts`, and the servers of `/etc/resolv.conf`. This machine's own name needs neither.
 #[derive(Clone, Default)]
-pub(super) struct Resolver {
+pub(super) struct Names {
     // Made with the first question: it must be made within the event loop, and most pulls from this machine ask none.
     system: Arc<OnceLock<TokioResolver>>,
-    /// `None`: all addresses.
-    nearest: Option<Nearest>,
+    /// What the registry's names were resolved to.
+    pinned: Arc<Mutex<HashMap<String, Vec<IpAddr>>>>,
 }
 
-impl Resolver {
-    /// The same resolver, for hosts that a registry leads to.
-    pub(super) fn no_nearer_than(&self, nearest: Option<Nearest>) -> Self {
-        Self { system: Arc::clone(&self.system), nearest }
+/// Whose names are resolved.
+#[derive(Clone)]
+pub(super) enum Whose {
+    /// The registry's own.
+    Own(Nearest),
+    /// Of where it leads.
+    Elsewhere(Nearest),
+    /// The proxies', which the user has named.
+    Proxies,
+}
+
+/// Resolves the names of one kind of hosts.
+#[derive(Clone)]
+pub(super) struct Resolver {
+    names: Names,
+    whose: Whose,
+}
+
+impl Names {
+    /// A resolver of these names that shares what is known by now.
+    pub(super) fn resolver(&self, whose: Whose) -> Resolver {
+        Resolver { names: self.clone(), whose }
     }
 
-    async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn Error + Send + Sync>> {
+    async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn Error + Send + Sync>> {
         if name.trim_end_matches('.') == "localhost" {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        let listed = hosts::addresses(name);
+        if !listed.is_empty() {
+            return Ok(listed);
         }
         let resolver = match self.system.get() {
             Some(resolver) => resolver,
@@ -39,7 +71,46 @@ impl Resolver {
                 self.system.get_or_init(|| made)
             }
         };
-        Ok(resolver.lookup_ip(name).await?.iter().collect())
+        let seconds = LOOKUP_TIMEOUT.as_secs();
+        match timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(name)).await {
+            Ok(found) => Ok(found?.iter().collect()),
+            Err(_) => {
+                Err(format!("the name servers of /etc/resolv.conf have not told the address of {name} in {seconds} s")
+                    .into())
+            }
+        }
+    }
+
+    async fn look_up_once(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn Error + Send + Sync>> {
+        let pinned = || self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = pinned().get(name) {
+            return Ok(known.clone());
+        }
+        let found = self.look_up(name).await?;
+        Ok(pinned().entry(name.to_owned()).or_insert(found).clone())
+    }
+}
+
+impl Resolver {
+    async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn Error + Send + Sync>> {
+        let found = match &self.whose {
+            Whose::Own(_) => self.names.look_up_once(name).await?,
+            Whose::Elsewhere(_) | Whose::Proxies => self.names.look_up(name).await?,
+        };
+        let mut addresses = reachable(found, speaks_ipv6());
+        addresses.retain(|&address| self.may_be(Scope::of(address)));
+        if addresses.is_empty() {
+            return Err(all_too_near(name).into());
+        }
+        Ok(addresses)
+    }
+
+    fn may_be(&self, scope: Scope) -> bool {
+        match &self.whose {
+            Whose::Own(nearest) => nearest.may_be(scope),
+            Whose::Elsewhere(nearest) => nearest.allows(scope),
+            Whose::Proxies => true,
+        }
     }
 }
 
@@ -47,13 +118,7 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let resolver = self.clone();
         Box::pin(async move {
-            let mut addresses = reachable(resolver.addresses(name.as_str()).await?, speaks_ipv6());
-            if let Some(nearest) = &resolver.nearest {
-                addresses.retain(|&address| nearest.allows(Scope::of(address)));
-                if addresses.is_empty() {
-                    return Err(all_too_near(name.as_str()).into());
-                }
-            }
+            let addresses = resolver.addresses(name.as_str()).await?;
             let addresses: Addrs = Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
             Ok(addresses)
         })
@@ -84,6 +149,23 @@ fn system() -> Result<TokioResolver, Box<dyn Error + Send + Sync>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Asked a second time, its name stood for this machine.
+    #[test]
+    fn a_registrys_name_is_looked_up_once_and_comes_no_nearer() {
+        let [far, near] = [[203, 0, 113, 1], [127, 0, 0, 1]].map(IpAddr::from);
+        let (names, nearest) = (Names::default(), Nearest::new(None));
+        names.pinned.lock().unwrap().insert("r.example".to_owned(), vec![far, near]);
+        let (own, other) = (Whose::Own(nearest.clone()), Whose::Elsewhere(nearest.clone()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let found = |whose: &Whose, name| runtime.block_on(names.resolver(whose.clone()).addresses(name)).ok();
+        assert_eq!(found(&own, "r.example"), Some(vec![far, near]), "nobody has answered yet");
+        assert_eq!(found(&other, "localhost"), None);
+        nearest.seen(Scope::Public);
+        assert_eq!(found(&own, "r.example"), Some(vec![far]));
+        assert_eq!(found(&own, "localhost"), None);
+        assert!(found(&Whose::Proxies, "localhost").is_some(), "the user has named it");
+    }
 
     /// "Address family not supported by protocol" was said of a registry that refused connections.
     #[test]

@@ -4,6 +4,7 @@ use super::{
     Reason, RegistryOptions, auth,
     client::{Answer, Ask, Client, Failure},
     policy::{Policy, shown},
+    resolve::Names,
     token::{self, Challenge, TOKEN_BYTES},
 };
 use crate::{
@@ -15,7 +16,7 @@ use reqwest::{
     header::{self, HeaderMap, HeaderValue},
 };
 use std::{cell::RefCell, time::Duration};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// The first request and three repetitions.
 pub(super) const TRIES: u32 = 4;
@@ -50,7 +51,7 @@ pub(super) struct Session<'a> {
     pub(super) reference: &'a Reference,
     pub(super) budget: &'a Budget,
     options: &'a RegistryOptions,
-    credentials: Option<auth::Credentials>,
+    credentials: auth::Known,
     /// Scheme, host, port.
     registry: Url,
     client: Client<'a>,
@@ -67,8 +68,9 @@ impl<'a> Session<'a> {
         let credentials = auth::credentials(reference, options)?;
         let candidates = candidates(reference, options.insecure)?;
         let (choice, mut first_error, mut wrong_scheme) = (candidates.len() > 1, None, None);
+        let names = Names::default();
         for registry in candidates {
-            let client = Client::new(registry.clone(), options)?;
+            let client = Client::new(&registry, options, &names)?;
             let plain = registry.scheme() == "http";
             let (credentials, authorization) = (credentials.clone(), RefCell::new(None));
             let session = Self { reference, budget, options, credentials, registry, client, authorization };
@@ -86,9 +88,13 @@ impl<'a> Session<'a> {
 
     /// Sends a request until it is answered well, or badly for good.
     pub(super) async fn get(&self, request: &Request<'_>) -> Result<Answer<'a>, Reason> {
+        self.get_since(request, Instant::now()).await
+    }
+
+    async fn get_since(&self, request: &Request<'_>, begun: Instant) -> Result<Answer<'a>, Reason> {
         let mut authorized = false;
         loop {
-            let (answer, tries) = self.repeat(&|| self.ask(request)).await?;
+            let (answer, tries) = self.repeat(&|| self.ask(request, begun)).await?;
             match answer.status() {
                 StatusCode::OK => return Ok(answer),
                 StatusCode::PARTIAL_CONTENT if request.offset > 0 => {
@@ -106,10 +112,10 @@ impl<'a> Session<'a> {
 
     /// Fetches a document of at most `limit` bytes.
     pub(super) async fn read(&self, request: &Request<'_>, limit: u64) -> Result<Document, Reason> {
-        let mut tries = 0;
+        let (mut tries, begun) = (0, Instant::now());
         loop {
             tries += 1;
-            let answer = self.get(request).await?;
+            let answer = self.get_since(request, begun).await?;
             if let Some(encoding) = answer.header(header::CONTENT_ENCODING).filter(|&name| name != "identity") {
                 let cause = format!("it comes in Content-Encoding `{encoding}`, which was not asked for");
                 return Err(Reason::Malformed { what: request.what.to_owned(), cause });
@@ -171,10 +177,10 @@ impl<'a> Session<'a> {
 
     fn question<'b>(&self, method: Method, url: Url, what: &'b str) -> Ask<'b> {
         let time = Some(self.document_time());
-        Ask { method, url, headers: HeaderMap::new(), authorization: None, what, time }
+        Ask { method, url, headers: HeaderMap::new(), authorization: None, what, time, begun: Instant::now() }
     }
 
-    fn ask<'b>(&self, request: &Request<'b>) -> Result<Ask<'b>, Reason> {
+    fn ask<'b>(&self, request: &Request<'b>, begun: Instant) -> Result<Ask<'b>, Reason> {
         let url = self.url(&format!("/v2/{}/{}", self.reference.repository, request.path))?;
         let mut ask = self.question(request.method.clone(), url, request.what);
         ask.headers.insert(header::ACCEPT, HeaderValue::from_static(request.accept));
@@ -184,7 +190,7 @@ impl<'a> Session<'a> {
             ask.headers.insert(header::RANGE, range);
         }
         ask.authorization = self.authorization.borrow().clone();
-        ask.time = request.time;
+        (ask.time, ask.begun) = (request.time, begun);
         Ok(ask)
     }
 
@@ -207,7 +213,7 @@ impl<'a> Session<'a> {
 
     /// Answers the challenge of the registry's own 401.
     async fn authorize(&self, refused: Answer<'_>) -> Result<(), Reason> {
-        let header = match (Challenge::of(refused.headers()), &self.credentials) {
+        let header = match (Challenge::of(refused.headers()), self.credentials.login()) {
             (Some(challenge), _) => self.token(&challenge, &refused.url).await?,
             (None, Some((user, password))) => token::basic(user, password)?,
             (None, None) => return Err(self.unauthorized(own_words(refused).await)),
@@ -225,22 +231,27 @@ impl<'a> Session<'a> {
         let refused = |cause| Reason::Realm { realm: shown(&url), cause };
         let policy = &self.client.policy;
         policy.may_lead(from, &url).map_err(refused)?;
-        let authorization = match &self.credentials {
+        let authorization = match self.credentials.login() {
             None => None,
             Some((user, password)) => {
                 policy.may_be_told(&url).map_err(refused)?;
                 Some(token::basic(user, password)?)
             }
         };
+        let begun = Instant::now();
         let ask = || {
             let ask = self.question(Method::GET, url.clone(), "a token");
-            Ok(Ask { authorization: authorization.clone(), ..ask })
+            Ok(Ask { authorization: authorization.clone(), begun, ..ask })
         };
         let (answer, tries) = self.repeat(&ask).await?;
         match answer.status() {
             StatusCode::OK => {}
             status if is_worth_repeating(status) => return Err(self.led_astray("a token", answer, tries).await),
-            _ => return Err(self.unauthorized(own_words(answer).await)),
+            status => {
+                let (url, status, answer) = (shown(&url), status.as_u16(), own_words(answer).await);
+                let (had_credentials, lack) = self.sent();
+                return Err(Reason::NoToken { url, status, answer, had_credentials, lack });
+            }
         }
         let mut bytes = Vec::new();
         let read = body(answer, "the token", TOKEN_BYTES, &mut bytes).await;
@@ -249,8 +260,17 @@ impl<'a> Session<'a> {
         token::bearer_header(&bytes, &shown(&url))
     }
 
+    /// Whether a user and a password were sent, and why not.
+    fn sent(&self) -> (bool, String) {
+        match &self.credentials {
+            auth::Known::Login(_) => (true, String::new()),
+            auth::Known::Nothing(why) => (false, why.clone()),
+        }
+    }
+
     fn unauthorized(&self, answer: String) -> Reason {
-        Reason::Unauthorized { answer, had_credentials: self.credentials.is_some() }
+        let (had_credentials, lack) = self.sent();
+        Reason::Unauthorized { answer, had_credentials, lack }
     }
 
     async fn answered(&self, request: &Request<'_>, answer: Answer<'_>, tries: u32) -> Reason {
@@ -347,6 +367,11 @@ async fn own_words(mut answer: Answer<'_>) -> String {
     words(&body)
 }
 
+/// Whether it is no text, of which the last character may have been cut.
+fn is_binary(body: &[u8]) -> bool {
+    body.contains(&0) || std::str::from_utf8(body).is_err_and(|error| error.error_len().is_some())
+}
+
 /// Of a JSON error document (distribution-spec, "Error Codes") or of plain text, one line without control characters.
 fn words(body: &[u8]) -> String {
     let document: Option<serde_json::Value> = serde_json::from_slice(body).ok();
@@ -355,6 +380,7 @@ fn words(body: &[u8]) -> String {
         Some(error) => {
             ["code", "message"].iter().filter_map(|key| error.get(key)?.as_str()).collect::<Vec<_>>().join(": ")
         }
+        None if is_binary(body) => String::new(),
         None => String::from_utf8_lossy(body).trim().to_owned(),
     };
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
@@ -399,5 +425,7 @@ mod tests {
         ] {
             assert_eq!(words(body.as_bytes()), expected);
         }
+        assert_eq!(words(b"\x1f\x8b\x08\0\0\xff part of a layer"), "");
+        assert_eq!(words("caf\u{e9}".as_bytes().split_last().unwrap().1), ": caf\u{fffd}");
     }
 }

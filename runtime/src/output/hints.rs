@@ -19,7 +19,7 @@ fn after(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(PullError { reason, .. }) = cause.downcast_ref() {
         let step = match &**reason {
             Reason::Store(error) => after_store(error),
-            Reason::Unauthorized { had_credentials: false, .. } => {
+            Reason::Unauthorized { had_credentials: false, .. } | Reason::NoToken { had_credentials: false, .. } => {
                 Some("log in: `amphora pull --creds USER:PASSWORD`, or `docker login`")
             }
             _ => None,

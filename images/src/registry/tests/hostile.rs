@@ -357,6 +357,27 @@ fn what_is_not_too_slow_is_bounded_in_all() {
     assert_eq!(place.everything(), Vec::<String>::new());
 }
 
+/// Each of ten redirects had half a minute of its own.
+#[test]
+fn redirects_and_repetitions_count_to_the_time_of_a_document() {
+    let pace = Pace { document_time: Duration::from_millis(300), ..quick().pace };
+    let options = RegistryOptions { pace, ..quick() };
+    let slow = |reply: Reply| Reply { pause: Duration::from_millis(100), ..reply };
+    let hops = Server::start(HashMap::new(), move |asked| {
+        let further = format!("{}x", asked.path);
+        asked.path.contains("/manifests/").then(|| slow(Reply::new(307, b"").header("Location", &further)))
+    });
+    let cuts = Server::start(HashMap::new(), move |asked| {
+        let cut = Reply { cut: Some(1), ..Reply::new(200, b"{}") };
+        asked.path.contains("/manifests/").then(|| slow(cut))
+    });
+    for server in [hops, cuts] {
+        let error = Place::new().pull(&app(&server), &options).unwrap_err().to_string();
+        assert!(error.contains("manifest latest took longer than 0.3 s"), "{error}");
+        assert!(server.count("/manifests/") <= 3, "{error}");
+    }
+}
+
 #[test]
 fn lengths_and_ranges_that_lie_are_found_out() {
     let made = Made::usual();

@@ -447,7 +447,10 @@ fn a_token_server_is_asked_for_a_token() {
         let pulled = place.pull(&app(&server), &RegistryOptions { credentials, ..quick() });
         match (pulled, expected) {
             (Ok(_), Ok(())) => {}
-            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (Err(error), Err(part)) => {
+                let error = error.to_string();
+                assert!(error.contains(part) && error.contains("/token?… answers 401: no"), "{error}");
+            }
             (pulled, expected) => panic!("{pulled:?}, expected {expected:?}"),
         }
     }
