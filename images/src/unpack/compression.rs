@@ -1,7 +1,8 @@
 //! Compression, by the bytes and never by the media type: gzip, zstd, or none.
 
 use crate::{Budget, budget::Hold};
-use std::io::{self, BufReader, Cursor, Read};
+use flate2::bufread::GzDecoder;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 /// How many bytes it takes to tell a compression: those of a tar archive's first header, which may begin like anything.
 pub(crate) const HEAD_LENGTH: usize = 512;
@@ -69,9 +70,44 @@ pub fn decompress<'a>(mut stream: Box<dyn Read + Send + 'a>, budget: &Budget) ->
     let whole = Cursor::new(first).chain(stream);
     Ok(match compression {
         Compression::None => Box::new(whole),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(64 << 10, whole))),
+        Compression::Gzip => Box::new(Members::new(BufReader::with_capacity(64 << 10, whole))),
         Compression::Zstd => Box::new(zstd_decoder(whole, window_log, budget)?),
     })
+}
+
+/// The members of a gzip file, one after another (RFC 1952, 2.2). What follows them and is none of them is told as that.
+struct Members<R: BufRead> {
+    /// Only between two calls.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Members<R> {
+    fn new(stream: R) -> Self {
+        Self { member: Some(GzDecoder::new(stream)) }
+    }
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let count = member.read(out)?;
+            if count > 0 || out.is_empty() {
+                return Ok(count);
+            }
+            let Some(mut rest) = self.member.take().map(GzDecoder::into_inner) else { break };
+            match rest.fill_buf()?.first() {
+                None => break,
+                Some(0x1f) => self.member = Some(GzDecoder::new(rest)),
+                Some(_) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "after its end as gzip there is something else",
+                    ));
+                }
+            }
+        }
+        Ok(0)
+    }
 }
 
 /// A decoder and the memory that it may take.
@@ -141,6 +177,26 @@ mod tests {
             assert_ne!(Compression::of(header.as_bytes()).ok(), Some(Compression::None), "{name:?}");
         }
         assert_eq!(Compression::of(b"\x1f\x8b").unwrap(), Compression::Gzip);
+    }
+
+    /// It was "unexpected end of file".
+    #[test]
+    fn what_follows_a_gzip_file_is_told_as_that() {
+        let member = |content: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        };
+        let read = |bytes: &[u8]| {
+            let mut text = String::new();
+            let mut decoder = decompress(Box::new(bytes), &Budget::default())?;
+            decoder.read_to_string(&mut text).map(|_| text)
+        };
+        assert_eq!(read(&[member(b"a"), member(b""), member(b"b")].concat()).unwrap(), "ab");
+        let garbage = read(&[member(b"a"), b"garbage".to_vec()].concat()).unwrap_err().to_string();
+        assert_eq!(garbage, "after its end as gzip there is something else");
+        let cut = member(b"a");
+        assert_eq!(read(&cut[..cut.len() - 1]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     fn frame(log: u32, content: &[u8]) -> Vec<u8> {
