@@ -107,7 +107,10 @@ impl Staged {
         if let Some(blob) = self.blob {
             blob.commit()?;
         }
-        self.diff_id.map_or(Ok(()), |diff_id| self.store.record_verified(&self.digest, &diff_id))
+        match self.diff_id {
+            Some(diff_id) => self.store.record_verified(&self.digest, &diff_id),
+            None => self.store.record_hashed(&self.digest),
+        }
     }
 }
 
@@ -119,7 +122,10 @@ pub(crate) fn stage(
     expected: &Expected,
     budget: &Budget,
 ) -> Result<Staged, IngestError> {
-    let present = expected.digest.as_ref().is_some_and(|digest| store.has_blob(digest));
+    let present = match (&expected.digest, expected.size) {
+        (Some(digest), Some(size)) => store.has_whole_blob(digest, size)?,
+        _ => false,
+    };
     let blob = if present { None } else { Some(store.blob_writer()?) };
     let mut tee = Tee::new(source, blob, expected);
     let layer = match &expected.diff_id {

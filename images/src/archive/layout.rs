@@ -119,7 +119,7 @@ impl Collected {
         let digest = layer.descriptor.digest();
         let diff_id = layer.diff_id.filter(|_| unpack);
         let unpacked = diff_id.as_ref().is_none_or(|diff_id| store.has_layer(&layer.descriptor, diff_id));
-        if !self.seen.insert(member.clone()) || (unpacked && store.blob_size(digest) == Some(layer.descriptor.size())) {
+        if !self.seen.insert(member.clone()) || (unpacked && store.has_whole_blob(digest, layer.descriptor.size())?) {
             return Ok(());
         }
         let expected = Expected { digest: Some(digest.clone()), size: Some(layer.descriptor.size()), diff_id };

@@ -366,6 +366,29 @@ fn a_name_that_moves_is_told_with_the_digest_that_it_stood_for() {
     }
 }
 
+/// A power cut left a short one, which `load` named and left as it was.
+#[test]
+fn a_layer_whose_blob_is_damaged_is_written_again() {
+    let mut members = Members::default();
+    let image = members.image("f", &host());
+    members.index(&[named(image, CONTAINERD, "a")]);
+    let place = Place::new();
+    let is_blob = |(name, _): &&(String, Vec<u8>)| name.starts_with("blobs/");
+    let (name, whole) = members.0.iter().find(is_blob).unwrap();
+    let path = place.store.blob_path(&name.trim_start_matches("blobs/").replace('/', ":").parse().unwrap());
+    for damaged in [&whole[..0], &whole[..9], &vec![0; whole.len()]] {
+        fs::write(&path, damaged).unwrap();
+        place.load(&members.tar("")).unwrap();
+        assert!(fs::read(&path).unwrap() == *whole, "{} bytes that nothing named", damaged.len());
+        if damaged.len() < whole.len() {
+            fs::write(&path, damaged).unwrap();
+            place.load(&members.tar("")).unwrap();
+            assert!(fs::read(&path).unwrap() == *whole, "{} bytes that are an image's", damaged.len());
+        }
+        place.store.remove("a", true, &|| Ok(Default::default())).unwrap();
+    }
+}
+
 #[test]
 fn a_digest_in_an_archives_name_is_not_believed() {
     let mut members = Members::default();

@@ -8,7 +8,7 @@ use super::{
     session::{Request, Session, TRIES, within},
 };
 use crate::{
-    Store,
+    Budget, Store,
     ingest::{self, Expected, IngestError, Staged},
     unpack::plan::Layer,
 };
@@ -42,7 +42,7 @@ pub(super) fn fetch<'a>(
 ) -> Result<Vec<Staged>, Reason> {
     let mut missing = Vec::new();
     for layer in &fetched.layers {
-        let (blob, unpacked) = present(store, layer);
+        let (blob, unpacked) = present(store, layer)?;
         progress.layer(&short(layer), layer.descriptor.size(), blob && unpacked);
         if !(blob && unpacked) {
             missing.push((layer, blob));
@@ -56,15 +56,20 @@ pub(super) fn fetch<'a>(
 }
 
 /// Whether all layers are here, and unpacked where they are to be.
-pub(super) fn all_present(store: &Store, fetched: &Fetched) -> bool {
-    fetched.layers.iter().all(|layer| present(store, layer) == (true, true))
+pub(super) fn all_present(store: &Store, fetched: &Fetched) -> Result<bool, Reason> {
+    for layer in &fetched.layers {
+        if present(store, layer)? != (true, true) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
-/// Whether a layer's blob is here, and whether it is unpacked or need not be.
-fn present(store: &Store, layer: &Layer) -> (bool, bool) {
-    let blob = store.blob_size(layer.descriptor.digest()) == Some(layer.descriptor.size());
+/// Whether a layer's blob is here, whole, and whether it is unpacked or need not be.
+fn present(store: &Store, layer: &Layer) -> Result<(bool, bool), Reason> {
+    let blob = store.has_whole_blob(layer.descriptor.digest(), layer.descriptor.size())?;
     let unpacked = layer.diff_id.as_ref().is_none_or(|diff_id| store.has_layer(&layer.descriptor, diff_id));
-    (blob, unpacked)
+    Ok((blob, unpacked))
 }
 
 /// The first twelve digits of a layer's digest.
@@ -80,29 +85,55 @@ async fn fetch_one<'scope, 'env>(
     here: bool,
     progress: &dyn Progress,
 ) -> Result<Staged, Reason> {
-    let (digest, budget) = (layer.descriptor.digest(), session.budget);
-    let expected =
-        Expected { digest: Some(digest.clone()), size: Some(layer.descriptor.size()), diff_id: layer.diff_id.clone() };
-    let (report, reported) = oneshot::channel();
-    let downloaded = if here {
-        let mut blob = store.blob(digest)?;
-        scope.spawn(move || drop(report.send(ingest::stage(store, &mut blob, &expected, budget))));
-        progress.advance(&short(layer), layer.descriptor.size());
-        Ok(())
-    } else {
-        let (sender, receiver) = channel(WAITING);
-        scope.spawn(move || {
-            let mut pieces = Pieces { receiver, piece: Bytes::new() };
-            drop(report.send(ingest::stage(store, &mut pieces, &expected, budget)));
-        });
-        download(session, layer, sender, progress).await
-    };
-    let staged =
-        reported.await.unwrap_or_else(|_| Err(IngestError::Read(io::Error::other("the layer's thread panicked"))));
-    downloaded?;
-    let staged = staged.map_err(|source| Reason::Layer { digest: digest.clone(), source: Box::new(source) })?;
+    let digest = layer.descriptor.digest();
+    let staging = Staging { store, layer, budget: session.budget };
+    if here && let Ok(mut blob) = store.blob(digest) {
+        if let Ok(staged) = staging.spawn(scope, move |stage| stage(&mut blob)).await {
+            progress.advance(&short(layer), layer.descriptor.size());
+            progress.done(&short(layer));
+            return Ok(staged);
+        }
+        // Damaged since it was hashed, or not what its config says, which the registry's bytes will tell.
+        store.forget_verified(digest)?;
+    }
+    let (sender, receiver) = channel(WAITING);
+    let staged = staging.spawn(scope, move |stage| stage(&mut Pieces { receiver, piece: Bytes::new() }));
+    download(session, layer, sender, progress).await?;
+    let staged = staged.await.map_err(|source| Reason::Layer { digest: digest.clone(), source: Box::new(source) })?;
     progress.done(&short(layer));
     Ok(staged)
+}
+
+/// What storing and unpacking a layer needs besides its bytes.
+#[derive(Clone, Copy)]
+struct Staging<'env> {
+    store: &'env Store,
+    layer: &'env Layer,
+    budget: &'env Budget,
+}
+
+/// Takes a layer's bytes.
+type Stage<'a> = &'a dyn Fn(&mut (dyn Read + Send)) -> Result<Staged, IngestError>;
+
+impl<'env> Staging<'env> {
+    /// Begins in a thread of its own, and waits for it when it is polled.
+    fn spawn<'scope>(
+        self,
+        scope: &'scope Scope<'scope, 'env>,
+        source: impl FnOnce(Stage) -> Result<Staged, IngestError> + Send + 'scope,
+    ) -> impl Future<Output = Result<Staged, IngestError>> {
+        let (report, reported) = oneshot::channel();
+        scope.spawn(move || {
+            let descriptor = &self.layer.descriptor;
+            let (digest, diff_id) = (Some(descriptor.digest().clone()), self.layer.diff_id.clone());
+            let expected = Expected { digest, size: Some(descriptor.size()), diff_id };
+            drop(report.send(source(&|bytes| ingest::stage(self.store, bytes, &expected, self.budget))));
+        });
+        async {
+            let panicked = |_| Err(IngestError::Read(io::Error::other("the layer's thread panicked")));
+            reported.await.unwrap_or_else(panicked)
+        }
+    }
 }
 
 /// Sends a blob's bytes to whoever stores them. A broken connection is taken up again where it broke.

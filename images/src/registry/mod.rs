@@ -3,7 +3,7 @@
 //! ```text
 //! client: one request as policy (where to) and Pace (how slow) allow it
 //! session: scheme, token, retries ─▶ manifests: index, manifest, config, in memory and bounded
-//!                                ─▶ layers: bytes ─ bounded channel ─▶ unpack::ingest, one thread a layer
+//!                                ─▶ layers: bytes ─ bounded channel ─▶ ingest, one thread a layer
 //!                                     all whole? ▼ lock the store, see that nothing is gone, commit all, name the image
 //! ```
 //!
@@ -153,7 +153,7 @@ fn keep(
     for layer in staged {
         layer.commit()?;
     }
-    if !layers::all_present(store, fetched) {
+    if !layers::all_present(store, fetched)? {
         return Ok(None);
     }
     for document in fetched.documents() {

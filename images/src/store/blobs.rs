@@ -39,11 +39,16 @@ impl Store {
         self.read_blob(digest, file, most_bytes)
     }
 
+    /// One that is too large is damaged, or what it is called and no document.
     pub(super) fn read_blob(&self, digest: &Digest, file: File, most_bytes: u64) -> Result<Vec<u8>, StoreError> {
         let path = self.blob_path(digest);
         let failed = |source| StoreError::io("reading", &path, source);
         let size = file.metadata().map_err(failed)?.len();
         if size > most_bytes {
+            if !self.has_whole_blob(digest, size)? {
+                let found = format!("it has {size} bytes, which are not those of its digest");
+                return Err(StoreError::Altered { path, found });
+            }
             let reason = format!("it has {size} bytes, at most {most_bytes} are read");
             return Err(StoreError::Malformed { document: "blob", path, reason });
         }
@@ -95,12 +100,22 @@ impl Store {
         self.blob_path(digest).exists()
     }
 
-    /// How many bytes a blob has that is here.
-    ///
-    /// Compare with the descriptor before relying on a blob that nothing names yet: a power cut can leave one short.
+    /// How many bytes a blob has that is here and a plain file.
     pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
         let found = fs::symlink_metadata(self.blob_path(digest)).ok().filter(fs::Metadata::is_file);
         found.map(|found| found.len())
+    }
+
+    /// Whether a file's bytes are those that a digest promises.
+    pub(super) fn is_blob(&self, digest: &Digest, mut file: File) -> Result<bool, StoreError> {
+        let found = match digest.algorithm() {
+            DigestAlgorithm::Sha256 => hash_file::<Sha256>(&mut file).map(|hash| sha256_digest(&hash)),
+            DigestAlgorithm::Sha512 => hash_file::<Sha512>(&mut file).map(|hash| self::digest("sha512", &hash)),
+            // Nothing that is called so can be checked.
+            _ => return Ok(false),
+        };
+        let found = found.map_err(|source| StoreError::io("reading", &self.blob_path(digest), source))?;
+        Ok(found == *digest)
     }
 
     /// A new blob, streamed: hashed as it is written; visible only after `commit`.
@@ -162,17 +177,19 @@ impl BlobWriter {
     /// Checks the digest (if one is expected) and makes the blob visible by rename.
     ///
     /// Without an expected digest the blob goes under its sha256. One that is here already is replaced by the same
-    /// bytes, which mends it in case a power cut left it damaged.
+    /// bytes, which mends it in case it was damaged.
     pub fn commit(self, expected: Option<&Digest>) -> Result<Digest, StoreError> {
         self.finish(expected)?.commit()
     }
 
-    /// Checks the digest (if one is expected) and closes the file: what waits to be made visible holds no descriptor.
+    /// Checks the digest (if one is expected), brings the bytes to the disk and closes the file: what waits to be made
+    /// visible holds no descriptor. A rename may reach the disk before the bytes do, and a power cut would leave others.
     pub(crate) fn finish(mut self, expected: Option<&Digest>) -> Result<WholeBlob, StoreError> {
         let digest = match expected {
             None => self.own_digest(),
             Some(expected) => self.verified(expected)?,
         };
+        self.file.sync_data().map_err(|source| StoreError::io("writing", &self.temporary.path, source))?;
         Ok(WholeBlob { target: self.store.blob_path(&digest), digest, temporary: self.temporary })
     }
 
@@ -210,7 +227,7 @@ impl BlobWriter {
 
     /// Hashed by reading the file again: such blobs are rare, and every other one would pay for a second hash.
     fn sha512(&mut self) -> Result<Digest, StoreError> {
-        let read = hash_sha512(&mut self.file);
+        let read = hash_file::<Sha512>(&mut self.file).map(|hash| digest("sha512", &hash));
         read.map_err(|source| StoreError::io("reading", &self.temporary.path, source))
     }
 
@@ -241,12 +258,12 @@ impl WholeBlob {
     }
 }
 
-fn hash_sha512(file: &mut File) -> io::Result<Digest> {
+fn hash_file<H: sha2::Digest>(file: &mut File) -> io::Result<Vec<u8>> {
     file.rewind()?;
-    let (mut hash, mut buffer) = (Sha512::new(), vec![0; 1 << 16]);
+    let (mut hash, mut buffer) = (H::new(), vec![0; 1 << 18]);
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(digest("sha512", &hash.finalize())),
+            0 => return Ok(hash.finalize().to_vec()),
             count => hash.update(&buffer[..count]),
         }
     }

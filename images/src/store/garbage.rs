@@ -1,7 +1,7 @@
 //! Removing images, and whatever no image needs; the rule of what is kept is on the page of [`crate::store`].
 
 use super::{
-    Store, StoreError, entries,
+    Image, Store, StoreError, entries,
     index::{self, Entries, Index},
     layers,
     lock::Removing,
@@ -82,11 +82,16 @@ impl Store {
     ///
     /// While somebody writes, leftovers cannot be told from what is on its way in: it says so then.
     pub fn check(&self, remove: bool) -> Result<Checked, StoreError> {
-        let damaged = self.listed()?.into_iter().filter_map(Result::err).map(|entry| {
-            let by = entry.name.as_deref().map_or_else(|| entry.digest.clone(), familiar);
-            format!("{entry}; `amphora rmi {by}`, and pull or load it again")
-        });
-        let mut checked = Checked { damaged: damaged.collect(), ..Checked::default() };
+        let mut checked = Checked::default();
+        for listed in self.listed()? {
+            match listed {
+                Ok(image) => checked.damaged.extend(self.broken_layers(&image)),
+                Err(entry) => {
+                    let by = entry.name.as_deref().map_or_else(|| entry.digest.clone(), familiar);
+                    checked.damaged.push(format!("{entry}; `amphora rmi {by}`, and pull or load it again"));
+                }
+            }
+        }
         let index: Index = index::parse(self, &index::read(self)?)?;
         checked.damaged.extend(
             index.twice().map(|name| format!("{name} stands twice in the list of images; it is the first one's")),
@@ -100,6 +105,23 @@ impl Store {
         checked.leftovers = leftovers.into_iter().map(|leftover| leftover.sentence).collect();
         checked.not_looked_at.extend(spared);
         Ok(checked)
+    }
+
+    /// A sentence for each layer of an image whose blob is not as long as its manifest says, or no plain file.
+    fn broken_layers(&self, image: &Image) -> Vec<String> {
+        let by = image.reference.as_ref().map_or_else(|| image.digest.to_string(), Reference::familiar);
+        let wrong = image.manifest.layers().iter().filter_map(|layer| {
+            let found = match self.blob_size(layer.digest()) {
+                Some(size) if size == layer.size() => return None,
+                Some(size) => format!("has {size} bytes"),
+                None if self.has_blob(layer.digest()) => "is no plain file".to_owned(),
+                None => "is missing".to_owned(),
+            };
+            let (path, expected) = (self.blob_path(layer.digest()), layer.size());
+            let path = path.display();
+            Some(format!("{by}: its layer {path} {found}, expected {expected} bytes; pull or load {by} again"))
+        });
+        wrong.collect()
     }
 
     /// Removes leftovers and returns what they were, and why some cannot be told.

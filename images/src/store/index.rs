@@ -331,10 +331,10 @@ impl Store {
     }
 
     pub(super) fn insert(&self, entry: Entry, name: Option<&str>) -> Result<Option<String>, StoreError> {
-        let blob = self.blob_path_of(&entry.digest);
-        if !blob.exists() {
-            let reason = format!("not in the store, so nothing can be named so: {}", entry.digest);
-            return Err(StoreError::Malformed { document: "manifest", path: blob, reason });
+        let path = self.blob_path_of(&entry.digest);
+        if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == entry.size) {
+            let reason = format!("not in the store whole, so nothing can be named so: {}", entry.digest);
+            return Err(StoreError::Malformed { document: "manifest", path, reason });
         }
         layers::sync(&self.layout())?;
         edit(self, |index| Ok(index.insert(entry, name)))

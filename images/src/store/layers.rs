@@ -73,7 +73,7 @@ impl Store {
         let blob = self.blob(layer.digest())?;
         let mut tar = unpack::decompress(Box::new(blob), budget).map_err(|source| refused(source.to_string()))?;
         let found = unpack::diff_id(&mut tar, budget).map_err(|failed| refused(failed.to_string()))?;
-        check_diff_id(layer, &found, diff_id)?;
+        self.check_diff_id(layer, &found, diff_id)?;
         self.record_verified(layer.digest(), diff_id)
     }
 
@@ -88,12 +88,23 @@ impl Store {
             UnpackError::System { source, target, .. } if source.kind() == ErrorKind::StorageFull => {
                 StoreError::Full { path: target, source }
             }
-            other => refused(other.to_string()),
+            // Whoever pulls or loads it again is to look at the blob, not at what was recorded.
+            other => self.forget_verified(layer.digest()).err().unwrap_or_else(|| refused(other.to_string())),
         })?;
-        check_diff_id(layer, &found, diff_id)?;
+        self.check_diff_id(layer, &found, diff_id)?;
         let path = stage.commit()?;
         self.record_verified(layer.digest(), diff_id)?;
         Ok(path)
+    }
+
+    fn check_diff_id(&self, layer: &Descriptor, found: &Digest, claimed: &Digest) -> Result<(), StoreError> {
+        if found == claimed {
+            return Ok(());
+        }
+        self.forget_verified(layer.digest())?;
+        let reason =
+            format!("its content has diff id {found}, the config says {claimed}; the image is forged or damaged");
+        Err(StoreError::Layer { digest: layer.digest().clone(), reason })
     }
 
     /// Where the layer with this diff id is (or will be) unpacked: layers/<first 32 hex digits>. Short, so that over a
@@ -162,14 +173,6 @@ pub(super) fn visible(all: &[PathBuf]) -> Vec<PathBuf> {
     // overlayfs does not look for the mark in the root of a layer, so what it hides is left out here.
     let base = stack.iter().rposition(|layer| is_opaque(layer)).unwrap_or(0);
     stack.split_off(base)
-}
-
-fn check_diff_id(layer: &Descriptor, found: &Digest, claimed: &Digest) -> Result<(), StoreError> {
-    if found == claimed {
-        return Ok(());
-    }
-    let reason = format!("its content has diff id {found}, the config says {claimed}; the image is forged or damaged");
-    Err(StoreError::Layer { digest: layer.digest().clone(), reason })
 }
 
 /// rename(2) onto a directory that is not empty; one that is empty is replaced, which does no harm.

@@ -28,6 +28,7 @@ mod left_out;
 mod repair;
 mod stacks;
 mod tampered;
+mod whole;
 
 fn store() -> (TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
@@ -321,8 +322,8 @@ fn an_index_that_contains_itself_is_none() {
     // Its digest cannot be its own, so the file is put in the place of another.
     let digest = store.put_blob(b"x", None).unwrap();
     let index = json!({ "schemaVersion": 2, "manifests": [descriptor(INDEX, &(digest.clone(), 1))] });
-    std::fs::write(store.blob_path(&digest), index.to_string()).unwrap();
     store.name(&"loop".parse().unwrap(), INDEX, &digest, 1).unwrap();
+    std::fs::write(store.blob_path(&digest), index.to_string()).unwrap();
     let error = store.resolve("loop", &Selection::default()).unwrap_err().to_string();
     assert!(error.contains("was damaged since it was stored"), "{error}");
     assert_eq!(store.list().unwrap().len(), 0);

@@ -6,7 +6,7 @@ mod real;
 mod server;
 
 use super::*;
-use crate::Class;
+use crate::{Class, store::Checked};
 use serde_json::{Value, json};
 use server::{Reply, Server, digest};
 use std::{collections::HashMap, fs, io::Write, sync::Mutex, time::Duration};
@@ -210,6 +210,38 @@ fn a_layer_that_is_there_but_not_unpacked_is_unpacked_from_there() {
     place.pull(&app(&server), &quick()).unwrap();
     assert!(fs::read_dir(place.folder.path().join("layers")).unwrap().count() == 2);
     assert_eq!(server.count(&made.layers[0]), 1);
+}
+
+/// A power cut left a short one; a pull failed for ever, "removed again by another command".
+#[test]
+fn a_layer_whose_blob_is_damaged_is_fetched_again() {
+    let made = Made::usual();
+    let server = Server::start(made.files, |_| None);
+    let place = Place::new();
+    let image = place.pull(&app(&server), &quick()).unwrap();
+    let layer = image.manifest.layers()[0].digest().clone();
+    let path = place.store.blob_path(&layer);
+    let whole = fs::read(&path).unwrap();
+    let is_whole = |what: &str| {
+        assert!(fs::read(&path).unwrap() == whole, "{what}");
+        assert_eq!(place.store.check(false).unwrap(), Checked::default(), "{what}");
+    };
+    fs::write(&path, &whole[..100]).unwrap();
+    place.pull(&app(&server), &quick()).unwrap();
+    is_whole("short, and unpacked");
+    fs::write(&path, &whole[..100]).unwrap();
+    fs::remove_dir_all(&place.store.layers(&image).unwrap()[0]).unwrap();
+    place.pull(&app(&server), &quick()).unwrap();
+    is_whole("short, and not unpacked");
+    fs::write(&path, vec![0; whole.len()]).unwrap();
+    fs::remove_dir_all(&place.store.layers(&image).unwrap()[0]).unwrap();
+    assert!(place.store.layers(&image).is_err());
+    place.pull(&app(&server), &quick()).unwrap();
+    is_whole("other bytes, and not unpacked");
+    place.store.forget_verified(&layer).unwrap();
+    fs::write(&path, vec![0; whole.len()]).unwrap();
+    place.pull(&app(&server), &quick()).unwrap();
+    is_whole("other bytes that were never hashed");
 }
 
 #[test]
