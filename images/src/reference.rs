@@ -11,6 +11,10 @@
 //! tag        = 1 word character, up to 127 more or "." or "-"
 //! digest     = algorithm ":" at least 32 hexadecimal digits (64 for sha256, 128 for sha512)
 //! ```
+//!
+//! What is printed as an image's id is never a name: a word of 12 or more hexadecimal digits and nothing else, and
+//! whatever begins with `sha256:` or `sha512:`. Docker refuses such names of 64 digits, and the tag of a repository
+//! `sha256`. A name of 4 to 11 hexadecimal digits may be the beginning of an id too; the store tells.
 
 use oci_spec::image::Digest;
 use std::{fmt, net::Ipv6Addr, str::FromStr};
@@ -21,6 +25,12 @@ const DEFAULT_TAG: &str = "latest";
 const REPOSITORY_MAX_BYTES: usize = 255;
 const TAG_MAX_BYTES: usize = 128;
 const DIGEST_MIN_DIGITS: usize = 32;
+/// The longest name that DNS has.
+const HOST_MAX_BYTES: usize = 255;
+/// Ids are printed with so many digits, or all.
+const ID_DIGITS: usize = 12;
+/// Repositories of no registry: with a tag, they read as digests.
+const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
 
 /// An image reference. `alpine` is docker.io/library/alpine:latest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -107,7 +117,8 @@ fn parse(text: &str) -> Result<Reference, String> {
         return Err(format!("leave out `{scheme}`: a reference begins with the registry or the repository"));
     }
     if is_image_id(text) {
-        return Err("64 hexadecimal digits are an image id, not a name".to_owned());
+        let named = format!("if a name is meant, add its tag: `{text}:{DEFAULT_TAG}`");
+        return Err(format!("{ID_DIGITS} or more hexadecimal digits are an image id, not a name; {named}"));
     }
     let (rest, digest) = match text.split_once('@') {
         Some((rest, digest)) => (rest, Some(parse_digest(digest)?)),
@@ -120,6 +131,9 @@ fn parse(text: &str) -> Result<Reference, String> {
     };
     check_registry(registry)?;
     let repository = parse_repository(registry, path)?;
+    if registry == DEFAULT_REGISTRY && ALGORITHMS.iter().any(|algorithm| repository == format!("library/{algorithm}")) {
+        return Err(format!("`{path}` with a tag is an image id, not a name"));
+    }
     let tag = tag.or_else(|| digest.is_none().then(|| DEFAULT_TAG.to_owned()));
     Ok(Reference { registry: registry.to_owned(), repository, tag, digest })
 }
@@ -139,6 +153,9 @@ fn is_registry(first: &str) -> bool {
 
 fn check_registry(registry: &str) -> Result<(), String> {
     let (host, port) = split_port(registry);
+    if host.len() > HOST_MAX_BYTES {
+        return Err(format!("the registry's host is {} bytes long; at most {HOST_MAX_BYTES} are allowed", host.len()));
+    }
     if let Some(port) = port
         && port.parse::<u16>().map_or(true, |number| number == 0)
     {
@@ -232,7 +249,7 @@ fn parse_digest(text: &str) -> Result<String, String> {
 }
 
 fn is_image_id(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(is_hex_digit)
+    text.len() >= ID_DIGITS && text.bytes().all(is_hex_digit)
 }
 
 fn is_hex_digit(byte: u8) -> bool {
@@ -317,6 +334,11 @@ mod tests {
         let table = [
             ("", "is empty"),
             (HEX, "image id"),
+            (&HEX[..12], "if a name is meant, add its tag: `6c3c624b58db:latest`"),
+            ("sha256:abcd", "is an image id"),
+            ("docker.io/library/sha256:abcd", "is an image id"),
+            ("library/sha512", "is an image id"),
+            (&format!("{}/a", "r.".repeat(200) + "io"), "402 bytes long"),
             ("https://ghcr.io/a", "leave out `https://`"),
             ("Alpine", "did you mean `alpine`?"),
             ("docker.io/user/App:1", "did you mean `user/app`?"),

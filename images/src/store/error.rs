@@ -103,6 +103,16 @@ pub enum StoreError {
         /// The ids.
         candidates: Vec<String>,
     },
+    /// A word that is an image's name, and the beginning of another one's id.
+    #[error(
+        "`{word}` is the name `{word}:latest`, and the beginning of the id {id} of another image; give the tag, or more digits"
+    )]
+    NameOrId {
+        /// As it was asked for.
+        word: String,
+        /// The id.
+        id: String,
+    },
     /// Asked to remove an image by id that has several names.
     #[error("image {id} has {} names ({}); remove one of them by name", names.len(), names.join(", "))]
     SeveralNames {

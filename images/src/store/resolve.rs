@@ -102,25 +102,34 @@ impl Store {
         Ok(self.find(&entries, name)?.map(|target| target.entry.to_string()))
     }
 
-    /// By full name first, then by digest within a repository, then by id.
+    /// By name, by digest within a repository, or by id. What is both a name and the beginning of another image's id
+    /// is neither: names come from archives too, ids from scripts.
     pub(super) fn find(&self, entries: &Entries, name: &str) -> Result<Option<Target>, StoreError> {
         let reference = Reference::from_str(name);
-        if let Ok(reference) = &reference {
-            let full = reference.to_string();
+        if let Ok(pinned @ Reference { digest: Some(digest), .. }) = &reference {
             // A digest is only ever satisfied by content that has it, whatever an entry calls itself.
-            if let Some(digest) = &reference.digest {
-                return Ok(self.find_pinned(entries, reference, digest));
-            }
-            if let Some(entry) = entries.manifests.iter().find(|entry| entry.name() == Some(full.as_str())) {
-                let mut target = self.target(entry)?;
-                target.reference = Some(reference.clone());
-                return Ok(Some(target));
-            }
+            return Ok(self.find_pinned(entries, pinned, digest));
         }
-        match id_digits(name) {
-            Some(digits) => self.find_id(entries, name, digits),
-            None => reference.map(|_| None).map_err(StoreError::from),
+        let named = reference.as_ref().ok().map_or(Ok(None), |reference| self.find_named(entries, reference))?;
+        let Some(digits) = id_digits(name) else {
+            return reference.map(|_| named).map_err(StoreError::from);
+        };
+        let by_id = self.find_id(entries, name, digits)?;
+        match (named, by_id) {
+            (Some(named), Some(by_id)) if named.entry != by_id.entry => {
+                let id = by_id.manifest.unwrap_or(by_id.entry).to_string();
+                Err(StoreError::NameOrId { word: name.to_owned(), id })
+            }
+            (named, by_id) => Ok(named.or(by_id)),
         }
+    }
+
+    fn find_named(&self, entries: &Entries, reference: &Reference) -> Result<Option<Target>, StoreError> {
+        let full = reference.to_string();
+        let Some(entry) = entries.manifests.iter().find(|entry| entry.name() == Some(full.as_str())) else {
+            return Ok(None);
+        };
+        Ok(Some(Target { reference: Some(reference.clone()), ..self.target(entry)? }))
     }
 
     /// `alpine@sha256:…`: an entry of that repository, under any tag, that is or holds the digest.

@@ -138,3 +138,31 @@ fn images_are_removed_from_a_full_disk() {
         assert!(resolved(&store, "app").is_none() && resolved(&store, "other").is_some());
     });
 }
+
+/// Archives name images: one named its image like another one's id, and scripts ran it.
+#[test]
+fn a_name_is_nobodys_id() {
+    let (_folder, store) = store();
+    let good = named(&store, "good", "one");
+    let hex = good.digest();
+    for id in [good.to_string(), hex.to_owned(), hex[..12].to_owned(), format!("sha256:{}", &hex[..12])] {
+        assert!(id.parse::<Reference>().is_err(), "{id}");
+        assert_eq!(resolved(&store, &id), Some(good.clone()), "{id}");
+    }
+    let (short, longer) = (&hex[..8], &hex[..9]);
+    let evil = named(&store, short, "two");
+    let refused = store.resolve(short, &Selection::default()).unwrap_err();
+    assert!(matches!(&refused, StoreError::NameOrId { id, .. } if *id == good.to_string()), "{refused}");
+    for refused in [
+        store.tag(short, &"prod".parse().unwrap()).unwrap_err(),
+        store.remove(short, true, &unused).unwrap_err(),
+        store.entry_digest(short).unwrap_err(),
+    ] {
+        assert!(matches!(refused, StoreError::NameOrId { .. }), "{refused}");
+    }
+    assert_eq!(resolved(&store, &format!("{short}:latest")), Some(evil));
+    assert_eq!(resolved(&store, &format!("sha256:{short}")), Some(good.clone()));
+    assert_eq!(resolved(&store, longer), Some(good.clone()));
+    store.remove("good", false, &unused).unwrap();
+    assert!(resolved(&store, short).is_some(), "only a name now");
+}
