@@ -11,6 +11,7 @@
 //! | documents | manifests, indexes, configs, tokens | never |
 //! | entries | of archives, and directories that they left out | never |
 //! | unpacked | bytes after decompression | never |
+//! | steps | components that links in layers lead through | never |
 //! | seconds | since the budget was made | never |
 
 use std::{
@@ -35,6 +36,8 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes after decompression.
     pub unpacked_bytes: u64,
+    /// Components of paths that links in layers lead through.
+    pub steps: u64,
     /// How long it may take.
     pub time: Duration,
 }
@@ -48,6 +51,8 @@ impl Default for Limits {
             documents: 4096,
             entries: 8 << 20,
             unpacked_bytes: 128 << 30,
+            // Two or three microseconds each.
+            steps: 4 << 20,
             time: Duration::from_hours(12),
         }
     }
@@ -75,7 +80,7 @@ pub enum Exceeded {
     /// A count.
     #[error("it has more than {limit} {unit}, the most for one pull, load or import")]
     Count {
-        /// `documents`, `entries`, `bytes after decompression`.
+        /// `documents`, `entries`, `bytes after decompression`, `steps through links`.
         unit: &'static str,
         /// The bound.
         limit: u64,
@@ -108,6 +113,7 @@ struct Spent {
     documents: u64,
     entries: u64,
     unpacked_bytes: u64,
+    steps: u64,
 }
 
 impl Default for Budget {
@@ -168,6 +174,14 @@ impl Budget {
     /// [`Exceeded::Count`].
     pub fn entries(&self, count: u64) -> Result<(), Exceeded> {
         self.count(|spent| &mut spent.entries, count, self.0.limits.entries, "entries")
+    }
+
+    /// Charges components of paths that links lead through.
+    ///
+    /// # Errors
+    /// [`Exceeded::Count`].
+    pub fn steps(&self, count: u64) -> Result<(), Exceeded> {
+        self.count(|spent| &mut spent.steps, count, self.0.limits.steps, "steps through links")
     }
 
     /// Charges bytes after decompression.

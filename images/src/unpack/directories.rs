@@ -4,8 +4,13 @@
 //! the ones the next entry needs. They are kept as a stack of descriptors; what is not on it is opened by one `openat2`
 //! that follows no symbolic link. Only where that fails does the slow walk begin, which follows the layer's own links
 //! inside the root and makes directories that the archive left out.
+//!
+//! A name of a few bytes can lead through forty links of thousands of components each. What links lead through is
+//! charged to the budget step by step, which is why the kernel (`RESOLVE_IN_ROOT`) is not asked: it does not say how far
+//! it went.
 
 use super::names;
+use crate::Budget;
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat2, readlinkat, statat, unlinkat},
     io::{Errno, Result},
@@ -16,8 +21,6 @@ use std::{collections::VecDeque, os::fd::OwnedFd};
 const KEPT: usize = 48;
 /// Symbolic links followed for one name, as the kernel does (path_resolution(7)).
 const LINKS: usize = 40;
-/// How often a name is resolved that a rename elsewhere got in the way of.
-const TRIES: usize = 100;
 /// Components walked for one name, those of links included: as many as a path can have, twice.
 const STEPS: usize = 4096;
 
@@ -30,6 +33,13 @@ pub(super) struct Directory {
     pub(super) path: Vec<u8>,
 }
 
+/// What becomes of a directory on the way that does not exist.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Made,
+    Refused,
+}
+
 /// The target and what of it is open.
 pub(super) struct Directories {
     root: Directory,
@@ -37,6 +47,7 @@ pub(super) struct Directories {
     /// What is on the stack may be called something else by now.
     stale: bool,
     made: Vec<Made>,
+    budget: Budget,
 }
 
 /// A directory that no entry had asked for.
@@ -48,12 +59,13 @@ pub(super) struct Made {
 }
 
 impl Directories {
-    pub(super) fn new(root: OwnedFd) -> Self {
+    pub(super) fn new(root: OwnedFd, budget: &Budget) -> Self {
         Self {
             root: Directory { fd: root, given: Vec::new(), path: Vec::new() },
             stack: Vec::new(),
             stale: false,
             made: Vec::new(),
+            budget: budget.clone(),
         }
     }
 
@@ -74,7 +86,7 @@ impl Directories {
         if !rest.is_empty() {
             let (fd, path) = match open_beneath(&top.fd, rest) {
                 Ok(fd) => (fd, names::join(&top.path, rest)),
-                Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => self.walk(name)?,
+                Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => self.walk(name, Missing::Made)?,
                 Err(error) => return Err(error),
             };
             if self.stack.len() == KEPT {
@@ -100,14 +112,11 @@ impl Directories {
     }
 
     /// Resolves an existing directory inside the root, following links there, without keeping it.
-    pub(super) fn resolve(&self, name: &[u8]) -> Result<OwnedFd> {
-        if name.is_empty() {
-            return self.open(name);
+    pub(super) fn resolve(&mut self, name: &[u8]) -> Result<OwnedFd> {
+        match self.open(name) {
+            Err(Errno::LOOP | Errno::NOTDIR) => self.walk(name, Missing::Refused).map(|(fd, _)| fd),
+            other => other,
         }
-        let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let open = || openat2(&self.root.fd, name, directory_flags(), Mode::empty(), within);
-        // A `..` in a link while anything on the machine is renamed: openat2(2) asks for another try.
-        (0..TRIES).map(|_| open()).find(|found| !matches!(found, Err(Errno::AGAIN))).unwrap_or_else(open)
     }
 
     /// Whether a name leads through a symbolic link of this layer, or is one.
@@ -130,14 +139,15 @@ impl Directories {
         std::mem::take(&mut self.made)
     }
 
-    /// Component by component from the root: follows links as if the root were `/`, makes what is missing.
-    fn walk(&mut self, name: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
+    /// Component by component from the root: follows links as if the root were `/`.
+    fn walk(&mut self, name: &[u8], missing: Missing) -> Result<(OwnedFd, Vec<u8>)> {
         let mut ahead: VecDeque<Vec<u8>> = names::components(name).map(<[u8]>::to_vec).collect();
         let (mut at, mut path) = (self.open(b"")?, Vec::new());
         let (mut links, mut steps) = (0, 0);
         while let Some(component) = ahead.pop_front() {
             steps += 1;
-            if steps > STEPS {
+            // Those of the name itself were read from the archive.
+            if steps > STEPS || (links > 0 && self.budget.steps(1).is_err()) {
                 return Err(Errno::LOOP);
             }
             if component == b".." {
@@ -150,7 +160,7 @@ impl Directories {
                 found => {
                     path = names::join(&path, &component);
                     at = match found {
-                        Err(Errno::NOENT) => self.make(&at, &component, &path, false)?,
+                        Err(Errno::NOENT) if missing == Missing::Made => self.make(&at, &component, &path, false)?,
                         found => found?,
                     };
                     continue;
@@ -164,10 +174,11 @@ impl Directories {
                         at = self.open(b"")?;
                     }
                 }
-                Err(Errno::INVAL) => {
+                Err(Errno::INVAL) if missing == Missing::Made => {
                     path = names::join(&path, &component);
                     at = self.replace_whiteout(&at, &component, &path)?;
                 }
+                Err(Errno::INVAL) => return Err(Errno::NOTDIR),
                 Err(error) => return Err(error),
             }
         }

@@ -13,6 +13,7 @@ const LIMITS: Limits = Limits {
     documents: 10,
     entries: 2000,
     unpacked_bytes: 8 << 20,
+    steps: 1 << 12,
     time: std::time::Duration::from_secs(60),
 };
 

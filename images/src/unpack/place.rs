@@ -47,6 +47,9 @@ const HELD: &str = "the directories of layers and their attributes";
 /// Owners remembered as not mapped.
 const UNMAPPED: usize = 1024;
 
+/// What this store notes at layers is no archive's to set.
+const OURS: &[u8] = b"user.amphora.";
+
 /// What a failed step was doing.
 type Step<T> = Result<T, (&'static str, io::Error)>;
 
@@ -98,7 +101,7 @@ impl Placer {
             fchmod(&root, Mode::from_raw_mode(0o755)).step("changing the target's mode")?;
             Ok(Self {
                 target: target.to_owned(),
-                directories: Directories::new(root),
+                directories: Directories::new(root, budget),
                 deferred: BTreeMap::new(),
                 held: budget.hold(0, HELD).map_err(beyond)?,
                 budget: budget.clone(),
@@ -243,7 +246,8 @@ impl Placer {
     /// The new name of a file that this layer has already. A link to a symbolic link is a second name of the link.
     fn hard_link(&mut self, path: &[u8], old: &[u8]) -> Step<()> {
         let (old_parent, old_name) = names::split(old);
-        let from = self.directories.resolve(old_parent).step("opening the directory of the file it links to")?;
+        let from = self.directories.resolve(old_parent);
+        let from = from.map_err(|error| self.not_opened("opening the directory of the file it links to", error))?;
         // What is marked as gone is no file; a second name of the mark would hide another one.
         match is_whiteout(&from, old_name) {
             Ok(false) if path == old => return Ok(()),
@@ -314,7 +318,9 @@ impl Placer {
 
     /// The directory that a clean name calls, open; those that the archive left out are made.
     fn enter(&mut self, name: &[u8]) -> Step<&Directory> {
-        self.directories.enter(name).step("opening its directory")?;
+        if let Err(error) = self.directories.enter(name) {
+            return Err(self.not_opened("opening its directory", error));
+        }
         for made in self.directories.take_made() {
             self.budget.entries(1).map_err(beyond)?;
             // Whatever the umask is.
@@ -323,6 +329,14 @@ impl Placer {
             self.note(path, Late { mode, opaque: replaced, left_out: !replaced, ..Late::default() })?;
         }
         Ok(self.directories.current())
+    }
+
+    /// Why a directory could not be opened; links may have led through too much, those before taken together.
+    fn not_opened(&self, action: &'static str, error: Errno) -> (&'static str, io::Error) {
+        match self.budget.steps(1) {
+            Err(bound) if error == Errno::LOOP => beyond(bound),
+            _ => (action, error.into()),
+        }
     }
 
     fn make_opaque(&mut self, path: Vec<u8>) -> Step<()> {
@@ -467,11 +481,17 @@ fn write_some<S: Source>(
 /// Sets extended attributes. Those that this process may not set, or this file system does not have, are left out.
 fn set_xattrs(xattrs: &[(Vec<u8>, Vec<u8>)], set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>) -> Step<()> {
     for (name, value) in xattrs {
-        if is_overlay_attribute(name) {
+        if is_overlay_attribute(name) || name.starts_with(OURS) {
             continue;
         }
         match set(name, value) {
             Err(Errno::PERM | Errno::OPNOTSUPP) => {}
+            // It may be the disk that is full, but mostly it is not.
+            Err(Errno::NOSPC) => {
+                let (name, length) = (names::printable(name), value.len());
+                let why = format!("this file system has no room for `{name}` of {length} bytes beside the others");
+                return Err(("setting an extended attribute", io::Error::other(why)));
+            }
             other => other.step("setting an extended attribute")?,
         }
     }

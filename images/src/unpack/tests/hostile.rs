@@ -186,3 +186,38 @@ fn a_replaced_directory_is_forgotten_without_a_look_at_its_neighbours() {
     assert_eq!(fs::metadata(target.path().join("a-b")).unwrap().mode() & 0o7777, 0o700);
     assert_eq!(fs::metadata(target.path().join("a0")).unwrap().mtime(), 1_000_000_000);
 }
+
+/// Twenty kilobytes of names behind links behind links took half a minute.
+#[test]
+fn links_lead_through_no_more_than_the_bound() {
+    let deep = "d/".repeat(14);
+    let mut archive = Archive::default().directory(&deep).symlink("l0", &deep);
+    for number in 1..10 {
+        let up = "../".repeat(14);
+        archive = archive.symlink(&format!("l{number}"), &format!("l{}/{up}{deep}", number - 1));
+    }
+    for number in 0..20 {
+        archive = archive.file(&format!("l9/{number}/file"), "");
+    }
+    archive.good();
+    let target = tempfile::tempdir().unwrap();
+    let few = |steps| Budget::new(Limits { steps, ..Limits::default() });
+    let error = unpack(&mut Cursor::new(archive.bytes()), target.path(), &few(3000)).unwrap_err().to_string();
+    assert!(error.contains("/file") && error.contains("more than 3000 steps through links"), "{error}");
+    let mut linked = Archive::default().directory(&deep).symlink("a", &deep).file("a/f", "");
+    for number in 0..200 {
+        linked = linked.hard_link(&format!("h{number}"), "a/f");
+    }
+    linked.good();
+    let target = tempfile::tempdir().unwrap();
+    let error = unpack(&mut Cursor::new(linked.bytes()), target.path(), &few(1000)).unwrap_err().to_string();
+    assert!(error.contains("steps through links"), "{error}");
+}
+
+#[test]
+fn the_stores_own_mark_is_not_a_layers() {
+    let value = b"sha256:0";
+    let own = ("SCHILY.xattr.user.amphora.diff-id", &value[..]);
+    let target = Archive::default().pax(&[own]).directory("./").good();
+    assert_eq!(xattr(target.path(), "user.amphora.diff-id"), None);
+}
