@@ -18,6 +18,8 @@ use std::{
 
 /// Directories open at once. What lies deeper is first moved up to the top.
 const MAX_OPEN: usize = 64;
+/// Of names that are in memory, for each of these.
+const BATCH_BYTES: usize = 16 << 10;
 
 /// Removes a file, or a directory with all beneath it, whatever its permissions; what is gone already is fine.
 ///
@@ -72,8 +74,21 @@ impl Tree {
         }
     }
 
+    /// A batch of names at a time, as a directory may have millions. While it changes the kernel may pass over some, so
+    /// it is read again until nothing is found.
     fn empty(&mut self, directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
-        names_in(directory)?.iter().try_for_each(|name| self.remove(directory, name, depth + 1))
+        let mut batches = Batches::of(directory)?;
+        loop {
+            let mut count = 0;
+            while let Some(names) = batches.next()? {
+                names.iter().try_for_each(|name| self.remove(directory, name, depth + 1))?;
+                count += 1;
+            }
+            if count == 0 {
+                return Ok(());
+            }
+            batches = Batches::of(directory)?;
+        }
     }
 
     /// Under a name that the top does not have yet.
@@ -89,20 +104,38 @@ impl Tree {
     }
 }
 
-/// All of them before any is removed, as the kernel may pass over some in a directory that changes.
-fn names_in(directory: &OwnedFd) -> Result<Vec<CString>, Errno> {
-    let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
-    // The top is read again and again.
-    seek(directory, SeekFrom::Start(0))?;
-    let mut entries = RawDir::new(directory, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let name = entry?.file_name().to_owned();
-        if !matches!(name.as_bytes(), b"." | b"..") {
-            names.push(name);
+/// The names in a directory, those of one system call at a time.
+struct Batches<'a> {
+    directory: &'a OwnedFd,
+    buffer: Vec<MaybeUninit<u8>>,
+}
+
+impl<'a> Batches<'a> {
+    fn of(directory: &'a OwnedFd) -> Result<Self, Errno> {
+        // The top is read again and again.
+        seek(directory, SeekFrom::Start(0))?;
+        Ok(Self { directory, buffer: vec![MaybeUninit::uninit(); BATCH_BYTES] })
+    }
+
+    fn next(&mut self) -> Result<Option<Vec<CString>>, Errno> {
+        loop {
+            let mut entries = RawDir::new(self.directory, &mut self.buffer);
+            let (mut names, mut seen) = (Vec::new(), false);
+            while let Some(entry) = entries.next() {
+                seen = true;
+                let name = entry?.file_name().to_owned();
+                if !matches!(name.as_bytes(), b"." | b"..") {
+                    names.push(name);
+                }
+                if entries.is_buffer_empty() {
+                    break;
+                }
+            }
+            if !seen || !names.is_empty() {
+                return Ok(seen.then_some(names));
+            }
         }
     }
-    Ok(names)
 }
 
 /// Opens a directory, and lets its owner list and change it: without root, layers may hold directories that do not.
@@ -159,6 +192,27 @@ mod tests {
         symlink(&kept, &tree).unwrap();
         remove_tree(&tree).unwrap();
         assert!(fs::symlink_metadata(&tree).is_err() && kept.join("file").exists());
+    }
+
+    /// All names of a directory were kept in memory at once.
+    #[test]
+    fn a_directory_of_many_batches_is_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        for number in 0..3_000 {
+            fs::write(tree.join(format!("{number:0>200}")), b"").unwrap();
+        }
+        let directory = open(CWD, &CString::new(tree.as_os_str().as_encoded_bytes()).unwrap()).unwrap();
+        let mut batches = Batches::of(&directory).unwrap();
+        let mut sum = 0;
+        while let Some(names) = batches.next().unwrap() {
+            assert!(names.len() * 200 < BATCH_BYTES, "{}", names.len());
+            sum += names.len();
+        }
+        assert_eq!(sum, 3_000);
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
     }
 
     #[test]
