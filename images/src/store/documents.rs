@@ -11,6 +11,22 @@ use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
 /// More than any registry takes: a document is read into memory.
 pub(super) const DOCUMENT_BYTES: u64 = 8 << 20;
 
+pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+/// What an entry of the list of images can say that it is.
+const LISTED_TYPES: [&str; 4] = [
+    MANIFEST_TYPE,
+    INDEX_TYPE,
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+
+/// The type of a document as it is listed: its own where that is known, and never what an archive made up.
+pub(super) fn listed_type(media_type: &str) -> &'static str {
+    let known = LISTED_TYPES.into_iter().find(|known| *known == media_type);
+    known.unwrap_or(if crate::platform::is_index(media_type) { INDEX_TYPE } else { MANIFEST_TYPE })
+}
+
 /// A document that refers to others.
 pub(crate) trait Document: DeserializeOwned {
     /// Its name in messages.

@@ -81,6 +81,19 @@ pub enum StoreError {
         /// What was found there.
         reason: String,
     },
+    /// The list of names would become too long.
+    #[error(
+        "the list of images, {path}, would have {found} bytes, at most {limit} are written; nothing of it was changed: \
+         remove names that are not needed (`amphora rmi`)", path = path.display()
+    )]
+    IndexFull {
+        /// Where it lies.
+        path: PathBuf,
+        /// How long it would be, bytes.
+        found: usize,
+        /// The bound, bytes.
+        limit: usize,
+    },
     /// A blob that an image needs is gone.
     #[error("blob {digest} is not in the store at {path}; pull or load the image that needs it again", path = path.display())]
     MissingBlob {

@@ -5,7 +5,7 @@ use super::{
     index::{self, Entries, Index},
     layers,
     lock::Removing,
-    resolve::{self, familiar},
+    resolve::familiar,
     temporary,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 };
 use oci_spec::image::{Digest, ImageConfiguration, ImageIndex, ImageManifest};
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     path::{Path, PathBuf},
     str::FromStr,
@@ -45,13 +45,58 @@ impl Store {
     /// in an index stands for the index. Works for images that cannot be read, too; what cannot be freed now is a line
     /// of its own, as the name is gone all the same.
     pub fn remove(&self, name: &str, force: bool, used: Used) -> Result<Vec<String>, StoreError> {
+        self.remove_each(&[name], force, used)?.into_iter().collect::<Result<Vec<_>, _>>().map(|lines| lines.concat())
+    }
+
+    /// The same for several, each with its lines or its error; the list of images is written once, and what nothing
+    /// needs is looked for once.
+    pub fn remove_each<N: AsRef<str>>(
+        &self,
+        names: &[N],
+        force: bool,
+        used: Used,
+    ) -> Result<Vec<Result<Vec<String>, StoreError>>, StoreError> {
+        let mut each = Vec::new();
+        let left = self.take_out(used, |index, used, alone| {
+            for name in names {
+                let request = Request { name: name.as_ref(), force, used, alone };
+                each.push(self.take_away(index, &request));
+            }
+            Ok(each.iter().any(Result::is_ok))
+        })?;
+        if let Some(lines) = each.iter_mut().rev().find_map(|lines| lines.as_mut().ok()) {
+            lines.extend(left);
+        }
+        Ok(each)
+    }
+
+    /// Takes full names away from images that no container uses, as [`Store::remove`] does, all at once. Those that a
+    /// container has begun to use, or that are gone already, are passed over.
+    pub fn remove_names(&self, names: &BTreeSet<String>, used: Used) -> Result<Vec<String>, StoreError> {
+        let mut lines = Vec::new();
+        let left = self.take_out(used, |index, used, alone| {
+            lines = self.take_names(index, names, used, alone)?;
+            Ok(!lines.is_empty())
+        })?;
+        lines.extend(left);
+        Ok(lines)
+    }
+
+    /// Changes the list of images, and then removes what nothing needs any more, if nobody writes. `change` is told
+    /// which images are used and whether nobody writes, and says whether it has changed anything. Returns what stays,
+    /// as a line.
+    fn take_out(
+        &self,
+        used: Used,
+        change: impl FnOnce(&mut Index, &InUse, bool) -> Result<bool, StoreError>,
+    ) -> Result<Option<String>, StoreError> {
         let alone = self.removing()?;
         let used = self.ask(used)?;
-        let request = Request { name, force, used: &used, alone: alone.is_some() };
-        let Some(alone) = alone else { return index::edit(self, |index| self.take_away(index, &request)) };
-        let mut lines = index::edit_alone(self, &alone, |index| self.take_away(index, &request))?;
-        lines.extend(self.sweep_or_say(alone));
-        Ok(lines)
+        let Some(alone) = alone else {
+            return index::edit(self, |index| change(index, &used, false)).map(|_| None);
+        };
+        let changed = index::edit_alone(self, &alone, |index| change(index, &used, true))?;
+        Ok(if changed { self.sweep_or_say(alone) } else { None })
     }
 
     /// Removes the images that have no name and that no container uses: what lost its name to a newer pull.
@@ -59,21 +104,21 @@ impl Store {
     /// Returns lines `Deleted: …`; none while somebody writes.
     /// Those that cannot be read stay: nobody knows what they are.
     pub fn remove_unnamed(&self, used: Used) -> Result<Vec<String>, StoreError> {
-        let Some(alone) = self.removing()? else { return Ok(Vec::new()) };
-        let used = self.ask(used)?;
-        let mut lines = index::edit_alone(self, &alone, |index| {
-            let mut lines = Vec::new();
-            for entry in index.unnamed() {
+        let (mut gone, mut lines) = (HashSet::new(), Vec::new());
+        let left = self.take_out(used, |index, used, alone| {
+            let unnamed = index.manifests.iter().filter(|entry| alone && entry.name().is_none());
+            for entry in unnamed {
                 let Ok(digest) = self.index_digest(&entry.digest) else { continue };
                 let (manifests, unreadable) = self.children(&digest, &entry.media_type);
-                if unreadable.is_empty() && used.first_of(&manifests)?.is_none() {
-                    index.forget(&entry.digest);
+                let is_used = used.first_of(&manifests)?.is_some();
+                if unreadable.is_empty() && !is_used && gone.insert(entry.digest.clone()) {
                     lines.push(format!("Deleted: {}", entry.digest));
                 }
             }
-            Ok(lines)
+            index.forget_all(|digest| gone.contains(digest));
+            Ok(alone)
         })?;
-        lines.extend(self.sweep_or_say(alone));
+        lines.extend(left);
         Ok(lines)
     }
 
@@ -149,7 +194,8 @@ impl Store {
         if let Some(line) = take_away_undigested(self, index, name) {
             return Ok(vec![line]);
         }
-        let target = self.find_in(index, name)?.ok_or_else(|| StoreError::NotFound { name: name.to_owned() })?;
+        let target =
+            self.find(&index.entries(), name)?.ok_or_else(|| StoreError::NotFound { name: name.to_owned() })?;
         let entry = target.entry.to_string();
         let all = index.names_of(&entry);
         let full = Reference::from_str(name).map(|reference| reference.to_string()).ok();
@@ -161,7 +207,7 @@ impl Store {
         let forget = names.len() == all.len() && request.may_forget(&manifests, names.is_empty())?;
         let mut lines: Vec<String> = names.iter().map(|name| format!("Untagged: {}", familiar(name))).collect();
         if forget {
-            index.forget(&entry);
+            index.forget_all(|digest| digest == entry);
             // Of an index that cannot be read, all that is known is its own digest.
             let gone = if manifests.is_empty() { std::slice::from_ref(&target.entry) } else { &manifests };
             lines.extend(gone.iter().map(|manifest| format!("Deleted: {manifest}")));
@@ -171,10 +217,41 @@ impl Store {
         Ok(lines)
     }
 
-    /// What a name or id stands for in an index that is being changed.
-    fn find_in(&self, index: &Index, name: &str) -> Result<Option<resolve::Target>, StoreError> {
-        let bytes = index.to_bytes(self)?;
-        self.find(&index::parse::<Entries>(self, &bytes)?, name)
+    /// As [`Store::take_away`], for full names.
+    fn take_names(
+        &self,
+        index: &mut Index,
+        names: &BTreeSet<String>,
+        used: &InUse,
+        alone: bool,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut images: BTreeMap<&str, Going> = BTreeMap::new();
+        for entry in &index.manifests {
+            let image = images.entry(&entry.digest).or_insert_with(|| Going::new(&entry.media_type));
+            match entry.name() {
+                Some(name) if names.contains(name) => image.names.push(name),
+                Some(_) => image.keeps_a_name = true,
+                None => {}
+            }
+        }
+        let (mut lines, mut untag, mut forget) = (Vec::new(), HashSet::new(), HashSet::new());
+        for (digest, image) in images.into_iter().filter(|(_, image)| !image.names.is_empty()) {
+            let Ok(entry) = self.index_digest(digest) else { continue };
+            let manifests = self.manifests_of(&entry, image.media_type);
+            if used.first_of(&manifests)?.is_some() {
+                continue;
+            }
+            lines.extend(image.names.iter().map(|name| format!("Untagged: {}", familiar(name))));
+            if alone && !image.keeps_a_name {
+                lines.extend(manifests.iter().map(|manifest| format!("Deleted: {manifest}")));
+                forget.insert(digest.to_owned());
+            } else {
+                untag.extend(image.names.into_iter().map(str::to_owned));
+            }
+        }
+        index.forget_all(|digest| forget.contains(digest));
+        index.untag_all(|name| untag.contains(name));
+        Ok(lines)
     }
 
     /// What nothing needs, and why some of that cannot be told: what cannot be read might need any blob and layer.
@@ -227,7 +304,8 @@ impl Store {
         reached.kept.insert(self.blob_path(digest));
         if as_index {
             let Some(index) = reached.readable(self.document::<ImageIndex>(digest)) else { return };
-            let children = index.manifests().iter();
+            // One that is not here needs nothing, and an index can list any number.
+            let children = index.manifests().iter().filter(|child| self.has_blob(child.digest()));
             let children = children.map(|child| (child.digest().clone(), is_index(child.media_type().as_ref())));
             reached.pending.extend(children);
             return;
@@ -316,6 +394,19 @@ fn take_away_undigested(store: &Store, index: &mut Index, name: &str) -> Option<
     let at = index.manifests.iter().position(is_broken)?;
     index.manifests.remove(at);
     Some(format!("Untagged: {}", familiar(&full)))
+}
+
+/// An image that loses names.
+struct Going<'a> {
+    media_type: &'a str,
+    names: Vec<&'a str>,
+    keeps_a_name: bool,
+}
+
+impl<'a> Going<'a> {
+    fn new(media_type: &'a str) -> Self {
+        Self { media_type, names: Vec::new(), keeps_a_name: false }
+    }
 }
 
 /// What [`Store::remove`] was asked for.

@@ -4,7 +4,7 @@
 //! [`Index`] keeps every field, also those that other tools wrote, for changing it.
 
 use super::{
-    Store, StoreError, Writing, clock, index_copy, layers,
+    Store, StoreError, Writing, clock, documents, index_copy, layers,
     lock::Removing,
     plain::{self, Found},
     spare,
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs,
     io::{self, Read},
     path::PathBuf,
@@ -26,9 +26,13 @@ use std::{
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const STORED: &str = "io.amphora.image.stored";
+/// More than any time has, with its zone.
+const STORED_BYTES: usize = 64;
 
 /// A hundred thousand images and more; a file that is larger is none of ours.
 pub(super) const INDEX_BYTES: u64 = 64 << 20;
+/// What we make it grow to: far enough below what we read.
+const WRITTEN_BYTES: usize = 32 << 20;
 
 /// All entries, for reading.
 #[derive(Deserialize)]
@@ -138,8 +142,16 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(media_type: &str, digest: &str, size: u64) -> Self {
         let annotations = BTreeMap::from([(STORED.to_owned(), clock::now())]);
-        let (media_type, digest) = (media_type.to_owned(), digest.to_owned());
+        let (media_type, digest) = (documents::listed_type(media_type).to_owned(), digest.to_owned());
         Self { media_type, digest, size, annotations, others: Map::new() }
+    }
+
+    /// A further one of what this one lists, without what other tools wrote into this one.
+    fn another(&self) -> Self {
+        let mut another = Self::new(&self.media_type, &self.digest, self.size);
+        let stored = self.annotations.get(STORED).filter(|text| text.len() <= STORED_BYTES);
+        another.annotations.extend(stored.map(|text| (STORED.to_owned(), text.clone())));
+        another
     }
 
     pub(super) fn name(&self) -> Option<&str> {
@@ -175,23 +187,45 @@ impl Index {
         self.manifests.iter().filter_map(Entry::name).find(|name| !seen.insert(*name))
     }
 
-    /// Puts an entry in, in place of an older one of its name. What the older one pointed to keeps an entry without a
-    /// name if this was its last.
+    /// Puts an entry in under each of some names, or without one, in place of older ones of these names. What an older
+    /// one pointed to keeps an entry without a name if that was its last.
     ///
-    /// Returns the digest that the name pointed to, if that was another one.
-    fn insert(&mut self, mut entry: Entry, name: Option<&str>) -> Option<String> {
-        let mut moved_from = None;
-        if let Some(name) = name {
-            let older = self.manifests.iter().find(|other| other.name() == Some(name));
-            moved_from = older.map(|older| older.digest.clone()).filter(|digest| *digest != entry.digest);
-            self.untag(name);
-            entry.set_name(name);
-            self.manifests.retain(|other| other.name().is_some() || other.digest != entry.digest);
-            self.manifests.push(entry);
-        } else if self.manifests.iter().all(|other| other.digest != entry.digest) {
-            self.manifests.push(entry);
+    /// Returns for each name the digest that it pointed to, if that was another one.
+    fn insert(&mut self, entry: &Entry, names: &[String]) -> Vec<Option<String>> {
+        if names.is_empty() {
+            if self.manifests.iter().all(|other| other.digest != entry.digest) {
+                self.manifests.push(entry.clone());
+            }
+            return Vec::new();
         }
-        moved_from
+        let mut older: HashMap<&str, Option<String>> = names.iter().map(|name| (name.as_str(), None)).collect();
+        for other in &self.manifests {
+            if let Some(digest) = other.name().and_then(|name| older.get_mut(name)) {
+                digest.get_or_insert_with(|| other.digest.clone());
+            }
+        }
+        self.untag_all(|name| older.contains_key(name));
+        self.manifests.retain(|other| other.name().is_some() || other.digest != entry.digest);
+        for name in older.keys() {
+            let mut named = entry.clone();
+            named.set_name(name);
+            self.manifests.push(named);
+        }
+        names.iter().map(|name| older[name.as_str()].clone().filter(|digest| *digest != entry.digest)).collect()
+    }
+
+    /// Takes names away. The last name of a digest leaves an entry without one.
+    pub(super) fn untag_all(&mut self, goes: impl Fn(&str) -> bool) {
+        let all = std::mem::take(&mut self.manifests);
+        let (gone, kept): (Vec<Entry>, _) = all.into_iter().partition(|entry| entry.name().is_some_and(&goes));
+        self.manifests = kept;
+        let mut listed: HashSet<String> = self.manifests.iter().map(|entry| entry.digest.clone()).collect();
+        for mut entry in gone {
+            if listed.insert(entry.digest.clone()) {
+                entry.drop_name();
+                self.manifests.push(entry);
+            }
+        }
     }
 
     /// Takes a name away. The last name of a digest leaves an entry without one.
@@ -204,9 +238,17 @@ impl Index {
         }
     }
 
-    /// The entries that have no name.
-    pub(super) fn unnamed(&self) -> Vec<Entry> {
-        self.manifests.iter().filter(|entry| entry.name().is_none()).cloned().collect()
+    /// The same entries, for looking something up.
+    pub(super) fn entries(&self) -> Entries<'_> {
+        let views = self.manifests.iter().map(|entry| EntryView {
+            media_type: Cow::Borrowed(&entry.media_type),
+            digest: Cow::Borrowed(&entry.digest),
+            annotations: Some(Annotations {
+                ref_name: entry.name().map(Cow::Borrowed),
+                stored: entry.annotations.get(STORED).map(|text| Cow::Borrowed(text.as_str())),
+            }),
+        });
+        Entries { manifests: views.collect() }
     }
 
     pub(super) fn to_bytes(&self, store: &Store) -> Result<Vec<u8>, StoreError> {
@@ -214,9 +256,9 @@ impl Index {
             .map_err(|error| StoreError::io("writing", &store.index_path(), io::Error::other(error)))
     }
 
-    /// Takes everything away that points to a digest.
-    pub(super) fn forget(&mut self, digest: &str) {
-        self.manifests.retain(|entry| entry.digest != digest);
+    /// Takes everything away that points to some digests.
+    pub(super) fn forget_all(&mut self, goes: impl Fn(&str) -> bool) {
+        self.manifests.retain(|entry| !goes(&entry.digest));
     }
 
     /// The names of a digest.
@@ -250,11 +292,29 @@ fn rewrite<T>(
     change: impl FnOnce(&mut Index) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let _lock = store.index_lock()?;
-    let mut index: Index = parse(store, &read(store)?)?;
+    let old = read(store)?;
+    let mut index: Index = parse(store, &old)?;
     let result = change(&mut index)?;
     let bytes = index.to_bytes(store)?;
-    Replacement::prepare(store, writing, &bytes)?.finish(store, &bytes)?;
+    if bytes == old {
+        return Ok(result);
+    }
+    let grows = bytes.len() > old.len();
+    if grows && bytes.len() > WRITTEN_BYTES {
+        let (path, found) = (store.index_path(), bytes.len());
+        return Err(StoreError::IndexFull { path, found, limit: WRITTEN_BYTES });
+    }
+    let room = if grows { Room::Free } else { Room::FreeOrSpare };
+    Replacement::prepare(store, writing, room, &bytes)?.finish(store, &bytes)?;
     Ok(result)
+}
+
+/// What a new `index.json` may be written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Free,
+    /// What makes it shorter frees space, and so may use the spare room on a full disk.
+    FreeOrSpare,
 }
 
 /// A whole new `index.json` that is on the disk and has not replaced the old one yet.
@@ -265,13 +325,17 @@ pub(super) struct Replacement {
 
 enum NewFile {
     Fresh(Temporary),
-    /// On a full disk, for who frees space.
     Spare(PathBuf),
 }
 
 impl Replacement {
-    /// Under the index lock. Who holds the exclusive lock gives no shared one, and may use the spare room.
-    pub(super) fn prepare(store: &Store, writing: Option<Writing>, bytes: &[u8]) -> Result<Self, StoreError> {
+    /// Under the index lock. Who holds the exclusive lock gives no shared one.
+    pub(super) fn prepare(
+        store: &Store,
+        writing: Option<Writing>,
+        room: Room,
+        bytes: &[u8],
+    ) -> Result<Self, StoreError> {
         let target = store.index_path();
         let fresh = temporary::filled(store, writing.clone(), &target, bytes).and_then(|(temporary, file)| {
             // A rename may reach the disk before the bytes do: a power cut would leave an empty list.
@@ -279,7 +343,7 @@ impl Replacement {
             Ok(temporary)
         });
         let file = match fresh {
-            Err(full @ StoreError::Full { .. }) if writing.is_none() => {
+            Err(full @ StoreError::Full { .. }) if room == Room::FreeOrSpare => {
                 NewFile::Spare(spare::fill(store, bytes).map_err(|_| full)?)
             }
             other => NewFile::Fresh(other?),
@@ -287,21 +351,23 @@ impl Replacement {
         Ok(Self { writing, file })
     }
 
-    /// Replaces the old one.
+    /// Replaces the old one, and its copy.
     pub(super) fn finish(self, store: &Store, bytes: &[u8]) -> Result<(), StoreError> {
-        index_copy::forget(store)?;
         let target = store.index_path();
-        match self.file {
-            NewFile::Fresh(temporary) => temporary.rename(&target)?,
+        let path = match &self.file {
+            NewFile::Fresh(temporary) => &temporary.path,
+            NewFile::Spare(path) => path,
+        };
+        index_copy::prepare(store, self.writing, path, bytes)?;
+        let replaced = match self.file {
+            NewFile::Fresh(temporary) => temporary.rename(&target),
             NewFile::Spare(path) => {
-                fs::rename(&path, &target).map_err(|source| StoreError::io("renaming to", &target, source))?;
+                spare::put(&path, &target).map_err(|source| StoreError::io("renaming to", &target, source))
             }
-        }
-        if self.writing.is_none() {
-            spare::make(store, bytes.len());
-        }
-        index_copy::keep(store, self.writing, bytes);
-        Ok(())
+        };
+        index_copy::finish(store, replaced.is_ok());
+        spare::make(store, bytes.len());
+        replaced
     }
 }
 
@@ -319,25 +385,40 @@ impl Store {
         digest: &Digest,
         size: u64,
     ) -> Result<Option<String>, StoreError> {
-        if reference.digest.as_ref().is_some_and(|wanted| *wanted != digest.to_string()) {
-            return Err(StoreError::OtherDigest { name: reference.familiar(), found: digest.clone() });
+        let moved_from = self.name_all(std::slice::from_ref(reference), media_type, digest, size)?;
+        Ok(moved_from.into_iter().flatten().next())
+    }
+
+    /// The same for several names at once: all are given, or none.
+    pub fn name_all(
+        &self,
+        references: &[Reference],
+        media_type: &str,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        let is_other =
+            |reference: &&Reference| reference.digest.as_ref().is_some_and(|wanted| wanted.as_str() != digest.as_ref());
+        if let Some(other) = references.iter().find(is_other) {
+            return Err(StoreError::OtherDigest { name: other.familiar(), found: digest.clone() });
         }
-        self.insert(Entry::new(media_type, digest.as_ref(), size), Some(&reference.to_string()))
+        let names: Vec<String> = references.iter().map(Reference::to_string).collect();
+        self.insert(&Entry::new(media_type, digest.as_ref(), size), &names)
     }
 
     /// As [`Store::name`], for an image that has no name: it is found by its digest.
     pub fn keep_unnamed(&self, media_type: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
-        self.insert(Entry::new(media_type, digest.as_ref(), size), None).map(drop)
+        self.insert(&Entry::new(media_type, digest.as_ref(), size), &[]).map(drop)
     }
 
-    pub(super) fn insert(&self, entry: Entry, name: Option<&str>) -> Result<Option<String>, StoreError> {
+    fn insert(&self, entry: &Entry, names: &[String]) -> Result<Vec<Option<String>>, StoreError> {
         let path = self.blob_path_of(&entry.digest);
         if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() == entry.size) {
             let reason = format!("not in the store whole, so nothing can be named so: {}", entry.digest);
             return Err(StoreError::Malformed { document: "manifest", path, reason });
         }
         layers::sync(&self.layout())?;
-        edit(self, |index| Ok(index.insert(entry, name)))
+        edit(self, |index| Ok(index.insert(entry, names)))
     }
 
     /// Adds a name for an image (by name or id).
@@ -349,9 +430,9 @@ impl Store {
         }
         let digest = self.entry_digest(source)?.ok_or_else(|| StoreError::NotFound { name: source.to_owned() })?;
         edit(self, |index| {
-            let found = index.manifests.iter().find(|entry| entry.digest == digest).cloned();
+            let found = index.manifests.iter().find(|entry| entry.digest == digest).map(Entry::another);
             let entry = found.ok_or_else(|| StoreError::NotFound { name: source.to_owned() })?;
-            index.insert(entry, Some(&target.to_string()));
+            index.insert(&entry, &[target.to_string()]);
             Ok(())
         })
     }

@@ -8,7 +8,10 @@ use crate::{
 };
 use nix::unistd::syncfs;
 use oci_spec::image::{Descriptor, Digest};
-use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
+use rustix::{
+    fs::{XattrFlags, lgetxattr, lsetxattr},
+    io::Errno,
+};
 use std::{
     collections::HashSet,
     fs::{self, File},
@@ -120,8 +123,13 @@ impl Store {
         // Whatever the umask is: this becomes the root directory that a container's users go through.
         fs::set_permissions(&temporary.path, fs::Permissions::from_mode(0o755))
             .map_err(|source| StoreError::io("setting the mode of", &temporary.path, source))?;
+        // Before the layer's own attributes, which could leave no room for it. What cannot keep any has none to compare.
+        match lsetxattr(&temporary.path, DIFF_ID, diff_id.as_ref().as_bytes(), XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(error) => return Err(StoreError::io("recording the diff id of", &temporary.path, error.into())),
+        }
         let (path, target) = (temporary.path.clone(), self.layer_dir(diff_id));
-        Ok(LayerStage { path, target, diff_id: diff_id.clone(), temporary })
+        Ok(LayerStage { path, target, temporary })
     }
 }
 
@@ -131,7 +139,6 @@ pub struct LayerStage {
     /// Unpack here.
     pub path: PathBuf,
     target: PathBuf,
-    diff_id: Digest,
     temporary: Temporary,
 }
 
@@ -141,8 +148,6 @@ impl LayerStage {
     /// All its files are on the disk before they have a name that others rely on. When another process unpacked
     /// the same layer meanwhile, that one stays and this one goes.
     pub fn commit(self) -> Result<PathBuf, StoreError> {
-        // Where it cannot be recorded, it is not compared.
-        let _ = lsetxattr(&self.path, DIFF_ID, self.diff_id.as_ref().as_bytes(), XattrFlags::empty());
         sync(&self.path)?;
         match self.temporary.rename(&self.target) {
             Ok(()) => Ok(self.target),

@@ -8,10 +8,10 @@
 //!     blobs/sha256/<64 hex>       manifests, indexes, configs, layers as they were transferred (sha512/ likewise)
 //!   layers/<32 hex>/              one unpacked layer each, named by the first half of its diff id; and what goes on top of
 //!                                 a stack of them whose archives leave directories out (`left_out`)
-//!   verified/<algorithm>-<hex>     which diff id a layer's blob was seen to have
+//!   verified/<algorithm>-<hex>     that a layer's blob was seen to be whole, and which diff id it has
 //!   temporary/<pid>-<clock>-<n>   files and directories that somebody (pid, clock at his first one) is writing
 //!   index.spare                   room for one more index.json: what frees space needs none
-//!   index.copy                    the same bytes once more, for [`Store::repair`]
+//!   index.copy                    the same bytes once more, for [`Store::repair`] (index.copy-next: while it is replaced)
 //!   index.damaged-<n>             a damaged index.json that was set aside by it
 //!   held.lock                     what living processes use, see [`crate::holds`]
 //!   index.lock                    flock: who changes index.json
@@ -19,8 +19,9 @@
 //! ```
 //!
 //! # What can be trusted
-//! A file or a layer has its final name only once it is whole and its digest was right: it is written under
-//! `temporary/` and renamed. `index.json` is replaced by rename and names only what is whole, after a `syncfs`. So
+//! A file or a layer has its final name only once it is whole, its digest was right and its bytes are on the disk: it is
+//! written under `temporary/` and renamed. What other tools or older versions wrote is not believed to be whole before
+//! it was hashed. `index.json` is replaced by rename and names only what is whole, after a `syncfs`. So
 //! readers take no lock: [`Store::resolve`] reads three small files, and hashes the two that a digest is known of. A
 //! process killed at any moment leaves files under `temporary/`, and blobs or layers that nothing names;
 //! [`Store::check`] finds and removes both.

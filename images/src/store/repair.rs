@@ -4,15 +4,18 @@
 //! ROOT/index.damaged-<n>    the file that was damaged, as it was found; nothing removes it
 //! ```
 //!
+//! The copy counts where nothing else is known to have written to the list since it was made. Where something has, what
+//! still parses counts, and the names that only the copy has are told and not given.
+//!
 //! An entry counts if its document is here, whole, and of the kind that the entry says. Every other document that no
 //! index lists gets an entry without a name, so that no image is taken for a leftover, also none that a container uses.
 //! The old file is set aside and replaced in two steps, each of which leaves a file that can be repaired.
 
 use super::{
     Store, StoreError,
-    documents::{self, DOCUMENT_BYTES},
-    index::{self, Entries, Entry, INDEX_BYTES, Index, Replacement},
-    index_copy,
+    documents::{self, DOCUMENT_BYTES, INDEX_TYPE, MANIFEST_TYPE},
+    index::{self, Entries, Entry, INDEX_BYTES, Index, Replacement, Room},
+    index_copy::{self, Copy},
     plain::{self, Found},
 };
 use crate::platform::is_index;
@@ -21,13 +24,10 @@ use serde_json::Map;
 use std::{
     collections::{BTreeMap, HashSet},
     fs,
-    io::{Read, Seek},
+    io::{BufReader, Read},
     os::unix::fs::MetadataExt,
     path::PathBuf,
 };
-
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
 /// What [`Store::repair`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,9 +53,9 @@ impl Store {
         let writing = self.writing()?;
         let _lock = self.index_lock()?;
         let Some(found) = self.index_damage()? else { return Ok(None) };
-        let (documents, damaged) = self.documents()?;
-        let (entries, others) = self.surviving_entries()?;
-        let mut repaired = Repaired { found, lost: damaged, ..Repaired::default() };
+        let Survivors { entries, others, lost } = self.survivors()?;
+        let (documents, damaged) = self.documents(&entries)?;
+        let mut repaired = Repaired { found, lost: [lost, damaged].concat(), ..Repaired::default() };
         let mut manifests = checked_entries(entries, &documents, &mut repaired);
         let listed: HashSet<&str> = manifests.iter().map(|entry| entry.digest.as_str()).collect();
         let children: HashSet<&String> = documents.values().flat_map(|document| &document.children).collect();
@@ -69,8 +69,12 @@ impl Store {
         let nameless = manifests.iter().filter(|entry| entry.name().is_none());
         repaired.unnamed = nameless.map(|entry| format!("{} has no name", entry.digest)).collect();
         let bytes = Index::new(manifests, others).to_bytes(self)?;
-        // What is written is protected by the lock that is held here; giving none allows the use of the spare room.
-        let replacement = Replacement::prepare(self, None, &bytes)?;
+        if bytes.len() as u64 > INDEX_BYTES {
+            let (path, limit) = (self.index_path(), usize::try_from(INDEX_BYTES).unwrap_or(usize::MAX));
+            return Err(StoreError::IndexFull { path, found: bytes.len(), limit });
+        }
+        // What is written is protected by the lock that is held here.
+        let replacement = Replacement::prepare(self, None, Room::FreeOrSpare, &bytes)?;
         repaired.aside = self.set_aside()?;
         replacement.finish(self, &bytes)?;
         drop(writing);
@@ -98,10 +102,13 @@ impl Store {
 
     /// Every manifest and index that is here and has the bytes that its digest promises, and a sentence for each that
     /// has others.
-    fn documents(&self) -> Result<(BTreeMap<String, Document>, Vec<String>), StoreError> {
+    fn documents(&self, entries: &[Entry]) -> Result<(BTreeMap<String, Document>, Vec<String>), StoreError> {
+        let listed: HashSet<&str> = entries.iter().map(|entry| entry.digest.as_str()).collect();
         let (mut documents, mut damaged) = (BTreeMap::new(), Vec::new());
         for digest in self.blob_files()? {
-            match self.looks_like_document(&digest).and_then(|likely| likely.then(|| self.bytes(&digest)).transpose()) {
+            let likely = listed.contains(digest.as_ref()).then_some(Ok(true));
+            let likely = likely.unwrap_or_else(|| self.looks_like_document(&digest));
+            match likely.and_then(|likely| likely.then(|| self.bytes(&digest)).transpose()) {
                 Ok(Some(Some(bytes))) => {
                     documents.extend(Document::parse(&bytes).map(|document| (digest.to_string(), document)));
                 }
@@ -114,31 +121,50 @@ impl Store {
 
     /// Whether a blob is small and begins as JSON does: most blobs are layers, and need not be hashed.
     fn looks_like_document(&self, digest: &Digest) -> Result<bool, StoreError> {
-        let Some(mut file) = self.find_blob(digest)? else { return Ok(false) };
+        let Some(file) = self.find_blob(digest)? else { return Ok(false) };
         let path = self.blob_path(digest);
         let failed = |source| StoreError::io("reading", &path, source);
         if file.metadata().map_err(failed)?.len() > DOCUMENT_BYTES {
             return Ok(false);
         }
-        let mut first = [0; 16];
-        let count = file.read(&mut first).map_err(failed)?;
-        file.rewind().map_err(failed)?;
-        Ok(first[..count].trim_ascii_start().first() == Some(&b'{'))
+        for byte in BufReader::new(file).bytes() {
+            match byte.map_err(failed)? {
+                b' ' | b'\t' | b'\r' | b'\n' => {}
+                first => return Ok(first == b'{'),
+            }
+        }
+        Ok(false)
     }
 
     /// The entries that there were, as far as they are known, and the other fields.
-    fn surviving_entries(&self) -> Result<(Vec<Entry>, Map<String, serde_json::Value>), StoreError> {
-        let copy = index_copy::read(self, INDEX_BYTES)?;
-        // One that does not parse is of a list that was damaged when it was copied.
-        if let Some(index) = copy.and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok()) {
-            return Ok((index.manifests, index.others));
-        }
+    fn survivors(&self) -> Result<Survivors, StoreError> {
         let path = self.index_path();
         let failed = |source| StoreError::io("reading", &path, source);
-        let Found::Plain(file) = plain::open(&path).map_err(failed)? else { return Ok((Vec::new(), Map::new())) };
         let mut bytes = Vec::new();
-        file.take(INDEX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-        Ok((salvage(&bytes), Map::new()))
+        if let Found::Plain(file) = plain::open(&path).map_err(failed)? {
+            file.take(INDEX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+        }
+        let parsed = |bytes: &[u8]| serde_json::from_slice::<Index>(bytes).ok();
+        let older = match index_copy::read(self, &bytes, INDEX_BYTES)? {
+            Copy::Same(copy) => match parsed(&copy) {
+                Some(Index { manifests, others, .. }) => {
+                    return Ok(Survivors { entries: manifests, others, lost: Vec::new() });
+                }
+                None => Vec::new(),
+            },
+            Copy::Older(copy) => parsed(&copy).map_or_else(Vec::new, |index| index.manifests),
+            Copy::None => Vec::new(),
+        };
+        let entries = salvage(&bytes);
+        let names: HashSet<&str> = entries.iter().filter_map(Entry::name).collect();
+        let only_there = older.iter().filter(|entry| entry.name().is_some_and(|name| !names.contains(name)));
+        let told = only_there.map(|entry| {
+            let (name, digest) = (entry.name().unwrap_or_default(), &entry.digest);
+            format!("{name} stood for {digest} before another tool wrote to the list of images")
+        });
+        let mut lost = vec!["every name that does not parse any more: there is no copy of this list".to_owned()];
+        lost.extend(told);
+        Ok(Survivors { entries, others: Map::new(), lost })
     }
 
     /// Gives the damaged file another name beside its own; a folder can have only one.
@@ -161,6 +187,14 @@ impl Store {
         }
         Ok(None)
     }
+}
+
+/// What there was in the list.
+struct Survivors {
+    entries: Vec<Entry>,
+    others: Map<String, serde_json::Value>,
+    /// A sentence each.
+    lost: Vec<String>,
 }
 
 /// A manifest or an index.
@@ -187,7 +221,7 @@ impl Document {
 
 /// Those whose document is here; of several with one name the first, which is the one that was found by it.
 fn checked_entries(entries: Vec<Entry>, documents: &BTreeMap<String, Document>, repaired: &mut Repaired) -> Vec<Entry> {
-    let mut kept: Vec<Entry> = Vec::new();
+    let (mut kept, mut names, mut digests) = (Vec::new(), HashSet::new(), HashSet::new());
     for mut entry in entries {
         let shown = entry.name().unwrap_or("an image without a name").to_owned();
         let Some(document) = documents.get(&entry.digest) else {
@@ -198,15 +232,17 @@ fn checked_entries(entries: Vec<Entry>, documents: &BTreeMap<String, Document>, 
             repaired.lost.push(format!("{shown}: {} is no {}", entry.digest, entry.media_type));
             continue;
         }
-        let taken = entry.name().is_some() && kept.iter().any(|other| other.name() == entry.name());
+        let taken = entry.name().is_some_and(|name| names.contains(name));
         if taken || !entry.names_agree() {
             let why = if taken { "another image has that name too" } else { "its two names differ" };
             repaired.lost.push(format!("{shown} for {}: {why}", entry.digest));
             entry.drop_name();
         }
-        if entry.name().is_some() {
+        let is_first = digests.insert(entry.digest.clone());
+        if let Some(name) = entry.name() {
+            names.insert(name.to_owned());
             repaired.named.push(format!("{shown} stands for {}", entry.digest));
-        } else if kept.iter().any(|other| other.digest == entry.digest) {
+        } else if !is_first {
             continue;
         }
         kept.push(entry);

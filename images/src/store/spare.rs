@@ -1,16 +1,17 @@
 //! Room kept for `index.json`, so that an image can be removed when the disk is full.
 //!
 //! `index.spare` is a file with blocks of its own. On a full disk the shorter index is written over it, which takes no
-//! new block, and it is renamed into place; afterwards there is room to make another.
+//! new block, and it changes places with the longer one, whose blocks are the spare ones then: enough for the next.
 
 use super::{
     Store, StoreError,
     plain::{self, Found},
 };
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -19,9 +20,10 @@ const LEAST_BYTES: usize = 64 << 10;
 
 /// Makes the spare file, or makes it larger, if there is room: it is for later, so failing now is no error.
 pub(super) fn make(store: &Store, index_bytes: usize) {
-    let wanted = LEAST_BYTES.max(2 * index_bytes);
+    let (needed, wanted) = (LEAST_BYTES.max(index_bytes), LEAST_BYTES.max(2 * index_bytes));
     let path = path(store);
-    if fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() >= wanted as u64) {
+    let there = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file);
+    if there.as_ref().is_some_and(|found| found.len() >= needed as u64) {
         return;
     }
     let fill = || -> io::Result<()> {
@@ -33,7 +35,8 @@ pub(super) fn make(store: &Store, index_bytes: usize) {
         // Written, not only made long: a hole has no blocks.
         file.write_all(&vec![0; wanted])
     };
-    if fill().is_err() {
+    // One that could not be made longer is worth what it is.
+    if fill().is_err() && there.is_none() {
         let _ = fs::remove_file(&path);
     }
 }
@@ -51,6 +54,15 @@ pub(super) fn fill(store: &Store, bytes: &[u8]) -> Result<PathBuf, StoreError> {
     };
     written(&path).map_err(|source| StoreError::io("writing", &path, source))?;
     Ok(path)
+}
+
+/// Puts the filled spare file in the list's place, and the old list in its own, unless that has another name too.
+pub(super) fn put(spare: &Path, list: &Path) -> io::Result<()> {
+    let is_ours = fs::symlink_metadata(list).is_ok_and(|found| found.is_file() && found.nlink() == 1);
+    if is_ours && renameat_with(CWD, spare, CWD, list, RenameFlags::EXCHANGE).is_ok() {
+        return Ok(());
+    }
+    fs::rename(spare, list)
 }
 
 fn path(store: &Store) -> PathBuf {

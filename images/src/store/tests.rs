@@ -10,7 +10,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     io::{ErrorKind, Write},
     process::Command,
     thread,

@@ -15,7 +15,7 @@ use images::{
     store::{StoreError, Writing},
 };
 
-use super::{changes, each, each_of, print, view};
+use super::{changes, each_of, print, view};
 use crate::{
     cli::{Filters, ImagesArgs, ImportArgs, LoadArgs, PreferChoice, PullArgs, PullPolicy, RmiArgs, TagArgs},
     kinds::wasm,
@@ -201,11 +201,13 @@ pub(crate) fn tag(host: &Host, args: &TagArgs) -> Result<u8> {
 
 /// `amphora rmi`.
 pub(crate) fn rmi(host: &Host, args: &RmiArgs) -> Result<u8> {
-    each(&args.images, |name| {
-        let lines = host.store.remove(name, args.force, &|| host.images_used())?;
-        lines.iter().try_for_each(|line| output::say(line))?;
-        wasm::check_compiled(host, true).map(drop)
-    })
+    let removed = host.store.remove_each(&args.images, args.force, &|| host.images_used())?;
+    let code = each_of(removed, |lines| {
+        lines?.iter().try_for_each(|line| output::say(line))?;
+        Ok(())
+    });
+    wasm::check_compiled(host, true)?;
+    code
 }
 
 /// `amphora images`.

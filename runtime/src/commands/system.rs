@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use images::{
     holds::{Holds, IMAGE},
-    store::{Checked, StoreError},
+    store::Checked,
 };
 use linux_exec::{cgroup::Cgroups, process::Process, userns::IdMap};
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ pub(crate) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
     show(&value, args.format.as_deref())
 }
 
-/// The code with which `system check` ends when it could not look at everything.
+/// The code with which `system check` and the prunes end when they could not look at everything.
 const NOT_ALL_LOOKED_AT: u8 = 2;
 
 /// `amphora system check`: 0 when nothing was left behind or is damaged, 1 when something is, 2 when that cannot be told.
@@ -150,26 +150,30 @@ pub(crate) fn repair(host: &Host) -> Result<u8> {
     Ok(u8::from(!repaired.lost.is_empty()))
 }
 
-/// `amphora system prune`.
+/// `amphora system prune`: 0 when all that can go is gone, 2 when that cannot be told.
 pub(crate) fn prune(host: &Host, args: &PruneArgs) -> Result<u8> {
     let images = if args.all { ", all images that no container uses" } else { "" };
     let what = format!("all containers that do not run{images}, and what killed commands left behind");
     if !args.force && !confirmed(&what, "system prune -f")? {
         return Ok(1);
     }
+    let mut spared = false;
     // Each step as far as it goes: one that cannot be done is said, and the next one is done.
-    each(&["containers", "images", "leftovers"], |step| match step {
+    let code = each(&["containers", "images", "leftovers"], |step| match step {
         "containers" => remove_idle_containers(host),
         "images" if args.all => remove_unused_images(host).and_then(|()| remove_unnamed_images(host)),
         "images" => remove_unnamed_images(host),
-        _ => remove_leftovers(host),
-    })
+        _ => remove_leftovers(host).map(|all| spared = !all),
+    })?;
+    Ok(if spared && code == 0 { NOT_ALL_LOOKED_AT } else { code })
 }
 
-fn remove_leftovers(host: &Host) -> Result<()> {
+/// Whether all could be looked at.
+fn remove_leftovers(host: &Host) -> Result<bool> {
     let Checked { leftovers, not_looked_at, damaged: _ } = leftovers(host, true)?;
     leftovers.iter().try_for_each(|line| output::say(&format!("Deleted {line}")))?;
-    not_looked_at.iter().try_for_each(|what| output::say(&format!("Left alone: {what}")))
+    not_looked_at.iter().try_for_each(|what| output::say(&format!("Left alone: {what}")))?;
+    Ok(not_looked_at.is_empty())
 }
 
 /// `amphora container prune`.
@@ -180,7 +184,7 @@ pub(crate) fn prune_containers(host: &Host, args: &ContainerPruneArgs) -> Result
     remove_idle_containers(host).map(|()| 0)
 }
 
-/// `amphora image prune`.
+/// `amphora image prune`: codes as those of `system prune`.
 pub(crate) fn prune_images(host: &Host, args: &PruneArgs) -> Result<u8> {
     let what = if args.all { "all images that no container uses" } else { "all images without a name" };
     if !args.force && !confirmed(what, "image prune -f")? {
@@ -189,7 +193,14 @@ pub(crate) fn prune_images(host: &Host, args: &PruneArgs) -> Result<u8> {
     if args.all {
         remove_unused_images(host)?;
     }
-    remove_unnamed_images(host).map(|()| 0)
+    remove_unnamed_images(host)?;
+    if host.store.while_nobody_writes(|| ())?.is_some() {
+        return Ok(0);
+    }
+    output::say(
+        "Left alone: images without a name, as a pull, load or import is running, or a container is being made",
+    )?;
+    Ok(NOT_ALL_LOOKED_AT)
 }
 
 fn remove_idle_containers(host: &Host) -> Result<()> {
@@ -225,13 +236,8 @@ fn remove_unused_images(host: &Host) -> Result<()> {
             spared.insert(reference.to_string());
         }
     }
-    for name in names.difference(&spared) {
-        match host.store.remove(name, false, &|| host.images_used()) {
-            Ok(lines) => lines.iter().try_for_each(|line| output::say(line))?,
-            // Another command has removed it meanwhile, or begun to use it.
-            Err(StoreError::NotFound { .. } | StoreError::InUse { .. }) => {}
-            Err(error) => output::say(&format!("Left alone: {error}"))?,
-        }
-    }
+    let unused = names.difference(&spared).cloned().collect();
+    let lines = host.store.remove_names(&unused, &|| host.images_used())?;
+    lines.iter().try_for_each(|line| output::say(line))?;
     Ok(())
 }

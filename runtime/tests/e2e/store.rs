@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -52,8 +53,9 @@ fn a_damaged_list_of_images_is_repaired_under_a_running_container() {
     // Without its copy names are lost, but no image.
     fs::remove_file(sandbox.root().join("index.copy")).expect("the copy");
     fs::write(index(&sandbox), "").expect("the list");
-    let said = sandbox.ok(["system", "repair"]);
-    assert_eq!(said.matches("Found: ").count(), 2, "{said}");
+    let ended = sandbox.run(["system", "repair"]);
+    assert!(ended.code == Some(1) && ended.stdout.contains("Lost: "), "{ended}");
+    assert_eq!(ended.stdout.matches("Found: ").count(), 2, "{ended}");
     sandbox.ok(["system", "prune", "-f"]);
     let left: Vec<String> = names(&sandbox).lines().map(str::to_owned).collect();
     assert!(left.len() == 1 && before.contains(left[0].split_once(' ').expect("an id").1), "the used one: {left:?}");
@@ -92,6 +94,48 @@ fn a_repair_that_is_killed_is_done_by_the_next() {
         sandbox.check_clean();
     }
     assert_eq!(sandbox.ok(["run", "--rm", &busybox, "echo", "well"]), "well\n");
+}
+
+/// As a power cut leaves it: a pull failed for ever, and `load` said that all was well.
+#[test]
+fn a_layer_that_is_cut_is_told_and_mended() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let manifest = sandbox.ok(["images", "-q", "--no-trunc", &busybox]);
+    let blobs = sandbox.root().join("image-layout/blobs");
+    let manifest = fs::read(blobs.join(manifest.trim().replace(':', "/"))).expect("the manifest");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    let layer = blobs.join(manifest["layers"][0]["digest"].as_str().expect("a digest").replace(':', "/"));
+    let whole = fs::read(&layer).expect("the layer");
+    for unpacked in [true, false] {
+        fs::write(&layer, &whole[..1000]).expect("the layer");
+        if !unpacked {
+            fs::remove_dir_all(sandbox.root().join("layers").join(&sandbox.stored("layers")[0])).expect("a folder");
+        }
+        let check = sandbox.run(["system", "check"]);
+        assert!(check.code == Some(1) && check.stdout.contains("has 1000 bytes, expected"), "{check}");
+        sandbox.ok(["pull", &busybox]);
+        assert!(fs::read(&layer).expect("the layer") == whole, "unpacked: {unpacked}");
+        assert_eq!(sandbox.ok(["run", "--rm", &busybox, "echo", "well"]), "well\n");
+        sandbox.check_clean();
+    }
+}
+
+/// A stalled one held what keeps others from removing things.
+#[test]
+fn a_load_that_waits_for_its_archive_hinders_nobody() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let pipe = sandbox.work().join("pipe");
+    nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).expect("a FIFO");
+    let load = sandbox.start(["load", "-i", pipe.to_str().expect("UTF-8")]);
+    let mut archive = fs::OpenOptions::new().write(true).open(&pipe).expect("the FIFO");
+    archive.write_all(&[0; 512]).expect("a piece");
+    let id = sandbox.ok(["images", "-q", "--no-trunc", &busybox]);
+    sandbox.ok(["rmi", id.trim()]);
+    sandbox.ok(["system", "prune", "-a", "-f"]);
+    sandbox.check_clean();
+    drop(archive);
+    let ended = load.wait();
+    assert!(ended.code == Some(125) && ended.stderr.contains("no archive of images"), "{ended}");
 }
 
 #[test]

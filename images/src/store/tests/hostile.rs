@@ -133,10 +133,71 @@ fn images_are_removed_from_a_full_disk() {
         let mut filler = std::fs::File::create(place.join("filler")).unwrap();
         while filler.write_all(&[1; 4096]).is_ok() {}
         assert!(store.tag("app", &"copy".parse().unwrap()).unwrap_err().is_full());
+        {
+            // Somebody who writes, a pull that waits for its disk, keeps no name from going.
+            let _writing = store.writing().unwrap();
+            assert_eq!(store.remove("other", false, &unused).unwrap(), ["Untagged: other:latest"]);
+        }
+        while filler.write_all(&[1; 4096]).is_ok() {}
         let lines = store.remove("app", false, &unused).unwrap();
         assert_eq!(lines.len(), 2, "{lines:?}");
-        assert!(resolved(&store, "app").is_none() && resolved(&store, "other").is_some());
+        assert!(resolved(&store, "app").is_none() && store.list().unwrap().len() == 1);
     });
+}
+
+/// `load` copied the media type of an archive, eight megabytes of it, into the list of images.
+#[test]
+fn nothing_that_an_archive_made_up_is_listed() {
+    let (_folder, store) = store();
+    let (digest, size) = image(&store, "one", "amd64");
+    let made_up = "application/".to_owned() + &"x".repeat(8 << 20);
+    store.name(&"app".parse().unwrap(), &made_up, &digest, size).unwrap();
+    store.keep_unnamed(&made_up, &image(&store, "two", "amd64").0, 1).unwrap_err();
+    assert!(std::fs::read(store.index_path()).unwrap().len() < 1000);
+    assert_eq!(resolved(&store, "app"), Some(digest));
+}
+
+#[test]
+fn the_list_of_images_does_not_become_longer_than_what_is_read() {
+    let (_folder, store) = store();
+    named(&store, "app", "one");
+    let mut index: Value = serde_json::from_slice(&std::fs::read(store.index_path()).unwrap()).unwrap();
+    index["manifests"][0]["their"] = json!("x".repeat(20 << 20));
+    index["their"] = json!("x".repeat(12 << 20));
+    std::fs::write(store.index_path(), index.to_string()).unwrap();
+    let before = std::fs::read(store.index_path()).unwrap();
+    let refused = store.tag("app", &"copy".parse().unwrap()).unwrap_err();
+    assert!(matches!(refused, StoreError::IndexFull { .. }), "{refused}");
+    assert!(std::fs::read(store.index_path()).unwrap() == before);
+    assert!(resolved(&store, "app").is_some() && store.remove("app", false, &unused).is_ok());
+    named(&store, "other", "two");
+    store.tag("other", &"copy".parse().unwrap()).unwrap();
+}
+
+/// Each of a hundred thousand names was a change of the list, and each removed image a look at all the others.
+#[test]
+fn many_names_are_given_and_removed_at_once() {
+    let (_folder, store) = store();
+    let (digest, size) = image(&store, "one", "amd64");
+    named(&store, "kept", "two");
+    named(&store, "used", "three");
+    let names: Vec<Reference> = (0..5000).map(|number| format!("name:{number}").parse().unwrap()).collect();
+    assert!(store.name_all(&names, MANIFEST, &digest, size).unwrap().iter().all(Option::is_none));
+    let other = named(&store, "name:7", "two");
+    let moved_from = store.name_all(&names[..10], MANIFEST, &digest, size).unwrap();
+    assert_eq!(moved_from.iter().flatten().collect::<Vec<_>>(), [&other.to_string()]);
+    assert_eq!(store.list().unwrap().len(), 5002);
+    let used = resolved(&store, "used").unwrap().to_string();
+    let some: BTreeSet<String> = names[1..].iter().map(Reference::to_string).collect();
+    let lines = store.remove_names(&some, &unused).unwrap();
+    assert!(lines.len() == 4999 && lines.iter().all(|line| line.starts_with("Untagged: name:")));
+    let all = ["name:0", "used"].map(|name| name.parse::<Reference>().unwrap().to_string()).into();
+    let lines = store.remove_names(&all, &|| Ok(HashSet::from([used.clone()]))).unwrap();
+    assert_eq!(lines, ["Untagged: name:0".to_owned(), format!("Deleted: {digest}")]);
+    let mut each = store.remove_each(&["used", "nothing", "kept"], false, &unused).unwrap();
+    assert!(each.pop().unwrap().unwrap().len() == 2 && each.remove(0).unwrap().len() == 2);
+    assert!(matches!(each.pop(), Some(Err(StoreError::NotFound { .. }))));
+    assert_eq!((store.list().unwrap().len(), counts(&store)), (0, (0, 0, 0)));
 }
 
 /// Archives name images: one named its image like another one's id, and scripts ran it.

@@ -152,3 +152,44 @@ fn files_that_are_none_of_the_stores_hinder_nothing() {
     assert_eq!(store.check(true).unwrap(), Checked::default());
     assert_eq!(store.remove("app", false, &unused).unwrap().len(), 2);
 }
+
+/// One that had grown beyond what is read counted as nothing, and its layers as leftovers.
+#[test]
+fn a_document_that_grew_keeps_what_it_may_need() {
+    let (_folder, store) = store();
+    let app = named(&store, "app", "one");
+    named(&store, "other", "two");
+    let path = store.blob_path(&app);
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [whole.as_slice(), &vec![b' '; 9 << 20]].concat()).unwrap();
+    store.remove("other", false, &unused).unwrap();
+    assert!(!store.check(true).unwrap().not_looked_at.is_empty());
+    std::fs::write(&path, whole).unwrap();
+    let image = store.resolve("app", &Selection::default()).unwrap().unwrap();
+    assert!(store.layers(&image).unwrap()[0].join("one").exists());
+    assert_eq!(store.check(true).unwrap().damaged, [""; 0]);
+}
+
+#[test]
+fn a_large_blob_that_is_called_a_manifest_keeps_nothing() {
+    let (_folder, store) = store();
+    let large = (store.put_blob(&vec![b'x'; 9 << 20], None).unwrap(), 9 << 20);
+    let index = put(&store, &json!({ "schemaVersion": 2, "manifests": [descriptor(MANIFEST, &large)] }));
+    store.name(&"odd".parse().unwrap(), INDEX, &index.0, index.1).unwrap();
+    let left = store.put_blob(b"left", None).unwrap();
+    let checked = store.check(true).unwrap();
+    assert!(checked.not_looked_at.is_empty() && !store.has_blob(&left), "{checked:?}");
+}
+
+/// A layer's own attributes could leave no room for the mark of what it is, or take its name.
+#[test]
+fn a_layer_is_marked_before_it_is_unpacked() {
+    let (_folder, store) = store();
+    let diff_id: Digest = format!("sha256:{:064}", 7).parse().unwrap();
+    let stage = store.stage_layer(&diff_id).unwrap();
+    let mut mark = [0; 128];
+    match rustix::fs::lgetxattr(&stage.path, "user.amphora.diff-id", &mut mark) {
+        Err(_) => println!("skipped: this file system keeps no attributes of users"),
+        Ok(length) => assert_eq!(&mark[..length], diff_id.as_ref().as_bytes()),
+    }
+}
