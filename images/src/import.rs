@@ -161,7 +161,7 @@ pub fn import(
     let target = &Named { name, budget: Budget::default(), ready };
     let shown = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
     let read = |source| ImportError::Read { file: shown.clone(), source };
-    let opened = open_seekable(store, file).map_err(read)?;
+    let opened = open_seekable(store, file, &target.budget).map_err(read)?;
     let found = look(&opened, &target.budget).map_err(read)?;
     if matches!(found, Found::Wasm | Found::Text) && *changes != Changes::default() {
         return Err(ImportError::Settings { file: shown });

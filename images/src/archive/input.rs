@@ -1,6 +1,10 @@
 //! What is named on a command line to be read: a plain file, or a pipe to its end. Nothing else is opened.
 
-use crate::unpack::{Compression, is_tar};
+use crate::{
+    Budget,
+    unpack::{Compression, is_tar},
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::{
     fs::{self, File, Metadata},
     io::{self, Cursor, Read},
@@ -33,8 +37,27 @@ fn check(found: &Metadata) -> io::Result<()> {
     Err(io::Error::other(format!("it is {what}; expected a file or a pipe")))
 }
 
+/// A pipe, waited for as long as a command may take.
+pub(super) struct Pipe {
+    pub(super) file: File,
+    pub(super) budget: Budget,
+}
+
+impl Read for Pipe {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let left = self.budget.time_left().map_err(|bound| io::Error::new(io::ErrorKind::TimedOut, bound))?;
+        let timeout = Timespec::try_from(left).ok();
+        // Interrupted, or ready, or out of time, which the next look at what is left tells.
+        match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], timeout.as_ref()) {
+            Ok(0) => Err(io::ErrorKind::Interrupted.into()),
+            Ok(_) => self.file.read(out),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 /// A pipe's bytes; only the first of one that begins like nothing that can be read, as it may have no end.
-pub(super) fn worth_copying(mut pipe: File) -> io::Result<Box<dyn Read>> {
+pub(super) fn worth_copying(mut pipe: Pipe) -> io::Result<Box<dyn Read>> {
     let mut head = Vec::new();
     pipe.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head)?;
     let text = head.trim_ascii_start();

@@ -25,7 +25,7 @@ use crate::{
     unpack::PlanError,
 };
 use source::Source;
-use std::{io, path::Path};
+use std::{collections::HashSet, io, path::Path};
 
 pub(crate) use source::open_seekable;
 
@@ -146,22 +146,23 @@ pub enum Loaded {
 /// # Errors
 /// See [`ArchiveError`]. An image at fault is an error in the list, and the others are loaded all the same.
 pub fn load(store: &Store, path: &Path, ready: Ready) -> Result<Vec<Result<Loaded, ArchiveError>>, ArchiveError> {
+    // A pipe is waited for, and nothing of the store is held meanwhile.
+    let source = Source::open(store, path)?;
     let writing = store.writing()?;
-    let loaded = load_each(store, path, ready);
+    let loaded = load_each(store, &source, ready);
     if loaded.as_ref().map_or(true, |all| all.iter().any(Result::is_err)) {
         clean_up(store, writing);
     }
     loaded
 }
 
-fn load_each(store: &Store, path: &Path, ready: Ready) -> Result<Vec<Result<Loaded, ArchiveError>>, ArchiveError> {
-    let source = Source::open(store, path)?;
+fn load_each(store: &Store, source: &Source, ready: Ready) -> Result<Vec<Result<Loaded, ArchiveError>>, ArchiveError> {
     if source.has("index.json") && (source.has("oci-layout") || !source.has("manifest.json")) {
-        layout::load(store, &source, ready)
+        layout::load(store, source, ready)
     } else if source.has("manifest.json") {
-        docker::load(store, &source, ready)
+        docker::load(store, source, ready)
     } else {
-        Err(ArchiveError::Unknown { archive: source.name })
+        Err(ArchiveError::Unknown { archive: source.name.clone() })
     }
 }
 
@@ -179,25 +180,26 @@ fn give_names<'a>(
         digest: digest.to_string(),
         source: Box::new(error),
     })?;
-    let (mut loaded, mut ignored) = (Vec::new(), Vec::new());
+    let (mut references, mut seen, mut loaded) = (Vec::new(), HashSet::new(), Vec::new());
     for name in names {
         match tag(name) {
-            Err(reason) => ignored.push(Loaded::Ignored { name: name.to_owned(), reason }),
-            Ok(reference) => {
-                let moved_from = store.name(&reference, media_type, digest, *size)?;
-                loaded.push(match moved_from {
-                    None => Loaded::Named(reference),
-                    Some(from) => Loaded::Moved { reference, from },
-                });
-            }
+            Err(reason) => loaded.push(Loaded::Ignored { name: name.to_owned(), reason }),
+            Ok(reference) if seen.insert(reference.clone()) => references.push(reference),
+            Ok(_) => {}
         }
     }
-    if loaded.is_empty() {
+    if references.is_empty() {
         store.keep_unnamed(media_type, digest, *size)?;
         loaded.push(Loaded::Unnamed(digest.to_string()));
+        return Ok(loaded);
     }
-    ignored.extend(loaded);
-    Ok(ignored)
+    // All at once, however many: the list of images is written for each time.
+    let moved_from = store.name_all(&references, media_type, digest, *size)?;
+    loaded.extend(references.into_iter().zip(moved_from).map(|(reference, from)| match from {
+        None => Loaded::Named(reference),
+        Some(from) => Loaded::Moved { reference, from },
+    }));
+    Ok(loaded)
 }
 
 /// A name of an archive, if an image can have it.

@@ -67,7 +67,7 @@ impl Source {
             let folder = opened.map_err(|error| ArchiveError::Read { archive: name.clone(), source: error.into() })?;
             return Ok(Self { name, budget, members: Members::Directory(folder) });
         }
-        let opened = open_seekable(store, path).and_then(|file| plain(store, file, &budget));
+        let opened = open_seekable(store, path, &budget).and_then(|file| plain(store, file, &budget));
         let file = opened.map_err(|source| ArchiveError::Read { archive: name.clone(), source })?;
         let (members, held) =
             index(&file, &budget).map_err(|source| ArchiveError::Read { archive: name.clone(), source })?;
@@ -138,9 +138,12 @@ fn open_beneath(folder: &OwnedFd, member: &str) -> io::Result<File> {
 }
 
 /// Opens a file, or standard input for `-`; what cannot be sought through is copied into an unnamed file.
-pub(crate) fn open_seekable(store: &Store, path: &Path) -> io::Result<File> {
+pub(crate) fn open_seekable(store: &Store, path: &Path, budget: &Budget) -> io::Result<File> {
     let file = input::open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { spool(store, &mut *input::worth_copying(file)?) }
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    spool(store, &mut *input::worth_copying(input::Pipe { file, budget: budget.clone() })?)
 }
 
 /// The same file if it is not compressed, else an unnamed one with what is in it.

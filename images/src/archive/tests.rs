@@ -493,3 +493,44 @@ fn more_layers_than_can_be_mounted_are_refused_before_any_is_read() {
     let refused = Place::new().load(&members.tar("")).unwrap_err().to_string();
     assert!(refused.contains("it has 501 layers; at most 500"), "{refused}");
 }
+
+/// A pipe that stalled held the lock of those who write, and nothing could be removed.
+#[test]
+fn a_pipe_that_is_waited_for_keeps_nobody_from_removing() {
+    let place = Place::new();
+    let path = place.folder.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| load_all(&place.store, &path));
+        // Opened once the other side is.
+        let mut writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        writer.write_all(&[b'x'; 512]).unwrap();
+        assert!(place.store.while_nobody_writes(|| ()).unwrap().is_some());
+        drop(writer);
+        assert!(matches!(loading.join().unwrap(), Err(ArchiveError::Unknown { .. })));
+    });
+}
+
+#[test]
+fn a_pipe_is_not_waited_for_for_ever() {
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let limits = crate::budget::Limits { time: std::time::Duration::from_millis(20), ..Default::default() };
+    let mut pipe = input::Pipe { file: std::os::fd::OwnedFd::from(reader).into(), budget: crate::Budget::new(limits) };
+    let error = io::copy(&mut pipe, &mut io::sink()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+}
+
+#[test]
+fn names_that_are_ids_are_not_given() {
+    let mut members = Members::default();
+    let image = members.image("f", &host());
+    let digest = image["digest"].as_str().unwrap().to_owned();
+    let ids = ["sha256:abcdef", "0123456789ab", &hex(b"another")[..], "docker.io/library/sha256:abcd"];
+    let named: Vec<Value> = ids.iter().map(|id| named(image.clone(), CONTAINERD, id)).collect();
+    members.index(&named);
+    let place = Place::new();
+    let loaded = place.load(&members.tar("")).unwrap();
+    let ignored = loaded.iter().filter(|one| matches!(one, Loaded::Ignored { reason, .. } if reason.contains("id")));
+    assert_eq!(ignored.count(), ids.len(), "{loaded:?}");
+    assert!(loaded.contains(&Loaded::Unnamed(digest)));
+}
