@@ -12,7 +12,6 @@ use rustix::{
 use std::{
     ffi::{CStr, CString},
     io,
-    mem::MaybeUninit,
     path::Path,
 };
 
@@ -107,19 +106,20 @@ impl Tree {
 /// The names in a directory, those of one system call at a time.
 struct Batches<'a> {
     directory: &'a OwnedFd,
-    buffer: Vec<MaybeUninit<u8>>,
+    /// Without length: what the kernel does not write to is not touched.
+    buffer: Vec<u8>,
 }
 
 impl<'a> Batches<'a> {
     fn of(directory: &'a OwnedFd) -> Result<Self, Errno> {
         // The top is read again and again.
         seek(directory, SeekFrom::Start(0))?;
-        Ok(Self { directory, buffer: vec![MaybeUninit::uninit(); BATCH_BYTES] })
+        Ok(Self { directory, buffer: Vec::with_capacity(BATCH_BYTES) })
     }
 
     fn next(&mut self) -> Result<Option<Vec<CString>>, Errno> {
         loop {
-            let mut entries = RawDir::new(self.directory, &mut self.buffer);
+            let mut entries = RawDir::new(self.directory, self.buffer.spare_capacity_mut());
             let (mut names, mut seen) = (Vec::new(), false);
             while let Some(entry) = entries.next() {
                 seen = true;

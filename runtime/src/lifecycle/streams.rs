@@ -11,7 +11,7 @@
 
 use std::{
     fs::File,
-    io::{self, ErrorKind, IsTerminal, Read, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, Weak},
@@ -288,10 +288,14 @@ impl Sink {
     }
 }
 
+/// As much as a pipe holds.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// Until the end of the output; after the end of the program, what is in the pipe at that moment. Others, whom an `exec`
 /// left behind, may write for ever.
-fn copy_out(mut from: &File, ended: BorrowedFd<'_>, mut sink: Sink) -> Option<NotCopied> {
-    let mut buffer = vec![0; 64 << 10];
+fn copy_out(from: &File, ended: BorrowedFd<'_>, mut sink: Sink) -> Option<NotCopied> {
+    // Not filled with zeros: most programs write less, and each page of it costs a fault.
+    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     let mut left = u64::MAX;
     while left > 0 {
         let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN), PollFd::new(ended, PollFlags::POLLIN)];
@@ -299,13 +303,16 @@ fn copy_out(mut from: &File, ended: BorrowedFd<'_>, mut sink: Sink) -> Option<No
         let found = poll(if is_over { &mut fds[..1] } else { &mut fds }, timeout(is_over));
         match found {
             Err(Errno::EINTR) => continue,
-            Err(_) | Ok(_) if fds[0].any() == Some(true) || found.is_err() => match from.read(&mut buffer) {
-                Ok(count @ 1..) if sink.take(&buffer[..count]) => {
-                    left = if is_over { left.saturating_sub(count as u64) } else { left };
+            Err(_) | Ok(_) if fds[0].any() == Some(true) || found.is_err() => {
+                buffer.clear();
+                match rustix::io::read(from, rustix::buffer::spare_capacity(&mut buffer)) {
+                    Ok(count @ 1..) if sink.take(&buffer) => {
+                        left = if is_over { left.saturating_sub(count as u64) } else { left };
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    _ => break,
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                _ => break,
-            },
+            }
             _ if is_over => break,
             _ => left = rustix::io::ioctl_fionread(from).unwrap_or(0),
         }
