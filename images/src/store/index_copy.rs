@@ -31,12 +31,24 @@ const LINE_BYTES: u64 = 512;
 /// but then there is none, as it would be older than the list.
 pub(super) fn prepare(store: &Store, writing: Option<Writing>, list: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let written = || {
+        settle(store).ok()?;
         let (file, written) = identity(list).ok()?;
         let digest = ingest::digest_of(bytes).ok()?;
         let bytes = [format!("{file}{written} {digest}\n").as_bytes(), bytes].concat();
         temporary::write(store, writing, &next_path(store), &bytes).ok()
     };
     if written().is_some() { Ok(()) } else { forget(&next_path(store)).and_then(|()| forget(&path(store))) }
+}
+
+/// Who was killed when the list was replaced already has left its copy as the next one, which is the only one of that list: it is not to
+/// be lost to one of a list that may never replace it.
+fn settle(store: &Store) -> io::Result<()> {
+    let next = next_path(store);
+    let Found::Plain(file) = plain::open(&next)? else { return Ok(()) };
+    let mut line = Vec::new();
+    file.take(LINE_BYTES).read_to_end(&mut line)?;
+    let is_of_the_list = identity(&store.index_path()).is_ok_and(|(file, _)| line.starts_with(file.as_bytes()));
+    if is_of_the_list { fs::rename(next, path(store)) } else { Ok(()) }
 }
 
 /// The new list has replaced the old one, or never will.

@@ -340,3 +340,19 @@ fn as_nobody<T: Send>(store: &Store, work: impl FnOnce(&Store) -> T + Send) -> T
     };
     std::thread::scope(|scope| scope.spawn(work).join().unwrap())
 }
+
+/// The copy of the list was lost between two: the first one was killed before it had its place, the second one put another there.
+#[test]
+fn two_that_are_killed_lose_no_name() {
+    let (_folder, store, _) = filled();
+    let copy = store.root.join("index.copy");
+    let older = fs::read(&copy).unwrap();
+    store.remove("app:1", false, &unused).unwrap();
+    let now = all(&store);
+    fs::rename(&copy, store.root.join("index.copy-next")).unwrap();
+    fs::write(&copy, older).unwrap();
+    overwrite(&store, b"{");
+    std::mem::forget(index::Replacement::prepare(&store, None, index::Room::Free, b"{}").unwrap());
+    store.repair().unwrap().unwrap();
+    assert_eq!(all(&store), now);
+}
