@@ -352,7 +352,9 @@ fn two_that_are_killed_lose_no_name() {
     fs::rename(&copy, store.root.join("index.copy-next")).unwrap();
     fs::write(&copy, older).unwrap();
     overwrite(&store, b"{");
-    std::mem::forget(index::Replacement::prepare(&store, None, index::Room::Free, b"{}").unwrap());
+    let never = store.root.join("never");
+    fs::write(&never, "{}").unwrap();
+    crate::store::index_copy::prepare(&store, None, &never, b"{}").unwrap();
     store.repair().unwrap().unwrap();
     assert_eq!(all(&store), now);
 }
