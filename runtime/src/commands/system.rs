@@ -74,7 +74,8 @@ const NOT_ALL_LOOKED_AT: u8 = 2;
 
 /// `amphora system check`: 0 when nothing was left behind or is damaged, 1 when something is, 2 when that cannot be told.
 pub(crate) fn check(host: &Host) -> Result<u8> {
-    let Checked { leftovers, damaged, not_looked_at } = leftovers(host, false)?;
+    let (Checked { leftovers, damaged, mut not_looked_at }, elsewhere) = leftovers(host, false)?;
+    not_looked_at.extend(elsewhere);
     let (_, unreadable) = host.containers.list()?;
     unreadable.iter().try_for_each(|container| output::say(&container.to_string()))?;
     damaged.iter().chain(&leftovers).try_for_each(|line| output::say(line))?;
@@ -92,7 +93,8 @@ pub(crate) fn check(host: &Host) -> Result<u8> {
     Ok(1)
 }
 
-fn leftovers(host: &Host, remove: bool) -> Result<Checked> {
+/// What was left behind; and what is used by whom nothing else is known of here, which is none of that.
+fn leftovers(host: &Host, remove: bool) -> Result<(Checked, Vec<String>)> {
     let mut found = lifecycle::check_orphans(host, remove)?;
     // Cgroups then: whose they are is known as long as their containers are there.
     found.extend(lifecycle::check_cgroups(host, remove)?);
@@ -108,12 +110,14 @@ fn leftovers(host: &Host, remove: bool) -> Result<Checked> {
             }
         }
     }
-    checked.not_looked_at.extend(out_of_sight(host)?);
-    Ok(Checked { leftovers: found, ..checked })
+    if let Err(error) = Process::own() {
+        checked.not_looked_at.push(format!("processes that outlive their supervisors ({error})"));
+    }
+    Ok((Checked { leftovers: found, ..checked }, elsewhere(host)?))
 }
 
-/// What is used by whom nothing else is known of here, a sentence each.
-fn out_of_sight(host: &Host) -> Result<Vec<String>> {
+/// What runs with another RUNROOT, a sentence each.
+fn elsewhere(host: &Host) -> Result<Vec<String>> {
     let mut found = host.containers.elsewhere()?;
     let holds = Holds::open(&host.paths.root)?;
     for image in host.store.list()? {
@@ -124,9 +128,6 @@ fn out_of_sight(host: &Host) -> Result<Vec<String>> {
             let name = image.reference.map_or_else(|| digest.clone(), |reference| reference.familiar());
             found.push(format!("what uses the image {name}: a container with --rm that runs with another --runroot"));
         }
-    }
-    if let Err(error) = Process::own() {
-        found.push(format!("processes that outlive their supervisors ({error})"));
     }
     Ok(found)
 }
@@ -170,9 +171,9 @@ pub(crate) fn prune(host: &Host, args: &PruneArgs) -> Result<u8> {
 
 /// Whether all could be looked at.
 fn remove_leftovers(host: &Host) -> Result<bool> {
-    let Checked { leftovers, not_looked_at, damaged: _ } = leftovers(host, true)?;
+    let (Checked { leftovers, not_looked_at, damaged: _ }, elsewhere) = leftovers(host, true)?;
     leftovers.iter().try_for_each(|line| output::say(&format!("Deleted {line}")))?;
-    not_looked_at.iter().try_for_each(|what| output::say(&format!("Left alone: {what}")))?;
+    not_looked_at.iter().chain(&elsewhere).try_for_each(|what| output::say(&format!("Left alone: {what}")))?;
     Ok(not_looked_at.is_empty())
 }
 
