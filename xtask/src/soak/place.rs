@@ -141,10 +141,12 @@ impl Ended {
 
     /// Why this should not have come of it.
     pub(super) fn unexpected(&self) -> Option<String> {
-        let may_find = self.command[..2.min(self.command.len())] == ["system", "check"];
+        let words: Vec<&str> = self.command.iter().take(2).map(String::as_str).collect();
         let expected = match self.code {
             Some(0) => true,
-            Some(1 | 2) => may_find,
+            Some(1) => words == ["system", "check"],
+            // Somebody else was writing.
+            Some(2) => matches!(words[..], ["system", "check" | "prune"]),
             Some(125) => KNOWN.iter().any(|part| self.stderr.contains(part)),
             _ => false,
         };

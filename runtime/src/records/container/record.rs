@@ -356,7 +356,8 @@ mod tests {
         // Nor is a process of the host taken for it, nor a later one of the same pid.
         assert!(!named(Process::of(unshared.id().cast_signed()).unwrap()).is_of("0123"));
         assert!(!named(Process { start_ticks: first.start_ticks + 1, ..first }).is_of("0123"));
-        unshared.kill().unwrap();
+        // It may not yet have asked to be killed with the other one.
+        first.signal(nix::sys::signal::Signal::SIGKILL as i32).unwrap();
         unshared.wait().unwrap();
     }
 
