@@ -55,39 +55,28 @@ impl Tree {
         };
         match &self.top {
             Some(_) if depth >= MAX_OPEN => return self.move_up(parent, name),
-            Some(_) => self.empty(&directory, depth)?,
-            None => self.empty_top(&directory)?,
+            Some(_) => {}
+            None => self.top = Some(rustix::io::fcntl_dupfd_cloexec(&directory, 0)?),
         }
-        gone_is_fine(unlinkat(parent, name, AtFlags::REMOVEDIR))
-    }
-
-    /// Empties the top again and again, until nothing was moved there meanwhile.
-    fn empty_top(&mut self, directory: &OwnedFd) -> Result<(), Errno> {
-        self.top = Some(directory.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?);
         loop {
-            let before = self.moved;
-            self.empty(directory, 0)?;
-            if self.moved == before {
-                return Ok(());
-            }
+            let found = self.empty(&directory, depth)?;
+            match gone_is_fine(unlinkat(&parent, name, AtFlags::REMOVEDIR)) {
+                // The kernel may pass over names while a directory changes, and what lay too deep is in the top now.
+                Err(Errno::NOTEMPTY) if found => seek(&directory, SeekFrom::Start(0))?,
+                other => return other,
+            };
         }
     }
 
-    /// A batch of names at a time, as a directory may have millions. While it changes the kernel may pass over some, so
-    /// it is read again until nothing is found.
-    fn empty(&mut self, directory: &OwnedFd, depth: usize) -> Result<(), Errno> {
-        let mut batches = Batches::of(directory)?;
-        loop {
-            let mut count = 0;
-            while let Some(names) = batches.next()? {
-                names.iter().try_for_each(|name| self.remove(directory, name, depth + 1))?;
-                count += 1;
-            }
-            if count == 0 {
-                return Ok(());
-            }
-            batches = Batches::of(directory)?;
+    /// From where the directory was read to, a batch of names at a time, as it may have millions. Whether it had any.
+    fn empty(&mut self, directory: &OwnedFd, depth: usize) -> Result<bool, Errno> {
+        let mut batches = Batches::of(directory);
+        let mut found = false;
+        while let Some(names) = batches.next()? {
+            names.iter().try_for_each(|name| self.remove(directory, name, depth + 1))?;
+            found = true;
         }
+        Ok(found)
     }
 
     /// Under a name that the top does not have yet.
@@ -111,10 +100,8 @@ struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    fn of(directory: &'a OwnedFd) -> Result<Self, Errno> {
-        // The top is read again and again.
-        seek(directory, SeekFrom::Start(0))?;
-        Ok(Self { directory, buffer: Vec::with_capacity(BATCH_BYTES) })
+    fn of(directory: &'a OwnedFd) -> Self {
+        Self { directory, buffer: Vec::with_capacity(BATCH_BYTES) }
     }
 
     fn next(&mut self) -> Result<Option<Vec<CString>>, Errno> {
@@ -204,7 +191,7 @@ mod tests {
             fs::write(tree.join(format!("{number:0>200}")), b"").unwrap();
         }
         let directory = open(CWD, &CString::new(tree.as_os_str().as_encoded_bytes()).unwrap()).unwrap();
-        let mut batches = Batches::of(&directory).unwrap();
+        let mut batches = Batches::of(&directory);
         let mut sum = 0;
         while let Some(names) = batches.next().unwrap() {
             assert!(names.len() * 200 < BATCH_BYTES, "{}", names.len());

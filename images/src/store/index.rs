@@ -82,7 +82,9 @@ pub(super) fn read(store: &Store) -> Result<Vec<u8>, StoreError> {
         Found::Nothing => return Err(damaged(store, "it is missing".to_owned())),
         Found::Other(what) => return Err(damaged(store, format!("it is {what}, expected a plain file"))),
     };
-    let mut bytes = Vec::new();
+    // With room for all of it at once: what it takes is asked of the file, as `take` hides it.
+    let length = file.metadata().map_err(failed)?.len().min(INDEX_BYTES);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
     file.take(INDEX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > INDEX_BYTES {
         return Err(damaged(store, format!("it has more than {INDEX_BYTES} bytes")));
