@@ -5,22 +5,24 @@
 
 use crate::users;
 
-/// Panics where something does not hold of what it makes of the bytes.
-pub type Property = fn(&[u8]);
+/// Panics where something does not hold of what it makes of the bytes. Whether they were taken, and not refused: a run in which
+/// all are refused tries little.
+pub type Property = fn(&[u8]) -> bool;
 
 /// Names, which are also those of folders in `corpus/`, and properties.
 pub const TARGETS: [(&str, Property); 1] = [("users", users)];
 
 /// What the user typed, /etc/passwd and /etc/group, with NULs between.
-fn users(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+fn users(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let mut parts = text.splitn(3, '\0');
     let mut part = || parts.next().unwrap_or_default();
     let (typed, passwd, group) = (part(), part(), part());
     let user = match users::resolve(typed, passwd, group) {
         Err(error) => {
             let named = typed.split(':').chain([typed]).any(|it| !it.is_empty() && error.to_string().contains(it));
-            return assert!(named, "`{typed}` is not named: {error}");
+            assert!(named, "`{typed}` is not named: {error}");
+            return false;
         }
         Ok(user) => user,
     };
@@ -32,6 +34,7 @@ fn users(bytes: &[u8]) {
     // By its numbers it is the same one, without the groups that list it.
     let by_number = users::resolve(&format!("{}:{}", user.uid, user.gid), passwd, group).unwrap();
     assert_eq!((by_number.uid, by_number.gid, by_number.groups.len()), (user.uid, user.gid, 0));
+    true
 }
 
 #[cfg(test)]

@@ -16,19 +16,21 @@ use crate::{
 use serde_json::{Value, json};
 use std::{fmt::Display, path::Path};
 
-/// Panics where something does not hold of what it makes of the bytes.
-pub type Property = fn(&[u8]);
+/// Panics where something does not hold of what it makes of the bytes. Whether they were taken, and not refused: a run in which
+/// all are refused tries little.
+pub type Property = fn(&[u8]) -> bool;
 
 /// Names, which are also those of folders in `corpus/`, and properties.
 pub const TARGETS: [(&str, Property); 5] =
     [("env-file", env_file), ("limits", limits), ("mounts", mounts), ("record", record), ("template", template)];
 
-fn env_file(bytes: &[u8]) {
+fn env_file(bytes: &[u8]) -> bool {
     let parse = |bytes: &[u8]| env::parse_file(Path::new("vars"), bytes, &|_| None);
     let variables = match parse(bytes) {
         Err(error) => {
             let text = error.to_string();
-            return assert!(text.starts_with("--env-file vars, line ") && !text.contains('\n'), "{text:?}");
+            assert!(text.starts_with("--env-file vars, line ") && !text.contains('\n'), "{text:?}");
+            return false;
         }
         Ok(variables) => variables,
     };
@@ -39,10 +41,11 @@ fn env_file(bytes: &[u8]) {
     let names: std::collections::HashSet<_> = merged.iter().map(|entry| entry.split_once('=').unwrap().0).collect();
     assert_eq!(names.len(), merged.len(), "{merged:?}");
     assert_eq!(env::merge(&[&merged, &merged]), merged);
+    true
 }
 
-fn limits(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+fn limits(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
     check_size(text);
     let printed = |millis: u64| format!("{}s{}ms", millis / 1000, millis % 1000);
     if let Some(millis) = named(text, limits::parse_timeout(text)).flatten() {
@@ -76,6 +79,7 @@ fn limits(bytes: &[u8]) {
     if let Some(list) = named(text, limits::parse_cpuset_cpus(text, &online)) {
         assert_eq!(limits::parse_cpuset_cpus(&list, &online), Ok(list));
     }
+    limits::parse_memory(text).is_ok()
 }
 
 /// A size against the same computed in floating point.
@@ -98,11 +102,13 @@ fn named<T, E: Display>(text: &str, parsed: Result<T, E>) -> Option<T> {
     parsed.inspect_err(|error| assert!(error.to_string().contains(text), "{text:?} is not named: {error}")).ok()
 }
 
-fn mounts(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+fn mounts(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let mut taken = false;
     let cwd = Path::new("/home/me");
     let all = [mounts::parse_volume(text, cwd), mounts::parse_mount(text, cwd), mounts::parse_tmpfs(text)];
     for spec in all.into_iter().filter_map(|parsed| named(text, parsed)) {
+        taken = true;
         let target = spec.target.to_str().unwrap();
         let parts: Vec<&str> = target.split('/').skip(1).collect();
         assert!(target.starts_with('/') && parts.iter().all(|part| !matches!(*part, "" | "." | "..")), "{target}");
@@ -112,6 +118,7 @@ fn mounts(bytes: &[u8]) {
             assert_eq!(mounts::parse_mount(&printed, Path::new("/elsewhere")).as_ref(), Ok(&spec), "{printed}");
         }
     }
+    taken
 }
 
 /// As `--mount` has it; a tmpfs that executes cannot be written so.
@@ -136,11 +143,14 @@ fn printed(spec: &MountSpec) -> Option<String> {
     Some(quoted.join(","))
 }
 
-fn template(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+fn template(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let one_line = |message: String| assert!(!message.contains('\n') && !message.is_empty(), "{message:?}");
     let template = match Template::parse(text) {
-        Err(error) => return one_line(error.to_string()),
+        Err(error) => {
+            one_line(error.to_string());
+            return false;
+        }
         Ok(template) => template,
     };
     for value in [sample(), Value::Null, json!(["x", 1, "a\nb"])] {
@@ -151,6 +161,7 @@ fn template(bytes: &[u8]) {
             }
         }
     }
+    true
 }
 
 fn sample() -> Value {

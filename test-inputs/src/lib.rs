@@ -20,8 +20,8 @@ pub use random::Random;
 pub struct Target {
     /// Also that of its folder in the corpus.
     pub name: &'static str,
-    /// Panics where something does not hold.
-    pub property: fn(&[u8]),
+    /// Panics where something does not hold. Whether the input was taken, and not refused.
+    pub property: fn(&[u8]) -> bool,
     /// What the parser knows: put into inputs now and then.
     pub words: &'static [&'static str],
     /// Inputs in an ordinary run, which takes a second or two.
@@ -49,26 +49,30 @@ impl Target {
     /// Runs the property over each file of `corpus/NAME`, and over what is made of them.
     ///
     /// # Panics
-    /// The property does not hold, or there is no corpus.
+    /// The property does not hold, or there is no corpus; or all was taken or all refused, which tries half of the parser.
     pub fn run(&self, corpus: &Path) {
         let files = files(&corpus.join(self.name));
         assert!(!files.is_empty(), "no files in {}", corpus.join(self.name).display());
+        let mut taken = 0;
         for (path, input) in &files {
-            self.check(&path.display().to_string(), input);
+            taken += u64::from(self.check(&path.display().to_string(), input));
         }
         let seeds: Vec<&[u8]> = files.iter().map(|(_, bytes)| bytes.as_slice()).collect();
         let first = setting("AMPHORA_TEST_SEED").unwrap_or(0);
         let count = setting("AMPHORA_TEST_CASES").unwrap_or(self.cases);
         for seed in first..first + count {
             let input = mutation::input(&mut Random::new(seed), &seeds, self.words);
-            self.check(&format!("again with AMPHORA_TEST_SEED={seed} AMPHORA_TEST_CASES=1"), &input);
+            taken +=
+                u64::from(self.check(&format!("again with AMPHORA_TEST_SEED={seed} AMPHORA_TEST_CASES=1"), &input));
         }
-        println!("{}: {} files, {count} inputs made of them", self.name, files.len());
+        let all = files.len() as u64 + count;
+        println!("{}: {} files, {count} inputs made of them, {taken} taken", self.name, files.len());
+        assert!(0 < taken && taken < all, "{}: {taken} of {all} were taken", self.name);
     }
 
-    fn check(&self, origin: &str, input: &[u8]) {
+    fn check(&self, origin: &str, input: &[u8]) -> bool {
         let _told = Told { target: self.name, origin, input };
-        (self.property)(input);
+        (self.property)(input)
     }
 }
 

@@ -108,11 +108,13 @@ impl<'a> Client<'a> {
             _ if self.policy.is_own(url) || Policy::is_here(url) => return Ok(&self.own),
             _ => (&self.elsewhere, Whose::Elsewhere(self.policy.nearest())),
         };
-        if made.get().is_none() {
-            // Nobody else can have set it.
-            let _ = made.set(build(&self.policy, &self.names, &whose, url)?);
+        match made.get() {
+            Some(client) => Ok(client),
+            None => {
+                let client = build(&self.policy, &self.names, &whose, url)?;
+                Ok(made.get_or_init(|| client))
+            }
         }
-        Ok(made.get().unwrap_or(&self.own))
     }
 
     /// Asks, and follows where it is led.

@@ -114,9 +114,9 @@ fn read_one(path: &Path, most_bytes: u64) -> Result<Option<(String, Vec<u8>)>, S
     file.take(most_bytes + LINE_BYTES).read_to_end(&mut bytes).map_err(failed)?;
     let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else { return Ok(None) };
     let index = bytes.split_off(end + 1);
-    let digest = ingest::digest_of(&index).map(|digest| digest.to_string()).unwrap_or_default();
+    let Ok(digest) = ingest::digest_of(&index) else { return Ok(None) };
     let line = String::from_utf8_lossy(&bytes[..end]);
-    Ok(line.strip_suffix(&digest).map(|of| (of.to_owned(), index)))
+    Ok(line.strip_suffix(digest.as_ref()).map(|of| (of.to_owned(), index)))
 }
 
 /// Which file a list is, which writing to it or renaming it does not change, and when it was written to last.
