@@ -6,7 +6,7 @@
 use super::{
     Filter, StandsFor,
     bpf::{ARCHITECTURE, ARGUMENTS, ENOSYS, IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, LOAD, NUMBER, RETURN},
-    profile::{Action, Architecture, Comparison, Condition, Profile, ProfileError, Rule},
+    profile::{Action, Architecture, Call, Comparison, Condition, Profile, ProfileError, Rule},
 };
 use linux_raw_sys::ptrace::{BPF_ALU, BPF_AND, BPF_JA, BPF_JGT, BPF_JMP};
 use std::{borrow::Cow, collections::BTreeMap};
@@ -113,8 +113,11 @@ fn push_rules(
 ) {
     let default = Judgement { clauses: Vec::new(), otherwise: answer(profile.default) };
     push(ranges, bit, &default);
+    let rules = rules_by_number(profile, of, native);
+    // A profile that names no call does not tell how new it is.
+    let after = if rules.is_empty() { &default } else { after };
     let mut end = bit;
-    for (number, rules) in rules_by_number(profile, of, native) {
+    for (number, rules) in rules {
         // A number of the native architecture may lie where x32's are, or at the end.
         if number >= X32_BIT {
             continue;
@@ -124,6 +127,15 @@ fn push_rules(
         push(ranges, end, &default);
     }
     push(ranges, end, after);
+}
+
+/// Whether no arguments at all let this call of the native architecture go ahead.
+pub(super) fn never_goes_ahead(profile: &Profile, name: &str, native: Architecture) -> bool {
+    let goes_ahead = |found: u32| [Action::Allow, Action::Log].map(answer).contains(&found);
+    let number = Call::Name(name.to_owned()).number(native, native);
+    let mut rules = rules_by_number(profile, native, native);
+    let judgement = judgement(profile.default, &number.and_then(|number| rules.remove(&number)).unwrap_or_default());
+    !goes_ahead(judgement.otherwise) && !judgement.clauses.iter().any(|(_, found)| goes_ahead(*found))
 }
 
 /// Later ones at the same number take the place of earlier ones.

@@ -6,7 +6,8 @@
 //! 2. Rules whose action is the default one count for nothing, as with runc and crun.
 //! 3. A rule without conditions decides over all others for that call; the first one, if there are several.
 //! 4. Else the first rule of which all conditions hold. (libseccomp leaves open which one, where actions differ.)
-//! 5. Else, with [`Profile::newer_are_unknown`], ENOSYS for numbers above all that the rules name; else the default action.
+//! 5. Else, with [`Profile::newer_are_unknown`], ENOSYS for numbers above all that the rules name, if they name any; else the
+//!    default action.
 //!
 //! Arguments are compared as 64-bit numbers without sign. The kernel itself looks at 32 bits of some of them, so that a rule
 //! which refuses one value lets the same value with a higher bit pass: a rule that allows is the safe one.
@@ -146,7 +147,13 @@ pub enum ProfileError {
     /// The kernel takes no more.
     #[error("the filter would have {0} instructions, and the kernel takes 4096: name fewer calls with conditions")]
     TooLong(usize),
+    /// Its process would end before it is the program.
+    #[error("no program could begin, as these calls are refused: {}: expected a profile that allows them", .0.join(", "))]
+    NoBeginning(Vec<&'static str>),
 }
+
+/// What a process calls between its filter and its program, however it is started.
+const BEGINNING: [&str; 4] = ["execve", "execveat", "exit_group", "fcntl"];
 
 impl Architecture {
     /// This program's.
@@ -217,6 +224,11 @@ impl Profile {
             }
         }
         let mut conditions = self.rules.iter().flat_map(|rule| &rule.conditions);
-        conditions.find(|condition| condition.index > 5).map_or(Ok(()), |found| Err(ProfileError::Index(found.index)))
+        if let Some(found) = conditions.find(|condition| condition.index > 5) {
+            return Err(ProfileError::Index(found.index));
+        }
+        let mut refused = BEGINNING.to_vec();
+        refused.retain(|name| compile::never_goes_ahead(self, name, Architecture::NATIVE));
+        if refused.is_empty() { Ok(()) } else { Err(ProfileError::NoBeginning(refused)) }
     }
 }

@@ -308,6 +308,11 @@ fn a_seccomp_profile_of_the_users_own_is_enforced() {
         ("seccomp=/no/such/profile", "seccomp=/no/such/profile: expected unconfined, builtin or a profile's file"),
         (r#"seccomp={"defaultAction":"X"}"#, "the profile cannot be used: action X: expected SCMP_ACT_"),
         ("seccomp={", "it is no seccomp profile"),
+        (r#"seccomp={"defaultAction":"SCMP_ACT_KILL_PROCESS"}"#, "refused: execve, execveat, exit_group, fcntl"),
+        (
+            r#"seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["fcntl"],"action":"SCMP_ACT_TRAP"}]}"#,
+            "no program could begin, as these calls are refused: fcntl",
+        ),
     ] {
         let error = sandbox.fails(125, ["create", "--security-opt", option, &busybox]);
         assert!(error.contains(words), "{option}: {error}");

@@ -152,7 +152,7 @@ fn judge(profile: &Profile, native: Architecture, data: &Data) -> u32 {
         }
     }
     let newest = profile.rules.iter().flat_map(numbers).max();
-    let is_newer = newest.is_none_or(|newest| number > newest) && data.number != SKIPPED;
+    let is_newer = newest.is_some_and(|newest| number > newest) && data.number != SKIPPED;
     if profile.newer_are_unknown && is_newer { ENOSYS } else { answer(profile.default) }
 }
 
