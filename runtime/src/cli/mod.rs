@@ -310,8 +310,8 @@ mod tests {
     fn what_only_docker_has_is_named() {
         for (line, message) in [
             (
-                "amphora run -p 8080:80 alpine",
-                "error: not supported yet: the flag `-p`; --network host shares the host's ports\n",
+                "amphora run -P alpine",
+                "error: not supported yet: the flag `-P`; --network host shares the host's ports\n",
             ),
             ("amphora run --restart=always alpine", "error: not supported yet: the flag `--restart`;"),
             ("amphora run -itP alpine", "error: not supported yet: the flag `-P`;"),

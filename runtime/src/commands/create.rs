@@ -72,6 +72,7 @@ fn request(args: &ProgramArgs) -> Result<Request> {
             NetworkChoice::None => Network::None,
             NetworkChoice::Host => Network::Host,
         },
+        ports: args.ports()?,
         limits: args.limits()?,
         security: security(args)?,
         read_only: args.read_only,

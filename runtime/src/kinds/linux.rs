@@ -50,6 +50,9 @@ impl Behaviour for Linux {
                 "--fuel: only Wasm programs count instructions; for a Linux program use --timeout or --ulimit cpu=SECONDS"
             );
         }
+        if !spec.ports.is_empty() {
+            bail!("-p: not supported yet for Linux programs; --network host shares the host's ports");
+        }
         Ok(())
     }
 

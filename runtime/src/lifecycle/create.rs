@@ -48,6 +48,7 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         user: request.user.or_else(|| config.user().clone()).unwrap_or_default(),
         mounts: name_volumes(request.mounts)?,
         network: request.network,
+        ports: request.ports,
         limits: request.limits,
         security: request.security,
         read_only: request.read_only,

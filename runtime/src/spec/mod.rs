@@ -7,6 +7,7 @@ pub(crate) mod exit_code;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod names;
+pub(crate) mod ports;
 pub(crate) mod quantity;
 pub(crate) mod request;
 pub(crate) mod seccomp;
@@ -22,6 +23,7 @@ pub(crate) use workload::{Kind, WasmProgram, Workload};
 use crate::spec::{
     limits::Limits,
     mounts::{MountKind, MountSpec},
+    ports::PublishedPort,
 };
 
 /// The format of all records that this version writes. It grows with every change that an older version must know of to
@@ -69,6 +71,9 @@ pub(crate) struct RunSpec {
     /// Which network it sees.
     #[serde(default)]
     pub(crate) network: Network,
+    /// Ports that the host's addresses lead to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ports: Vec<PublishedPort>,
     /// What it may use.
     #[serde(default)]
     pub(crate) limits: Limits,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::{Network, Security, StdioSpec, limits::Limits, mounts::MountSpec};
+use crate::spec::{Network, Security, StdioSpec, limits::Limits, mounts::MountSpec, ports::PublishedPort};
 
 /// Docker's: between the stop signal and SIGKILL, in milliseconds.
 const STOP_TIMEOUT_MS: u64 = 10_000;
@@ -30,6 +30,8 @@ pub struct Request {
     pub mounts: Vec<MountSpec>,
     /// Which network it sees.
     pub network: Network,
+    /// Ports that the host's addresses lead to.
+    pub ports: Vec<PublishedPort>,
     /// What it may use.
     pub limits: Limits,
     /// What it may do.

@@ -163,7 +163,7 @@ mod tests {
             "--network bridge image",
             "--pull sometimes image",
             "--prefer both image",
-            "-p 80:80 image",
+            "-p80:80 image",
         ] {
             assert!(plain::<RUN>(&words(line)).is_none(), "{line}");
         }

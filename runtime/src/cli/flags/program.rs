@@ -3,6 +3,7 @@
 use crate::spec::{
     limits::{self, CpuList, LimitError, Limits},
     mounts::{self, MountError, MountSpec},
+    ports::{self, PortError, PublishedPort},
     request::StopTimeout,
 };
 use clap::ValueEnum;
@@ -35,6 +36,7 @@ pub(crate) struct ProgramArgs {
     pub(crate) platform: Option<String>,
     pub(crate) prefer: PreferChoice,
     pub(crate) privileged: bool,
+    pub(crate) publish: Vec<String>,
     pub(crate) pull: PullPolicy,
     pub(crate) read_only: bool,
     pub(crate) rm: bool,
@@ -84,6 +86,14 @@ impl ProgramArgs {
     /// The first flag that cannot be used, or two mounts at one target.
     pub(crate) fn mounts(&self, cwd: &Path) -> Result<Vec<MountSpec>, MountError> {
         mounts::parse_all(&self.volume, &self.mount, &self.tmpfs, cwd)
+    }
+
+    /// Understands `-p`.
+    ///
+    /// # Errors
+    /// The first flag that cannot be used, or two for one port of the host.
+    pub(crate) fn ports(&self) -> Result<Vec<PublishedPort>, PortError> {
+        ports::parse_all(&self.publish)
     }
 
     /// How long the container has between its stop signal and SIGKILL.

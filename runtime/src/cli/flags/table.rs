@@ -52,6 +52,9 @@ pub(super) static FLAGS: &[Flag] = &[
     switch("privileged", |args| &mut args.privileged)
         .help("Give all capabilities and devices")
         .of(EXEC, "Give the command all capabilities"),
+    texts("publish", "list", |args| &mut args.publish)
+        .short('p')
+        .help("Publish a port of the container on the host: [[ip:]host:]container[/udp]"),
     choice("pull", "policy", &PULL).help("When to ask the registry"),
     switch("read-only", |args| &mut args.read_only).help("Make the root file system read-only"),
     switch("rm", |args| &mut args.rm).help("Remove the container when it ends"),
@@ -81,7 +84,6 @@ pub(super) static FLAGS: &[Flag] = &[
 
 /// Docker's options of `run`, `create` and `exec` that are not here, each with what to do instead, or with nothing.
 pub(super) static REFUSED: &[Refused] = &[
-    refused("publish", Some('p'), "; --network host shares the host's ports"),
     refused("publish-all", Some('P'), "; --network host shares the host's ports"),
     refused("expose", None, "; --network host shares the host's ports"),
     refused("restart", None, "; let systemd or another supervisor start it again"),

@@ -68,6 +68,9 @@ impl Behaviour for WasmProgram {
                  narrower than Docker's (seccomp=unconfined takes it away)"
             );
         }
+        if !spec.ports.is_empty() {
+            bail!("-p: not supported yet for Wasm programs; --network host shares the host's ports");
+        }
         check_ulimits(spec)
     }
 
