@@ -42,8 +42,18 @@ impl Holds {
     /// Opens the table of a ROOT; nothing is held yet.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let path = root.join("held.lock");
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let table = opened.map_err(|source| StoreError::io("opening", &path, source))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let table = options.open(&path).map_err(|source| match source.raw_os_error() {
+            Some(libc::EISDIR | libc::ELOOP) => StoreError::Malformed {
+                document: "the table of what is in use",
+                path: path.clone(),
+                reason: format!(
+                    "{source}: expected a file without content; remove what is there, and it is made again"
+                ),
+            },
+            _ => StoreError::io("opening", &path, source),
+        })?;
         Ok(Self { table, path })
     }
 
@@ -93,6 +103,20 @@ fn byte(lock: i32, kind: &str, name: &str) -> libc::flock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_is_no_file_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("held.lock");
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        let refused = || Holds::open(root.path()).unwrap_err().to_string();
+        assert!(
+            refused().contains("held.lock: Too many levels of symbolic links") && refused().contains("remove what")
+        );
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(refused().contains("held.lock: Is a directory"), "{}", refused());
+    }
 
     #[test]
     fn things_are_held_until_the_table_is_closed() {
