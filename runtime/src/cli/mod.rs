@@ -21,7 +21,7 @@ pub(crate) use image::{
     ExplainArgs, ExplainFormat, ImageCommand, ImageInspectArgs, ImagesArgs, ImportArgs, LoadArgs, PullArgs, RmiArgs,
     TagArgs,
 };
-pub(crate) use system::{CompletionsArgs, FormatArgs, PruneArgs, SystemCommand};
+pub(crate) use system::{CompletionsArgs, FormatArgs, ManArgs, PruneArgs, SystemCommand};
 pub(crate) use volume::{
     VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
 };
@@ -115,6 +115,8 @@ pub(crate) enum Command {
     System(SystemCommand),
     /// Print a shell's completion script
     Completions(CompletionsArgs),
+    /// Write manual pages into a folder
+    Man(ManArgs),
     /// Run the same program as a Linux and as a Wasm image, side by side
     Demo,
 }
@@ -377,5 +379,20 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// From the same table as the parser.
+    #[test]
+    fn every_command_gets_a_manual_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let pages = folder.path().join("man1");
+        match parse(words(&format!("amphora man {}", pages.display()))).unwrap().1 {
+            Command::Man(args) => args.write().unwrap(),
+            other => panic!("{other:?}"),
+        }
+        let page = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap();
+        assert!(page("amphora-run.1").contains("pids\\-limit"));
+        assert!(page("amphora-image-explain.1").contains("explain"));
+        assert!(page("amphora.1").contains("amphora\\-volume(1)"));
     }
 }

@@ -1,7 +1,8 @@
 //! Commands on the installation as a whole.
 
-use clap::{Args, CommandFactory, Subcommand};
+use clap::{Args, CommandFactory, Subcommand, ValueHint};
 use clap_complete::Shell;
+use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
@@ -44,5 +45,20 @@ impl CompletionsArgs {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut super::Cli::command(), "amphora", &mut script);
         script
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Where a page for each command is written; made if it is not there
+    #[arg(value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub(crate) folder: PathBuf,
+}
+
+impl ManArgs {
+    /// Writes `amphora.1`, `amphora-run.1`, `amphora-image-explain.1`, …
+    pub(crate) fn write(&self) -> std::io::Result<()> {
+        std::fs::create_dir_all(&self.folder)?;
+        clap_mangen::generate_to(super::Cli::command(), &self.folder)
     }
 }

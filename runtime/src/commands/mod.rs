@@ -39,6 +39,10 @@ use crate::{
 pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Result<u8> {
     match command {
         Command::Completions(args) => return print(&String::from_utf8_lossy(&args.script())),
+        Command::Man(args) => {
+            let failed = || format!("cannot write manual pages into {}", args.folder.display());
+            return args.write().with_context(failed).map(|()| 0);
+        }
         Command::Version(args) => return system::version(args),
         Command::Demo => return demo::demo(),
         _ => {}
@@ -76,7 +80,9 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::System(SystemCommand::Repair) => system::repair(host),
         Command::ContainerPrune(args) => system::prune_containers(host, args),
         Command::Image(ImageCommand::Prune(args)) => system::prune_images(host, args),
-        Command::Container(_) | Command::Completions(_) | Command::Version(_) | Command::Demo => Ok(0),
+        Command::Container(_) | Command::Completions(_) | Command::Man(_) | Command::Version(_) | Command::Demo => {
+            Ok(0)
+        }
     }
 }
 
@@ -91,7 +97,9 @@ fn touches_files_of_images(command: &Command) -> bool {
         Command::Rm(_) | Command::Restart(_) => false,
         Command::Ps(_) | Command::Logs(_) | Command::Inspect(_) | Command::Images(_) | Command::Info(_) => false,
         Command::Exec(_) | Command::Stop(_) | Command::Kill(_) | Command::Wait(_) => false,
-        Command::Container(_) | Command::Version(_) | Command::Completions(_) | Command::Demo => false,
+        Command::Container(_) | Command::Version(_) | Command::Completions(_) | Command::Man(_) | Command::Demo => {
+            false
+        }
     }
 }
 
