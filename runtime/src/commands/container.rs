@@ -47,14 +47,14 @@ pub(crate) fn ps(host: &Host, args: &PsArgs) -> Result<u8> {
         let status = container.status();
         let shown = !only_running || status.as_ref().map_or(true, Status::is_up);
         if shown && matches(&filters, &container, &status) && limit.is_none_or(|limit| rows.len() < limit) {
-            rows.push(view::container_row(&container, &status, args.no_trunc));
+            rows.push(view::container_row(&container, &status, args.no_trunc).into());
         }
         if let Err(error) = status {
             output::complain(&error.context(format!("container {}", container.spec.name)));
         }
     }
     let shown = unreadable.iter().filter(|one| args.filter.is_empty() && (!only_running || one.running.is_some()));
-    rows.extend(shown.map(|one| view::unreadable_row(one, args.no_trunc)));
+    rows.extend(shown.map(|one| view::unreadable_row(one, args.no_trunc).into()));
     let format = if args.quiet { Some("{{.ID}}") } else { args.format.as_deref() };
     let headers = [COLUMNS.as_slice(), &MORE_COLUMNS].concat();
     print(&output::list(format, &COLUMNS, &headers, &rows)?)

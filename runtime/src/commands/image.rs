@@ -217,10 +217,10 @@ pub(crate) fn images(host: &Host, args: &ImagesArgs) -> Result<u8> {
     let all = host.store.listed()?;
     let images = all.iter().filter_map(|entry| entry.as_ref().ok());
     let shown = images.filter(|image| matches(&filters, image) && wanted.is_none_or(|wanted| is_named(image, wanted)));
-    let mut rows: Vec<_> = shown.map(|image| view::image_row(image, args.no_trunc)).collect();
+    let mut rows: Vec<output::Row> = shown.map(|image| view::image_row(image, args.no_trunc).into()).collect();
     let damaged = all.iter().filter_map(|entry| entry.as_ref().err());
     if args.filter.is_empty() && wanted.is_none() {
-        rows.extend(damaged.map(view::damaged_row));
+        rows.extend(damaged.map(|damaged| view::damaged_row(damaged).into()));
     } else {
         // Whether it would be shown cannot be told.
         damaged.for_each(|entry| output::note(&format!("amphora: not looked at: {entry}")));

@@ -54,8 +54,8 @@ fn ls(host: &Host, args: &VolumeLsArgs) -> Result<u8> {
         filters.any("name", |part| volume.name.contains(part))
             && filters.any("dangling", |wanted| (wanted == "true" || wanted == "1") != used.contains_key(&volume.name))
     };
-    let rows: Vec<Value> =
-        host.volumes.list()?.iter().filter(|volume| shown(volume)).map(|volume| row(host, volume)).collect();
+    let rows: Vec<output::Row> =
+        host.volumes.list()?.iter().filter(|volume| shown(volume)).map(|volume| row(host, volume).into()).collect();
     let format = if args.quiet { Some("{{.Name}}") } else { args.format.as_deref() };
     let headers = [COLUMNS.as_slice(), &MORE_COLUMNS].concat();
     print(&output::list(format, &COLUMNS, &headers, &rows)?)

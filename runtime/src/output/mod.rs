@@ -13,7 +13,10 @@ pub(crate) use human::{age, size};
 pub(crate) use print::{
     ask, complain, emit, harmless, harmless_json, harmless_lines, note, print, say, say_to_somebody,
 };
-pub(crate) use template::{Template, TemplateError};
+#[cfg(any(test, fuzzing))]
+pub(crate) use template::Template as TestedTemplate;
+use template::Template;
+pub(crate) use template::{Row, TemplateError};
 pub(crate) use time::{civil_utc, now_nanos, parse_moment, parse_rfc3339, rfc3339};
 
 use serde::Serialize;
@@ -40,14 +43,14 @@ pub(crate) fn list(
     format: Option<&str>,
     columns: &[Column],
     headers: &[Column],
-    rows: &[Value],
+    rows: &[Row],
 ) -> Result<String, TemplateError> {
     match format.unwrap_or("table") {
-        "json" => Ok(rows.iter().map(json_line).collect()),
+        "json" => Ok(rows.iter().map(|row| json_line(&row.fields)).collect()),
         "table" => Ok(table::align(&plain_cells(columns, rows))),
         format => match format.strip_prefix("table ") {
             Some(cells) => template_table(cells, headers, rows),
-            None => each(&Template::parse(format)?, rows),
+            None => each(&Template::parse_line(format)?, rows),
         },
     }
 }
@@ -60,7 +63,7 @@ pub(crate) fn objects(format: Option<&str>, objects: &[Value]) -> Result<String,
     match format {
         None => Ok(indented(objects)),
         Some("json") => Ok(json_line(&Value::Array(objects.to_vec()))),
-        Some(format) => each(&Template::parse(format)?, objects),
+        Some(format) => each(&Template::parse(format)?, &objects.iter().cloned().map(Row::from).collect::<Vec<_>>()),
     }
 }
 
@@ -73,7 +76,7 @@ pub(crate) fn object(format: Option<&str>, object: &Value) -> Result<Option<Stri
     match format {
         None => Ok(None),
         Some("json") => Ok(Some(json_line(object))),
-        Some(format) => each(&Template::parse(format)?, std::slice::from_ref(object)).map(Some),
+        Some(format) => each(&Template::parse(format)?, &[Row::from(object.clone())]).map(Some),
     }
 }
 
@@ -90,7 +93,7 @@ fn json_line(value: &Value) -> String {
     format!("{}\n", harmless_json(&value.to_string()))
 }
 
-fn each(template: &Template, rows: &[Value]) -> Result<String, TemplateError> {
+fn each(template: &Template, rows: &[Row]) -> Result<String, TemplateError> {
     let mut text = String::new();
     for row in rows {
         text.push_str(&template.render(row)?);
@@ -99,16 +102,16 @@ fn each(template: &Template, rows: &[Value]) -> Result<String, TemplateError> {
     Ok(text)
 }
 
-fn plain_cells(columns: &[Column], rows: &[Value]) -> Vec<Vec<String>> {
+fn plain_cells(columns: &[Column], rows: &[Row]) -> Vec<Vec<String>> {
     let header = columns.iter().map(|column| column.header.to_owned()).collect();
-    let cells = |row: &Value| columns.iter().map(|column| template::shown(&row[column.field])).collect();
+    let cells = |row: &Row| columns.iter().map(|column| template::shown(&row.fields[column.field])).collect();
     std::iter::once(header).chain(rows.iter().map(cells)).collect()
 }
 
-fn template_table(cells: &str, headers: &[Column], rows: &[Value]) -> Result<String, TemplateError> {
-    let template = Template::parse(cells)?;
+fn template_table(cells: &str, headers: &[Column], rows: &[Row]) -> Result<String, TemplateError> {
+    let template = Template::parse_line(cells)?;
     let header = headers.iter().map(|column| (column.field.to_owned(), column.header.into())).collect();
-    let mut lines = vec![template.render_header(&Value::Object(header))?];
+    let mut lines = vec![template.render_header(&Value::Object(header).into())?];
     for row in rows {
         lines.push(template.render(row)?);
     }
@@ -127,8 +130,8 @@ mod tests {
 
     fn show(format: Option<&str>) -> String {
         let rows = [
-            json!({"ID": "0123456789ab", "Names": "web", "Status": "Up 5 seconds"}),
-            json!({"ID": "ba9876543210", "Names": "worker", "Status": "Exited (0) 3 days ago"}),
+            json!({"ID": "0123456789ab", "Names": "web", "Status": "Up 5 seconds"}).into(),
+            json!({"ID": "ba9876543210", "Names": "worker", "Status": "Exited (0) 3 days ago"}).into(),
         ];
         list(format, &[ID, STATUS, NAMES], &[ID, NAMES, STATUS], &rows).unwrap()
     }
