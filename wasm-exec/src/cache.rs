@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A file is wasmtime's ELF image followed by a trailer of 88 bytes: the magic `AMPHORA2`, the kind (0 module, 1
-//! component) and the image's length, both 64-bit little-endian, and the program's sha256 as 64 digits. A file without a
+//! component, 2 concurrent component) and the image's length, both 64-bit little-endian, and the program's sha256 as 64 digits. A file without a
 //! right trailer was cut short, or is another program's: it counts as missing, is compiled again and replaced.
 //!
 //! Nobody waits for a lock. A file appears by rename when it is whole and on disk, and is never written again; two processes
@@ -16,7 +16,7 @@
 //!
 //! What is in here becomes machine code, so a file counts only if this user owns it and nobody else can write it.
 
-use crate::{Profile, engine};
+use crate::{Profile, concurrency, engine};
 use rustix::{
     fs::{FileType, FlockOperation, Mode, OFlags, flock},
     io::Errno,
@@ -55,6 +55,13 @@ pub struct Compiled {
     pub component: bool,
     /// What it was compiled for.
     pub profile: Profile,
+}
+
+impl Compiled {
+    fn new(file: File, kind: Kind, profile: Profile) -> Self {
+        let profile = Profile { concurrent: kind == Kind::ConcurrentComponent, ..profile };
+        Self { file, component: kind != Kind::Module, profile }
+    }
 }
 
 /// Why a program could not be compiled or its code not be cached.
@@ -109,7 +116,7 @@ impl CodeCache {
         let path = self.path(sha256, profile)?;
         let Some((file, bytes)) = open_trusted(&path)? else { return Ok(None) };
         let kind = trailer_kind(&file, bytes, sha256).map_err(io_error("read", &path))?;
-        Ok(kind.map(|kind| Compiled { file, component: kind == Kind::Component, profile }))
+        Ok(kind.map(|kind| Compiled::new(file, kind, profile)))
     }
 
     /// Compiles `wasm` (binary module or component) unless the cache has it. Two processes at once are fine.
@@ -121,7 +128,7 @@ impl CodeCache {
         let image = kind.compile(wasm, profile)?;
         let code = Code { kind, image: &image, sha256 };
         let file = self.publish(&self.path(sha256, profile)?, &code)?;
-        Ok(Compiled { file, component: kind == Kind::Component, profile })
+        Ok(Compiled::new(file, kind, profile))
     }
 
     /// Removes all code of a program, of any engine, as its image is removed.
@@ -186,18 +193,22 @@ impl CodeCache {
     }
 }
 
-/// What a program's first eight bytes say it is.
+/// What a program is, by its first eight bytes and what it asks of the component model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Module,
     Component,
+    ConcurrentComponent,
 }
 
 impl Kind {
+    const ALL: [Self; 3] = [Self::Module, Self::Component, Self::ConcurrentComponent];
+
     /// Core specification, binary format, modules; component model, Binary.md, preamble.
     pub(crate) fn of(wasm: &[u8]) -> Result<Self, CacheError> {
         match wasm.get(..8) {
             Some(b"\0asm\x01\0\0\0") => Ok(Self::Module),
+            Some(b"\0asm\x0d\0\x01\0") if concurrency::is_needed(wasm) => Ok(Self::ConcurrentComponent),
             Some(b"\0asm\x0d\0\x01\0") => Ok(Self::Component),
             Some([0, b'a', b's', b'm', version @ ..]) => Err(CacheError::Program {
                 detail: format!("unknown version {version:02x?}, neither module nor component"),
@@ -207,10 +218,11 @@ impl Kind {
     }
 
     fn compile(self, wasm: &[u8], profile: Profile) -> Result<Vec<u8>, CacheError> {
+        let profile = Profile { concurrent: self == Self::ConcurrentComponent, ..profile };
         let engine = engine::compiler(profile).map_err(engine_error)?;
         let image = match self {
             Self::Module => engine.precompile_module(wasm),
-            Self::Component => engine.precompile_component(wasm),
+            Self::Component | Self::ConcurrentComponent => engine.precompile_component(wasm),
         };
         image.map_err(|error| CacheError::Program { detail: format!("{error:#}") })
     }
@@ -235,7 +247,11 @@ impl<'a> Name<'a> {
         let stem = name.strip_suffix(SUFFIX)?;
         let (stem, fuel) = stem.strip_suffix(FUEL).map_or((stem, false), |stem| (stem, true));
         let (sha256, key) = stem.split_once('-')?;
-        (is_digest(sha256) && !key.contains('-')).then_some(Self { sha256, key, profile: Profile { fuel } })
+        (is_digest(sha256) && !key.contains('-')).then_some(Self {
+            sha256,
+            key,
+            profile: Profile { fuel, concurrent: false },
+        })
     }
 }
 
@@ -287,14 +303,14 @@ fn trailer_kind(file: &File, bytes: u64, sha256: &str) -> io::Result<Option<Kind
     let Some(image_bytes) = bytes.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
     let mut trailer = [0; TRAILER_BYTES];
     file.read_exact_at(&mut trailer, image_bytes)?;
-    Ok([Kind::Module, Kind::Component].into_iter().find(|kind| trailer == self::trailer(*kind, image_bytes, sha256)))
+    Ok(Kind::ALL.into_iter().find(|kind| trailer == self::trailer(*kind, image_bytes, sha256)))
 }
 
 /// `sha256` has been checked to be 64 digits.
 fn trailer(kind: Kind, image_bytes: u64, sha256: &str) -> [u8; TRAILER_BYTES] {
     let mut trailer = [0; TRAILER_BYTES];
     trailer[..8].copy_from_slice(&MAGIC);
-    trailer[8..16].copy_from_slice(&u64::from(kind == Kind::Component).to_le_bytes());
+    trailer[8..16].copy_from_slice(&(kind as u64).to_le_bytes());
     trailer[16..24].copy_from_slice(&image_bytes.to_le_bytes());
     trailer[24..].copy_from_slice(sha256.as_bytes());
     trailer

@@ -23,7 +23,7 @@ pub struct Command {
     pub preopens: Vec<Preopen>,
     /// Working directory as a guest path, where relative paths begin.
     ///
-    /// Components are told it. Modules have no such thing: `PWD` is set, unless `env` has it, and the directory is
+    /// Components are told it, unless it is `/`. Modules have no such thing: `PWD` is set, unless `env` has it, and the directory is
     /// granted once more under the name `.`, if it is inside a granted one and none of them is `/` or `.` already;
     /// relative paths of a C program then begin there.
     pub cwd: Option<String>,

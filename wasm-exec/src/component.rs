@@ -2,27 +2,55 @@
 
 use crate::{RunError, imports, state::State, wasi_p2};
 use wasmtime::{Engine, Store, component::Component};
-use wasmtime_wasi::{I32Exit, p2::bindings::CommandPre};
+use wasmtime_wasi::{I32Exit, p2, p3};
 
-const RUN: &str = "wasi:cli/run@0.2.";
+const RUN: &str = "wasi:cli/run@";
+
+/// A command, linked.
+#[derive(Clone)]
+pub(crate) enum Command {
+    /// Its `run` is that of WASI 0.2.
+    P2(p2::bindings::CommandPre<State>),
+    /// Its `run` is that of WASI 0.3.
+    P3(p3::bindings::CommandPre<State>),
+}
 
 /// Checks that the component can be started and that all its imports are there.
-pub(crate) fn prepare(engine: &Engine, component: &Component) -> Result<CommandPre<State>, RunError> {
-    let linker = wasi_p2::linker(engine).map_err(RunError::engine)?;
-    linker.instantiate_pre(component).and_then(CommandPre::new).map_err(|error| refusal(engine, component, &error))
+pub(crate) fn prepare(engine: &Engine, component: &Component, concurrent: bool) -> Result<Command, RunError> {
+    let linker = wasi_p2::linker(engine, concurrent).map_err(RunError::engine)?;
+    let exports = component.component_type();
+    let runs: Vec<&str> = exports.exports(engine).map(|(name, _)| name).filter(|name| name.starts_with(RUN)).collect();
+    // One for both versions is called as what it was made for last.
+    let [p2, p3] = ["0.2.", "0.3."].map(|version| runs.iter().find(|name| name[RUN.len()..].starts_with(version)));
+    let Some(name) = p3.or(p2) else {
+        let expected = "an instance `wasi:cli/run@0.2.x` or `@0.3.x`";
+        return Err(RunError::no_entry(expected, exports.exports(engine).map(|(name, _)| name)));
+    };
+    let linked = linker.instantiate_pre(component).map_err(|error| missing(engine, component, &error))?;
+    let command = match p3 {
+        Some(_) => p3::bindings::CommandPre::new(linked).map(Command::P3),
+        None => p2::bindings::CommandPre::new(linked).map(Command::P2),
+    };
+    command.map_err(|error| RunError::Entry { name: (*name).to_owned(), detail: format!("{error:#}") })
 }
 
 /// Runs it to its end; an error that it returns is exit status 1.
-pub(crate) async fn start(component: &CommandPre<State>, store: &mut Store<State>) -> wasmtime::Result<()> {
-    let command = component.instantiate_async(&mut *store).await?;
-    command.wasi_cli_run().call_run(store).await?.map_err(|()| I32Exit(1).into())
+pub(crate) async fn start(command: &Command, store: &mut Store<State>) -> wasmtime::Result<()> {
+    let ended = match command {
+        Command::P2(command) => {
+            let command = command.instantiate_async(&mut *store).await?;
+            command.wasi_cli_run().call_run(store).await?
+        }
+        Command::P3(command) => {
+            let command = command.instantiate_async(&mut *store).await?;
+            store.run_concurrent(async |store| command.wasi_cli_run().call_run(store).await).await??
+        }
+    };
+    ended.map_err(|()| I32Exit(1).into())
 }
 
-fn refusal(engine: &Engine, component: &Component, error: &wasmtime::Error) -> RunError {
+fn missing(engine: &Engine, component: &Component, error: &wasmtime::Error) -> RunError {
     let ty = component.component_type();
-    if !ty.exports(engine).any(|(name, _)| name.starts_with(RUN)) {
-        return RunError::no_entry("an instance `wasi:cli/run@0.2.x`", ty.exports(engine).map(|(name, _)| name));
-    }
     match imports::missing_of_component(ty.imports(engine).map(|(name, _)| name)) {
         missing if missing.is_empty() => RunError::Imports { missing: vec![format!("{error:#}")] },
         missing => RunError::Imports { missing },

@@ -12,6 +12,9 @@ use wasmtime::{Config, WasmBacktraceDetails};
 pub struct Profile {
     /// Instructions are counted, so that fuel can be limited and reported. The program is slower for it.
     pub fuel: bool,
+    /// The program may have several calls under way at once, as WASI 0.3 asks for. Whether it does is for the program to say:
+    /// [`CodeCache`](crate::CodeCache) sets this, whatever it was given. Those that do not start without what it takes.
+    pub concurrent: bool,
 }
 
 /// Runs programs of one profile, any number and from any thread; it cannot compile. Clones are the same engine.
@@ -55,21 +58,23 @@ pub(crate) fn runner(profile: Profile) -> wasmtime::Result<wasmtime::Engine> {
     wasmtime::Engine::new(config(profile).enable_compiler(false))
 }
 
-/// The hash of `Engine::precompile_compatibility_hash` for the two engines, without fuel and with it: wasmtime's version to
-/// the last digit, its settings and the Wasm features.
+/// The hash of `Engine::precompile_compatibility_hash` for the engines, without fuel and with it, and then the same of those for
+/// concurrent programs: wasmtime's version to the last digit, its settings and the Wasm features.
 ///
 /// Written down, because finding out takes an engine, and looking for code is on the way of every start. A test compares;
 /// when it fails, wasmtime or its settings here have changed: put in what it found, and code is compiled anew.
-const CONFIGURATIONS: [u64; 2] = [0xba79_0174_f63d_e3a5, 0x933b_102e_690b_b24b];
+const CONFIGURATIONS: [[u64; 2]; 2] =
+    [[0x958b_cef0_2775_13e7, 0xcbb4_afe0_e655_317d], [0xf4ec_3bc7_dc03_3b55, 0x383d_e8ee_e1a5_aac3]];
 
 /// What decides whether code compiled by one process can be run by another: wasmtime's version and settings, and the
 /// processor's features, as 16 hex digits.
 ///
 /// Code is looked up by this, so that another version of this program, or another machine on the same storage, compiles
-/// its own. It is for finding, not for safety: wasmtime checks all of it once more when it loads the code.
+/// its own. It is for finding, not for safety: wasmtime checks all of it once more when it loads the code. It is the same
+/// for programs that are concurrent and those that are not: which of them it is the code says.
 pub(crate) fn key(profile: Profile) -> String {
     let mut hasher = DefaultHasher::new();
-    CONFIGURATIONS[usize::from(profile.fuel)].hash(&mut hasher);
+    CONFIGURATIONS.map(|pair| pair[usize::from(profile.fuel)]).hash(&mut hasher);
     cpu_features().hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
@@ -80,6 +85,7 @@ fn config(profile: Profile) -> Config {
         // The time-out. It costs about a tenth of the speed, but it is the only way to stop a loop and tell where it was.
         .epoch_interruption(true)
         .consume_fuel(profile.fuel)
+        .concurrency_support(profile.concurrent)
         // Only debuggers and profilers read this; wasmtime finds frames by their pointers. Without it code is smaller,
         // and loading it need not register it with the unwinder.
         .native_unwind_info(false)
@@ -133,8 +139,8 @@ fn cpu_features() -> Vec<bool> {
 mod tests {
     use super::*;
 
-    const PLAIN: Profile = Profile { fuel: false };
-    const COUNTING: Profile = Profile { fuel: true };
+    const PLAIN: Profile = Profile { fuel: false, concurrent: false };
+    const COUNTING: Profile = Profile { fuel: true, ..PLAIN };
 
     fn configuration(profile: Profile) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -144,7 +150,8 @@ mod tests {
 
     #[test]
     fn the_configurations_that_are_written_down_are_those_of_the_engines() {
-        let found = [PLAIN, COUNTING].map(configuration);
+        let concurrent = |profile| Profile { concurrent: true, ..profile };
+        let found = [[PLAIN, COUNTING], [concurrent(PLAIN), concurrent(COUNTING)]].map(|pair| pair.map(configuration));
         assert!(CONFIGURATIONS == found, "CONFIGURATIONS must be {found:#018x?}");
     }
 

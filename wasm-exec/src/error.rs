@@ -32,6 +32,14 @@ pub enum RunError {
         /// What it is instead.
         hint: &'static str,
     },
+    /// What it would be called by is not what it is named.
+    #[error("this program cannot be started: what it exports as `{name}` is not that of WASI: {detail}")]
+    Entry {
+        /// The export.
+        name: String,
+        /// wasmtime's words.
+        detail: String,
+    },
     /// Something that nothing provides.
     #[error("this program imports what is not provided here: {}", missing.join(", "))]
     Imports {
@@ -91,7 +99,7 @@ impl RunError {
                 "; it is a function that answers HTTP requests, not a command"
             }
             names if names.iter().any(|name| name.starts_with("wasi:cli/run@")) => {
-                "; it is a command for another version of WASI"
+                "; it is a command for a version of WASI that is not known here"
             }
             _ => "",
         };

@@ -71,7 +71,7 @@ mod tests {
     fn the_frames_of_a_components_exit_are_not_looked_up() {
         let engine = engine::compiler(Profile::default()).unwrap();
         let component = Component::new(&engine, wat::parse_str(COMPONENT).unwrap()).unwrap();
-        let component = component::prepare(&engine, &component).unwrap();
+        let component = component::prepare(&engine, &component, false).unwrap();
         check(component::start(&component, &mut store(&engine)), 1);
     }
 }

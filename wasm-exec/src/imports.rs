@@ -11,7 +11,7 @@ type Import = (String, String, Option<FuncType>);
 /// Imports that [`crate::run`] would not provide; for `explain` and for the check before a start.
 ///
 /// Takes the program's bytes. A module's import is named `module::name`, with the two types where only those differ; a
-/// component's as it stands in it, an interface with its version. All of WASI 0.2's sockets are provided whatever is
+/// component's as it stands in it, an interface with its version. All of WASI's sockets are provided whatever is
 /// granted: without a grant they fail with `access-denied`, as they would for a user who may not.
 pub fn unprovided_imports(wasm: &[u8], _network: NetworkGrant) -> Result<Vec<String>, RunError> {
     let invalid = |detail: String| RunError::Program { detail };
@@ -21,9 +21,10 @@ pub fn unprovided_imports(wasm: &[u8], _network: NetworkGrant) -> Result<Vec<Str
             let imports = imports_of_module(&engine, wasm).map_err(|error| invalid(error.to_string()))?;
             missing_of_module(&engine, imports).map_err(RunError::engine)
         }
-        Kind::Component => {
+        kind @ (Kind::Component | Kind::ConcurrentComponent) => {
+            let profile = Profile { concurrent: kind == Kind::ConcurrentComponent, ..Profile::default() };
             let imports = ComponentImports::parse(wasm).map_err(|error| invalid(error.to_string()))?;
-            let Some(error) = imports.link_error().map_err(RunError::engine)? else { return Ok(Vec::new()) };
+            let Some(error) = imports.link_error(profile).map_err(RunError::engine)? else { return Ok(Vec::new()) };
             let missing = missing_of_component(imports.names.iter().copied());
             Ok(if missing.is_empty() { vec![error] } else { missing })
         }
@@ -100,18 +101,20 @@ fn func_type(engine: &Engine, ty: &CompositeInnerType) -> Option<FuncType> {
     Some(FuncType::new(engine, params?, results?))
 }
 
-/// Those of a component's imports that are not of WASI 0.2. A linker cannot be asked what is in it.
+/// Those of a component's imports that are not of WASI 0.2 and 0.3. A linker cannot be asked what is in it.
 pub(crate) fn missing_of_component<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    names.filter(|name| !is_wasi_0_2(name)).map(str::to_owned).collect()
+    names.filter(|name| !is_wasi(name)).map(str::to_owned).collect()
 }
 
-/// Whether it is one of the packages of the `wasi:cli/command` world, in a version that is compatible with ours.
-fn is_wasi_0_2(name: &str) -> bool {
-    const PACKAGES: [&str; 6] =
-        ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
+/// Whether it is one of the packages of the `wasi:cli/command` worlds, in a version that is compatible with ours.
+fn is_wasi(name: &str) -> bool {
+    const PACKAGES: [&str; 5] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:random", "wasi:sockets"];
     name.split_once('@').is_some_and(|(interface, version)| {
         let package = interface.split_once('/').map(|(package, _)| package);
-        package.is_some_and(|package| PACKAGES.contains(&package)) && version.starts_with("0.2.")
+        package.is_some_and(|package| match PACKAGES.contains(&package) {
+            true => version.starts_with("0.2.") || version.starts_with("0.3.") && !version.contains('-'),
+            false => package == "wasi:io" && version.starts_with("0.2."),
+        })
     })
 }
 
@@ -148,12 +151,15 @@ impl<'a> ComponentImports<'a> {
     }
 
     /// What keeps them from being linked, if anything does; where that cannot be tried, the names decide.
-    fn link_error(&self) -> wasmtime::Result<Option<String>> {
+    fn link_error(&self, profile: Profile) -> wasmtime::Result<Option<String>> {
         let Some(head) = self.head else {
             return Ok(missing_of_component(self.names.iter().copied()).into_iter().next());
         };
-        let engine = engine::compiler(Profile::default())?;
+        let engine = engine::compiler(profile)?;
         let component = Component::new(&engine, head)?;
-        Ok(wasi_p2::linker(&engine)?.instantiate_pre(&component).err().map(|error| format!("{error:#}")))
+        Ok(wasi_p2::linker(&engine, profile.concurrent)?
+            .instantiate_pre(&component)
+            .err()
+            .map(|error| format!("{error:#}")))
     }
 }

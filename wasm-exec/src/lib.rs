@@ -13,6 +13,7 @@
 mod cache;
 mod command;
 mod component;
+mod concurrency;
 mod engine;
 mod error;
 mod exit;
@@ -29,6 +30,7 @@ mod state;
 mod stdio;
 mod wasi_p1;
 mod wasi_p2;
+mod wasi_p3;
 mod watch;
 
 pub use cache::{CacheError, CodeCache, Compiled};

@@ -8,7 +8,6 @@ use crate::{
 };
 use std::os::fd::RawFd;
 use wasmtime::{InstancePre, Store};
-use wasmtime_wasi::p2::bindings::CommandPre;
 
 /// A program, ready to be instantiated, any number of times and from any thread.
 pub struct Program {
@@ -21,7 +20,7 @@ pub struct Program {
 #[derive(Clone)]
 pub(crate) enum Linked {
     Module(InstancePre<State>),
-    Component(CommandPre<State>),
+    Component(component::Command),
 }
 
 impl Program {
@@ -33,7 +32,9 @@ impl Program {
         let (loaded, descriptor) = load::load(engine.inner(), code)?;
         let linked = match &loaded {
             Loaded::Module(module) => Linked::Module(module::prepare(engine.inner(), module)?),
-            Loaded::Component(component) => Linked::Component(component::prepare(engine.inner(), component)?),
+            Loaded::Component(component) => {
+                Linked::Component(component::prepare(engine.inner(), component, engine.profile().concurrent)?)
+            }
         };
         Ok(Self { engine: engine.clone(), linked, descriptor })
     }

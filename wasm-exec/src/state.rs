@@ -36,7 +36,8 @@ fn wasi(command: &Command, memory: MemorySum) -> Result<WasiP1Ctx, RunError> {
     wasi.args(&command.argv).envs(&command.env);
     // Nobody else is served by this thread, and handing file operations to another costs far more than most of them.
     wasi.allow_blocking_current_thread(true);
-    if let Some(cwd) = &command.cwd {
+    // Of the root, where everybody begins, nobody is told.
+    if let Some(cwd) = command.cwd.as_ref().filter(|cwd| *cwd != "/") {
         wasi.initial_cwd(cwd);
         if !command.env.iter().any(|(name, _)| name == "PWD") {
             wasi.env("PWD", cwd);

@@ -13,6 +13,8 @@ use rustix::{
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
+    pin::Pin,
+    task::{Context, Poll},
 };
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::{
@@ -38,6 +40,16 @@ impl Output {
     pub(crate) fn stdout(memory: MemorySum) -> Self {
         Self::Stdout { memory }
     }
+
+    fn write_whole(&self, bytes: &[u8]) -> Result<(), Errno> {
+        match self {
+            Self::Stdout { memory } => {
+                memory.goes_on();
+                write_all(io::stdout().as_fd(), bytes)
+            }
+            Self::Stderr => write_all(io::stderr().as_fd(), bytes),
+        }
+    }
 }
 
 impl IsTerminal for Output {
@@ -55,10 +67,22 @@ impl StdoutStream for Output {
     }
 
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        match self {
-            Self::Stdout { .. } => Box::new(tokio::io::stdout()),
-            Self::Stderr => Box::new(tokio::io::stderr()),
-        }
+        Box::new(self.clone())
+    }
+}
+
+/// Of WASI 0.3. Blocks, as the rest does.
+impl AsyncWrite for Output {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.write_whole(bytes).map(|()| bytes.len()).map_err(io::Error::from))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -69,13 +93,7 @@ impl Pollable for Output {
 
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        match self {
-            Self::Stdout { memory } => {
-                memory.goes_on();
-                write_all(io::stdout().as_fd(), &bytes)
-            }
-            Self::Stderr => write_all(io::stderr().as_fd(), &bytes),
-        }
+        self.write_whole(&bytes).map_err(failure)
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -87,23 +105,23 @@ impl OutputStream for Output {
     }
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> StreamResult<()> {
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::INTR) => {}
             // Somebody who shares it has made it non-blocking.
             Err(Errno::AGAIN) => wait_writable(fd)?,
-            Err(errno) => return Err(failure(errno)),
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())
 }
 
-fn wait_writable(fd: BorrowedFd<'_>) -> StreamResult<()> {
+fn wait_writable(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], None) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(failure(errno)),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -134,7 +152,7 @@ mod tests {
     fn a_closed_pipe_is_named_as_such() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let Err(StreamError::LastOperationFailed(error)) = write_all(writer.as_fd(), b"x") else {
+        let Err(StreamError::LastOperationFailed(error)) = write_all(writer.as_fd(), b"x").map_err(failure) else {
             panic!("a pipe without a reader took a byte");
         };
         assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::BrokenPipe);

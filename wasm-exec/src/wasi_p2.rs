@@ -1,19 +1,22 @@
-//! WASI 0.2 for a linker: the imports of its `wasi:cli/command` world.
+//! WASI for a component's linker: the imports of the `wasi:cli/command` world, those of 0.2 here.
 
-use crate::{exit, state::State};
+use crate::{exit, state::State, wasi_p3};
 use wasmtime::{
     Engine,
     component::{HasSelf, Linker},
 };
 use wasmtime_wasi::p2::{add_to_linker_async, bindings::cli::exit as wasi_exit};
 
-/// All that a component can import, in any version 0.2.x.
-pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+/// All that a component can import, in any version 0.2.x, and 0.3.x if it is `concurrent`; such a one may use both.
+pub(crate) fn linker(engine: &Engine, concurrent: bool) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     add_to_linker_async(&mut linker)?;
     // In place of wasmtime-wasi's.
     linker.allow_shadowing(true);
     wasi_exit::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    if concurrent {
+        wasi_p3::add(&mut linker)?;
+    }
     Ok(linker)
 }
 

@@ -74,10 +74,13 @@ fn a_components_missing_imports_are_all_named() {
     let imports = r#"
         (import "wasi:cli/environment@0.2.0" (instance))
         (import "wasi:http/types@0.2.0" (instance (export "fields" (type (sub resource)))))
-        (import "wasi:cli/environment@0.3.0" (instance (export "get-arguments" (func (result (list string))))))
+        (import "wasi:cli/environment@0.3.7" (instance (export "get-arguments" (func (result (list string))))))
+        (import "wasi:cli/environment@0.4.0" (instance (export "get-arguments" (func (result (list string))))))
+        (import "wasi:cli/exit@0.3.0-rc-2025-09-16" (instance))
         (import "my:own/thing" (instance (export "do-it" (func))))"#;
     let text = component("i32.const 0").replacen("(component", &format!("(component {imports}"), 1);
-    let expected = ["wasi:http/types@0.2.0", "wasi:cli/environment@0.3.0", "my:own/thing"];
+    let expected =
+        ["wasi:http/types@0.2.0", "wasi:cli/environment@0.4.0", "wasi:cli/exit@0.3.0-rc-2025-09-16", "my:own/thing"];
     assert_eq!(unprovided(&text), expected);
     assert_eq!(missing(&text), expected);
 }
@@ -113,7 +116,7 @@ fn a_program_without_an_entry_says_what_it_has() {
         (r#"(module (func (export "add")) (func (export "sub")))"#, "a function `_start`", "it exports add, sub"),
         (r#"(module (func (export "_start") (param i32)))"#, "without parameters", "it exports _start"),
         ("(module)", "a function `_start`", "it exports nothing"),
-        (r#"(component (instance $i) (export "wasi:cli/run@0.3.0" (instance $i)))"#, "0.2", "another version of WASI"),
+        (r#"(component (instance $i) (export "wasi:cli/run@0.4.0" (instance $i)))"#, "0.3", "a version of WASI"),
         (r#"(component (instance $i) (export "wasi:http/incoming-handler@0.2.0" (instance $i)))"#, "0.2", "HTTP"),
         (
             r#"(component (import "wasi:http/types@0.2.0" (instance)) (instance $i) (export "a:b/c" (instance $i)))"#,
@@ -126,6 +129,14 @@ fn a_program_without_an_entry_says_what_it_has() {
         assert!(matches!(error, RunError::NoEntry { .. }), "{text}: {error}");
         let error = error.to_string();
         assert!(error.contains(expected) && error.contains(found), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_entry_of_another_type_is_named() {
+    for name in ["wasi:cli/run@0.2.5", "wasi:cli/run@0.3.0"] {
+        let error = refusal(command(&format!(r#"(component (instance $i) (export "{name}" (instance $i)))"#)));
+        assert!(matches!(&error, RunError::Entry { name: found, .. } if found == name), "{error}");
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod budget;
 mod catalog;
 mod command;
+mod conformance;
 mod deny;
 mod fixtures;
 mod layout;
@@ -39,6 +40,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
     --kills N         so many kills (1000)
     --commands N      so many commands (5000)
     --seed N          draws the same ones again
+  conformance wasi CHECKOUT
+                    runs the public tests of WASI: CHECKOUT is WebAssembly/wasi-testsuite, branch prod/testsuite-base
+    --wasmtime FILE   with wasmtime's command line instead, for comparison
   link-order        follows starts of both kinds, and writes which functions belong together to runtime/link-order.txt
     --check           only tells whether it still fits
   budget            page faults and system calls of a start, and what they may be; of the program built last
@@ -63,6 +67,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["test", options @ ..] => test::run(test::Options::parse(options)?),
         ["bench", options @ ..] => bench::run(options),
         ["soak", options @ ..] => soak::run(options),
+        ["conformance", words @ ..] => conformance::run(words),
         ["link-order"] => link_order::write(),
         ["link-order", "--check"] => link_order::check(&Fixtures::build(false)?),
         ["budget"] => budget::check(&Fixtures::build(false)?),

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     output::errors::Coded,
     records::{container::Container, host::Host},
-    spec::{Network, RunSpec, exit_code},
+    spec::{Network, RunSpec, exit_code, mounts},
 };
 
 /// The most that is read of one of the files that tell of users, in bytes.
@@ -53,7 +53,7 @@ impl Behaviour for Linux {
         if !spec.ports.is_empty() {
             bail!("-p: not supported yet for Linux programs; --network host shares the host's ports");
         }
-        Ok(())
+        mounts::refuse_root(&spec.mounts)
     }
 
     fn check_exec(&self, _name: &str) -> Result<()> {

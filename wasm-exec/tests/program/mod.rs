@@ -28,14 +28,14 @@ fn run(command: Command) -> Result<Report, RunError> {
     wasm_exec::run(Program::load(&Engine::new(code.profile)?, code)?, command)
 }
 
-pub(crate) const PLAIN: Profile = Profile { fuel: false };
-pub(crate) const COUNTING: Profile = Profile { fuel: true };
+pub(crate) const PLAIN: Profile = Profile { fuel: false, concurrent: false };
+pub(crate) const COUNTING: Profile = Profile { fuel: true, ..PLAIN };
 
 /// Assembles and compiles a module or component.
 pub(crate) fn compiled(text: &str, fuel: bool) -> Compiled {
     let dir = tempfile::tempdir().unwrap();
     let wasm = wat::parse_str(text).unwrap();
-    CodeCache::new(dir.path().into()).compile(DIGEST, &wasm, Profile { fuel }).unwrap()
+    CodeCache::new(dir.path().into()).compile(DIGEST, &wasm, Profile { fuel, ..PLAIN }).unwrap()
 }
 
 /// A program that is granted nothing.

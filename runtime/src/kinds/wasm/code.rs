@@ -55,7 +55,7 @@ pub(crate) fn compile(host: &Host, image: &Image, fuel: bool) -> Result<()> {
     let _writing = host.store.writing()?;
     let bytes = bytes(&program, host, image)?;
     let cache = CodeCache::new(host.paths.compiled());
-    cache.compile(&cache_key(&program, image)?, &bytes, Profile { fuel })?;
+    cache.compile(&cache_key(&program, image)?, &bytes, Profile { fuel, ..Profile::default() })?;
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use wasm_exec::Profile;
 use super::{Behaviour, First, Parts, is_filtered, linux_defaults, overlay_root, report::Teller};
 use crate::{
     records::{container::Container, host::Host},
-    spec::{Network, RunSpec, WasmProgram},
+    spec::{Network, RunSpec, WasmProgram, mounts},
 };
 
 pub(crate) use code::{check_compiled, compile};
@@ -37,7 +37,10 @@ const TIMEOUT_GRACE: Duration = Duration::from_millis(500);
 impl Behaviour for WasmProgram {
     fn default_entrypoint(&self, image: &Image) -> Vec<String> {
         match self {
-            WasmProgram::File { path } => vec![path.clone()],
+            WasmProgram::File { path } => {
+                let command = image.config.config().as_ref().and_then(|config| config.cmd().clone());
+                vec![command.into_iter().flatten().next().unwrap_or_else(|| path.clone())]
+            }
             WasmProgram::Blob { digest } => {
                 let name = image.reference.as_ref().and_then(|r| r.repository.rsplit('/').next().map(str::to_owned));
                 vec![name.unwrap_or_else(|| digest.clone())]
@@ -70,6 +73,9 @@ impl Behaviour for WasmProgram {
         }
         if !spec.ports.is_empty() {
             bail!("-p: not supported yet for Wasm programs; --network host shares the host's ports");
+        }
+        if let WasmProgram::File { .. } = self {
+            mounts::refuse_root(&spec.mounts)?;
         }
         check_ulimits(spec)
     }
@@ -148,7 +154,7 @@ impl Behaviour for WasmProgram {
 
     fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First> {
         let spec = &of.container.spec;
-        let profile = Profile { fuel: spec.limits.fuel.is_some() };
+        let profile = Profile { fuel: spec.limits.fuel.is_some(), ..Profile::default() };
         let code = code::compiled(self, of.host, of.image, profile)?;
         let sees_root = match self {
             WasmProgram::File { .. } => true,
@@ -157,7 +163,9 @@ impl Behaviour for WasmProgram {
         let process::WasmProcess { entry, report } = process::entry(spec, code, sees_root)?;
         // A terminal lives in a /dev/pts; the program is not granted it, so it cannot see that it is there.
         let terminal = spec.stdio.terminal.then(|| linux_defaults::devices(spec));
-        let mounts = terminal.into_iter().chain(user_mounts).collect();
+        let granted =
+            user_mounts.into_iter().map(|mount| Mount { target: process::place(&mount.target).into(), ..mount });
+        let mounts = terminal.into_iter().chain(granted).collect();
         Ok(First { entry, report: Some(Teller::Engine(report)), mounts, timeout_grace: TIMEOUT_GRACE })
     }
 }

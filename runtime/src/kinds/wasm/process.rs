@@ -6,6 +6,7 @@ use std::{
     io::Write,
     os::fd::{AsRawFd, OwnedFd},
     panic::{self, AssertUnwindSafe},
+    path::Path,
     thread,
     time::Duration,
 };
@@ -58,11 +59,17 @@ fn prepare(code: Compiled, command: Command, report: OwnedFd) -> Call {
     Call { function: Box::new(move || run(program, command, report)), keep }
 }
 
+/// Where what the program calls `target` lies in its process's root: there the root itself can hold nothing but what is
+/// mounted in it.
+pub(super) fn place(target: &Path) -> &Path {
+    if target == Path::new("/") { Path::new("/.root") } else { target }
+}
+
 /// Only what the user mounted; the root itself only when the program came in a root file system.
 fn preopens(spec: &RunSpec, whole_root: bool) -> Vec<Preopen> {
     let root = whole_root.then(|| Preopen { host: "/".into(), guest: "/".into(), writable: !spec.read_only });
     let mounted = spec.mounts.iter().map(|mount| Preopen {
-        host: mount.target.clone(),
+        host: place(&mount.target).into(),
         guest: mount.target.to_string_lossy().into_owned(),
         writable: !mount.readonly,
     });
