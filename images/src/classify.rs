@@ -3,25 +3,34 @@
 //!
 //! | rule | evidence | class |
 //! |---|---|---|
-//! | 1 | config `application/vnd.wasm.config.v0+json`, exactly one layer `application/wasm` | Wasm |
-//! | 2 | empty config; `artifactType`, else the only layer's type, is a type of rules 1, 3 or 4 | Wasm |
-//! | 3 | OCI or Docker config with architecture wasm, layer `application/wasm` or `application/vnd.bytecodealliance.wasm.component.layer.v0+wasm` | Wasm |
-//! | 4 | config `application/vnd.wasm.config.v1+json`, layer `application/vnd.wasm.content.layer.v1+wasm` | Wasm |
+//! | 1 | config `application/vnd.wasm.config.v0+json`, exactly one layer of a Wasm type | Wasm |
+//! | 2 | a config that says nothing; exactly one layer of a Wasm type, or an `artifactType` of Wasm | Wasm |
+//! | 3 | OCI or Docker config, exactly one layer of a Wasm type | Wasm |
+//! | 4 | another config of Wasm or wasmCloud, exactly one layer of a Wasm type | Wasm |
 //! | 5 | config or layer `application/vnd.module.wasm.*` | proxy-wasm plugin |
 //! | 6 | config or layer `application/vnd.fermyon.spin.*` | Spin application |
-//! | 7 | OCI or Docker config with architecture wasm, tar layers | Wasm in a root file system |
-//! | 8 | annotation `module.wasm.image/variant` or `run.oci.handler` says Wasm, tar layers | the same if the entrypoint's bytes are Wasm, else Linux |
+//! | 7 | OCI or Docker config for Wasm, tar layers | Wasm in a root file system |
+//! | 8 | tar layers, and annotation `module.wasm.image/variant` or `run.oci.handler` says Wasm, or the entrypoint's name ends in `.wasm` | the same if the entrypoint's bytes are Wasm, else Linux |
 //! | 9 | os windows | Windows |
 //! | 10 | os linux, tar layers | Linux |
 //! | 11 | anything else | other |
 //!
-//! `artifactType` decides only where the config is empty; where it disagrees with the config there is a warning.
+//! Layers of a Wasm type are `application/wasm`, `application/vnd.bytecodealliance.wasm.component.layer.v0+wasm`,
+//! `application/vnd.wasm.content.layer.v1+wasm` and `application/vnd.w3c.wasm.{module,component}.v1+wasm`; with a config of
+//! wasmCloud `application/vnd.module.wasm.content.layer.v1+wasm` too. Rules 1 to 4 do not match beside a layer of Spin's.
+//!
+//! A config says nothing if it is the empty one, `application/vnd.unknown.config.v1+json`, plain JSON or plain bytes.
+//! `artifactType` decides only there, and `application/vnd.unknown.artifact.v1` says nothing either; where it disagrees with
+//! the config there is a warning. A config is for Wasm by its architecture, or its os where tools exchange the two.
 //!
 //! Sources: the OCI image-spec (manifest.md, media-types.md), the CNCF TAG-Runtime Wasm OCI artifact document,
 //! containerd's core/images/mediatypes.go, the documentation of crun's Wasm handler, and the media types of runwasi,
-//! krustlet, solo.io's Wasm image specification, and Spin.
+//! krustlet, solo.io's Wasm image specification, wasmCloud, ORAS, and Spin.
 
-use crate::program::{self, Form};
+use crate::{
+    platform::Platform,
+    program::{self, Form},
+};
 use oci_spec::image::{Descriptor, ImageManifest};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -31,9 +40,22 @@ const CNCF_LAYER: &str = "application/wasm";
 const COMPONENT_LAYER: &str = "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm";
 const KRUSTLET_CONFIG: &str = "application/vnd.wasm.config.v1+json";
 const KRUSTLET_LAYER: &str = "application/vnd.wasm.content.layer.v1+wasm";
+const WASM_LAYERS: [&str; 5] = [
+    CNCF_LAYER,
+    COMPONENT_LAYER,
+    KRUSTLET_LAYER,
+    "application/vnd.w3c.wasm.module.v1+wasm",
+    "application/vnd.w3c.wasm.component.v1+wasm",
+];
+const WASMCLOUD_PREFIX: &str = "application/vnd.wasmcloud.";
+const WASMCLOUD_LAYER: &str = "application/vnd.module.wasm.content.layer.v1+wasm";
 const PROXY_PREFIX: &str = "application/vnd.module.wasm.";
 const SPIN_PREFIX: &str = "application/vnd.fermyon.spin.";
 const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
+/// What tools write who were told no type: ORAS, and others.
+const SAYING_NOTHING: [&str; 5] =
+    [EMPTY_CONFIG, "application/vnd.unknown.config.v1+json", "application/json", "application/octet-stream", ""];
+const UNKNOWN_ARTIFACT: &str = "application/vnd.unknown.artifact.v1";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// A search path for entrypoints without a slash, where the config sets none: Docker's.
@@ -138,7 +160,7 @@ pub fn layer_kind(media_type: &str) -> LayerKind {
         );
     }
     match media_type {
-        CNCF_LAYER | COMPONENT_LAYER | KRUSTLET_LAYER => LayerKind::Wasm,
+        wasm if WASM_LAYERS.contains(&wasm) => LayerKind::Wasm,
         "application/vnd.oci.image.layer.v1.tar"
         | "application/vnd.oci.image.layer.nondistributable.v1.tar"
         | "application/vnd.docker.image.rootfs.diff.tar"
@@ -177,9 +199,9 @@ pub fn refused_manifest(media_type: &str) -> Option<&'static str> {
 /// absolute paths where the entrypoint may be, best first. No other I/O happens.
 pub fn classify(manifest: &ImageManifest, config: &[u8], head: &mut dyn FnMut(&str) -> Head) -> Classification {
     let evidence = Evidence::new(manifest, config);
-    let rules = [wasm_artifact, empty_config, wasm_image, krustlet, proxy_wasm, spin];
+    let rules = [wasm_artifact, saying_nothing, wasm_image, other_wasm, proxy_wasm, spin];
     let found = rules.iter().find_map(|rule| rule(&evidence));
-    let found = found.or_else(|| wasm_rootfs(&evidence, head)).or_else(|| annotated(&evidence, head));
+    let found = found.or_else(|| wasm_rootfs(&evidence, head)).or_else(|| marked(&evidence, head));
     let found = found.or_else(|| windows(&evidence)).or_else(|| linux(&evidence));
     let mut classification = found.unwrap_or_else(|| other(&evidence));
     classification.warnings.extend(evidence.disagreement());
@@ -229,14 +251,19 @@ impl<'a> Evidence<'a> {
         matches!(self.config_type, OCI_CONFIG | DOCKER_CONFIG)
     }
 
-    fn is_wasm_architecture(&self) -> bool {
-        matches!(self.config.architecture.to_ascii_lowercase().as_str(), "wasm" | "wasm32" | "wasm64")
+    fn is_for_wasm(&self) -> bool {
+        Platform::new(&self.config.os, &self.config.architecture, None).is_wasm()
     }
 
     /// Whether all layers are tars, and there is one.
     fn has_root(&self) -> bool {
         let is_tar = |media_type: &&str| matches!(layer_kind(media_type), LayerKind::Tar(_));
         !self.layer_types.is_empty() && self.layer_types.iter().all(is_tar)
+    }
+
+    /// The only layer of a type of Wasm, and not beside one of Spin's.
+    fn program(&self) -> Option<&'a Descriptor> {
+        self.only_layer(&WASM_LAYERS).filter(|_| self.any_type(SPIN_PREFIX).is_none())
     }
 
     /// The only layer of one of these types.
@@ -287,7 +314,8 @@ impl<'a> Evidence<'a> {
     /// The warning if `artifactType` says another thing than a config that is not empty.
     fn disagreement(&self) -> Option<String> {
         let artifact_type = self.artifact_type?;
-        let agrees = self.config_type == EMPTY_CONFIG || artifact_type == self.config_type;
+        let agrees =
+            SAYING_NOTHING.contains(&self.config_type) || [self.config_type, UNKNOWN_ARTIFACT].contains(&artifact_type);
         let both_wasm = is_wasm_type(artifact_type) && is_wasm_type(self.config_type);
         (!agrees && !both_wasm).then(|| {
             format!("artifactType is {artifact_type}, but the config is {}; the config is trusted", self.config_type)
@@ -297,7 +325,7 @@ impl<'a> Evidence<'a> {
 
 /// The types by which rules 1, 3 and 4 know a Wasm program.
 fn is_wasm_type(media_type: &str) -> bool {
-    matches!(media_type, CNCF_CONFIG | CNCF_LAYER | COMPONENT_LAYER | KRUSTLET_CONFIG | KRUSTLET_LAYER)
+    matches!(media_type, CNCF_CONFIG | KRUSTLET_CONFIG) || WASM_LAYERS.contains(&media_type)
 }
 
 fn decided(rule: u8, class: Class, reason: String) -> Classification {
@@ -310,51 +338,56 @@ fn artifact(rule: u8, program: &Descriptor, reason: String) -> Classification {
 
 /// Rule 1.
 fn wasm_artifact(evidence: &Evidence) -> Option<Classification> {
-    let program = (evidence.config_type == CNCF_CONFIG).then(|| evidence.only_layer(&[CNCF_LAYER]))??;
-    Some(artifact(
-        1,
-        program,
-        format!("the config is {CNCF_CONFIG} and the one layer of type {CNCF_LAYER} is the program"),
-    ))
+    let program = (evidence.config_type == CNCF_CONFIG).then(|| evidence.program())??;
+    let layer_type = program.media_type();
+    let reason = format!("the config is {CNCF_CONFIG} and the one layer of type {layer_type} is the program");
+    Some(artifact(1, program, reason))
 }
 
 /// Rule 2.
-fn empty_config(evidence: &Evidence) -> Option<Classification> {
-    if evidence.config_type != EMPTY_CONFIG {
+fn saying_nothing(evidence: &Evidence) -> Option<Classification> {
+    if !SAYING_NOTHING.contains(&evidence.config_type) {
         return None;
     }
-    let only = || evidence.manifest.layers().first().filter(|_| evidence.layer_types.len() == 1);
-    let program = evidence.only_layer(&[CNCF_LAYER, COMPONENT_LAYER, KRUSTLET_LAYER]).or_else(only)?;
-    let layer_type = program.media_type().as_ref();
-    let (what, said) = match evidence.artifact_type {
-        Some(said) => ("artifactType", said),
-        None => ("the only layer's type", only()?.media_type().as_ref()),
-    };
-    is_wasm_type(said).then(|| {
-        let mut found = artifact(2, program, format!("the config is empty and {what} is {said}"));
-        if !is_wasm_type(layer_type) {
-            found.warnings.push(format!("the layer taken for the program has type {layer_type}"));
-        }
-        found
-    })
+    let artifact_type = evidence.artifact_type.filter(|said| *said != UNKNOWN_ARTIFACT);
+    let config = if evidence.config_type == EMPTY_CONFIG { "empty" } else { evidence.config_type };
+    if let Some(program) = evidence.program().filter(|_| artifact_type.is_none_or(is_wasm_type)) {
+        let reason =
+            format!("the config is {config}, and the one layer of type {} is the program", program.media_type());
+        return Some(artifact(2, program, reason));
+    }
+    let said = artifact_type.filter(|said| is_wasm_type(said))?;
+    let program = evidence.manifest.layers().first().filter(|_| evidence.layer_types.len() == 1)?;
+    let mut found = artifact(2, program, format!("the config is {config} and artifactType is {said}"));
+    found.warnings.push(format!("the layer taken for the program has type {}", program.media_type()));
+    Some(found)
 }
 
 /// Rule 3.
 fn wasm_image(evidence: &Evidence) -> Option<Classification> {
-    let is_wasm = evidence.is_image() && evidence.is_wasm_architecture();
-    let program = is_wasm.then(|| evidence.only_layer(&[CNCF_LAYER, COMPONENT_LAYER]))??;
+    let program = evidence.is_image().then(|| evidence.program())??;
     let layer_type = program.media_type();
-    Some(artifact(
-        3,
-        program,
-        format!("the config's platform is {} and the layer is {layer_type}", evidence.platform()),
-    ))
+    let platform = evidence.platform();
+    let mut found = artifact(3, program, format!("the config's platform is {platform} and the layer is {layer_type}"));
+    if !evidence.is_for_wasm() {
+        found
+            .warnings
+            .push(format!("the config's platform is {platform}, but the layer is {layer_type}; the layer is trusted"));
+    }
+    Some(found)
 }
 
 /// Rule 4.
-fn krustlet(evidence: &Evidence) -> Option<Classification> {
-    let program = (evidence.config_type == KRUSTLET_CONFIG).then(|| evidence.only_layer(&[KRUSTLET_LAYER]))??;
-    Some(artifact(4, program, format!("the config is {KRUSTLET_CONFIG} and the layer is {KRUSTLET_LAYER}")))
+fn other_wasm(evidence: &Evidence) -> Option<Classification> {
+    let program = match evidence.config_type {
+        KRUSTLET_CONFIG => evidence.program(),
+        wasmcloud if wasmcloud.starts_with(WASMCLOUD_PREFIX) => {
+            evidence.program().or_else(|| evidence.only_layer(&[WASMCLOUD_LAYER]))
+        }
+        _ => None,
+    }?;
+    let reason = format!("the config is {} and the layer is {}", evidence.config_type, program.media_type());
+    Some(artifact(4, program, reason))
 }
 
 /// Rule 5.
@@ -371,7 +404,7 @@ fn spin(evidence: &Evidence) -> Option<Classification> {
 
 /// Rule 7.
 fn wasm_rootfs(evidence: &Evidence, head: &mut dyn FnMut(&str) -> Head) -> Option<Classification> {
-    if !(evidence.is_image() && evidence.is_wasm_architecture() && evidence.has_root()) {
+    if !(evidence.is_image() && evidence.is_for_wasm() && evidence.has_root()) {
         return None;
     }
     let platform = format!("the config's platform is {} and the layers are a root file system", evidence.platform());
@@ -393,12 +426,20 @@ fn wasm_rootfs(evidence: &Evidence, head: &mut dyn FnMut(&str) -> Head) -> Optio
 }
 
 /// Rule 8.
-fn annotated(evidence: &Evidence, head: &mut dyn FnMut(&str) -> Head) -> Option<Classification> {
-    let annotation = evidence.wasm_annotation().filter(|_| evidence.is_image() && evidence.has_root())?;
-    let found = find_program(&evidence.program_paths(), head);
+fn marked(evidence: &Evidence, head: &mut dyn FnMut(&str) -> Head) -> Option<Classification> {
+    if !(evidence.is_image() && evidence.has_root()) {
+        return None;
+    }
+    let paths = evidence.program_paths();
+    let annotation = evidence.wasm_annotation().map(|annotation| format!("the annotation {annotation} is there"));
+    let named = || {
+        paths.first().filter(|path| path.ends_with(".wasm")).map(|_| "the entrypoint's name ends in .wasm".to_owned())
+    };
+    let mark = annotation.or_else(named)?;
+    let found = find_program(&paths, head);
     let (class, but) = match found {
         Some((program, Head::Bytes(bytes))) if Form::of(&bytes).is_some() => {
-            let reason = format!("the annotation {annotation} is there, and entrypoint {program} is Wasm");
+            let reason = format!("{mark}, and entrypoint {program} is Wasm");
             return Some(decided(8, Class::WasmRootfs { program }, reason));
         }
         Some((program, Head::Bytes(bytes))) => {
@@ -409,7 +450,7 @@ fn annotated(evidence: &Evidence, head: &mut dyn FnMut(&str) -> Head) -> Option<
         None => (Class::Linux, "it names no entrypoint".to_owned()),
     };
     let is_linux = evidence.config.os.eq_ignore_ascii_case("linux");
-    is_linux.then(|| decided(8, class, format!("the annotation {annotation} is there, but {but}")))
+    is_linux.then(|| decided(8, class, format!("{mark}, but {but}")))
 }
 
 /// The first path at which there is something; else the first, missing or not known.

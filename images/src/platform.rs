@@ -45,7 +45,9 @@ pub struct Selection {
 
 /// What was typed for a platform, and why it is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("platform `{0}`: expected os/architecture or os/architecture/variant, such as linux/arm64 or wasi/wasm")]
+#[error(
+    "platform `{0}`: expected os/architecture or os/architecture/variant, such as linux/arm64 or wasi/wasm, or only wasm"
+)]
 pub struct PlatformError(String);
 
 /// Why no manifest of an index could be chosen.
@@ -84,6 +86,7 @@ impl FromStr for Platform {
             |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         let parts: Vec<&str> = text.split('/').collect();
         match parts.as_slice() {
+            [alone] if is_wasm_word(&alone.to_ascii_lowercase()) => Ok(Self::new(alone, "", None)),
             [os, architecture] if parts.iter().all(|part| is_part(part)) => Ok(Self::new(os, architecture, None)),
             [os, architecture, variant] if parts.iter().all(|part| is_part(part)) => {
                 Ok(Self::new(os, architecture, Some(variant)))
@@ -102,13 +105,11 @@ impl fmt::Display for Platform {
 
 impl Platform {
     /// Resolves aliases, in any case; a variant that is its architecture's default is left out (`arm64/v8`,
-    /// `amd64/v1`), the default one of 32-bit ARM (`v7`) is put in.
+    /// `amd64/v1`), the default one of 32-bit ARM (`v7`) is put in. Of Wasm, whose os and architecture some tools exchange
+    /// or leave out, both are put in their places.
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
-        let os = match os.to_ascii_lowercase() {
-            macos if macos == "macos" => "darwin".to_owned(),
-            other => other,
-        };
-        let lower = architecture.to_ascii_lowercase();
+        let (os, lower) = wasm_in_place(os.to_ascii_lowercase(), architecture.to_ascii_lowercase());
+        let os = if os == "macos" { "darwin".to_owned() } else { os };
         let (architecture, implied) = unalias(&lower);
         let variant = variant.filter(|variant| !variant.is_empty()).map(str::to_ascii_lowercase);
         let variant = normal_variant(architecture, variant.or_else(|| implied.map(str::to_owned)));
@@ -150,6 +151,27 @@ impl Platform {
             ("wasi", _) | (_, "wasi") => Some(1),
             _ => None,
         }
+    }
+}
+
+/// System interfaces of Wasm.
+const WASI: [&str; 4] = ["wasi", "wasip1", "wasip2", "wasip3"];
+/// Its architectures.
+const WASM: [&str; 3] = ["wasm", "wasm32", "wasm64"];
+
+fn is_wasm_word(word: &str) -> bool {
+    WASI.contains(&word) || WASM.contains(&word)
+}
+
+/// `wasm32/wasi`, `wasi/`, `/wasm` and `wasm/` are what they were meant to be.
+fn wasm_in_place(os: String, architecture: String) -> (String, String) {
+    match (os.as_str(), architecture.as_str()) {
+        (wasm, wasi) if WASM.contains(&wasm) && WASI.contains(&wasi) => (architecture, os),
+        (wasi, "") if WASI.contains(&wasi) => (os, "wasm".to_owned()),
+        (wasm, "") if WASM.contains(&wasm) => ("wasi".to_owned(), os),
+        ("", wasm) if WASM.contains(&wasm) => ("wasi".to_owned(), architecture),
+        ("", wasi) if WASI.contains(&wasi) => (architecture, "wasm".to_owned()),
+        _ => (os, architecture),
     }
 }
 

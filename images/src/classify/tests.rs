@@ -25,7 +25,7 @@ fn manifest(config_type: &str, layers: &[&str], more: &Value) -> ImageManifest {
 }
 
 fn platform(os: &str, architecture: &str) -> Value {
-    json!({ "os": os, "architecture": architecture, "config": { "Entrypoint": ["/app.wasm"] } })
+    json!({ "os": os, "architecture": architecture, "config": { "Entrypoint": ["/app"] } })
 }
 
 fn no_bytes(_: &str) -> Head {
@@ -64,12 +64,19 @@ fn every_rule_that_needs_no_bytes() {
         (EMPTY_CONFIG, none.clone(), vec![KRUSTLET_LAYER], artifact_type(KRUSTLET_CONFIG), 2, program(1)),
         (EMPTY_CONFIG, none.clone(), vec!["application/octet-stream"], artifact_type(CNCF_LAYER), 2, program(1)),
         (EMPTY_CONFIG, none.clone(), vec![CNCF_LAYER], artifact_type("application/x"), 11, other("application/x")),
-        (EMPTY_CONFIG, none.clone(), vec!["text/plain", CNCF_LAYER], json!({}), 11, other("text/plain")),
+        (EMPTY_CONFIG, none.clone(), vec![CNCF_LAYER], artifact_type(UNKNOWN_ARTIFACT), 2, program(1)),
+        (EMPTY_CONFIG, none.clone(), vec!["text/plain", CNCF_LAYER], artifact_type(UNKNOWN_ARTIFACT), 2, program(2)),
+        (EMPTY_CONFIG, none.clone(), vec!["text/plain"], artifact_type(UNKNOWN_ARTIFACT), 11, other(UNKNOWN_ARTIFACT)),
+        ("application/vnd.unknown.config.v1+json", none.clone(), vec![CNCF_LAYER], json!({}), 2, program(1)),
+        ("application/json", none.clone(), vec![KRUSTLET_LAYER], json!({}), 2, program(1)),
         (EMPTY_CONFIG, none.clone(), vec![], json!({}), 11, other(EMPTY_CONFIG)),
         (OCI_CONFIG, wasm.clone(), vec![COMPONENT_LAYER], json!({}), 3, program(1)),
         (DOCKER_CONFIG, platform("linux", "Wasm32"), vec![CNCF_LAYER], json!({}), 3, program(1)),
         (KRUSTLET_CONFIG, none.clone(), vec![KRUSTLET_LAYER], json!({}), 4, program(1)),
-        (KRUSTLET_CONFIG, none.clone(), vec![CNCF_LAYER], json!({}), 11, other(KRUSTLET_CONFIG)),
+        (OCI_CONFIG, linux.clone(), vec![CNCF_LAYER], json!({}), 3, program(1)),
+        (OCI_CONFIG, none.clone(), vec!["application/vnd.w3c.wasm.component.v1+wasm"], json!({}), 3, program(1)),
+        (KRUSTLET_CONFIG, none.clone(), vec![CNCF_LAYER], json!({}), 4, program(1)),
+        ("application/vnd.wasmcloud.actor.archive.config", none.clone(), vec![plugin], json!({}), 4, program(1)),
         ("application/vnd.module.wasm.config.v1+json", none.clone(), vec![plugin], json!({}), 5, Class::ProxyWasm),
         (EMPTY_CONFIG, none.clone(), vec![plugin], json!({}), 5, Class::ProxyWasm),
         (SPIN, none.clone(), vec![KRUSTLET_LAYER], json!({}), 6, Class::Spin),
@@ -142,6 +149,12 @@ fn rule_7_and_what_the_bytes_say() {
             None => assert_eq!(found.warnings, [""; 0]),
         }
     }
+    for (os, architecture) in [("wasm32", "wasi"), ("wasi", ""), ("", "wasm"), ("wasm", ""), ("linux", "wasm64")] {
+        let config = json!({ "os": os, "architecture": architecture, "config": process });
+        let manifest = manifest(OCI_CONFIG, &[OCI_TAR], &json!({}));
+        let found = classify(&manifest, config.to_string().as_bytes(), &mut |_| wasm_file());
+        assert_eq!(found.rule, 7, "{os}/{architecture}");
+    }
     let nothing_to_run = rootfs("wasm", &json!({}), &json!({}), &mut no_bytes);
     assert_eq!((nothing_to_run.rule, nothing_to_run.class), (7, Class::Other { media_type: OCI_CONFIG.to_owned() }));
 }
@@ -165,6 +178,16 @@ fn rule_8_and_what_the_bytes_say() {
     for (more, head, rule, class) in table {
         let found = rootfs("amd64", &process, &more, &mut |_| head.clone());
         assert_eq!((found.rule, found.class), (rule, class), "{more} {head:?}");
+    }
+}
+
+#[test]
+fn rule_8_by_the_name_of_the_entrypoint() {
+    let process = json!({ "Cmd": ["/app.wasm", "serve"] });
+    let wasm = Class::WasmRootfs { program: "/app.wasm".to_owned() };
+    for (head, class) in [(wasm_file(), wasm), (elf_file(), Class::Linux), (Head::NotKnown, Class::Linux)] {
+        let found = rootfs("amd64", &process, &json!({}), &mut |_| head.clone());
+        assert_eq!((found.rule, found.class), (8, class), "{head:?}");
     }
 }
 

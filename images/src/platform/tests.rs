@@ -73,6 +73,11 @@ fn platforms_are_normalized() {
         ("linux/i386", "linux/386"),
         ("macOS/arm64", "darwin/arm64"),
         ("WASI/Wasm32", "wasi/wasm"),
+        ("wasm32/wasi", "wasi/wasm"),
+        ("wasm/wasip2", "wasip2/wasm"),
+        ("wasm", "wasi/wasm"),
+        ("WASM32", "wasi/wasm"),
+        ("wasip1", "wasip1/wasm"),
         ("wasip1/wasm", "wasip1/wasm"),
         ("linux/WASM", "linux/wasm"),
     ];

@@ -87,11 +87,18 @@ fn free_name(host: &Host, id: &str) -> Result<String> {
 /// The words asked for replace the image's command; its entrypoint stays unless another one replaces both.
 fn command_line(request: &Request, image: &Image, workload: &Workload) -> Result<Vec<String>> {
     let config = image.config.config().clone().unwrap_or_default();
-    let (entrypoint, default_command) = match &request.entrypoint {
+    let (entrypoint, mut default_command) = match &request.entrypoint {
         Some(entrypoint) => (entrypoint.clone(), Vec::new()),
         None => (config.entrypoint().clone().unwrap_or_default(), config.cmd().clone().unwrap_or_default()),
     };
-    let entrypoint = if entrypoint.is_empty() { workload.behaviour().default_entrypoint(image) } else { entrypoint };
+    let entrypoint = match entrypoint.is_empty() {
+        true => workload.behaviour().default_entrypoint(image),
+        false => entrypoint,
+    };
+    // Where the image has no entrypoint, its command may name the program itself.
+    if config.entrypoint().as_ref().is_none_or(Vec::is_empty) && default_command.first() == entrypoint.first() {
+        default_command = default_command.split_off(default_command.len().min(1));
+    }
     let command = if request.command.is_empty() { default_command } else { request.command.clone() };
     let argv = [entrypoint, command].concat();
     if argv.is_empty() {
