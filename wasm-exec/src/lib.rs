@@ -11,12 +11,14 @@
 //! ```
 
 mod cache;
+mod cause;
 mod command;
 mod component;
 mod concurrency;
 mod engine;
 mod error;
 mod exit;
+mod files;
 mod imports;
 mod instance;
 mod limits;

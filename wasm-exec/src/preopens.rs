@@ -1,8 +1,11 @@
 //! Which directories the program is given, and under which names.
 
-use crate::RunError;
+use crate::{RunError, wasi_p1::Outward};
 use std::path::{Path, PathBuf};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+
+/// The descriptor of the first directory.
+const FIRST: i64 = 3;
 
 /// A directory granted to the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,15 +18,35 @@ pub struct Preopen {
     pub writable: bool,
 }
 
+/// What was granted.
+pub(crate) struct Granted {
+    /// Where the directories lie, in the order of their descriptors.
+    pub(crate) places: Vec<PathBuf>,
+    /// How to come from the working directory, if it is one of them, to the grant around it.
+    pub(crate) outward: Option<Outward>,
+}
+
+/// A directory within a grant.
+#[derive(Debug, PartialEq)]
+struct Within {
+    /// The grant of it.
+    preopen: Preopen,
+    /// Which of the others it lies in, and the way from there.
+    around: usize,
+    way: PathBuf,
+}
+
 /// Opens all directories, the working directory first: a program that knows no names takes the first one it is given.
-pub(crate) fn grant(wasi: &mut WasiCtxBuilder, preopens: &[Preopen], cwd: Option<&str>) -> Result<(), RunError> {
+pub(crate) fn grant(wasi: &mut WasiCtxBuilder, preopens: &[Preopen], cwd: Option<&str>) -> Result<Granted, RunError> {
     let cwd = cwd.map(|cwd| working_directory(preopens, cwd)).transpose()?.flatten();
-    for preopen in cwd.iter().chain(preopens) {
+    let working = cwd.as_ref().map(|within| &within.preopen);
+    for preopen in working.into_iter().chain(preopens) {
         let perms = if preopen.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
         wasi.preopened_dir(&preopen.host, &preopen.guest, perms)
             .map_err(|error| RunError::Directory { host: preopen.host.clone(), detail: format!("{error:#}") })?;
     }
-    Ok(())
+    let places = working.into_iter().chain(preopens).map(|preopen| preopen.host.clone()).collect();
+    Ok(Granted { places, outward: cwd.as_ref().and_then(outward) })
 }
 
 /// The grant named `.` that makes relative paths of a module work.
@@ -32,19 +55,29 @@ pub(crate) fn grant(wasi: &mut WasiCtxBuilder, preopens: &[Preopen], cwd: Option
 /// longest prefix of the path, where `/` and `.` both count as the empty prefix. So the directory is granted once more
 /// as `.`, unless the caller grants `/` or `.` itself: that one then has to serve absolute paths, and relative ones begin
 /// at it. Nothing is granted that is not already: a working directory outside of all grants is only a name.
-fn working_directory(preopens: &[Preopen], cwd: &str) -> Result<Option<Preopen>, RunError> {
+fn working_directory(preopens: &[Preopen], cwd: &str) -> Result<Option<Within>, RunError> {
     if preopens.iter().any(|preopen| matches!(preopen.guest.as_str(), "/" | ".")) {
         return Ok(None);
     }
     let within = |preopen: &Preopen| Path::new(cwd).strip_prefix(&preopen.guest).map(Path::to_owned).ok();
-    let nearest = preopens.iter().filter_map(|preopen| Some((preopen, within(preopen)?)));
-    let Some((preopen, rest)) = nearest.min_by_key(|(_, rest)| rest.components().count()) else { return Ok(None) };
+    let nearest = preopens.iter().enumerate().filter_map(|(around, preopen)| Some((around, preopen, within(preopen)?)));
+    let nearest = nearest.min_by_key(|(_, _, rest)| rest.components().count());
+    let Some((around, preopen, rest)) = nearest else { return Ok(None) };
     let host = beneath(&preopen.host, &rest).map_err(|detail| RunError::WorkingDirectory {
         guest: cwd.into(),
         host: preopen.host.join(&rest),
         detail,
     })?;
-    Ok(Some(Preopen { host, guest: ".".into(), writable: preopen.writable }))
+    let preopen = Preopen { host, guest: ".".into(), writable: preopen.writable };
+    Ok(Some(Within { preopen, around, way: rest }))
+}
+
+/// None where it is the grant itself: there is nothing around it.
+fn outward(within: &Within) -> Option<Outward> {
+    let way = within.way.to_str().filter(|way| !way.is_empty())?.to_owned();
+    // The working directory comes before the others.
+    let around = FIRST.checked_add(1)?.checked_add(i64::try_from(within.around).ok()?)?;
+    Some(Outward { from: FIRST, around, way })
 }
 
 /// The directory `rest` in `host`, if it is there and no link leads out of `host`.
@@ -74,7 +107,7 @@ mod tests {
         let (outer, inner) = (root.join("outer"), root.join("outer/inner"));
         let preopens = [granted("/a", &outer), granted("/a/b", &inner), granted("/read-only", &outer)];
 
-        let host = |cwd| working_directory(&preopens, cwd).unwrap().map(|preopen| preopen.host);
+        let host = |cwd| working_directory(&preopens, cwd).unwrap().map(|within| within.preopen.host);
         assert_eq!(host("/a"), Some(outer));
         assert_eq!(host("/a/inner"), Some(inner.clone()));
         assert_eq!(host("/a/b"), Some(inner.clone()));
@@ -82,7 +115,7 @@ mod tests {
         assert_eq!(host("/ab"), None);
         assert_eq!(host("/"), None);
 
-        let read_only = working_directory(&preopens, "/read-only").unwrap().unwrap();
+        let read_only = working_directory(&preopens, "/read-only").unwrap().unwrap().preopen;
         assert_eq!((read_only.guest.as_str(), read_only.writable), (".", false));
 
         for outside in ["/a/out", "/a/../../etc", "/a/missing"] {

@@ -5,6 +5,15 @@
 //! that are imported, by the same generated code: only the list of names and parameters is written down here, and a test
 //! compares it with wasmtime-wasi's.
 
+mod errno;
+mod listings;
+mod outward;
+mod places;
+
+pub(crate) use listings::Listings;
+pub(crate) use outward::Outward;
+pub(crate) use places::Places;
+
 use crate::{exit, state::State};
 use wasmtime::{AsContextMut, Caller, Engine, Extern, Linker};
 use wasmtime_wasi::p1::{
@@ -34,12 +43,20 @@ pub(crate) fn add(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<()
                 Err(exit::error(caller.data_mut(), status))
             })
             .map(drop),
+        "fd_readdir" => linker
+            .func_wrap_async(MODULE, "fd_readdir", |mut caller: Caller<'_, State>, args: (i32, i32, i32, i64, i32)| {
+                Box::new(async move {
+                    caller.data().memory.goes_on();
+                    listings::read(&mut caller, args).await
+                })
+            })
+            .map(drop),
         _ => add_generated(linker, name),
     }
 }
 
 fn add_all(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    NAMES.iter().copied().chain(["proc_exit"]).try_for_each(|name| add(linker, name))
+    NAMES.iter().copied().chain(["proc_exit", "fd_readdir"]).try_for_each(|name| add(linker, name))
 }
 
 /// The functions by how the host's side is called, with their parameters; each returns an errno.
@@ -57,7 +74,7 @@ macro_rules! functions {
     (@direct $linker:ident $name:ident($($arg:ident: $ty:ty),*)) => {
         $linker
             .func_wrap(MODULE, stringify!($name), |mut caller: Caller<'_, State>, $($arg: $ty),*| {
-                let (mut memory, wasi) = sides(&mut caller)?;
+                let (mut memory, wasi) = sides(&mut caller, stringify!($name))?;
                 host::$name(wasi, &mut memory, $($arg),*)
             })
             .map(drop)
@@ -69,8 +86,14 @@ macro_rules! functions {
                     if !is_for_complaining(stringify!($name)) {
                         caller.data().memory.goes_on();
                     }
-                    let (mut memory, wasi) = sides(&mut caller)?;
-                    host::$name(wasi, &mut memory, $($arg),*).await
+                    let mut words = [$(i64::from($arg)),*];
+                    let displaced = outward::lead(&mut caller, stringify!($name), &mut words);
+                    let [$($arg),*] = words;
+                    let (mut memory, wasi) = sides(&mut caller, stringify!($name))?;
+                    let result = host::$name(wasi, &mut memory, $(<$ty as Word>::of($arg)),*).await;
+                    let result = places::after(&mut caller, stringify!($name), result?, &words);
+                    outward::restore(&mut caller, displaced);
+                    Ok::<i32, wasmtime::Error>(result)
                 })
             })
             .map(drop)
@@ -99,7 +122,6 @@ functions! {
     direct fd_prestat_get(fd: i32, prestat: i32);
     waiting fd_pwrite(fd: i32, iovs: i32, count: i32, offset: i64, written: i32);
     waiting fd_read(fd: i32, iovs: i32, count: i32, read: i32);
-    waiting fd_readdir(fd: i32, buf: i32, len: i32, cookie: i64, used: i32);
     waiting fd_renumber(from: i32, to: i32);
     waiting fd_seek(fd: i32, offset: i64, whence: i32, position: i32);
     waiting fd_sync(fd: i32);
@@ -129,15 +151,38 @@ functions! {
     direct sock_shutdown(fd: i32, how: i32);
 }
 
+/// A number that a function takes; both kinds pass as the longer one.
+trait Word {
+    fn of(word: i64) -> Self;
+}
+
+impl Word for i64 {
+    fn of(word: i64) -> Self {
+        word
+    }
+}
+
+impl Word for i32 {
+    fn of(word: i64) -> Self {
+        let [a, b, c, d, ..] = word.to_le_bytes();
+        Self::from_le_bytes([a, b, c, d])
+    }
+}
+
 /// Whether a program that has no memory left may call this to say so. What it says to its standard output instead counts
 /// as work, which is told where that is written.
 fn is_for_complaining(name: &str) -> bool {
     matches!(name, "fd_write" | "fd_fdstat_get" | "fd_filestat_get")
 }
 
+/// Whether a function reads or writes the program's memory where it is: what it is given bounds no memory of this process.
+fn copies_nothing(name: &str) -> bool {
+    matches!(name, "fd_write" | "fd_pwrite" | "fd_pread" | "fd_readdir")
+}
+
 /// What a function works on: the program's memory and its WASI context.
-fn sides<'a>(caller: &'a mut Caller<'_, State>) -> wasmtime::Result<(GuestMemory<'a>, &'a mut WasiP1Ctx)> {
-    let fuel = caller.as_context_mut().hostcall_fuel();
+fn sides<'a>(caller: &'a mut Caller<'_, State>, name: &str) -> wasmtime::Result<(GuestMemory<'a>, &'a mut WasiP1Ctx)> {
+    let fuel = if copies_nothing(name) { usize::MAX } else { caller.as_context_mut().hostcall_fuel() };
     let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
         wasmtime::bail!("missing required memory export");
     };

@@ -1,5 +1,7 @@
 //! WASI for a component's linker: the imports of the `wasi:cli/command` world, those of 0.2 here.
 
+mod files;
+
 use crate::{exit, state::State, wasi_p3};
 use wasmtime::{
     Engine,
@@ -14,6 +16,7 @@ pub(crate) fn linker(engine: &Engine, concurrent: bool) -> wasmtime::Result<Link
     // In place of wasmtime-wasi's.
     linker.allow_shadowing(true);
     wasi_exit::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    files::add(&mut linker)?;
     if concurrent {
         wasi_p3::add(&mut linker)?;
     }

@@ -1,5 +1,7 @@
 //! WASI 0.3 for a linker: the imports of its `wasi:cli/command` world.
 
+mod files;
+
 use crate::{exit, state::State};
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime_wasi::p3::{self, bindings::cli::exit as wasi_exit};
@@ -8,7 +10,8 @@ use wasmtime_wasi::p3::{self, bindings::cli::exit as wasi_exit};
 pub(crate) fn add(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     p3::add_to_linker(linker)?;
     // In place of wasmtime-wasi's.
-    wasi_exit::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+    wasi_exit::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    files::add(linker)
 }
 
 impl wasi_exit::Host for State {

@@ -24,3 +24,4 @@ mod session;
 mod store;
 mod terminal;
 mod volumes;
+mod wasm_files;

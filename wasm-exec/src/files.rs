@@ -1,0 +1,32 @@
+//! Where a component's calls change directories, for the causes of errors.
+
+use crate::{
+    cause::{self, Cause},
+    state::State,
+};
+use std::{fs::File, path::Path, sync::Arc};
+use wasmtime::component::Resource;
+use wasmtime_wasi::{WasiView, filesystem::Descriptor};
+
+/// A directory, and a path in it.
+pub(crate) struct Place(Resource<Descriptor>, String);
+
+impl Place {
+    /// One that outlives the call, to which the descriptor is lent.
+    pub(crate) fn new(descriptor: &Resource<Descriptor>, path: &str) -> Self {
+        Self(Resource::new_borrow(descriptor.rep()), path.to_owned())
+    }
+}
+
+/// What is known of one place, or of two.
+pub(crate) fn cause(state: &mut State, places: &[Place]) -> Option<Cause> {
+    let view = state.ctx();
+    let directory = |place: &Place| match view.table.get(&place.0) {
+        Ok(Descriptor::Dir(directory)) => Some(Arc::clone(&directory.dir)),
+        _ => None,
+    };
+    let directories: Vec<Arc<File>> = places.iter().map(directory).collect::<Option<_>>()?;
+    let parents = places.iter().map(|place| Path::new(&place.1).parent().unwrap_or(Path::new("")));
+    let changed: Vec<_> = directories.iter().map(|directory| &**directory).zip(parents).collect();
+    cause::of_opening().or_else(|| cause::of_change(&changed))
+}

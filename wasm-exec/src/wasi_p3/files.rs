@@ -1,0 +1,78 @@
+//! `wasi:filesystem` 0.3: what changes directories fails with the system's own errors, as in 0.2.
+
+use crate::{
+    cause::Cause,
+    files::{self, Place},
+    state::State,
+};
+use wasmtime::AsContextMut;
+use wasmtime::component::{Linker, LinkerInstance, Resource};
+use wasmtime_wasi::{
+    filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView},
+    p3::{
+        bindings::filesystem::types::{DescriptorFlags, ErrorCode, HostDescriptorWithStore, OpenFlags, PathFlags},
+        filesystem::FilesystemError,
+    },
+};
+
+/// As wasmtime-wasi has it, whose functions these stand for.
+const INTERFACE: &str = "wasi:filesystem/types@0.3.0";
+
+/// Each by its name in WIT and in Rust, with its parameters, the places among them, and its result.
+macro_rules! functions {
+    ($($wit:literal $name:ident($($arg:ident: $ty:ty),*) [$($descriptor:ident $path:ident),*] $result:ty;)*) => {
+        fn add_all(types: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+            $(types.func_wrap_concurrent($wit, |accessor, ($($arg,)*): ($($ty,)*)| {
+                Box::pin(async move {
+                    let places = [$(Place::new(&$descriptor, &$path)),*];
+                    let files = accessor.with_getter::<WasiFilesystem>(State::filesystem);
+                    let result: Result<$result, _> =
+                        <WasiFilesystem as HostDescriptorWithStore<State>>::$name(&files, $($arg),*).await;
+                    Ok((accessor.with(|mut store| told(store.as_context_mut().data_mut(), result, &places))?,))
+                })
+            })?;)*
+            Ok(())
+        }
+    };
+}
+
+functions! {
+    "[method]descriptor.create-directory-at" create_directory_at(fd: Resource<Descriptor>, path: String) [fd path] ();
+    "[method]descriptor.link-at" link_at(
+        fd: Resource<Descriptor>, flags: PathFlags, path: String, to: Resource<Descriptor>, new: String
+    ) [fd path, to new] ();
+    "[method]descriptor.open-at" open_at(
+        fd: Resource<Descriptor>, look: PathFlags, path: String, open: OpenFlags, flags: DescriptorFlags
+    ) [fd path] Resource<Descriptor>;
+    "[method]descriptor.remove-directory-at" remove_directory_at(fd: Resource<Descriptor>, path: String) [fd path] ();
+    "[method]descriptor.rename-at" rename_at(
+        fd: Resource<Descriptor>, path: String, to: Resource<Descriptor>, new: String
+    ) [fd path, to new] ();
+    "[method]descriptor.symlink-at" symlink_at(fd: Resource<Descriptor>, old: String, path: String) [fd path] ();
+    "[method]descriptor.unlink-file-at" unlink_file_at(fd: Resource<Descriptor>, path: String) [fd path] ();
+}
+
+/// Puts them in the place of wasmtime-wasi's, in a linker that allows that.
+pub(super) fn add(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    add_all(&mut linker.instance(INTERFACE)?)
+}
+
+fn told<T>(
+    state: &mut State,
+    result: Result<T, FilesystemError>,
+    places: &[Place],
+) -> wasmtime::Result<Result<T, ErrorCode>> {
+    let code = match result {
+        Ok(done) => return Ok(Ok(done)),
+        Err(error) => error.downcast()?,
+    };
+    let cause = matches!(code, ErrorCode::Io | ErrorCode::NotPermitted).then(|| files::cause(state, places)).flatten();
+    Ok(Err(match cause {
+        Some(Cause::CrossDevice) => ErrorCode::CrossDevice,
+        Some(Cause::ReadOnly) => ErrorCode::ReadOnly,
+        Some(Cause::Quota) => ErrorCode::Quota,
+        Some(Cause::TooManyFiles) => ErrorCode::Other(Some("too many open files".into())),
+        Some(Cause::TooManyFilesOfAll) => ErrorCode::Other(Some("too many open files in the system".into())),
+        None => code,
+    }))
+}
