@@ -14,6 +14,7 @@
 //!
 //! Source: cgroups(7), the kernel's Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 
+mod adopt;
 mod devices;
 mod files;
 mod freezer;
@@ -375,11 +376,13 @@ impl Cgroups {
         Ok(Some(cgroup).filter(|cgroup| !cgroup.paths().is_empty()))
     }
 
-    /// Changes limits of a group that may have processes; what is None stays as it is, devices and the groups that there are too.
+    /// Changes limits of a group that may have processes; what is None stays as it is, devices too. On v1 a group of a controller
+    /// that the container had no need of is made, and its processes are moved there: who made the cgroup does not know of that
+    /// one, and removes it only after [`Self::open_at`].
     ///
     /// # Errors
-    /// A value is refused, by us or by the kernel (a memory limit below what is in use, say), or on v1 the group was made without
-    /// that controller. Other limits may have been changed then.
+    /// A value is refused, by us or by the kernel (a memory limit below what is in use, say). Other limits may have been changed
+    /// then.
     pub fn update(&self, place: &Place, wanted: &Resources) -> Result<(), CgroupError> {
         values::check(wanted)?;
         if let Some(sentence) = self.unenforceable(wanted).pop() {

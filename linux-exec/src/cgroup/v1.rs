@@ -1,7 +1,8 @@
 //! cgroup v1, and hybrid machines, whose v2 tree has no controller of use: one hierarchy for each controller.
 
 use super::{
-    CgroupError, Controller, INSIDE, PARENT, Place, ROOT, Resources, Usage, devices, files, settings, subtree, values,
+    CgroupError, Controller, INSIDE, PARENT, Place, ROOT, Resources, Usage, adopt, devices, files, settings, subtree,
+    values,
 };
 use std::{
     fs::{self, File},
@@ -120,12 +121,41 @@ impl Hierarchies {
         member.inspect_err(|_| drop(subtree::remove_tree(&path)))
     }
 
-    /// Changes limits.
+    /// Changes limits; a group that the container does not have yet in a hierarchy is made, and its processes are moved there.
     pub(super) fn update(&self, place: &Place, wanted: &Resources) -> Result<(), CgroupError> {
-        files::apply_in_any_order(&settings::v1(wanted), &|setting| {
+        let settings = settings::v1(wanted);
+        let controllers: Vec<Controller> = settings.iter().map(|setting| setting.controller).collect();
+        self.adopt(place, &controllers, wanted)?;
+        files::apply_in_any_order(&settings, &|setting| {
             let missing = || CgroupError::Unenforceable(self.obstacle(setting.controller).unwrap_or_default());
             files::apply(&place.path(self.root(setting.controller).ok_or_else(missing)?), setting)
         })
+    }
+
+    /// Groups of a running container for these controllers, where it has none.
+    pub(super) fn adopt(
+        &self,
+        place: &Place,
+        controllers: &[Controller],
+        wanted: &Resources,
+    ) -> Result<(), CgroupError> {
+        let is_there = |controller: Controller| self.root(controller).is_some_and(|root| place.path(root).exists());
+        let mut having = Controller::ALL.into_iter().chain(Controller::FURTHER);
+        let from = having.find(|controller| is_there(*controller)).and_then(|controller| self.root(controller));
+        for &controller in controllers {
+            if is_there(controller) {
+                continue;
+            }
+            let from = from.ok_or_else(|| {
+                CgroupError::Unenforceable(format!(
+                    "{} has no cgroup, so none of its processes can be found: start it where cgroups can be made",
+                    place.name()
+                ))
+            })?;
+            let made = self.create_member(controller, place, wanted)?;
+            adopt::move_all(&place.path(from), &made.path).inspect_err(|_| drop(subtree::remove_tree(&made.path)))?;
+        }
+        Ok(())
     }
 
     /// The directories that there are.
