@@ -27,6 +27,7 @@ pub use crate::{
         limits::{Limits, Ulimit},
         mounts::{MountKind, MountSpec},
         request::{Request, StopTimeout},
+        restart::RestartPolicy,
     },
 };
 

@@ -1,6 +1,8 @@
 //! Commands on containers that exist, and the group of all commands on containers.
 
-use super::{Command, CreateArgs, ExecArgs, RunArgs};
+use super::{
+    AttachArgs, Command, CreateArgs, ExecArgs, PauseArgs, RenameArgs, RunArgs, StatsArgs, TopArgs, UpdateArgs,
+};
 use clap::{Args, Subcommand, ValueEnum};
 
 /// `container COMMAND`: each but `prune` is a command that has a shorter name too.
@@ -30,6 +32,20 @@ pub(crate) enum ContainerCommand {
     Kill(KillArgs),
     /// Wait until containers end, and print their exit codes
     Wait(WaitArgs),
+    /// Show a running container's output, and pass on what is typed
+    Attach(AttachArgs),
+    /// Freeze all processes of containers
+    Pause(PauseArgs),
+    /// Let paused containers go on
+    Unpause(PauseArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
+    /// Change limits of containers
+    Update(UpdateArgs),
+    /// Show the processes of a container
+    Top(TopArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
@@ -52,6 +68,13 @@ impl ContainerCommand {
             Self::Restart(args) => Command::Restart(args),
             Self::Kill(args) => Command::Kill(args),
             Self::Wait(args) => Command::Wait(args),
+            Self::Attach(args) => Command::Attach(args),
+            Self::Pause(args) => Command::Pause(args),
+            Self::Unpause(args) => Command::Unpause(args),
+            Self::Rename(args) => Command::Rename(args),
+            Self::Update(args) => Command::Update(args),
+            Self::Top(args) => Command::Top(args),
+            Self::Stats(args) => Command::Stats(args),
             Self::Rm(args) => Command::Rm(args),
             Self::Prune(args) => Command::ContainerPrune(args),
         }
@@ -70,6 +93,9 @@ pub(crate) struct StartArgs {
     /// Attach to the output, forward signals, and end with the container's exit code
     #[arg(short, long)]
     pub(crate) attach: bool,
+    /// Keys that leave the container running, instead of ctrl-p,ctrl-q
+    #[arg(long, value_name = "string")]
+    pub(crate) detach_keys: Option<String>,
     /// Attach to standard input too
     #[arg(short, long)]
     pub(crate) interactive: bool,

@@ -7,6 +7,7 @@ mod container;
 mod filter;
 mod flags;
 mod image;
+mod life;
 mod system;
 mod unsupported;
 mod volume;
@@ -21,6 +22,7 @@ pub(crate) use image::{
     ExplainArgs, ExplainFormat, ImageCommand, ImageInspectArgs, ImagesArgs, ImportArgs, LoadArgs, PullArgs, RmiArgs,
     TagArgs,
 };
+pub(crate) use life::{AttachArgs, PauseArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs};
 pub(crate) use system::{CompletionsArgs, FormatArgs, ManArgs, PruneArgs, SystemCommand};
 pub(crate) use volume::{
     VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
@@ -80,6 +82,20 @@ pub(crate) enum Command {
     Kill(KillArgs),
     /// Wait until containers end, and print their exit codes
     Wait(WaitArgs),
+    /// Show a running container's output, and pass on what is typed
+    Attach(AttachArgs),
+    /// Freeze all processes of containers
+    Pause(PauseArgs),
+    /// Let paused containers go on
+    Unpause(PauseArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
+    /// Change limits of containers
+    Update(UpdateArgs),
+    /// Show the processes of a container
+    Top(TopArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
     /// Remove containers
     Rm(RmArgs),
     /// List images
@@ -315,7 +331,6 @@ mod tests {
                 "amphora run -P alpine",
                 "error: not supported yet: the flag `-P`; --network host shares the host's ports\n",
             ),
-            ("amphora run --restart=always alpine", "error: not supported yet: the flag `--restart`;"),
             ("amphora run -itP alpine", "error: not supported yet: the flag `-P`;"),
             ("amphora create --oom-kill-disable alpine", "error: not supported yet: the flag `--oom-kill-disable`\n"),
             ("amphora build .", "error: not supported yet: the command `build`; build elsewhere"),

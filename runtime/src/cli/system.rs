@@ -11,6 +11,8 @@ pub(crate) enum SystemCommand {
     Check,
     /// Remove containers that ended, images without a name, and what was left behind
     Prune(PruneArgs),
+    /// Start the containers that ran before the machine began anew: --restart always and unless-stopped
+    Restore,
     /// Make a damaged list of images anew; exits with 1 when not all of it could be kept
     Repair,
 }

@@ -8,8 +8,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["build", "buildx", "builder", "commit"], "; build elsewhere, then `amphora load` or `amphora pull`"),
     (&["push", "save", "export"], "; the store is an OCI image layout: skopeo copies from it"),
     (&["login", "logout"], "; `amphora pull --creds USER[:PASSWORD]`"),
-    (&["network", "cp", "attach", "top", "stats", "events", "rename", "update"], ""),
-    (&["pause", "unpause", "port", "diff", "history", "search"], ""),
+    (&["network", "cp", "events", "port", "diff", "history", "search"], ""),
     (&["compose", "swarm", "service", "stack", "node", "secret", "config", "context", "plugin", "manifest"], ""),
 ];
 

@@ -105,6 +105,9 @@ pub(crate) fn kill(host: &Host, args: &KillArgs) -> Result<u8> {
     each(&args.containers, |name| {
         let container = find(host, name)?;
         let Some(run) = container.going_on()? else { bail!("container {name} is not running") };
+        if [Signal::SIGKILL as i32, container.spec.stop_signal].contains(&signal) {
+            container.note_halt()?;
+        }
         match signal == Signal::SIGKILL as i32 {
             // What comes next, such as `rm`, may rely on its end.
             true => lifecycle::kill_and_wait(&container, &run)?,

@@ -20,7 +20,7 @@ use crate::{
         container::{Container, Lock},
         host::Host,
     },
-    spec::{Network, Security, StdioSpec, env, request::Request, seccomp::SeccompProfile},
+    spec::{Network, Security, StdioSpec, env, request::Request, restart::RestartPolicy, seccomp::SeccompProfile},
 };
 
 /// The most that is read of a seccomp profile; Docker's default one has 17 kB.
@@ -82,7 +82,16 @@ fn request(args: &ProgramArgs) -> Result<Request> {
         stop_signal: args.stop_signal.clone(),
         stop_timeout: args.stop_timeout()?,
         labels: labels(args)?,
+        restart: restart(args)?,
     })
+}
+
+fn restart(args: &ProgramArgs) -> Result<RestartPolicy> {
+    let policy = args.restart.as_deref().map_or(Ok(RestartPolicy::No), RestartPolicy::parse)?;
+    if policy.restarts() && args.rm {
+        bail!("conflicting options: cannot specify both --restart and --rm");
+    }
+    Ok(policy)
 }
 
 fn security(args: &ProgramArgs) -> Result<Security> {

@@ -1,5 +1,6 @@
 //! One function for each command: what was typed in, an exit code out.
 
+mod attach;
 mod changes;
 mod container;
 mod create;
@@ -8,10 +9,13 @@ mod exec;
 mod explain;
 mod image;
 mod inspect;
+mod life;
 mod logs;
 mod own;
 mod run;
+mod stats;
 mod system;
+mod top;
 mod view;
 mod volume;
 
@@ -64,6 +68,13 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::Restart(args) => container::restart(host, args),
         Command::Kill(args) => container::kill(host, args),
         Command::Wait(args) => container::wait(host, args),
+        Command::Attach(args) => attach::attach(host, args),
+        Command::Pause(args) => life::pause(host, args),
+        Command::Unpause(args) => life::unpause(host, args),
+        Command::Rename(args) => life::rename(host, args),
+        Command::Update(args) => life::update(host, args),
+        Command::Top(args) => top::top(host, args),
+        Command::Stats(args) => stats::stats(host, args),
         Command::Rm(args) => container::rm(host, args),
         Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => image::images(host, args),
         Command::Rmi(args) | Command::Image(ImageCommand::Rm(args)) => image::rmi(host, args),
@@ -77,6 +88,7 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::Info(args) => system::info(host, args),
         Command::System(SystemCommand::Check) => system::check(host),
         Command::System(SystemCommand::Prune(args)) => system::prune(host, args),
+        Command::System(SystemCommand::Restore) => run::restore(host),
         Command::System(SystemCommand::Repair) => system::repair(host),
         Command::ContainerPrune(args) => system::prune_containers(host, args),
         Command::Image(ImageCommand::Prune(args)) => system::prune_images(host, args),
@@ -95,6 +107,8 @@ fn touches_files_of_images(command: &Command) -> bool {
         Command::Image(_) | Command::System(_) | Command::ContainerPrune(_) => true,
         // These have to reach the container's process first.
         Command::Rm(_) | Command::Restart(_) => false,
+        Command::Pause(_) | Command::Unpause(_) | Command::Rename(_) | Command::Update(_) => false,
+        Command::Top(_) | Command::Stats(_) | Command::Attach(_) => false,
         Command::Ps(_) | Command::Logs(_) | Command::Inspect(_) | Command::Images(_) | Command::Info(_) => false,
         Command::Exec(_) | Command::Stop(_) | Command::Kill(_) | Command::Wait(_) => false,
         Command::Container(_) | Command::Version(_) | Command::Completions(_) | Command::Man(_) | Command::Demo => {

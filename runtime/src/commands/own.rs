@@ -19,11 +19,18 @@ pub(crate) fn own(process: OwnProcess, args: &[OsString]) -> Result<u8> {
     let host = Host::inherited(Path::new(root), Path::new(runroot))?;
     let rest: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
     match (process, rest.as_slice()) {
-        (OwnProcess::Supervise, [id]) => lifecycle::supervise_in_background(&host, id),
+        (OwnProcess::Supervise, [id]) => lifecycle::supervise_in_background(&host, id, None),
+        (OwnProcess::Supervise, [id, size]) => lifecycle::supervise_in_background(&host, id, terminal_size(size)),
         (OwnProcess::Compile, [digest, fuel, parent]) => compile(&host, digest, *fuel == "true", parent).map(|()| 0),
         (OwnProcess::ImportDemo, []) => demo::import_images(&host).map(|()| 0),
         _ => bail!(NOT_BY_HAND),
     }
+}
+
+/// `COLUMNSxROWS`
+fn terminal_size(text: &str) -> Option<(u16, u16)> {
+    let (columns, rows) = text.split_once('x')?;
+    Some((columns.parse().ok()?, rows.parse().ok()?))
 }
 
 fn compile(host: &Host, digest: &str, fuel: bool, parent: &str) -> Result<()> {

@@ -71,8 +71,10 @@ fn up_since(running: &Running) -> String {
 fn status_text(status: &Status) -> String {
     match status {
         Status::Created => "Created".to_owned(),
+        Status::Running(running) if running.paused => format!("{} (Paused)", up_since(running)),
         Status::Running(running) => up_since(running),
         Status::OutOfReach => "Up (out of reach)".to_owned(),
+        Status::Restarting(_, ended) => format!("Restarting ({}) {}", ended.exit_code, ago(ended.finished_unix_nanos)),
         Status::Stopped(ended) => format!("Exited ({}) {}", ended.exit_code, ago(ended.finished_unix_nanos)),
     }
 }
@@ -125,13 +127,14 @@ pub(crate) fn damaged_row(damaged: &Damaged) -> Value {
 
 /// `inspect` of a container.
 pub(crate) fn container_details(container: &Container) -> Result<Value> {
-    let spec = &container.spec;
+    let (spec, status) = (&container.spec, container.status()?);
     Ok(json!({
         "Id": spec.id,
         "Created": output::rfc3339(spec.created_unix_nanos),
         "Path": spec.argv.first(),
         "Args": spec.argv.get(1..).unwrap_or_default(),
-        "State": state(&container.status()?),
+        "State": state(&status),
+        "RestartCount": restart_count(&status),
         "Image": spec.image.digest,
         "Kind": spec.image.kind.to_string(),
         "Name": spec.name,
@@ -172,6 +175,12 @@ fn host_config(container: &Container) -> Value {
         ulimits,
         timeout_ms,
         fuel,
+        memory_reservation_bytes,
+        cpuset_mems,
+        cpu_period_usec,
+        cpu_quota_usec,
+        blkio_weight,
+        throttles: _,
     } = &spec.limits;
     json!({
         "Memory": memory_bytes.unwrap_or(0),
@@ -180,6 +189,12 @@ fn host_config(container: &Container) -> Value {
         "CpuShares": cpu_shares.unwrap_or(0),
         "CpusetCpus": cpuset_cpus.as_deref().unwrap_or(""),
         "PidsLimit": pids,
+        "MemoryReservation": memory_reservation_bytes.unwrap_or(0),
+        "CpusetMems": cpuset_mems.as_deref().unwrap_or(""),
+        "CpuPeriod": cpu_period_usec.unwrap_or(0),
+        "CpuQuota": cpu_quota_usec.unwrap_or(0),
+        "BlkioWeight": blkio_weight.unwrap_or(0),
+        "RestartPolicy": { "Name": spec.restart.name(), "MaximumRetryCount": spec.restart.most() },
         "Ulimits": ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect::<Vec<_>>(),
         "TimeoutMs": timeout_ms,
         "Fuel": fuel,
@@ -193,20 +208,32 @@ fn host_config(container: &Container) -> Value {
     })
 }
 
+fn restart_count(status: &Status) -> u32 {
+    match status {
+        Status::Created | Status::OutOfReach => 0,
+        Status::Running(running) | Status::Restarting(running, _) => running.restart_count,
+        Status::Stopped(ended) => ended.restart_count,
+    }
+}
+
 fn state(status: &Status) -> Value {
     let never = "0001-01-01T00:00:00Z".to_owned();
     let (pid, started, ended) = match status {
         Status::Created | Status::OutOfReach => (0, never.clone(), Ended::default()),
         Status::Running(running) => (running.pid, output::rfc3339(running.started_unix_nanos), Ended::default()),
-        Status::Stopped(ended) => (0, output::rfc3339(ended.started_unix_nanos), ended.clone()),
+        Status::Stopped(ended) | Status::Restarting(_, ended) => {
+            (0, output::rfc3339(ended.started_unix_nanos), ended.clone())
+        }
     };
     let finished = match status {
-        Status::Stopped(ended) => output::rfc3339(ended.finished_unix_nanos),
+        Status::Stopped(ended) | Status::Restarting(_, ended) => output::rfc3339(ended.finished_unix_nanos),
         Status::Created | Status::Running(_) | Status::OutOfReach => never,
     };
     json!({
         "Status": status.word(),
         "Running": status.is_up(),
+        "Restarting": matches!(status, Status::Restarting(..)),
+        "Paused": matches!(status, Status::Running(running) if running.paused),
         "Pid": pid,
         "ExitCode": ended.exit_code,
         "OOMKilled": ended.oom_killed,

@@ -11,16 +11,16 @@ pub(crate) mod wasm;
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, chown},
+    os::unix::fs::{FileTypeExt, MetadataExt, chown},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use images::{Class, Image};
 use linux_exec::{
     capabilities::{CapabilitySet, CapabilitySets},
-    cgroup::{Cgroup, Further, Resources},
+    cgroup::{Cgroup, Device, Further, Rate, Resources},
     confinement::Confinement,
     plan::{Entry, Mount, MountSource, Plan, Stdio},
     rootfs::Rootfs,
@@ -35,6 +35,7 @@ use crate::{
     records::{container::Container, host::Host},
     spec::{
         RunSpec, WasmProgram, Workload, exit_code,
+        limits::{Limits, Throttle, ThrottleRate},
         mounts::{MountKind, MountSpec},
         seccomp::Circumstances,
     },
@@ -168,7 +169,7 @@ impl Workload {
             pids: limits.pids,
             restrict_devices: behaviour.reaches_devices(spec)?,
             every_hierarchy: behaviour.can_mount(spec)?,
-            further: Further::default(),
+            further: further(limits)?,
         })
     }
 
@@ -207,6 +208,36 @@ impl Workload {
         };
         Ok(Prepared { plan, report, timeout_grace })
     }
+}
+
+/// The limits that few ask for.
+fn further(limits: &Limits) -> Result<Further> {
+    Ok(Further {
+        memory_reservation_bytes: limits.memory_reservation_bytes,
+        cpuset_mems: limits.cpuset_mems.clone(),
+        cpu_period_usec: limits.cpu_period_usec,
+        cpu_quota_usec: limits.cpu_quota_usec,
+        io_weight: limits.blkio_weight,
+        io_throttle: limits.throttles.iter().map(lower_throttle).collect::<Result<_>>()?,
+        ..Further::default()
+    })
+}
+
+fn lower_throttle(throttle: &Throttle) -> Result<(Device, Rate, u64)> {
+    let path = throttle.path.display();
+    let found = throttle.path.metadata().with_context(|| format!("cannot limit {path}"))?;
+    if !found.file_type().is_block_device() {
+        bail!("cannot limit {path}: it is no block device");
+    }
+    let (major, minor) = (nix::sys::stat::major(found.rdev()), nix::sys::stat::minor(found.rdev()));
+    let device = Device { major: u32::try_from(major)?, minor: u32::try_from(minor)? };
+    let rate = match throttle.rate {
+        ThrottleRate::ReadBps => Rate::ReadBytes,
+        ThrottleRate::WriteBps => Rate::WriteBytes,
+        ThrottleRate::ReadIops => Rate::Reads,
+        ThrottleRate::WriteIops => Rate::Writes,
+    };
+    Ok((device, rate, throttle.limit))
 }
 
 /// What a program's new files are without, as with Docker.

@@ -61,6 +61,8 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         stop_timeout_ms: request.stop_timeout.milliseconds(),
         labels: labels(config.labels().clone().unwrap_or_default(), request.labels),
         created_unix_nanos: output::now_nanos(),
+        restart: request.restart,
+        revised: false,
         image: ImagePin {
             name: request.image,
             digest: image.digest.to_string(),

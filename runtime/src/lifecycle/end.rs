@@ -8,6 +8,8 @@ use linux_exec::{cgroup::Usage, spawn::Exit};
 use nix::{poll::PollTimeout, sys::signal::Signal};
 
 use super::{
+    remove::leftover_cgroup,
+    restart::Restarts,
     start::Started,
     streams::NotCopied,
     supervise::{self, Ending, StopRule},
@@ -25,9 +27,15 @@ use crate::{
 
 /// Supervises what was started, and leaves the container as it is to be afterwards. Fails only if the program has not begun,
 /// or the kernel does not say how it ended. The exit code for our caller.
-pub(super) fn end(host: &Host, container: &Container, started: Result<Started>, timings: &mut Timings) -> Result<u8> {
+pub(super) fn end(
+    host: &Host,
+    container: &Container,
+    started: Result<Started>,
+    timings: &mut Timings,
+    restarts: &mut Restarts,
+) -> Result<u8> {
     match started {
-        Ok(started) => finish(host, container, started, timings),
+        Ok(started) => finish(host, container, started, timings, restarts),
         Err(error) => {
             settle(host, container, &not_known(&error));
             Err(error)
@@ -40,7 +48,13 @@ const READER_WAITS_MS: u16 = 1000;
 
 /// Supervises to the end, takes down what `start` made, and writes the end down: first into the record of the run, which the rest cannot
 /// hold up. The lock of the run is held until all output is copied, as another run would write to the same log.
-fn finish(host: &Host, container: &Container, started: Started, timings: &mut Timings) -> Result<u8> {
+fn finish(
+    host: &Host,
+    container: &Container,
+    started: Started,
+    timings: &mut Timings,
+    restarts: &mut Restarts,
+) -> Result<u8> {
     let spec = &container.spec;
     let Started { child, cgroup, report, timeout_grace, copying, signals, record, running: _running, .. } = started;
     let rule = StopRule {
@@ -55,10 +69,12 @@ fn finish(host: &Host, container: &Container, started: Started, timings: &mut Ti
     // Of what is removed now nobody can ask what it used.
     let usage = if spec.auto_remove { Usage::default() } else { cgroup.usage() };
     let removed = persistently(|| Ok(cgroup.remove()?));
+    let removed = if record.is_regrouped() { removed.and(leftover_cgroup(&spec.id)) } else { removed };
     let ended = ending.map(|ending| {
         let mut ended = judge(spec, ending, &usage, told);
         ended.started_unix_nanos = started.started_unix_nanos;
         ended.finished_unix_nanos = output::now_nanos();
+        ended.restart_count = restarts.count;
         // Whatever still holds the cgroup cannot be helped here; `system check` finds it.
         ended.error = ended.error.or(removed.err().map(|error| errors::sentence(&error)));
         ended
@@ -74,7 +90,10 @@ fn finish(host: &Host, container: &Container, started: Started, timings: &mut Ti
         let problems = noted.error.into_iter().chain(not_copied.into_iter().map(|problem| problem.what));
         noted.error = problems.reduce(|first, second| format!("{first}; {second}"));
     }
-    settle(host, container, &noted);
+    let mut record = Some(record);
+    if !restarts.take_over(host, container, &mut record, &noted) {
+        settle(host, container, &noted);
+    }
     // What cannot be copied so late is said on our standard error.
     if let Some(copying) = late {
         code = told_caller(code, &copying.finish());

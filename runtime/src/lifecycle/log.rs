@@ -6,7 +6,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -141,6 +141,28 @@ impl LogReader {
         Ok(Self { path, older, current, line: Vec::new() })
     }
 
+    /// Only what is written from now on.
+    pub(crate) fn open_at_end(path: PathBuf) -> io::Result<Self> {
+        let mut current = open_if_there(&path)?;
+        if let Some(current) = &mut current {
+            current.seek(SeekFrom::End(0))?;
+        }
+        Ok(Self { path, older: None, current, line: Vec::new() })
+    }
+
+    /// Opens the log if there was none.
+    pub(crate) fn reopen_if_new(&mut self) -> io::Result<()> {
+        if self.current.is_none() {
+            self.current = open_if_there(&self.path)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a log.
+    pub(crate) fn is_there(&self) -> bool {
+        self.current.is_some()
+    }
+
     /// The next whole entry; None when there is none yet.
     pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
         self.line.clear();
@@ -166,6 +188,12 @@ impl LogReader {
         let (Some(current), Ok(named)) = (&self.current, std::fs::metadata(&self.path)) else { return Ok(None) };
         if current.get_ref().metadata()?.ino() == named.ino() {
             return Ok(None);
+        }
+        // What was written to it since we were at its end.
+        if let Some(current) = &mut self.current
+            && read_line(current, &mut self.line)?
+        {
+            return Ok(Some(trimmed(&self.line)));
         }
         self.current = open_if_there(&self.path)?;
         let Some(current) = &mut self.current else { return Ok(None) };

@@ -3,18 +3,23 @@
 //! There is no daemon. `run` in the foreground is itself the supervisor of its container; `run -d` and `start` leave a
 //! process of their own behind for that. A container dies with its supervisor.
 
+pub(crate) mod attach;
 mod create;
 mod end;
 pub(crate) mod exec;
 mod holders;
 pub(crate) mod log;
+pub(crate) mod pause;
+pub(crate) mod processes;
 mod remove;
+mod restart;
 mod start;
 mod stop;
 pub(crate) mod streams;
 pub(crate) mod supervise;
 pub(crate) mod terminal;
 pub(crate) mod timings;
+pub(crate) mod update;
 
 pub(crate) use create::create;
 pub(crate) use remove::{check_cgroups, check_orphans, remove, remove_idle, remove_unreadable};

@@ -32,12 +32,12 @@ pub(crate) fn remove(host: &Host, container: &Container, volumes: bool, force: b
         match container.status_under(&lock)? {
             Status::Created | Status::Stopped(_) => {}
             Status::OutOfReach => return Err(container.out_of_reach()),
-            Status::Running(_) if force => {
+            Status::Running(_) | Status::Restarting(..) if force => {
                 drop(lock);
                 end_by_force(container)?;
                 continue;
             }
-            Status::Running(_) => {
+            Status::Running(_) | Status::Restarting(..) => {
                 bail!("container {name} is running: stop it first (amphora stop {name}), or use rm -f")
             }
         }
@@ -62,7 +62,7 @@ pub(crate) fn remove(host: &Host, container: &Container, volumes: bool, force: b
 pub(crate) fn remove_idle(host: &Host, container: &Container) -> Result<bool> {
     let Some(lock) = container.try_lock()? else { return Ok(false) };
     match container.status_under(&lock)? {
-        Status::Running(_) | Status::OutOfReach => Ok(false),
+        Status::Running(_) | Status::Restarting(..) | Status::OutOfReach => Ok(false),
         Status::Created | Status::Stopped(_) => {
             let Some(_run) = container.lock_run()? else { return Ok(false) };
             discard(host, container, false).map(|()| true)
@@ -78,8 +78,8 @@ fn discard(host: &Host, container: &Container, volumes: bool) -> Result<()> {
     host.containers.delete(container)
 }
 
-/// A supervisor that was killed leaves its cgroup.
-fn leftover_cgroup(id: &str) -> Result<()> {
+/// A supervisor that was killed leaves its cgroup, and every one those that the container got later.
+pub(super) fn leftover_cgroup(id: &str) -> Result<()> {
     if let Some(cgroup) = Cgroups::detect()?.open(id)? {
         cgroup.kill()?;
         cgroup.remove()?;

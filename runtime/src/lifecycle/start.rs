@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 use super::{
     create::create,
     end::{end, persistently},
+    restart::{self, Restarts},
     streams::{self, Copying, Wiring},
     supervise::Signals,
     timings::Timings,
@@ -74,24 +75,25 @@ pub(crate) fn run_attached(
 ) -> Result<u8> {
     let wiring = match container.spec.auto_remove {
         true => Wiring::Direct,
-        false => Wiring::Copied { attached: true, log: Some(container.log_path()) },
+        false => Wiring::Copied { log: container.log_path() },
     };
-    let started = start(host, container, image, wiring, timings);
+    let started = start(host, container, image, wiring, timings, 0);
     drop(lock);
-    let code = end(host, container, started, timings);
+    let code = end(host, container, started, timings, &mut Restarts::never());
     timings.stage("clean-up");
     code
 }
 
 /// Leaves a supervisor behind, and returns when the container runs, or with the reason why it does not. The caller holds
-/// the container's lock until then.
-pub(crate) fn start_detached(host: &Host, container: &Container, lock: &Lock) -> Result<()> {
+/// the container's lock until then. `size`: to begin with, of its terminal if it has one.
+pub(crate) fn start_detached(host: &Host, container: &Container, lock: &Lock, size: Option<(u16, u16)>) -> Result<()> {
     // Its standard input is the lock, until it has begun: who kills us does not let anybody else at what is being started.
     let lock = lock.share().context("cannot pass on the container's lock")?;
     let supervisor = OwnProcess::Supervise
         .command(&host.program)
         .args([&host.paths.root, &host.paths.runroot])
         .arg(&container.spec.id)
+        .args(size.filter(|_| container.spec.stdio.terminal).map(|(columns, rows)| format!("{columns}x{rows}")))
         .stdin(lock)
         .stdout(ProcessStdio::piped())
         .stderr(ProcessStdio::inherit())
@@ -101,18 +103,36 @@ pub(crate) fn start_detached(host: &Host, container: &Container, lock: &Lock) ->
 }
 
 /// What the process does that [`start_detached`] leaves behind.
-pub(crate) fn supervise_in_background(host: &Host, id: &str) -> Result<u8> {
+pub(crate) fn supervise_in_background(host: &Host, id: &str, size: Option<(u16, u16)>) -> Result<u8> {
     // A session of its own: closing the user's terminal is none of its business. Fails only for a group leader.
     let _ = nix::unistd::setsid();
     let null = streams::nowhere()?;
-    let container = host.containers.find(id)?;
+    let mut container = host.containers.find(id)?;
+    let mut restarts = Restarts::as_wanted();
     // We hold the container's lock with whoever started us, who has seen that it does not run.
-    let started = container.writable().and_then(|_| image_to_start(host, &container)).and_then(|image| {
-        let wiring = Wiring::Copied { attached: false, log: Some(container.log_path()) };
-        start(host, &container, &image, wiring, &mut Timings::off())
-    });
+    let mut started = begin(host, &container, size, restarts.count);
     tell_starter(started.as_ref().err(), &null);
-    end(host, &container, started, &mut Timings::off())
+    loop {
+        let code = end(host, &container, started, &mut Timings::off(), &mut restarts);
+        match restarts.next(host, &container) {
+            Ok(None) => return code,
+            Ok(Some(next)) => {
+                started = begin(host, &next.container, size, restarts.count);
+                container = next.into_container();
+            }
+            Err(error) => {
+                restart::complain(&container, error);
+                return code;
+            }
+        }
+    }
+}
+
+fn begin(host: &Host, container: &Container, size: Option<(u16, u16)>, restart_count: u32) -> Result<Started> {
+    container.writable()?;
+    let image = image_to_start(host, container)?;
+    let wiring = Wiring::Kept { log: container.log_path(), size };
+    start(host, container, &image, wiring, &mut Timings::off(), restart_count)
 }
 
 /// Tells the process that waits for it whether the program has begun, and lets go of its streams.
@@ -144,7 +164,8 @@ pub(crate) fn check_startable(container: &Container, lock: &Lock) -> Result<()> 
     match container.status_under(lock)? {
         Status::Running(_) => bail!("container {} is running already", container.spec.name),
         Status::OutOfReach => Err(container.out_of_reach()),
-        Status::Created | Status::Stopped(_) => {
+        // Between two runs its supervisor sees that somebody else was quicker.
+        Status::Created | Status::Restarting(..) | Status::Stopped(_) => {
             // Its last supervisor may be about to end.
             persistently(|| container.lock_run()?.context("the lock of its run is held")).map(drop).with_context(|| {
                 format!(
@@ -181,10 +202,17 @@ pub(crate) fn workload_of(host: &Host, spec: &RunSpec) -> Result<Workload> {
     }
 }
 
-fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timings: &mut Timings) -> Result<Started> {
+fn start(
+    host: &Host,
+    container: &Container,
+    image: &Image,
+    wiring: Wiring,
+    timings: &mut Timings,
+    restart_count: u32,
+) -> Result<Started> {
     let spec = &container.spec;
     let workload = workload_of(host, spec)?;
-    let running = container.lock_run()?;
+    let running = container.begin_run()?;
     let running = running.with_context(|| format!("container {} is running already", spec.name))?;
     if !spec.auto_remove {
         container.presume_end(output::now_nanos())?;
@@ -200,7 +228,9 @@ fn start(host: &Host, container: &Container, image: &Image, wiring: Wiring, timi
         let mut child = spawn(plan).map_err(|error| signals.explain(&error))?;
         let started_unix_nanos = output::now_nanos();
         timings.stage("spawn");
-        let record = note_running(container, &child, started_unix_nanos).inspect_err(|_| abandon(&child))?;
+        let input_fd = pending.input_fd(child.terminal.as_ref());
+        let record = note_running(container, &child, started_unix_nanos, restart_count, input_fd)
+            .inspect_err(|_| abandon(&child))?;
         let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;
         Ok((child, report, timeout_grace, copying, started_unix_nanos, record))
     };
@@ -245,7 +275,13 @@ fn make_cgroup(workload: &Workload, spec: &RunSpec) -> Result<Cgroup> {
     Ok(cgroup)
 }
 
-fn note_running(container: &Container, child: &Child, started_unix_nanos: i64) -> Result<RunRecord> {
+fn note_running(
+    container: &Container,
+    child: &Child,
+    started_unix_nanos: i64,
+    restart_count: u32,
+    input_fd: Option<i32>,
+) -> Result<RunRecord> {
     let own = Process::own().context("cannot read our own start time")?;
     container.write_running(&Running {
         format: FORMAT,
@@ -254,5 +290,10 @@ fn note_running(container: &Container, child: &Child, started_unix_nanos: i64) -
         supervisor_pid: own.pid,
         supervisor_start_ticks: own.start_ticks,
         started_unix_nanos,
+        paused: false,
+        regrouped: false,
+        restarting: false,
+        restart_count,
+        input_fd,
     })
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use linux_exec::process::Process;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -13,7 +13,7 @@ use nix::{
 };
 
 use super::{
-    holders,
+    holders, pause,
     supervise::{self, ENDS_WITHIN},
 };
 use crate::{
@@ -21,20 +21,59 @@ use crate::{
     records::container::{Container, Ended, RunFound, Running, Status, Unreadable},
 };
 
+/// Between two looks at what a supervisor writes down.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How often [`ENDS_WITHIN`] is waited for a killed process.
 const LOOKS: u32 = 5;
 /// How long a supervisor may take to write an end down, or to remove what is removed then.
 pub(super) const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 
-/// Stops a running container: its stop signal, then SIGKILL (None: never); returns when its end has been written down.
+/// Stops a container, and its supervisor from starting it again: its stop signal, then SIGKILL (None: never); returns when its end
+/// has been written down.
 pub(crate) fn stop(container: &Container, timeout_ms: Option<u64>) -> Result<()> {
-    let Some(run) = container.going_on()? else { return Ok(()) };
+    end_each_run(container, &|run| stop_run(container, run, timeout_ms))
+}
+
+/// Ends what runs, and what is about to run again: it may have ended by itself just before its supervisor was told to leave it.
+fn end_each_run(container: &Container, end: &dyn Fn(&RunFound) -> Result<()>) -> Result<()> {
+    const ROUNDS: u32 = 100;
+    for _ in 0..ROUNDS {
+        if let Some(run) = container.going_on()? {
+            container.note_halt()?;
+            end(&run)?;
+        } else if let Some(run) = container.between_runs()? {
+            container.note_halt()?;
+            end_between_runs(container, &run)?;
+        } else {
+            return Ok(());
+        }
+    }
+    bail!("container {} is started again and again while it is being stopped", container.spec.name)
+}
+
+/// Its supervisor, which waits to start it again, ends.
+fn end_between_runs(container: &Container, run: &RunFound) -> Result<()> {
+    let supervisor = run.running.supervisor();
+    // It may have ended, or begun another run, just now.
+    let _ = supervisor.signal(Signal::SIGTERM as i32);
+    let begun = Instant::now();
+    holders::wake(supervisor);
+    while !wait_for(supervisor, Some(Duration::from_millis(5)))? && container.between_runs()?.is_some() {
+        if begun.elapsed() > SETTLES_WITHIN {
+            let _ = supervisor.signal(Signal::SIGKILL as i32);
+        }
+    }
+    Ok(())
+}
+
+fn stop_run(container: &Container, run: &RunFound, timeout_ms: Option<u64>) -> Result<()> {
     let process = run.running.process();
     let grace = supervise::stop(process, container.spec.stop_signal, timeout_ms.map(Duration::from_millis));
+    pause::let_go_on(&container.spec.id, &run.running);
     if wait_for(process, grace)? {
-        return settled(container, &run);
+        return settled(container, run);
     }
-    kill_and_wait(container, &run)
+    kill_and_wait(container, run)
 }
 
 /// Sends a signal to a running container's first process.
@@ -53,6 +92,11 @@ pub(crate) fn wait(container: &Container) -> Result<Option<Ended>> {
         if let Some(run) = container.run()? {
             wait_for(run.running.process(), None)?;
             settle(container, &run, None)?;
+            // As with Docker, what is about to run again has not come to its end.
+            if container.is_followed(&run)? {
+                wait_for(run.running.supervisor(), Some(PAUSE))?;
+                continue;
+            }
             return container.end_of(&run).map(Some);
         }
         match container.status()? {
@@ -60,7 +104,7 @@ pub(crate) fn wait(container: &Container) -> Result<Option<Ended>> {
             Status::OutOfReach => return Err(container.out_of_reach()),
             Status::Created => return Ok(None),
             // It has begun since we looked.
-            Status::Running(_) => {}
+            Status::Running(_) | Status::Restarting(..) => {}
         }
     }
 }
@@ -87,9 +131,10 @@ pub(crate) fn kill_and_wait(container: &Container, run: &RunFound) -> Result<()>
 pub(crate) fn end_by_force(container: &Container) -> Result<()> {
     // What is being started runs only when who starts it gives the lock back.
     drop(container.lock_if_there()?);
-    let Some(run) = container.going_on()? else { return Ok(()) };
-    kill_surely(&container.spec.id, &run.running)?;
-    settle_by_force(container, &run)
+    end_each_run(container, &|run| {
+        kill_surely(&container.spec.id, &run.running)?;
+        settle_by_force(container, run)
+    })
 }
 
 /// Of a container that has ended: waits for its supervisor, and kills that if it does not come to its end.
@@ -122,6 +167,7 @@ pub(crate) fn kill_unreadable(container: &Unreadable) -> Result<()> {
 pub(super) fn kill_surely(id: &str, running: &Running) -> Result<()> {
     let process = running.process();
     kill(running, Signal::SIGKILL as i32)?;
+    pause::let_go_on(id, running);
     let mut holders = Vec::new();
     for _ in 0..LOOKS {
         if wait_for(process, Some(ENDS_WITHIN))? {
@@ -148,12 +194,11 @@ fn settled(container: &Container, run: &RunFound) -> Result<()> {
 /// Waits for the supervisor to write down an end, which it may do long before its own: whoever reads the output may take his
 /// time. Whether it came to that.
 pub(super) fn settle(container: &Container, run: &RunFound, longest: Option<Duration>) -> Result<bool> {
-    const PAUSE: Duration = Duration::from_millis(20);
     let begun = Instant::now();
     let supervisor = run.running.supervisor();
     holders::wake(supervisor);
     while !wait_for(supervisor, Some(PAUSE))? {
-        if container.has_forgotten(run)? {
+        if container.has_forgotten(run)? || run.is_between_runs()? {
             return Ok(true);
         }
         if longest.is_some_and(|longest| begun.elapsed() > longest) {

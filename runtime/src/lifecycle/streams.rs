@@ -12,7 +12,7 @@
 use std::{
     fs::File,
     io::{self, ErrorKind, IsTerminal, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, Weak},
     thread::{self, JoinHandle},
@@ -44,8 +44,10 @@ use crate::{
 pub(crate) enum Wiring {
     /// To ours and from ours. For `run --rm` and `exec`.
     Direct,
-    /// Copied to our own streams (when `attached`) and to the log (when there is one).
-    Copied { attached: bool, log: Option<PathBuf> },
+    /// Copied to our own streams and to the log.
+    Copied { log: PathBuf },
+    /// To the log; an input stays open for who attaches. `size`: of the terminal of who waits for that already.
+    Kept { log: PathBuf, size: Option<(u16, u16)> },
     /// Nowhere. For `exec -d`.
     Nowhere,
 }
@@ -55,6 +57,8 @@ pub(crate) enum Wiring {
 pub(crate) struct Pending {
     attached: bool,
     interactive: bool,
+    /// It is in the background, where others may attach.
+    keeps_input: bool,
     log: Option<Arc<Mutex<LogWriter>>>,
     outputs: Vec<(OwnedFd, Sink)>,
     input: Option<OwnedFd>,
@@ -70,6 +74,8 @@ pub(crate) struct Copying {
     program: Option<OwnedFd>,
     terminal: Weak<File>,
     _raw: Option<RawMode>,
+    /// Of the program's input, for who attaches.
+    _input: Option<OwnedFd>,
 }
 
 /// /dev/null.
@@ -80,23 +86,25 @@ const NULL_DEVICE: (u64, u64) = (1, 3);
 /// # Errors
 /// Among others, as with Docker: a terminal is asked for and the input is none.
 pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring) -> Result<(Stdio, Pending)> {
-    let (attached, log) = match wiring {
-        Wiring::Direct => (true, None),
-        Wiring::Nowhere => (false, None),
-        Wiring::Copied { attached, log } => (attached, log),
+    let (attached, log, size) = match wiring {
+        Wiring::Direct => (true, None, terminal::size()),
+        Wiring::Nowhere => (false, None, None),
+        Wiring::Copied { log } => (true, Some(log), terminal::size()),
+        Wiring::Kept { log, size } => (false, Some(log), size),
     };
     let interactive = spec.interactive && attached;
+    let keeps_input = spec.interactive && !attached && log.is_some();
     if spec.terminal && interactive && !io::stdin().is_terminal() {
         return Err(Coded::new(1, "the input device is not a TTY").into());
     }
     let log = log.map(|path| LogWriter::open(path.clone()).with_context(|| format!("cannot open {}", path.display())));
     let log = log.transpose()?.map(|log| Arc::new(Mutex::new(log)));
     let (outputs, input, screen, ended) = (Vec::new(), None, None, None);
-    let mut pending = Pending { attached, interactive, log, outputs, input, screen, ended };
+    let mut pending = Pending { attached, interactive, keeps_input, log, outputs, input, screen, ended };
     let stdio = if spec.terminal {
         let keyboard = interactive.then(|| duplicate(io::stdin().as_fd())).transpose()?.map(File::from);
         pending.screen = Some((keyboard, pending.sink(Stream::Stdout)?));
-        Stdio::Terminal { size: attached.then(terminal::size).flatten() }
+        Stdio::Terminal { size }
     } else {
         let stdin = pending.stdin()?;
         let [stdout, stderr] = pending.outputs()?;
@@ -146,7 +154,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 impl Pending {
     /// The program's standard input.
     fn stdin(&mut self) -> Result<plan::Stream> {
-        if !self.interactive || is_null(io::stdin().as_fd())? {
+        if !self.keeps_input && (!self.interactive || is_null(io::stdin().as_fd())?) {
             return Ok(plan::Stream::Null);
         }
         let (reader, writer) = pipe()?;
@@ -188,10 +196,17 @@ impl Pending {
         Ok(Sink { stream, to: own.transpose()?.map(File::from), log: self.log.clone(), problem: None })
     }
 
+    /// The number of our descriptor that leads to the program's input, for who attaches.
+    pub(crate) fn input_fd(&self, terminal: Option<&OwnedFd>) -> Option<i32> {
+        terminal.or(self.input.as_ref().filter(|_| self.keeps_input)).map(AsRawFd::as_raw_fd)
+    }
+
     /// Begins to copy, once the container runs. `terminal` is the master of its pty, if it has one.
     pub(crate) fn copy(self, terminal: Option<OwnedFd>) -> Result<Copying> {
-        let mut copying = Copying { outputs: Vec::new(), program: None, terminal: Weak::new(), _raw: None };
-        if let Some(input) = self.input {
+        let (kept, input) = if self.keeps_input { (self.input, None) } else { (None, self.input) };
+        let mut copying =
+            Copying { outputs: Vec::new(), program: None, terminal: Weak::new(), _raw: None, _input: kept };
+        if let Some(input) = input {
             // Not waited for: it may wait for a key that is never pressed.
             start("input", move || copy_in(&File::from(input)))?;
         }

@@ -52,6 +52,23 @@ impl Signals {
         Ok(Self(fd.context("cannot make a signalfd")?))
     }
 
+    /// Whether one has come by which somebody wants an end; those that came are taken.
+    pub(super) fn take_deadly(&self) -> bool {
+        // All of them, not only the first one.
+        self.taken().filter(|number| DEADLY.iter().any(|deadly| *deadly as i32 == *number)).count() > 0
+    }
+
+    /// Those that have come.
+    pub(super) fn taken(&self) -> impl Iterator<Item = i32> {
+        let came = std::iter::from_fn(|| self.0.read_signal().ok().flatten());
+        came.filter_map(|info| i32::try_from(info.ssi_signo).ok())
+    }
+
+    /// Readable when one has come.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// How long a program may take to begin: until somebody wants it to end, or until `deadline`.
     pub(crate) fn patience(deadline: Option<Instant>) -> Patience {
         Patience { signals: DEADLY.into_iter().collect(), deadline }
@@ -201,6 +218,13 @@ fn is_in_mask(pid: i32, name: &str, signal: i32) -> Option<bool> {
     let hex = status.lines().find_map(|line| line.strip_prefix(name))?;
     let mask = u64::from_str_radix(hex.trim(), 16).ok()?;
     Some(mask & 1u64.wrapping_shl(u32::try_from(signal - 1).ok()?) != 0)
+}
+
+/// Waits for so long, or until something can be read.
+pub(super) fn wait_readable(fd: BorrowedFd<'_>, longest: Duration) {
+    let longest = PollTimeout::try_from(longest + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+    // What goes wrong shows when it is read.
+    let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], longest);
 }
 
 fn wait(pidfd: BorrowedFd<'_>, signals: BorrowedFd<'_>, clock: &Clock) -> (bool, bool) {

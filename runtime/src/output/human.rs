@@ -14,6 +14,26 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{}{}", decimal(rounded(u128::from(bytes), divisor)), UNITS[unit])
 }
 
+/// A size in binary units with at most four significant digits, as Docker tells of memory: `1.5MiB`, `1023B`, `7.654GiB`.
+pub(crate) fn binary_size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let unit = (0..UNITS.len()).rev().find(|unit| bytes >> (10 * unit) > 0).unwrap_or(0);
+    let whole = bytes >> (10 * unit);
+    // Digits behind the point, as Go's `%.4g` has them.
+    let digits: u32 = if whole >= 1000 {
+        0
+    } else if whole >= 100 {
+        1
+    } else if whole >= 10 {
+        2
+    } else {
+        3
+    };
+    let (scale, divisor) = (10_u128.pow(digits), 1_u128 << (10 * unit));
+    let scaled = (u128::from(bytes) * scale + divisor / 2) / divisor;
+    format!("{}{}", decimal(scaled * 1000 / scale), UNITS[unit])
+}
+
 /// `bytes / divisor` in thousandths, rounded to three significant digits.
 fn rounded(bytes: u128, divisor: u128) -> u128 {
     let whole = bytes / divisor;
@@ -64,6 +84,21 @@ pub(crate) fn age(moment_nanos: i64, now_nanos: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_told_in_binary_units() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1536, "1.5KiB"),
+            (10 << 20, "10MiB"),
+            (8_218_000_000, "7.654GiB"),
+            (123_456_789, "117.7MiB"),
+            (1_073_000_000, "1023MiB"),
+        ] {
+            assert_eq!(binary_size(bytes), text);
+        }
+    }
 
     #[test]
     fn sizes_have_three_digits() {

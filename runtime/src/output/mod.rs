@@ -9,15 +9,16 @@ mod table;
 mod template;
 mod time;
 
-pub(crate) use human::{age, size};
+pub(crate) use human::{age, binary_size, size};
 pub(crate) use print::{
-    ask, complain, emit, harmless, harmless_json, harmless_lines, note, print, say, say_to_somebody,
+    ask, complain, emit, emit_to_somebody, harmless, harmless_json, harmless_lines, note, print, say, say_to_somebody,
 };
+pub(crate) use table::align as aligned;
 #[cfg(any(test, fuzzing))]
 pub(crate) use template::Template as TestedTemplate;
 use template::Template;
 pub(crate) use template::{Row, TemplateError};
-pub(crate) use time::{civil_utc, now_nanos, parse_moment, parse_rfc3339, rfc3339};
+pub(crate) use time::{civil_utc, clock_utc, now_nanos, parse_moment, parse_rfc3339, rfc3339};
 
 use serde::Serialize;
 use serde_json::{Serializer, Value, ser::PrettyFormatter};

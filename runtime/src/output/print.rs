@@ -42,6 +42,11 @@ pub(crate) fn say_to_somebody(line: &str) -> Result<bool> {
     heard(write_all(stdio::stdout(), format!("{}\n", harmless_lines(line)).as_bytes()))
 }
 
+/// The same as [`emit`]; whether there is still somebody who reads it.
+pub(crate) fn emit_to_somebody(text: &str) -> Result<bool> {
+    heard(write_all(stdio::stdout(), text.as_bytes()))
+}
+
 /// Prints what a template or JSON made of values, each of which is harmless already; the rest is what the user typed.
 ///
 /// # Errors

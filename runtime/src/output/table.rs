@@ -8,7 +8,7 @@ const MINIMUM: usize = 10;
 /// Aligns cells in columns; the last cell of a line is not padded. Widths count characters.
 ///
 /// Docker's figures, which it hands to Go's text/tabwriter: three spaces between columns, ten characters at least.
-pub(super) fn align(lines: &[Vec<String>]) -> String {
+pub(crate) fn align(lines: &[Vec<String>]) -> String {
     let widths = widths(lines);
     let mut text = String::new();
     for line in lines {

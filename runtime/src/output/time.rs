@@ -27,6 +27,11 @@ pub(crate) fn civil_utc(nanos: i64) -> String {
     DateTime::from_timestamp_nanos(nanos).format("%F %T +0000 UTC").to_string()
 }
 
+/// Hours and minutes: `13:23`.
+pub(crate) fn clock_utc(nanos: i64) -> String {
+    DateTime::from_timestamp_nanos(nanos).format("%H:%M").to_string()
+}
+
 /// Parses RFC 3339, with any offset and any fraction. `None` for anything else, and outside of 1677 to 2262 (Go writes
 /// "no time" as the year 1).
 pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {

@@ -6,6 +6,7 @@
 use crate::spec::{quantity, request::StopTimeout};
 use linux_exec::cgroup::LEAST_MEMORY_BYTES;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// `None` is unlimited in every field.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,43 @@ pub struct Limits {
     pub timeout_ms: Option<u64>,
     /// `--fuel`: Wasm instructions, as wasmtime counts them. Refused for Linux.
     pub fuel: Option<u64>,
+    /// `--memory-reservation`: what it gets back first when memory is short.
+    pub memory_reservation_bytes: Option<u64>,
+    /// `--cpuset-mems`, a list as the kernel writes it.
+    pub cpuset_mems: Option<String>,
+    /// `--cpu-period` in microseconds.
+    pub cpu_period_usec: Option<u64>,
+    /// `--cpu-quota` in microseconds.
+    pub cpu_quota_usec: Option<u64>,
+    /// `--blkio-weight`: 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// `--device-read-bps` and its siblings.
+    pub throttles: Vec<Throttle>,
+}
+
+/// How fast one block device may be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttle {
+    /// Its node on the host.
+    pub path: PathBuf,
+    /// What is counted.
+    pub rate: ThrottleRate,
+    /// Bytes or operations a second.
+    pub limit: u64,
+}
+
+/// What a [`Throttle`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ThrottleRate {
+    /// `--device-read-bps`
+    ReadBps,
+    /// `--device-write-bps`
+    WriteBps,
+    /// `--device-read-iops`
+    ReadIops,
+    /// `--device-write-iops`
+    WriteIops,
 }
 
 /// One resource limit of setrlimit(2).
@@ -69,6 +107,12 @@ pub(crate) enum LimitError {
         "--memory-swap {swap} is less than --memory {memory} (bytes): it is memory and swap together; give at least as much, or -1 for unlimited swap"
     )]
     SwapBelowMemory { swap: i64, memory: u64 },
+    /// Two ways to say the same.
+    #[error("--cpus and {other} cannot be used together: --cpus sets both period and quota")]
+    CpusTwice { other: &'static str },
+    /// A reservation above the limit.
+    #[error("--memory-reservation {reservation} is above --memory {memory} (bytes): give at most as much")]
+    ReservationAboveMemory { reservation: u64, memory: u64 },
     /// A swap limit alone means nothing.
     #[error("--memory-swap needs --memory: it limits memory and swap together; add -m SIZE")]
     SwapWithoutMemory,
@@ -84,6 +128,17 @@ impl Limits {
     /// # Errors
     /// `--memory-swap` without `--memory`, or below it.
     pub(crate) fn check(&self) -> Result<(), LimitError> {
+        if self.cpu_millis.is_some() {
+            let quota = self.cpu_quota_usec.map(|_| "--cpu-quota");
+            if let Some(other) = quota.or(self.cpu_period_usec.map(|_| "--cpu-period")) {
+                return Err(LimitError::CpusTwice { other });
+            }
+        }
+        if let (Some(reservation), Some(memory)) = (self.memory_reservation_bytes, self.memory_bytes)
+            && reservation > memory
+        {
+            return Err(LimitError::ReservationAboveMemory { reservation, memory });
+        }
         match (self.memory_swap_bytes, self.memory_bytes) {
             (Some(_), None) => Err(LimitError::SwapWithoutMemory),
             (Some(swap), Some(memory)) if u64::try_from(swap).is_ok_and(|swap| swap < memory) => {
@@ -104,6 +159,47 @@ pub(crate) fn parse_memory(text: &str) -> Result<Option<u64>, LimitError> {
         }
         bytes => Ok(Some(bytes)),
     }
+}
+
+/// Parses `--memory-reservation`: a size; `0` as if it were not given.
+pub(crate) fn parse_memory_reservation(text: &str) -> Result<Option<u64>, LimitError> {
+    let bytes = quantity::parse_bytes(text).map_err(|expected| invalid("--memory-reservation", text, expected))?;
+    Ok((bytes != 0).then_some(bytes))
+}
+
+/// Parses `--cpuset-mems`; what the machine does not have the kernel refuses.
+pub(crate) fn parse_cpuset_mems(text: &str) -> Result<String, LimitError> {
+    let wanted = CpuList::parse(text).map(|list| list.to_string());
+    wanted.ok_or_else(|| invalid("--cpuset-mems", text, "a list of memory nodes and ranges such as 0-2,4"))
+}
+
+/// Parses `--cpu-period` and `--cpu-quota`, in microseconds; `0` as if it were not given, and a quota of -1 is none.
+pub(crate) fn parse_cpu_usec(flag: &'static str, text: &str) -> Result<Option<u64>, LimitError> {
+    match text.parse::<i64>() {
+        Ok(0) => Ok(None),
+        Ok(-1) if flag == "--cpu-quota" => Ok(None),
+        Ok(usec @ 1000..) => Ok(Some(usec.unsigned_abs())),
+        _ => Err(invalid(flag, text, "microseconds, at least 1000")),
+    }
+}
+
+/// Parses `--blkio-weight`: 10 to 1000, `0` as if it were not given.
+pub(crate) fn parse_blkio_weight(text: &str) -> Result<Option<u16>, LimitError> {
+    match text.parse() {
+        Ok(0) => Ok(None),
+        Ok(weight @ 10..=1000) => Ok(Some(weight)),
+        _ => Err(invalid("--blkio-weight", text, "a whole number from 10 to 1000")),
+    }
+}
+
+/// Parses one `--device-read-bps` or sibling: `/dev/vda:10mb`, `/dev/vda:1000`.
+pub(crate) fn parse_throttle(flag: &'static str, rate: ThrottleRate, text: &str) -> Result<Throttle, LimitError> {
+    let is_bytes = matches!(rate, ThrottleRate::ReadBps | ThrottleRate::WriteBps);
+    let parse = |limit: &str| if is_bytes { quantity::parse_bytes(limit).ok() } else { limit.parse().ok() };
+    let found = text.rsplit_once(':').filter(|(path, _)| path.starts_with('/'));
+    let throttle = found.and_then(|(path, limit)| Some(Throttle { path: path.into(), rate, limit: parse(limit)? }));
+    let expected = if is_bytes { "DEVICE:RATE such as /dev/sda:1mb" } else { "DEVICE:RATE such as /dev/sda:1000" };
+    throttle.ok_or_else(|| invalid(flag, text, expected))
 }
 
 /// Parses `--memory-swap`: a size, `-1` for unlimited, `0` as if it were not given.

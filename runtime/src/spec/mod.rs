@@ -2,6 +2,7 @@
 //!
 //! It knows no command-line types, and it is what is stored as `spec.json`, so that `start` needs nothing else.
 
+pub(crate) mod detach_keys;
 pub(crate) mod env;
 pub(crate) mod exit_code;
 pub(crate) mod limits;
@@ -10,6 +11,7 @@ pub(crate) mod names;
 pub(crate) mod ports;
 pub(crate) mod quantity;
 pub(crate) mod request;
+pub(crate) mod restart;
 pub(crate) mod seccomp;
 pub(crate) mod signals;
 mod workload;
@@ -24,6 +26,7 @@ use crate::spec::{
     limits::Limits,
     mounts::{MountKind, MountSpec},
     ports::PublishedPort,
+    restart::RestartPolicy,
 };
 
 /// The format of all records that this version writes. It grows with every change that an older version must know of to
@@ -104,6 +107,12 @@ pub(crate) struct RunSpec {
     /// Nanoseconds since the epoch.
     #[serde(default)]
     pub(crate) created_unix_nanos: i64,
+    /// What becomes of it when it ends.
+    #[serde(default)]
+    pub(crate) restart: RestartPolicy,
+    /// It is not the record that the container was made with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) revised: bool,
 }
 
 impl RunSpec {
@@ -199,7 +208,7 @@ mod tests {
         assert_eq!((older.format, older.cwd.as_str(), older.stop_signal, older.network), (1, "/", 15, Network::None));
         assert_eq!(older.image.workload, None);
         let text = format!(
-            r#"{{"format":2,"id":"1","name":"a",{image},"argv":["sh"],"restart":"always","limits":{{"pids":7,"io":1}},
+            r#"{{"format":2,"id":"1","name":"a",{image},"argv":["sh"],"weather":"fine","limits":{{"pids":7,"io":1}},
                 "mounts":[{{"target":"/a","readonly":true,"kind":{{"volume":{{"name":"v","copy":false,"x":1}}}},"y":2}}]}}"#
         );
         let newer: RunSpec = serde_json::from_str(&text).unwrap();

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::{Network, Security, StdioSpec, limits::Limits, mounts::MountSpec, ports::PublishedPort};
+use crate::spec::{
+    Network, Security, StdioSpec, limits::Limits, mounts::MountSpec, ports::PublishedPort, restart::RestartPolicy,
+};
 
 /// Docker's: between the stop signal and SIGKILL, in milliseconds.
 const STOP_TIMEOUT_MS: u64 = 10_000;
@@ -50,6 +52,8 @@ pub struct Request {
     pub stop_timeout: StopTimeout,
     /// Beside the image's.
     pub labels: BTreeMap<String, String>,
+    /// What becomes of it when it ends.
+    pub restart: RestartPolicy,
 }
 
 /// One more program that somebody wants in a container that runs. What is left out is as for the container.

@@ -4,6 +4,7 @@
 //! skip. They run as root, as an ordinary user and on a slow second kernel: nothing here depends on how long a thing takes,
 //! and what only some users may do (limits that need a cgroup) is asked for first.
 
+mod attach;
 mod bad_input;
 mod code;
 mod crash;
@@ -12,6 +13,7 @@ mod escapes;
 mod files;
 mod images;
 mod isolation;
+mod life;
 mod lifecycle;
 mod limits;
 mod lost;

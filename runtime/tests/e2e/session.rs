@@ -102,6 +102,11 @@ impl Session {
         stdin.write_all(bytes).expect("somebody who reads");
     }
 
+    /// Writes to its standard input, which must be a pipe, and leaves it open.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.child.stdin.as_mut().expect("a pipe as standard input").write_all(bytes).expect("somebody who reads");
+    }
+
     pub(crate) fn stdout(&self) -> String {
         self.outputs[0].text()
     }

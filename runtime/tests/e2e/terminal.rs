@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The user's side of a terminal in which amphora runs.
-struct Terminal {
+pub(crate) struct Terminal {
     keyboard: File,
     screen: Arc<Mutex<Vec<u8>>>,
     amphora: Child,
@@ -31,7 +31,7 @@ fn size(rows: u16, columns: u16) -> Winsize {
 }
 
 impl Terminal {
-    fn start(sandbox: &Sandbox, words: &[&str]) -> Self {
+    pub(crate) fn start(sandbox: &Sandbox, words: &[&str]) -> Self {
         let pty = openpty(&size(33, 111), None).expect("a terminal");
         let other_side = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("a descriptor"));
         let mut command = sandbox.command(words);
@@ -50,22 +50,22 @@ impl Terminal {
         Self { keyboard, screen, amphora }
     }
 
-    fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         String::from_utf8_lossy(&self.screen.lock().expect("nobody panics here")).into_owned()
     }
 
-    fn type_text(&mut self, text: &str) {
+    pub(crate) fn type_text(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).expect("somebody who reads");
     }
 
     /// Waits until the screen shows this.
     #[track_caller]
-    fn until_shown(&self, text: &str) {
+    pub(crate) fn until_shown(&self, text: &str) {
         until(&format!("`{text}` on the screen"), || self.screen().contains(text).then_some(()));
     }
 
     #[track_caller]
-    fn wait(mut self) -> Option<i32> {
+    pub(crate) fn wait(mut self) -> Option<i32> {
         until("its end", || self.amphora.try_wait().expect("its state")).code()
     }
 }

@@ -1,7 +1,7 @@
 //! What `run`, `create` and `exec` were told, as typed.
 
 use crate::spec::{
-    limits::{self, CpuList, LimitError, Limits},
+    limits::{self, CpuList, LimitError, Limits, Throttle, ThrottleRate},
     mounts::{self, MountError, MountSpec},
     ports::{self, PortError, PublishedPort},
     request::StopTimeout,
@@ -51,6 +51,19 @@ pub(crate) struct ProgramArgs {
     pub(crate) user: Option<String>,
     pub(crate) volume: Vec<String>,
     pub(crate) workdir: Option<String>,
+    pub(crate) blkio_weight: Option<String>,
+    pub(crate) cpu_period: Option<String>,
+    pub(crate) cpu_quota: Option<String>,
+    pub(crate) cpuset_mems: Option<String>,
+    pub(crate) memory_reservation: Option<String>,
+    pub(crate) restart: Option<String>,
+    pub(crate) device_read_bps: Vec<String>,
+    pub(crate) device_read_iops: Vec<String>,
+    pub(crate) device_write_bps: Vec<String>,
+    pub(crate) device_write_iops: Vec<String>,
+    pub(crate) attach: Vec<String>,
+    pub(crate) detach_keys: Option<String>,
+    pub(crate) sig_proxy: Option<String>,
     /// The image of `run` and `create`, the container of `exec`.
     pub(crate) subject: String,
     /// What comes after it: the program and its arguments.
@@ -75,9 +88,26 @@ impl ProgramArgs {
             ulimits: limits::parse_ulimits(&self.ulimit)?,
             timeout_ms: parsed(&self.timeout, limits::parse_timeout)?,
             fuel: parsed(&self.fuel, |text| limits::parse_fuel(text).map(Some))?,
+            memory_reservation_bytes: parsed(&self.memory_reservation, limits::parse_memory_reservation)?,
+            cpuset_mems: parsed(&self.cpuset_mems, |text| limits::parse_cpuset_mems(text).map(Some))?,
+            cpu_period_usec: parsed(&self.cpu_period, |text| limits::parse_cpu_usec("--cpu-period", text))?,
+            cpu_quota_usec: parsed(&self.cpu_quota, |text| limits::parse_cpu_usec("--cpu-quota", text))?,
+            blkio_weight: parsed(&self.blkio_weight, limits::parse_blkio_weight)?,
+            throttles: self.throttles()?,
         };
         limits.check()?;
         Ok(limits)
+    }
+
+    fn throttles(&self) -> Result<Vec<Throttle>, LimitError> {
+        let kinds = [
+            ("--device-read-bps", ThrottleRate::ReadBps, &self.device_read_bps),
+            ("--device-read-iops", ThrottleRate::ReadIops, &self.device_read_iops),
+            ("--device-write-bps", ThrottleRate::WriteBps, &self.device_write_bps),
+            ("--device-write-iops", ThrottleRate::WriteIops, &self.device_write_iops),
+        ];
+        let all = kinds.into_iter().flat_map(|(flag, rate, texts)| texts.iter().map(move |text| (flag, rate, text)));
+        all.map(|(flag, rate, text)| limits::parse_throttle(flag, rate, text)).collect()
     }
 
     /// Understands `-v`, `--mount` and `--tmpfs`. `cwd` is where relative sources begin.

@@ -14,15 +14,35 @@ pub(super) static FLAGS: &[Flag] = &[
         .short('d')
         .of(RUN, "Run in the background and print the container's id")
         .of(EXEC, "Run in the background"),
+    texts("attach", "list", |args| &mut args.attach).short('a').help("Attach only to these: stdin, stdout, stderr"),
+    text("detach-keys", "string", |args| &mut args.detach_keys)
+        .of(RUN, "Keys that leave a container with a terminal running, instead of ctrl-p,ctrl-q"),
+    text("sig-proxy", "bool", |args| &mut args.sig_proxy)
+        .of(RUN, "Pass signals on to the program (true), where it has no terminal"),
     switch("timings", |args| &mut args.timings).of(RUN, "Print how long each stage of the start took").hidden(),
+    text("blkio-weight", "uint16", |args| &mut args.blkio_weight).help("Weight of block I/O, from 10 to 1000"),
     texts("cap-add", "list", |args| &mut args.cap_add).help("Add a Linux capability"),
     texts("cap-drop", "list", |args| &mut args.cap_drop).help("Drop a Linux capability"),
     flag("cidfile", Takes::File("file", |args| &mut args.cidfile)).help("Write the container's id to this file"),
+    text("cpu-period", "int", |args| &mut args.cpu_period).help("Period of the CPU quota, in microseconds"),
+    text("cpu-quota", "int", |args| &mut args.cpu_quota)
+        .negative()
+        .help("CPU time in each period, in microseconds; -1 for unlimited"),
     text("cpu-shares", "int", |args| &mut args.cpu_shares)
         .short('c')
         .help("CPU weight against other containers (1024 is usual)"),
     text("cpus", "decimal", |args| &mut args.cpus).help("Number of CPUs, such as 0.5"),
     text("cpuset-cpus", "string", |args| &mut args.cpuset_cpus).help("CPUs in which to run, such as 0-3 or 0,1"),
+    text("cpuset-mems", "string", |args| &mut args.cpuset_mems)
+        .help("Memory nodes in which to run, such as 0-3 or 0,1"),
+    texts("device-read-bps", "list", |args| &mut args.device_read_bps)
+        .help("Limit of bytes a second read from a device: DEVICE:RATE"),
+    texts("device-read-iops", "list", |args| &mut args.device_read_iops)
+        .help("Limit of reads a second from a device: DEVICE:RATE"),
+    texts("device-write-bps", "list", |args| &mut args.device_write_bps)
+        .help("Limit of bytes a second written to a device: DEVICE:RATE"),
+    texts("device-write-iops", "list", |args| &mut args.device_write_iops)
+        .help("Limit of writes a second to a device: DEVICE:RATE"),
     text("entrypoint", "string", |args| &mut args.entrypoint).help("Replace the image's entrypoint"),
     texts("env", "list", |args| &mut args.env)
         .short('e')
@@ -37,6 +57,8 @@ pub(super) static FLAGS: &[Flag] = &[
     switch("interactive", |args| &mut args.interactive).short('i').help_everywhere("Keep standard input open"),
     texts("label", "list", |args| &mut args.label).short('l').help("Set a label"),
     text("memory", "bytes", |args| &mut args.memory).short('m').help("Memory limit, such as 128m or 1g"),
+    text("memory-reservation", "bytes", |args| &mut args.memory_reservation)
+        .help("What it gets back first when memory is short"),
     text("memory-swap", "bytes", |args| &mut args.memory_swap)
         .negative()
         .help("Limit of memory and swap together, -1 for unlimited swap"),
@@ -57,6 +79,8 @@ pub(super) static FLAGS: &[Flag] = &[
         .help("Publish a port of the container on the host: [[ip:]host:]container[/udp]"),
     choice("pull", "policy", &PULL).help("When to ask the registry"),
     switch("read-only", |args| &mut args.read_only).help("Make the root file system read-only"),
+    text("restart", "policy", |args| &mut args.restart)
+        .help("When to start it again: no, on-failure[:TIMES], always, unless-stopped"),
     switch("rm", |args| &mut args.rm).help("Remove the container when it ends"),
     texts("security-opt", "list", |args| &mut args.security_opt)
         .help("Security options: no-new-privileges, seccomp=unconfined|builtin|FILE"),
@@ -86,7 +110,6 @@ pub(super) static FLAGS: &[Flag] = &[
 pub(super) static REFUSED: &[Refused] = &[
     refused("publish-all", Some('P'), "; --network host shares the host's ports"),
     refused("expose", None, "; --network host shares the host's ports"),
-    refused("restart", None, "; let systemd or another supervisor start it again"),
     refused("gpus", None, "; --privileged gives all devices"),
     refused("device", None, "; --privileged gives all devices"),
     refused("device-cgroup-rule", None, "; --privileged gives all devices"),
@@ -105,21 +128,9 @@ pub(super) static REFUSED: &[Refused] = &[
     refused("uts", None, NAMESPACES),
     refused("cgroupns", None, NAMESPACES),
     refused("cgroup-parent", None, NAMESPACES),
-    refused("attach", Some('a'), ""),
-    refused("detach-keys", None, ""),
-    refused("sig-proxy", None, ""),
-    refused("blkio-weight", None, ""),
     refused("blkio-weight-device", None, ""),
-    refused("device-read-bps", None, ""),
-    refused("device-read-iops", None, ""),
-    refused("device-write-bps", None, ""),
-    refused("device-write-iops", None, ""),
-    refused("cpu-period", None, "; --cpus sets both"),
-    refused("cpu-quota", None, "; --cpus sets both"),
-    refused("cpuset-mems", None, ""),
     refused("cpu-rt-period", None, ""),
     refused("cpu-rt-runtime", None, ""),
-    refused("memory-reservation", None, "; -m and --memory-swap are there"),
     refused("memory-swappiness", None, "; -m and --memory-swap are there"),
     refused("kernel-memory", None, "; -m and --memory-swap are there"),
     refused("oom-kill-disable", None, ""),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ROOT/containers/ID/spec.json     what it is to be; the container exists when this file does; locked while it runs
+//!                    run.lock      the file that is locked instead, once spec.json was replaced (see [`revise`])
 //!                    ended.json    how the last run ended; as long as it runs, how it will have ended if nobody can say it
 //!                    log           its output, if it is kept
 //!                    upper/ work/  the writable layer
@@ -23,11 +24,13 @@
 //!
 //! What this version cannot read is named and spared ([`unreadable`]): only `rm -f` removes it.
 
+mod between;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod held;
 mod record;
+mod revise;
 mod shelf;
 mod unreadable;
 
@@ -45,7 +48,7 @@ use images::holds::Holds;
 
 pub(crate) use files::Lock;
 pub(crate) use held::VOLUME;
-pub(crate) use record::{Ended, LimitHit, RunFound, RunRecord, Running};
+pub(crate) use record::{Ended, LimitHit, Mark, RunFound, RunRecord, Running};
 pub(crate) use unreadable::Unreadable;
 
 use crate::{
@@ -65,6 +68,8 @@ pub(crate) enum Status {
     Running(Running),
     /// Its supervisor holds it, but from here nothing more is known: there is no record of the run, or its processes are not seen.
     OutOfReach,
+    /// It has ended, and its supervisor starts it again after a pause.
+    Restarting(Running, Ended),
     Stopped(Ended),
 }
 
@@ -73,14 +78,16 @@ impl Status {
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Status::Created => "created",
+            Status::Running(running) if running.paused => "paused",
             Status::Running(_) | Status::OutOfReach => "running",
+            Status::Restarting(..) => "restarting",
             Status::Stopped(_) => "exited",
         }
     }
 
     /// Whether something of it runs.
     pub(crate) fn is_up(&self) -> bool {
-        matches!(self, Status::Running(_) | Status::OutOfReach)
+        matches!(self, Status::Running(_) | Status::OutOfReach | Status::Restarting(..))
     }
 }
 
@@ -360,7 +367,7 @@ impl Container {
 
     /// The lock that says that it runs, for its supervisor; None if somebody else has it.
     pub(crate) fn lock_run(&self) -> Result<Option<Lock>> {
-        try_lock(&self.dir.join("spec.json"))
+        try_lock(&self.run_lock())
     }
 
     /// The lock; None if somebody else has it, or the container is gone.
@@ -384,10 +391,19 @@ impl Container {
     /// # Errors
     /// It goes on, but there is no record of it.
     pub(crate) fn going_on(&self) -> Result<Option<RunFound>> {
-        match self.look(|| self.try_lock())? {
+        self.running_of(self.look(|| self.try_lock())?)
+    }
+
+    /// The same for who holds its lock.
+    pub(crate) fn going_on_under(&self, lock: &Lock) -> Result<Option<RunFound>> {
+        self.running_of(self.look(|| Ok(Some(lock)))?)
+    }
+
+    fn running_of(&self, found: (Status, Option<RunFound>)) -> Result<Option<RunFound>> {
+        match found {
             (Status::Running(_), run) => Ok(run),
             (Status::OutOfReach, _) => Err(self.out_of_reach()),
-            (Status::Created | Status::Stopped(_), _) => Ok(None),
+            (Status::Created | Status::Restarting(..) | Status::Stopped(_), _) => Ok(None),
         }
     }
 
@@ -433,6 +449,9 @@ impl Container {
                 Ok(Some((Status::Running(run.running.clone()), Some(run))))
             }
             Some(run) if run.ended()?.is_none() && run.is_held()? => Ok(Some((Status::OutOfReach, Some(run)))),
+            Some(run) if run.running.restarting && run.is_held()? => {
+                Ok(Some((Status::Restarting(run.running.clone(), self.end_of(&run)?), Some(run))))
+            }
             Some(run) => Ok(Some((Status::Stopped(self.end_of(&run)?), Some(run)))),
             None => Ok(self.ended()?.filter(|ended| !ended.presumed).map(|ended| (Status::Stopped(ended), None))),
         }
@@ -440,7 +459,7 @@ impl Container {
 
     /// Says that it runs and cannot be reached, and what to do.
     pub(crate) fn out_of_reach(&self) -> anyhow::Error {
-        let supervisor = lock_holder(&self.dir.join("spec.json")).map_or_else(
+        let supervisor = lock_holder(&self.run_lock()).map_or_else(
             || "the amphora process that supervises it".to_owned(),
             |pid| format!("the amphora process that supervises it (kill {pid})"),
         );
@@ -502,7 +521,7 @@ impl Container {
 
     /// Whether its last run's record is gone, as it has ended and that is written down.
     pub(crate) fn has_forgotten(&self, run: &RunFound) -> Result<bool> {
-        Ok(self.run()?.is_none_or(|now| now.running != run.running))
+        Ok(self.run()?.is_none_or(|now| !now.running.is_same_run(&run.running)))
     }
 
     /// Writes beforehand how a run will have ended of which nobody can say it: so no older run's end stands for this one's.

@@ -16,6 +16,7 @@
 use std::{
     fs,
     io::{self, ErrorKind, Read, Seek, Write},
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -41,12 +42,51 @@ pub(crate) struct Running {
     pub(crate) supervisor_start_ticks: u64,
     #[serde(default)]
     pub(crate) started_unix_nanos: i64,
+    /// All its processes are frozen.
+    #[serde(default)]
+    pub(crate) paused: bool,
+    /// It got cgroups while it runs, of which its supervisor does not know.
+    #[serde(default)]
+    pub(crate) regrouped: bool,
+    /// It has ended, and its supervisor starts it again after a pause.
+    #[serde(default)]
+    pub(crate) restarting: bool,
+    /// How often its supervisor has started it again.
+    #[serde(default)]
+    pub(crate) restart_count: u32,
+    /// The supervisor's descriptor of what leads to the program's standard input: a pipe, or its terminal's master.
+    #[serde(default)]
+    pub(crate) input_fd: Option<i32>,
+}
+
+/// What of the record of a run changes while it goes on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mark {
+    Paused,
+    Regrouped,
+    Restarting,
+}
+
+impl Mark {
+    fn field(self) -> &'static str {
+        match self {
+            Mark::Paused => "\"paused\":",
+            Mark::Regrouped => "\"regrouped\":",
+            Mark::Restarting => "\"restarting\":",
+        }
+    }
 }
 
 impl Running {
     /// The container's first process.
     pub(crate) fn process(&self) -> Process {
         Process { pid: self.pid, start_ticks: self.start_ticks }
+    }
+
+    /// Whether both records are of one run, whatever has changed in it.
+    pub(super) fn is_same_run(&self, other: &Self) -> bool {
+        let identity = |run: &Self| (run.pid, run.start_ticks, run.supervisor_pid, run.started_unix_nanos);
+        identity(self) == identity(other)
     }
 
     /// The process that waits for it.
@@ -149,6 +189,9 @@ pub(crate) struct Ended {
     pub(crate) pids_refused: u64,
     #[serde(default)]
     pub(crate) fuel_used: Option<u64>,
+    /// How often its supervisor has started it again.
+    #[serde(default)]
+    pub(crate) restart_count: u32,
 }
 
 /// The record of a run in the hands of its supervisor.
@@ -159,6 +202,22 @@ impl RunRecord {
     /// Notes the run that has begun.
     pub(super) fn create(path: &Path, running: &Running) -> Result<Self> {
         write_whole(path, running, true).map(Self)
+    }
+
+    /// Whether it got cgroups meanwhile.
+    pub(crate) fn is_regrouped(&self) -> bool {
+        self.text().contains("\"regrouped\":true")
+    }
+
+    /// Says that there will be another run.
+    pub(crate) fn mark_restarting(&self) -> Result<()> {
+        set(&self.0, &self.text(), Mark::Restarting, true).context("cannot write into the record of the run")
+    }
+
+    fn text(&self) -> String {
+        let mut text = [0; 4096];
+        let read = self.0.read_at(&mut text, 0).unwrap_or(0);
+        String::from_utf8_lossy(&text[..read]).into_owned()
     }
 
     /// Notes how it ended.
@@ -210,6 +269,29 @@ impl RunFound {
         Ok(!self.is_held()? && self.running.is_orphaned())
     }
 
+    /// Sets a mark in the record, in its place: the lock of a record is that of its file, which therefore stays.
+    pub(super) fn mark(&self, path: &Path, mark: Mark, value: bool) -> Result<()> {
+        let file = fs::OpenOptions::new().read(true).write(true).open(path);
+        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+        let text = read_all(&file).with_context(|| format!("cannot read {}", path.display()))?;
+        if file.metadata()?.ino() != self.file.metadata()?.ino() {
+            bail!("the run that was looked at has ended");
+        }
+        set(&file, &text, mark, value).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Whether it has ended and its supervisor, who lives, starts it again.
+    pub(crate) fn is_between_runs(&self) -> Result<bool> {
+        Ok(self.is_to_be_followed()? && self.is_held()?)
+    }
+
+    /// Whether there was to be another run when it ended.
+    pub(super) fn is_to_be_followed(&self) -> Result<bool> {
+        let text = read_all(&self.file).context("cannot read the record of the run")?;
+        let now: Running = parse(text.lines().next().unwrap_or_default().as_bytes())?;
+        Ok(now.restarting)
+    }
+
     /// How it ended, if that has been noted by now.
     pub(crate) fn ended(&self) -> Result<Option<Ended>> {
         let text = read_all(&self.file).context("cannot read the record of the run")?;
@@ -217,6 +299,17 @@ impl RunFound {
         // One without its new line is being written.
         end.and_then(|line| line.strip_suffix('\n')).map(|line| parse(line.as_bytes())).transpose()
     }
+}
+
+/// Sets a mark in the first line of a record.
+fn set(file: &fs::File, text: &str, mark: Mark, value: bool) -> Result<()> {
+    let first = text.lines().next().unwrap_or_default();
+    let Some(start) = first.find(mark.field()).map(|at| at + mark.field().len()) else {
+        bail!("an older version of amphora started it: restart it first");
+    };
+    // Blanks count for nothing in JSON, so both values have one length.
+    let value = if value { b"true " } else { b"false" };
+    Ok(file.write_all_at(value, start as u64)?)
 }
 
 /// Whether another opening of a file has it locked. Who asks at the same time does not count, as he asks for a shared lock.
@@ -312,7 +405,34 @@ mod tests {
             supervisor_pid: own.pid,
             supervisor_start_ticks: own.start_ticks,
             started_unix_nanos: 7,
+            paused: false,
+            regrouped: false,
+            restarting: false,
+            restart_count: 0,
+            input_fd: None,
         }
+    }
+
+    #[test]
+    fn a_mark_is_set_in_place_and_taken_away_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let record = RunRecord::create(&path, &running()).unwrap();
+        let found = RunFound::open(&path).unwrap().unwrap();
+        for value in [true, false, true] {
+            found.mark(&path, Mark::Paused, value).unwrap();
+            let now = RunFound::open(&path).unwrap().unwrap().running;
+            assert_eq!((now.paused, now.regrouped, now.started_unix_nanos), (value, false, 7));
+        }
+        found.mark(&path, Mark::Regrouped, true).unwrap();
+        assert!(record.is_regrouped());
+        // The end is written behind it all the same.
+        record.note_end(&Ended { format: FORMAT, exit_code: 3, ..Ended::default() }).unwrap();
+        assert_eq!(found.ended().unwrap().unwrap().exit_code, 3);
+        // A record of another run is not touched.
+        let _other = RunRecord::create(&path, &running()).unwrap();
+        assert!(found.mark(&path, Mark::Paused, true).is_err());
+        assert!(!RunFound::open(&path).unwrap().unwrap().running.paused);
     }
 
     #[test]

@@ -1,0 +1,102 @@
+//! Commands on containers that run: paused, renamed, changed, looked into, attached to.
+
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RenameArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+    /// Its name from now on
+    #[arg(value_name = "NEW_NAME")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    /// Weight of block I/O, from 10 to 1000
+    #[arg(long, value_name = "uint16")]
+    pub(crate) blkio_weight: Option<String>,
+    /// CPU weight against other containers (1024 is usual)
+    #[arg(short, long, value_name = "int")]
+    pub(crate) cpu_shares: Option<String>,
+    /// Number of CPUs, such as 0.5; 0 for all
+    #[arg(long, value_name = "decimal")]
+    pub(crate) cpus: Option<String>,
+    /// CPUs in which to run, such as 0-3 or 0,1
+    #[arg(long, value_name = "string")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes in which to run, such as 0-3 or 0,1
+    #[arg(long, value_name = "string")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Memory limit, such as 128m or 1g; 0 for unlimited
+    #[arg(short, long, value_name = "bytes")]
+    pub(crate) memory: Option<String>,
+    /// What it gets back first when memory is short
+    #[arg(long, value_name = "bytes")]
+    pub(crate) memory_reservation: Option<String>,
+    /// Limit of memory and swap together, -1 for unlimited swap
+    #[arg(long, value_name = "bytes", allow_negative_numbers = true)]
+    pub(crate) memory_swap: Option<String>,
+    /// Limit of processes and threads, -1 for unlimited
+    #[arg(long, value_name = "int", allow_negative_numbers = true)]
+    pub(crate) pids_limit: Option<String>,
+    /// When it is started again: no, on-failure[:TIMES], always, unless-stopped
+    #[arg(long, value_name = "string")]
+    pub(crate) restart: Option<String>,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+    /// Options of the host's ps(1), such as `-o pid,cmd`
+    #[arg(value_name = "ps OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) options: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// Show those that do not run too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// `json`, or a template such as 'table {{.Name}}\t{{.CPUPerc}}'
+    #[arg(long, value_name = "string")]
+    pub(crate) format: Option<String>,
+    /// Show the first values and end
+    #[arg(long)]
+    pub(crate) no_stream: bool,
+    /// Show whole ids
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Names or ids; all that run if none are given
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// Keys that leave the container running, instead of ctrl-p,ctrl-q
+    #[arg(long, value_name = "string")]
+    pub(crate) detach_keys: Option<String>,
+    /// Pass nothing on that is typed
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// Pass signals on to the program (only where it has no terminal)
+    #[arg(long, value_name = "bool", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) sig_proxy: bool,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+}
