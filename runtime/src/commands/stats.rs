@@ -65,7 +65,7 @@ pub(crate) fn stats(host: &Host, args: &StatsArgs) -> Result<u8> {
 /// When a container was looked at, and what CPU time it had used.
 type Before = HashMap<String, (Instant, u64)>;
 
-fn rows(host: &Host, args: &StatsArgs, before: &mut Before) -> Result<Vec<Value>> {
+fn rows(host: &Host, args: &StatsArgs, before: &mut Before) -> Result<Vec<output::Row>> {
     let containers = match args.containers.as_slice() {
         [] => {
             let (all, unreadable) = host.containers.list()?;
@@ -78,8 +78,8 @@ fn rows(host: &Host, args: &StatsArgs, before: &mut Before) -> Result<Vec<Value>
     let mut rows = Vec::new();
     for container in containers {
         match container.status() {
-            Ok(Status::Running(running)) => rows.push(row(&container, &running, args.no_trunc, before)?),
-            _ if args.all || named => rows.push(idle_row(&container, args.no_trunc)),
+            Ok(Status::Running(running)) => rows.push(row(&container, &running, args.no_trunc, before)?.into()),
+            _ if args.all || named => rows.push(idle_row(&container, args.no_trunc).into()),
             _ => {}
         }
     }
