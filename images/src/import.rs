@@ -125,6 +125,10 @@ pub struct Changes {
     pub user: Option<String>,
     /// LABEL
     pub labels: Vec<(String, String)>,
+    /// EXPOSE: `80/tcp`
+    pub exposed_ports: Vec<String>,
+    /// VOLUME
+    pub volumes: Vec<String>,
     /// What the image's history says of the import, besides where it came from.
     pub message: Option<String>,
 }
@@ -141,6 +145,10 @@ impl Changes {
         set("User", self.user.as_ref().map(|user| json!(user)));
         let labels: Map<_, _> = self.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
         set("Labels", Some(Value::Object(labels)).filter(|_| !self.labels.is_empty()));
+        let names = |names: &[String]| -> Map<_, _> { names.iter().map(|name| (name.clone(), json!({}))).collect() };
+        let ports = names(&self.exposed_ports);
+        set("ExposedPorts", Some(Value::Object(ports)).filter(|_| !self.exposed_ports.is_empty()));
+        set("Volumes", Some(Value::Object(names(&self.volumes))).filter(|_| !self.volumes.is_empty()));
         Value::Object(config)
     }
 }

@@ -12,8 +12,8 @@ use crate::{
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use std::{collections::HashSet, rc::Rc};
 
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Indexes within each other, the outermost counted.
 const MAX_DEPTH: usize = 4;
 

@@ -11,6 +11,7 @@ mod docker;
 pub(crate) mod fuzz;
 mod input;
 mod layout;
+mod save;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::{
 use source::Source;
 use std::{collections::HashSet, io, path::Path};
 
+pub use save::{SaveError, save};
 pub(crate) use source::open_seekable;
 
 /// What in the archive was wrong.

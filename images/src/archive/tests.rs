@@ -163,6 +163,30 @@ const CONTAINERD: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 #[test]
+fn what_is_saved_loads_with_its_names_and_its_blobs() {
+    let place = Place::new();
+    let mut members = Members::default();
+    let image = members.image("first", &host());
+    members.index(&[named(image, CONTAINERD, "docker.io/library/one:1")]);
+    place.load(&members.tar("")).unwrap();
+    let image = place.store.resolve("one:1", &Selection::default()).unwrap().unwrap();
+    let names: Vec<crate::Reference> = ["one:1", "localhost:5000/two:2"].map(|name| name.parse().unwrap()).into();
+    let mut archive = Vec::new();
+    save(&place.store, &[(image.clone(), names)], &mut archive).unwrap();
+    let other = Place::new();
+    assert_eq!(other.load(&archive).unwrap().len(), 2);
+    for name in ["one:1", "localhost:5000/two:2"] {
+        let loaded = other.store.resolve(name, &Selection::default()).unwrap().unwrap();
+        assert_eq!(loaded.digest, image.digest, "{name}");
+    }
+    // A blob that is not what its digest says ends it.
+    let layer = place.store.blob_path(image.manifest.config().digest());
+    fs::write(&layer, b"{}").unwrap();
+    let message = save(&place.store, &[(image, Vec::new())], &mut Vec::new()).unwrap_err().to_string();
+    assert!(message.contains("not those of its digest"), "{message}");
+}
+
+#[test]
 fn names_come_from_annotations_and_short_ones_are_read_as_if_typed() {
     let mut members = Members::default();
     let (a, b, c, d) = (

@@ -17,6 +17,7 @@ use super::{
     Store, StoreError,
     layers::{is_diff_id_attribute, visible},
     merged::{Found, look},
+    sizes::is_size_attribute,
 };
 use crate::unpack::{Mark, hex, is_overlay_attribute, plan::MOST_LAYERS};
 use oci_spec::image::Digest;
@@ -185,7 +186,9 @@ fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
     // A file system without attributes has none to copy.
     let length = llistxattr(from, &mut names).unwrap_or(0);
     let names = names[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty());
-    for name in names.filter(|name| !is_overlay_attribute(name) && !is_diff_id_attribute(name)) {
+    for name in
+        names.filter(|name| !is_overlay_attribute(name) && !is_diff_id_attribute(name) && !is_size_attribute(name))
+    {
         let length = lgetxattr(from, name, &mut value)?;
         match lsetxattr(to, name, &value[..length], XattrFlags::empty()) {
             Err(Errno::PERM | Errno::OPNOTSUPP) => {}

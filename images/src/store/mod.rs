@@ -67,6 +67,7 @@ mod merged;
 mod plain;
 mod repair;
 mod resolve;
+mod sizes;
 mod spare;
 mod temporary;
 mod verified;
@@ -79,6 +80,7 @@ pub use layers::LayerStage;
 pub use lock::Writing;
 pub use repair::Repaired;
 pub use resolve::Damaged;
+pub use sizes::tree_size;
 
 use crate::{Classification, Reference};
 use oci_spec::image::{Digest, ImageConfiguration, ImageManifest};
