@@ -41,22 +41,22 @@ pub fn main() -> ExitCode {
     let result = match own {
         None => typed(args, false),
         Some(OwnProcess::Exec) => typed([&args[..1], &args[2..]].concat(), true),
-        Some(process) => Ok(commands::own(process, &args[2..])),
+        Some(process) => Ok((exit_code::OURS, commands::own(process, &args[2..]))),
     };
     match result {
-        Ok(Ok(code)) => ExitCode::from(code),
-        Ok(Err(error)) => {
+        Ok((_, Ok(code))) => ExitCode::from(code),
+        Ok((failed, Err(error))) => {
             output::complain(&error);
-            ExitCode::from(output::errors::exit_code(&error))
+            ExitCode::from(output::errors::exit_code(&error).unwrap_or(failed))
         }
         Err(error) => usage(&error),
     }
 }
 
-/// `behind`: this is the process that `exec -d` leaves behind.
-fn typed(args: Vec<OsString>, behind: bool) -> Result<anyhow::Result<u8>, clap::Error> {
+/// What came of the command, and its exit code where it failed. `behind`: this is the process that `exec -d` leaves behind.
+fn typed(args: Vec<OsString>, behind: bool) -> Result<(u8, anyhow::Result<u8>), clap::Error> {
     let (globals, command) = cli::parse(args)?;
-    Ok(commands::dispatch(globals, &command, behind))
+    Ok((command.failure_code(), commands::dispatch(globals, &command, behind)))
 }
 
 /// Help and version are no errors; what cannot be parsed is amphora's own error.
@@ -65,9 +65,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     match said {
         Err(failure) if !error.use_stderr() && failure.kind() != ErrorKind::BrokenPipe => {
             output::note(&format!("amphora: cannot write to standard output: {failure}"));
-            ExitCode::from(exit_code::OURS)
+            ExitCode::from(exit_code::FAILED)
         }
         // Nothing can be done where even standard error takes nothing.
-        _ => ExitCode::from(if error.use_stderr() { exit_code::OURS } else { 0 }),
+        _ => ExitCode::from(if error.use_stderr() { cli::refusal_code(error.kind()) } else { 0 }),
     }
 }

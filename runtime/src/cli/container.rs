@@ -2,6 +2,7 @@
 
 use super::{
     AttachArgs, Command, CreateArgs, ExecArgs, PauseArgs, RenameArgs, RunArgs, StatsArgs, TopArgs, UpdateArgs,
+    filter::parse_pair,
 };
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -83,6 +84,9 @@ impl ContainerCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ContainerPruneArgs {
+    /// Remove only those for which this holds: label=, until=
+    #[arg(long, value_name = "filter", value_parser = parse_pair)]
+    pub(crate) filter: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,
@@ -109,15 +113,15 @@ pub(crate) struct PsArgs {
     /// Show those that ended too
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// Show only those for which this holds: id=, name=, status=, label=, kind=
-    #[arg(short, long, value_name = "filter")]
+    /// Show only those for which this holds: ancestor=, before=, exited=, health=, id=, kind=, label=, name=, network=, since=, status=, volume=
+    #[arg(short, long, value_name = "filter", value_parser = parse_pair)]
     pub(crate) filter: Vec<String>,
     /// `json`, or a template such as 'table {{.ID}}\t{{.Names}}'
     #[arg(long, value_name = "string")]
     pub(crate) format: Option<String>,
-    /// Show the n newest, also those that ended
-    #[arg(short = 'n', long, value_name = "int")]
-    pub(crate) last: Option<usize>,
+    /// Show the n newest, also those that ended (-1: as without this)
+    #[arg(short = 'n', long, value_name = "int", allow_negative_numbers = true)]
+    pub(crate) last: Option<i64>,
     /// Show the newest, also if it ended
     #[arg(short, long)]
     pub(crate) latest: bool,
@@ -127,6 +131,9 @@ pub(crate) struct PsArgs {
     /// Show ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Show how much they have written, and how large they are with their images
+    #[arg(short, long)]
+    pub(crate) size: bool,
 }
 
 #[derive(Debug, Args)]
@@ -173,10 +180,13 @@ pub(crate) struct InspectArgs {
     /// `json`, or a template such as '{{.State.ExitCode}}'
     #[arg(short, long, value_name = "string")]
     pub(crate) format: Option<String>,
+    /// Show how large containers are
+    #[arg(short, long)]
+    pub(crate) size: bool,
     /// Look only for this
     #[arg(long = "type", value_name = "type")]
     pub(crate) object_type: Option<ObjectType>,
-    /// Names or ids of containers or images
+    /// Names or ids of containers, images or volumes
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
 }
@@ -188,6 +198,8 @@ pub(crate) enum ObjectType {
     Container,
     // Images
     Image,
+    // Volumes
+    Volume,
 }
 
 #[derive(Debug, Args)]

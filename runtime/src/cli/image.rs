@@ -1,6 +1,6 @@
 //! Commands on images.
 
-use super::{flags::PreferChoice, system::PruneArgs};
+use super::{filter::parse_pair, flags::PreferChoice, system::PruneArgs};
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub(crate) enum ImageCommand {
     /// Show what an image is, by which rule, and what it needs to run
     Explain(ExplainArgs),
+    /// Show how an image was made, newest layer first
+    History(HistoryArgs),
     /// Make an image from a root file system archive or a Wasm file
     Import(ImportArgs),
     /// Show all that is known about images
@@ -25,6 +27,8 @@ pub(crate) enum ImageCommand {
     /// Remove images
     #[command(visible_alias = "remove")]
     Rm(RmiArgs),
+    /// Write images to an archive
+    Save(SaveArgs),
     /// Give an image another name
     Tag(TagArgs),
 }
@@ -38,8 +42,8 @@ pub(crate) struct ImagesArgs {
     /// Show digests
     #[arg(long)]
     pub(crate) digests: bool,
-    /// Show only those for which this holds: reference=, label=, kind=, dangling=
-    #[arg(short, long, value_name = "filter")]
+    /// Show only those for which this holds: before=, dangling=, kind=, label=, reference=, since=, until=
+    #[arg(short, long, value_name = "filter", value_parser = parse_pair)]
     pub(crate) filter: Vec<String>,
     /// `json`, or a template such as 'table {{.ID}}\t{{.Repository}}'
     #[arg(long, value_name = "string")]
@@ -53,6 +57,25 @@ pub(crate) struct ImagesArgs {
     /// Show only this repository, or this image
     #[arg(value_name = "REPOSITORY[:TAG]")]
     pub(crate) reference: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// `json`, or a template such as 'table {{.ID}}\t{{.CreatedBy}}'
+    #[arg(long, value_name = "string")]
+    pub(crate) format: Option<String>,
+    /// Show sizes and ages in words (=false: bytes and times)
+    #[arg(short = 'H', long, value_name = "bool", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub(crate) human: bool,
+    /// Show whole ids and commands
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Name, id or digest
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
 }
 
 #[derive(Debug, Args)]
@@ -83,6 +106,16 @@ pub(crate) struct LoadArgs {
     /// Show no progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SaveArgs {
+    /// Write to this file, instead of standard output
+    #[arg(short, long, value_name = "path")]
+    pub(crate) output: Option<PathBuf>,
+    /// Names, ids or digests
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -16,20 +16,22 @@ pub(crate) use container::{
     ContainerCommand, ContainerPruneArgs, InspectArgs, KillArgs, LogsArgs, ObjectType, PsArgs, RmArgs, StartArgs,
     StopArgs, Tail, WaitArgs,
 };
-pub(crate) use filter::Filters;
+pub(crate) use filter::{Filters, is_like};
 pub(crate) use flags::{NetworkChoice, PreferChoice, ProgramArgs, PullPolicy};
 pub(crate) use image::{
-    ExplainArgs, ExplainFormat, ImageCommand, ImageInspectArgs, ImagesArgs, ImportArgs, LoadArgs, PullArgs, RmiArgs,
-    TagArgs,
+    ExplainArgs, ExplainFormat, HistoryArgs, ImageCommand, ImageInspectArgs, ImagesArgs, ImportArgs, LoadArgs,
+    PullArgs, RmiArgs, SaveArgs, TagArgs,
 };
 pub(crate) use life::{AttachArgs, PauseArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs};
-pub(crate) use system::{CompletionsArgs, FormatArgs, ManArgs, PruneArgs, SystemCommand};
+pub(crate) use system::{CompletionsArgs, DfArgs, FormatArgs, ManArgs, PruneArgs, SystemCommand};
 pub(crate) use volume::{
     VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, error::ErrorKind};
 use std::{ffi::OsString, path::PathBuf};
+
+use crate::spec::exit_code;
 
 type RunArgs = flags::Of<{ flags::RUN }>;
 type CreateArgs = flags::Of<{ flags::CREATE }>;
@@ -100,12 +102,16 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// List images
     Images(ImagesArgs),
+    /// Show how an image was made, newest layer first
+    History(HistoryArgs),
     /// Remove images
     Rmi(RmiArgs),
     /// Give an image another name
     Tag(TagArgs),
     /// Read images from an archive or a layout directory
     Load(LoadArgs),
+    /// Write images to an archive
+    Save(SaveArgs),
     /// Make an image from a root file system archive or a Wasm file
     Import(ImportArgs),
     /// Fetch an image from its registry
@@ -135,6 +141,30 @@ pub(crate) enum Command {
     Man(ManArgs),
     /// Run the same program as a Linux and as a Wasm image, side by side
     Demo,
+}
+
+impl Command {
+    /// The exit code where the command itself fails: as with Docker, that of `run` is none that a program has.
+    pub(crate) fn failure_code(&self) -> u8 {
+        match self {
+            Command::Run(_) => exit_code::OURS,
+            // Their lower codes mean something.
+            Command::System(SystemCommand::Check | SystemCommand::Repair) => exit_code::OURS,
+            _ => exit_code::FAILED,
+        }
+    }
+}
+
+/// The exit code where what was typed is no command.
+pub(crate) fn refusal_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::TooFewValues
+        | ErrorKind::MissingRequiredArgument
+        | ErrorKind::MissingSubcommand
+        | ErrorKind::InvalidSubcommand => exit_code::FAILED,
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => exit_code::FAILED,
+        _ => exit_code::OURS,
+    }
 }
 
 fn version_flag() -> clap::Arg {
@@ -333,6 +363,9 @@ mod tests {
             ),
             ("amphora run -itP alpine", "error: not supported yet: the flag `-P`;"),
             ("amphora create --oom-kill-disable alpine", "error: not supported yet: the flag `--oom-kill-disable`\n"),
+            ("amphora stop --signal HUP web", "error: not supported yet: the flag `--signal`;"),
+            ("amphora rm -l web", "error: not supported yet: the flag `-l`;"),
+            ("amphora system prune --volumes", "error: not supported yet: the flag `--volumes`;"),
             ("amphora build .", "error: not supported yet: the command `build`; build elsewhere"),
             ("amphora --root /x network ls", "error: not supported yet: the command `network`\n"),
         ] {

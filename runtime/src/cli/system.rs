@@ -7,6 +7,8 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum SystemCommand {
+    /// Show how much space is used
+    Df(DfArgs),
     /// Report what killed processes left behind; exits with 0 when there is nothing
     Check,
     /// Remove containers that ended, images without a name, and what was left behind
@@ -25,6 +27,16 @@ pub(crate) struct PruneArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DfArgs {
+    /// `json`, or a template such as 'table {{.Type}}\t{{.Size}}'
+    #[arg(long, value_name = "string", conflicts_with = "verbose")]
+    pub(crate) format: Option<String>,
+    /// Show each object
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
 }
 
 #[derive(Debug, Args)]

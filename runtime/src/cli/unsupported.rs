@@ -6,10 +6,31 @@ use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 /// Docker's commands, each with what to do instead, or with nothing.
 const COMMANDS: &[(&[&str], &str)] = &[
     (&["build", "buildx", "builder", "commit"], "; build elsewhere, then `amphora load` or `amphora pull`"),
-    (&["push", "save", "export"], "; the store is an OCI image layout: skopeo copies from it"),
+    (
+        &["push", "export"],
+        "; `amphora save` writes an archive, and the store is an OCI image layout: skopeo copies from both",
+    ),
     (&["login", "logout"], "; `amphora pull --creds USER[:PASSWORD]`"),
-    (&["network", "cp", "events", "port", "diff", "history", "search"], ""),
+    (&["network", "cp", "events", "port", "diff", "search"], ""),
     (&["compose", "swarm", "service", "stack", "node", "secret", "config", "context", "plugin", "manifest"], ""),
+];
+
+/// Docker's flags of commands that are here, other than `run`, `create` and `exec`, each with what to do instead.
+const FLAGS: &[(&[&str], &str)] = &[
+    (&["--checkpoint", "--checkpoint-dir"], ""),
+    (&["--signal", "-s"], "; `run --stop-signal` says which signal asks a container to stop"),
+    (&["--details"], "; `amphora inspect` shows labels"),
+    (&["--link", "-l"], "; containers are not linked"),
+    (&["--tree"], "; `amphora image inspect` shows an image's layers"),
+    (&["--no-prune", "--all-tags", "-a"], ""),
+    (&["--filter", "-f", "--volumes"], "; `container prune`, `image prune` and `volume prune` remove each kind alone"),
+    (&["--platform"], "; `pull --platform` chooses"),
+    (
+        &["--opt", "-o", "--cluster", "--group", "--scope", "--sharing", "--secret", "--type"],
+        "; a volume is a folder here",
+    ),
+    (&["--availability", "--limit-bytes", "--required-bytes"], "; a volume is a folder here"),
+    (&["--topology-preferred", "--topology-required"], "; a volume is a folder here"),
 ];
 
 /// Replaces an error about a flag or command that Docker has by one that says so. Other errors pass.
@@ -21,11 +42,15 @@ pub(super) fn explain(error: Error) -> Error {
     };
     let Some(ContextValue::String(name)) = error.get(context) else { return error };
     let instead = match error.kind() {
-        ErrorKind::UnknownArgument => flags::instead_of(name),
-        _ => COMMANDS.iter().find(|(names, _)| names.contains(&name.as_str())).map(|(_, instead)| *instead),
+        ErrorKind::UnknownArgument => flags::instead_of(name).or_else(|| instead_of(FLAGS, name)),
+        _ => instead_of(COMMANDS, name),
     };
     match instead {
         Some(instead) => Error::raw(error.kind(), format!("not supported yet: {what} `{name}`{instead}\n")),
         None => error,
     }
+}
+
+fn instead_of(known: &[(&[&str], &'static str)], name: &str) -> Option<&'static str> {
+    known.iter().find(|(names, _)| names.contains(&name)).map(|(_, instead)| *instead)
 }

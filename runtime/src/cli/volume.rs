@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::filter::parse_pair;
+
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum VolumeCommand {
@@ -21,6 +23,12 @@ pub(crate) enum VolumeCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct VolumeCreateArgs {
+    /// Set a label
+    #[arg(long, value_name = "list")]
+    pub(crate) label: Vec<String>,
+    /// What keeps it; there is one
+    #[arg(short, long, value_name = "string", default_value = "local", value_parser = ["local"])]
+    pub(crate) driver: String,
     /// Its name, instead of a random one
     #[arg(value_name = "VOLUME")]
     pub(crate) name: Option<String>,
@@ -38,8 +46,8 @@ pub(crate) struct VolumeInspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct VolumeLsArgs {
-    /// Show only those for which this holds: name=, dangling=
-    #[arg(short, long, value_name = "filter")]
+    /// Show only those for which this holds: dangling=, driver=, label=, name=
+    #[arg(short, long, value_name = "filter", value_parser = parse_pair)]
     pub(crate) filter: Vec<String>,
     /// `json`, or a template such as 'table {{.Name}}\t{{.Mountpoint}}'
     #[arg(long, value_name = "string")]
@@ -54,6 +62,9 @@ pub(crate) struct VolumePruneArgs {
     /// Those too that were given a name
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// Remove only those for which this holds: label=
+    #[arg(long, value_name = "filter", value_parser = parse_pair)]
+    pub(crate) filter: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,

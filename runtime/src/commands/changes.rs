@@ -28,9 +28,27 @@ fn apply(changes: &mut Changes, text: &str) -> Result<()> {
             changes.env.push(format!("{name}={value}"));
         }
         "LABEL" => changes.labels.push(pair(value)?),
-        _ => bail!("{instruction}: expected CMD, ENTRYPOINT, ENV, LABEL, USER or WORKDIR"),
+        "EXPOSE" => {
+            for port in value.split_whitespace() {
+                changes.exposed_ports.push(exposed(port)?);
+            }
+        }
+        "VOLUME" if value.starts_with('[') => changes.volumes.extend(words(value)?),
+        "VOLUME" => changes.volumes.extend(value.split_whitespace().map(str::to_owned)),
+        _ => bail!("{instruction}: expected CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME or WORKDIR"),
     }
     Ok(())
+}
+
+/// `80`, `80/udp` or `80-82/tcp`, with the protocol.
+fn exposed(port: &str) -> Result<String> {
+    let (ports, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+    let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    let is_known = ["tcp", "udp", "sctp"].contains(&protocol);
+    if !is_known || !ports.split('-').all(is_port) || ports.matches('-').count() > 1 {
+        bail!("{port}: expected a port such as 80 or 53/udp");
+    }
+    Ok(format!("{ports}/{protocol}"))
 }
 
 /// A JSON array, or a command for the shell.
@@ -66,11 +84,14 @@ mod tests {
         assert_eq!(changes.env, ["A=b=c"]);
         assert_eq!(changes.labels, [("x".to_owned(), "y".to_owned())]);
         assert_eq!(changes.user.as_deref(), Some("nobody"));
+        let changes = parsed(&["EXPOSE 80 53/udp", "VOLUME /a /b", "VOLUME [\"/c d\"]"]).expect("valid");
+        assert_eq!(changes.exposed_ports, ["80/tcp", "53/udp"]);
+        assert_eq!(changes.volumes, ["/a", "/b", "/c d"]);
     }
 
     #[test]
     fn what_is_no_instruction_is_named() {
-        for text in ["RUN x", "CMD", "CMD [1]", "ENV x"] {
+        for text in ["RUN x", "CMD", "CMD [1]", "ENV x", "EXPOSE http", "EXPOSE 80/x", "EXPOSE 1-2-3"] {
             let error = format!("{:#}", parsed(&[text]).expect_err(text));
             assert!(error.contains(text), "{error}");
         }

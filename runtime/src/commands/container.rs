@@ -3,51 +3,59 @@
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use super::{each, find, note_unreadable, print, run::start_one, view};
+use super::{each, filters::ContainerFilters, find, note_unreadable, print, run::start_one, view};
 use crate::{
-    cli::{Filters, KillArgs, PsArgs, RmArgs, StopArgs, WaitArgs},
+    cli::{KillArgs, PsArgs, RmArgs, StopArgs, WaitArgs},
     lifecycle,
-    output::{self, Column},
+    output::{self, Column, errors::Coded},
     records::{
-        container::{Container, FindError, Status},
+        container::{FindError, Status},
         host::{Host, become_root},
     },
-    spec::{limits, request::StopTimeout, signals},
+    spec::{exit_code, limits, request::StopTimeout, signals},
 };
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     Column { header: "CONTAINER ID", field: "ID" },
     Column { header: "IMAGE", field: "Image" },
     Column { header: "KIND", field: "Kind" },
     Column { header: "COMMAND", field: "Command" },
     Column { header: "CREATED", field: "RunningFor" },
     Column { header: "STATUS", field: "Status" },
+    Column { header: "PORTS", field: "Ports" },
     Column { header: "NAMES", field: "Names" },
 ];
 
+/// What `-s` adds.
+const SIZE: Column = Column { header: "SIZE", field: "Size" };
+
 /// What a template may name besides.
-const MORE_COLUMNS: [Column; 5] = [
+const MORE_COLUMNS: [Column; 8] = [
     Column { header: "CREATED AT", field: "CreatedAt" },
     Column { header: "STATE", field: "State" },
     Column { header: "LABELS", field: "Labels" },
     Column { header: "MOUNTS", field: "Mounts" },
     Column { header: "NETWORKS", field: "Networks" },
+    Column { header: "LOCAL VOLUMES", field: "LocalVolumes" },
+    Column { header: "PLATFORM", field: "Platform" },
+    SIZE,
 ];
 
 /// `amphora ps`.
 pub(crate) fn ps(host: &Host, args: &PsArgs) -> Result<u8> {
-    let filters = Filters::parse(&args.filter, &["id", "name", "status", "label", "kind"])?;
-    let limit = if args.latest { Some(1) } else { args.last };
-    let by_status = args.filter.iter().any(|filter| filter.starts_with("status="));
-    let only_running = !args.all && limit.is_none() && !by_status;
+    let filters = ContainerFilters::parse(host, &args.filter)?;
+    let limit = if args.latest { Some(1) } else { args.last.and_then(|last| usize::try_from(last).ok()) };
+    let only_running = !args.all && limit.is_none() && !filters.ask_for_ended();
+    let format = if args.quiet { Some("{{.ID}}") } else { args.format.as_deref() };
+    let sized = args.size || format.is_some_and(|format| format.contains("Size") || format.contains("json"));
     let (containers, unreadable) = host.containers.list()?;
     note_unreadable(&unreadable);
     let mut rows = Vec::new();
     for container in containers {
         let status = container.status();
         let shown = !only_running || status.as_ref().map_or(true, Status::is_up);
-        if shown && matches(&filters, &container, &status) && limit.is_none_or(|limit| rows.len() < limit) {
-            rows.push(view::container_row(&container, &status, args.no_trunc).into());
+        if shown && filters.hold(host, &container, &status) && limit.is_none_or(|limit| rows.len() < limit) {
+            rows.push(view::container_row(host, &container, &status, args.no_trunc, sized));
         }
         if let Err(error) = status {
             output::complain(&error.context(format!("container {}", container.spec.name)));
@@ -55,24 +63,21 @@ pub(crate) fn ps(host: &Host, args: &PsArgs) -> Result<u8> {
     }
     let shown = unreadable.iter().filter(|one| args.filter.is_empty() && (!only_running || one.running.is_some()));
     rows.extend(shown.map(|one| view::unreadable_row(one, args.no_trunc).into()));
-    let format = if args.quiet { Some("{{.ID}}") } else { args.format.as_deref() };
+    let mut columns = COLUMNS.to_vec();
+    columns.extend(args.size.then_some(SIZE));
     let headers = [COLUMNS.as_slice(), &MORE_COLUMNS].concat();
-    print(&output::list(format, &COLUMNS, &headers, &rows)?)
+    print(&output::list(format, &columns, &headers, &rows)?)
 }
 
-fn matches(filters: &Filters, container: &Container, status: &Result<Status>) -> bool {
-    let spec = &container.spec;
-    let word = view::status_word(status);
-    filters.any("id", |id| spec.id.starts_with(id))
-        && filters.any("name", |name| spec.name.contains(name))
-        && filters.any("status", |status| word == status)
-        && filters.any("kind", |kind| spec.image.kind.to_string() == kind)
-        && filters.labels(|name| spec.labels.get(name).cloned())
+/// What was typed is refused as a flag that does not parse is.
+fn stop_timeout(args: &StopArgs) -> Result<Option<StopTimeout>> {
+    let parsed = args.time.as_deref().map(|text| limits::parse_stop_timeout("--time", text)).transpose();
+    Ok(parsed.map_err(|error| Coded::new(exit_code::OURS, error.to_string()))?)
 }
 
 /// `amphora stop`.
 pub(crate) fn stop(host: &Host, args: &StopArgs) -> Result<u8> {
-    let timeout = args.time.as_deref().map(|text| limits::parse_stop_timeout("--time", text)).transpose()?;
+    let timeout = stop_timeout(args)?;
     each(&args.containers, |name| {
         let container = find(host, name)?;
         lifecycle::stop(&container, timeout.map_or(container.spec.stop_timeout_ms, StopTimeout::milliseconds))?;
@@ -82,7 +87,7 @@ pub(crate) fn stop(host: &Host, args: &StopArgs) -> Result<u8> {
 
 /// `amphora restart`.
 pub(crate) fn restart(host: &Host, args: &StopArgs) -> Result<u8> {
-    let timeout = args.time.as_deref().map(|text| limits::parse_stop_timeout("--time", text)).transpose()?;
+    let timeout = stop_timeout(args)?;
     let mut stopped: Vec<String> = Vec::new();
     let stopping = each(&args.containers, |name| {
         let container = find(host, name)?;

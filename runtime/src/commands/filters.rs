@@ -50,7 +50,8 @@ impl ContainerFilters {
             let moments = filters.values(key).map(|name| Ok(find(host, name)?.spec.created_unix_nanos));
             moments.collect::<Result<Vec<i64>>>()
         };
-        let code = |text: &str| text.parse().with_context(|| format!("invalid filter `exited={text}`: expected a number"));
+        let code =
+            |text: &str| text.parse().with_context(|| format!("invalid filter `exited={text}`: expected a number"));
         Ok(Self {
             names: patterns("name")?,
             ids: patterns("id")?,

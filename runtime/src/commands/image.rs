@@ -17,7 +17,7 @@ use images::{
 
 use super::{changes, each_of, print, view};
 use crate::{
-    cli::{Filters, ImagesArgs, ImportArgs, LoadArgs, PreferChoice, PullArgs, PullPolicy, RmiArgs, TagArgs},
+    cli::{Filters, ImagesArgs, ImportArgs, LoadArgs, PreferChoice, PullArgs, PullPolicy, RmiArgs, TagArgs, is_like},
     kinds::wasm,
     output::{
         self, Column,
@@ -37,8 +37,14 @@ const COLUMNS: [Column; 6] = [
 ];
 
 /// What a template may name besides.
-const MORE_COLUMNS: [Column; 2] =
-    [Column { header: "DIGEST", field: "Digest" }, Column { header: "CREATED AT", field: "CreatedAt" }];
+const MORE_COLUMNS: [Column; 6] = [
+    Column { header: "DIGEST", field: "Digest" },
+    Column { header: "CREATED AT", field: "CreatedAt" },
+    Column { header: "SHARED SIZE", field: "SharedSize" },
+    Column { header: "UNIQUE SIZE", field: "UniqueSize" },
+    Column { header: "SIZE", field: "VirtualSize" },
+    Column { header: "CONTAINERS", field: "Containers" },
+];
 
 /// `--platform` and `--prefer`.
 pub(crate) fn selection(platform: Option<&str>, prefer: PreferChoice) -> Result<Selection> {
@@ -212,12 +218,13 @@ pub(crate) fn rmi(host: &Host, args: &RmiArgs) -> Result<u8> {
 
 /// `amphora images`.
 pub(crate) fn images(host: &Host, args: &ImagesArgs) -> Result<u8> {
-    let filters = Filters::parse(&args.filter, &["reference", "kind", "dangling", "label"])?;
+    let filters = ImageFilters::parse(host, &args.filter)?;
     let wanted = args.reference.as_deref();
     let all = host.store.listed()?;
-    let images = all.iter().filter_map(|entry| entry.as_ref().ok());
-    let shown = images.filter(|image| matches(&filters, image) && wanted.is_none_or(|wanted| is_named(image, wanted)));
-    let mut rows: Vec<output::Row> = shown.map(|image| view::image_row(image, args.no_trunc).into()).collect();
+    let mut shown: Vec<&Image> = all.iter().filter_map(|entry| entry.as_ref().ok()).collect();
+    shown.retain(|image| filters.hold(image) && wanted.is_none_or(|wanted| is_named(image, wanted)));
+    shown.sort_by_key(|image| std::cmp::Reverse(created(image)));
+    let mut rows: Vec<output::Row> = shown.iter().map(|image| view::image_row(host, image, args.no_trunc)).collect();
     let damaged = all.iter().filter_map(|entry| entry.as_ref().err());
     if args.filter.is_empty() && wanted.is_none() {
         rows.extend(damaged.map(|damaged| view::damaged_row(damaged).into()));
@@ -234,18 +241,58 @@ pub(crate) fn images(host: &Host, args: &ImagesArgs) -> Result<u8> {
     print(&output::list(format, &columns, &headers, &rows)?)
 }
 
-/// `REPOSITORY`, with any tag, or `REPOSITORY:TAG`.
+/// Nanoseconds since the epoch; of one that does not say it, the beginning of time.
+fn created(image: &Image) -> i64 {
+    image.created.as_deref().and_then(output::parse_rfc3339).unwrap_or(i64::MIN)
+}
+
+/// `REPOSITORY`, with any tag, `REPOSITORY:TAG`, or a pattern of either.
 fn is_named(image: &Image, wanted: &str) -> bool {
-    let (Some(name), Ok(wanted_reference)) = (&image.reference, wanted.parse::<Reference>()) else { return false };
+    let Some(name) = &image.reference else { return false };
+    if is_like(wanted, &name.familiar_repository()) || is_like(wanted, &name.familiar()) {
+        return true;
+    }
+    let Ok(wanted_reference) = wanted.parse::<Reference>() else { return false };
     let any_tag = wanted_reference.familiar_repository() == wanted;
     name.familiar_repository() == wanted_reference.familiar_repository()
         && (any_tag || name.tag == wanted_reference.tag)
 }
 
-fn matches(filters: &Filters, image: &Image) -> bool {
-    let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
-    filters.any("reference", |name| is_named(image, name))
-        && filters.any("kind", |kind| image.classification.class.kind() == kind)
-        && filters.any("dangling", |dangling| image.reference.is_none() == (dangling == "true"))
-        && filters.labels(|name| labels.and_then(|labels| labels.get(name)).cloned())
+/// `--filter` of `images`, understood.
+struct ImageFilters {
+    filters: Filters,
+    before: Option<i64>,
+    since: Option<i64>,
+}
+
+impl ImageFilters {
+    fn parse(host: &Host, texts: &[String]) -> Result<Self> {
+        let known = ["before", "dangling", "kind", "label", "reference", "since", "until"];
+        let filters = Filters::parse(texts, &known)?;
+        let of_image = |name: &str| match host.store.resolve(name, &Selection::default())? {
+            Some(image) => Ok(created(&image)),
+            None => bail!("no such image: {name} (amphora images lists them)"),
+        };
+        let now = output::now_nanos();
+        let mut before: Vec<i64> = filters.values("before").map(of_image).collect::<Result<_>>()?;
+        for text in filters.values("until") {
+            before.push(output::parse_moment(text, now)?);
+        }
+        let since: Vec<i64> = filters.values("since").map(of_image).collect::<Result<_>>()?;
+        if let Some(odd) = filters.values("dangling").find(|value| !["true", "false", "1", "0"].contains(value)) {
+            bail!("invalid filter `dangling={odd}`: expected true or false");
+        }
+        Ok(Self { before: before.into_iter().min(), since: since.into_iter().max(), filters })
+    }
+
+    fn hold(&self, image: &Image) -> bool {
+        let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
+        let is_asked = |wanted: &str| matches!(wanted, "true" | "1");
+        self.before.is_none_or(|before| created(image) < before)
+            && self.since.is_none_or(|since| created(image) > since)
+            && self.filters.any("reference", |name| is_named(image, name))
+            && self.filters.any("kind", |kind| image.classification.class.kind() == kind)
+            && self.filters.any("dangling", |wanted| image.reference.is_none() == is_asked(wanted))
+            && self.filters.labels(|name| labels.and_then(|labels| labels.get(name)).cloned())
+    }
 }

@@ -9,7 +9,8 @@ use crate::records::host::Host;
 /// `inspect` of an image.
 pub(super) fn image_details(host: &Host, image: &Image, names: &[Reference]) -> Value {
     let size = host.store.unpacked_size(image);
-    let tags: Vec<String> = names.iter().filter(|name| name.tag.is_some()).map(Reference::familiar).collect();
+    let mut tags: Vec<String> = names.iter().filter(|name| name.tag.is_some()).map(Reference::familiar).collect();
+    tags.sort();
     let digest = |name: &Reference| format!("{}@{}", name.familiar_repository(), image.digest);
     let mut digests: Vec<String> = names.iter().map(digest).collect();
     digests.dedup();
@@ -56,5 +57,5 @@ fn layers(host: &Host, image: &Image) -> Value {
     let digests = image.config.rootfs().diff_ids().iter().rev().filter_map(|diff_id| diff_id.parse().ok());
     let mut paths = digests.map(|digest| host.store.layer_dir(&digest).display().to_string());
     let upper = paths.next().unwrap_or_default();
-    json!({ "UpperDir": upper, "LowerDir": paths.collect::<Vec<_>>().join(":") })
+    json!({ "MergedDir": "", "WorkDir": "", "UpperDir": upper, "LowerDir": paths.collect::<Vec<_>>().join(":") })
 }

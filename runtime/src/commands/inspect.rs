@@ -1,41 +1,62 @@
-//! `inspect`, for containers and images.
+//! `inspect`, for containers, images and volumes.
 
-use anyhow::{Result, bail};
-use images::Selection;
+use anyhow::{Context, Result, bail};
+use images::{Image, Reference, Selection};
 use serde_json::Value;
 
-use super::{find, print, view};
+use super::{find, image_view, print, view, volume};
 use crate::{
     cli::{ImageInspectArgs, InspectArgs, ObjectType},
-    output,
+    output::{self, TemplateError, errors::Coded},
     records::{container::FindError, host::Host},
+    spec::exit_code,
 };
 
-/// `amphora inspect`: a container is looked for first.
+/// `amphora inspect`: a container is looked for first, then an image, then a volume.
 pub(crate) fn inspect(host: &Host, args: &InspectArgs) -> Result<u8> {
+    let container = |name: &str| find(host, name).and_then(|found| view::container_details(host, &found, args.size));
     show(&args.names, args.format.as_deref(), |name| match args.object_type {
-        Some(ObjectType::Container) => view::container_details(&find(host, name)?),
-        Some(ObjectType::Image) => image(host, name),
-        None => match find(host, name) {
-            Ok(container) => view::container_details(&container),
-            Err(error) if matches!(error.downcast_ref(), Some(FindError::NoSuch(_))) => image(host, name),
-            Err(error) => Err(error),
+        Some(ObjectType::Container) => container(name),
+        Some(ObjectType::Image) => image(host, name)?.with_context(|| format!("no such image: {name}")),
+        Some(ObjectType::Volume) => volume::details(host, name)?.with_context(|| volume::no_such(name)),
+        None => match container(name) {
+            Err(error) if matches!(error.downcast_ref(), Some(FindError::NoSuch(_))) => image_or_volume(host, name),
+            found => found,
         },
     })
 }
 
 /// `amphora image inspect`.
 pub(crate) fn inspect_images(host: &Host, args: &ImageInspectArgs) -> Result<u8> {
-    show(&args.images, args.format.as_deref(), |name| image(host, name))
+    show(&args.images, args.format.as_deref(), |name| {
+        image(host, name)?.with_context(|| format!("no such image: {name} (amphora images lists them)"))
+    })
 }
 
-fn image(host: &Host, name: &str) -> Result<Value> {
-    // A name that is no reference may still be a container's that does not exist.
-    match host.store.resolve(name, &Selection::default()) {
-        Ok(Some(image)) => Ok(view::image_details(&image)),
-        Ok(None) => bail!("no such object: {name} (neither a container nor an image in the store)"),
-        Err(error) => Err(error.into()),
+fn image_or_volume(host: &Host, name: &str) -> Result<Value> {
+    // A name that is no reference may still be another object's that does not exist.
+    if let Some(found) = image(host, name)? {
+        return Ok(found);
     }
+    // What no volume can be called is none.
+    match volume::details(host, name).ok().flatten() {
+        Some(found) => Ok(found),
+        None => bail!("no such object: {name} (neither a container nor an image in the store nor a volume)"),
+    }
+}
+
+fn image(host: &Host, name: &str) -> Result<Option<Value>> {
+    let Some(image) = host.store.resolve(name, &Selection::default())? else { return Ok(None) };
+    Ok(Some(image_view::image_details(host, &image, &names_of(host, &image)?)))
+}
+
+/// All names of an image, the one it was found by first.
+fn names_of(host: &Host, image: &Image) -> Result<Vec<Reference>> {
+    let mut names: Vec<Reference> = image.reference.clone().into_iter().collect();
+    for other in host.store.listed()?.into_iter().flatten().filter(|other| other.digest == image.digest) {
+        names.extend(other.reference.filter(|name| !names.contains(name)));
+    }
+    Ok(names)
 }
 
 /// What was found is shown even when another name was not found; then the exit code is 1, as with Docker.
@@ -51,6 +72,10 @@ pub(super) fn show(names: &[String], format: Option<&str>, mut find: impl FnMut(
             }
         }
     }
-    print(&output::objects(format, &found)?)?;
-    Ok(code)
+    match output::objects(format, &found) {
+        Ok(text) => print(&text).map(|_| code),
+        Err(error @ TemplateError::Syntax(_)) => Err(Coded::new(exit_code::NO_TEMPLATE, error.to_string()).into()),
+        // As Docker does: what asked for a line gets one.
+        Err(error @ TemplateError::Apply(_)) => print("\n").and(Err(error.into())),
+    }
 }

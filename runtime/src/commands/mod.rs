@@ -5,17 +5,24 @@ mod changes;
 mod container;
 mod create;
 pub(crate) mod demo;
+mod df;
 mod exec;
 mod explain;
+mod filters;
+mod history;
 mod image;
+mod image_view;
 mod inspect;
 mod life;
 mod logs;
 mod own;
+mod removed;
 mod run;
+mod save;
 mod stats;
 mod system;
 mod top;
+mod version;
 mod view;
 mod volume;
 
@@ -47,7 +54,7 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
             let failed = || format!("cannot write manual pages into {}", args.folder.display());
             return args.write().with_context(failed).map(|()| 0);
         }
-        Command::Version(args) => return system::version(args),
+        Command::Version(args) => return version::version(args),
         Command::Demo => return demo::demo(),
         _ => {}
     }
@@ -77,15 +84,18 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::Stats(args) => stats::stats(host, args),
         Command::Rm(args) => container::rm(host, args),
         Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => image::images(host, args),
+        Command::History(args) | Command::Image(ImageCommand::History(args)) => history::history(host, args),
         Command::Rmi(args) | Command::Image(ImageCommand::Rm(args)) => image::rmi(host, args),
         Command::Tag(args) | Command::Image(ImageCommand::Tag(args)) => image::tag(host, args),
         Command::Load(args) | Command::Image(ImageCommand::Load(args)) => image::load(host, args),
+        Command::Save(args) | Command::Image(ImageCommand::Save(args)) => save::save(host, args),
         Command::Import(args) | Command::Image(ImageCommand::Import(args)) => image::import(host, args),
         Command::Pull(args) | Command::Image(ImageCommand::Pull(args)) => image::pull(host, args),
         Command::Image(ImageCommand::Explain(args)) => explain::explain(host, args),
         Command::Image(ImageCommand::Inspect(args)) => inspect::inspect_images(host, args),
         Command::Volume(command) => volume::volume(host, command),
-        Command::Info(args) => system::info(host, args),
+        Command::Info(args) => version::info(host, args),
+        Command::System(SystemCommand::Df(args)) => df::df(host, args),
         Command::System(SystemCommand::Check) => system::check(host),
         Command::System(SystemCommand::Prune(args)) => system::prune(host, args),
         Command::System(SystemCommand::Restore) => run::restore(host),
@@ -102,8 +112,14 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
 fn touches_files_of_images(command: &Command) -> bool {
     match command {
         Command::Run(_) | Command::Create(_) | Command::Start(_) | Command::Volume(_) => true,
-        Command::Load(_) | Command::Import(_) | Command::Pull(_) | Command::Rmi(_) | Command::Tag(_) => true,
-        Command::Image(ImageCommand::Inspect(_) | ImageCommand::Ls(_)) => false,
+        Command::Load(_)
+        | Command::Save(_)
+        | Command::Import(_)
+        | Command::Pull(_)
+        | Command::Rmi(_)
+        | Command::Tag(_) => true,
+        Command::Image(ImageCommand::Inspect(_) | ImageCommand::Ls(_) | ImageCommand::History(_)) => false,
+        Command::History(_) | Command::System(SystemCommand::Df(_)) => false,
         Command::Image(_) | Command::System(_) | Command::ContainerPrune(_) => true,
         // These have to reach the container's process first.
         Command::Rm(_) | Command::Restart(_) => false,
@@ -137,7 +153,7 @@ fn each_of<T>(items: impl IntoIterator<Item = T>, mut action: impl FnMut(T) -> R
         1 => Err(failures.swap_remove(0)),
         _ => {
             failures.iter().for_each(output::complain);
-            Ok(exit_code::OURS)
+            Ok(exit_code::FAILED)
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         container::{Container, Status},
         host::Host,
     },
+    spec::exit_code,
 };
 
 /// `amphora run`: the container's own exit code, or its id with `-d`.
@@ -43,16 +44,26 @@ pub(crate) fn start(host: &Host, args: &StartArgs) -> Result<u8> {
         let [name] = args.containers.as_slice() else { bail!("start -a takes one container at a time") };
         return start_attached(host, name, args);
     }
-    each(&args.containers, |name| start_one(host, name))
+    match each(&args.containers, |name| start_one(host, name)) {
+        // Of a program that could not be started in the background, `run` has the code.
+        Err(error) => {
+            output::complain(&error);
+            Ok(exit_code::FAILED)
+        }
+        done => done,
+    }
 }
 
 /// Starts a container in the background, and says its name.
 pub(super) fn start_one(host: &Host, name: &str) -> Result<()> {
     let container = find(host, name)?;
     let lock = container.lock()?;
-    lifecycle::check_startable(&container, &lock)?;
-    container.forget_halt()?;
-    lifecycle::start_detached(host, &container, &lock, None)?;
+    // As with Docker, one that runs already is as good as started.
+    if !matches!(container.status_under(&lock)?, Status::Running(running) if !running.paused) {
+        lifecycle::check_startable(&container, &lock)?;
+        container.forget_halt()?;
+        lifecycle::start_detached(host, &container, &lock, None)?;
+    }
     output::say(name)
 }
 

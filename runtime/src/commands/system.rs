@@ -1,4 +1,4 @@
-//! `info`, `version`, `system check`, `system prune` and `system repair`.
+//! `system check`, `system prune` and `system repair`, and the other prunes.
 
 use std::collections::BTreeSet;
 
@@ -7,67 +7,15 @@ use images::{
     holds::{Holds, IMAGE},
     store::Checked,
 };
-use linux_exec::{cgroup::Cgroups, process::Process, userns::IdMap};
-use serde_json::{Value, json};
+use linux_exec::process::Process;
 
-use super::{confirmed, each, note_unreadable, print};
+use super::{confirmed, df, each, filters::ContainerFilters, note_unreadable, removed::Removed};
 use crate::{
-    cli::{ContainerPruneArgs, FormatArgs, PruneArgs},
+    cli::{ContainerPruneArgs, PruneArgs},
     kinds::wasm,
     lifecycle, output,
-    records::{
-        container::Container,
-        host::{Host, become_root},
-    },
+    records::host::Host,
 };
-
-/// `amphora version`.
-pub(crate) fn version(args: &FormatArgs) -> Result<u8> {
-    let value = json!({
-        "Version": env!("CARGO_PKG_VERSION"),
-        "Os": std::env::consts::OS,
-        "Arch": std::env::consts::ARCH,
-    });
-    show(&value, args.format.as_deref())
-}
-
-/// `Name: value`, one field a line, unless a format says otherwise.
-fn show(value: &Value, format: Option<&str>) -> Result<u8> {
-    let text = output::object(format, value)?.unwrap_or_else(|| {
-        let fields = value.as_object().into_iter().flatten();
-        fields.map(|(name, value)| format!("{name}: {}\n", value.to_string().trim_matches('"'))).collect()
-    });
-    print(&text)
-}
-
-/// `amphora info`.
-pub(crate) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
-    let (containers, unreadable) = host.containers.list()?;
-    note_unreadable(&unreadable);
-    let runs = |container: &&Container| container.status().map_or(true, |status| status.is_up());
-    let running =
-        containers.iter().filter(runs).count() + unreadable.iter().filter(|one| one.running.is_some()).count();
-    let id_map = become_root()?;
-    let ids = match &id_map {
-        IdMap::Host => "root".to_owned(),
-        IdMap::Single => "user namespace, one id".to_owned(),
-        IdMap::Range { count } => format!("user namespace, {count} subordinate ids"),
-    };
-    let value = json!({
-        "Version": env!("CARGO_PKG_VERSION"),
-        "Root": host.paths.root,
-        "RunRoot": host.paths.runroot,
-        "Ids": ids,
-        "Rootless": id_map != IdMap::Host,
-        "CgroupMode": Cgroups::detect()?.mode(),
-        "Containers": containers.len() + unreadable.len(),
-        "ContainersRunning": running,
-        "Images": host.store.list()?.len(),
-        "KernelVersion": nix::sys::utsname::uname()?.release().to_string_lossy(),
-        "Architecture": std::env::consts::ARCH,
-    });
-    show(&value, args.format.as_deref())
-}
 
 /// The code with which `system check` and the prunes end when they could not look at everything.
 const NOT_ALL_LOOKED_AT: u8 = 2;
@@ -158,14 +106,21 @@ pub(crate) fn prune(host: &Host, args: &PruneArgs) -> Result<u8> {
     if !args.force && !confirmed(&what, "system prune -f")? {
         return Ok(1);
     }
-    let mut spared = false;
+    let (mut spared, mut reclaimed) = (false, 0);
+    let before = df::images_size(host)?;
     // Each step as far as it goes: one that cannot be done is said, and the next one is done.
     let code = each(&["containers", "images", "leftovers"], |step| match step {
-        "containers" => remove_idle_containers(host),
+        "containers" => {
+            let removed = remove_idle_containers(host, &ContainerFilters::default())?;
+            reclaimed = removed.bytes();
+            Ok(())
+        }
         "images" if args.all => remove_unused_images(host).and_then(|()| remove_unnamed_images(host)),
         "images" => remove_unnamed_images(host),
         _ => remove_leftovers(host).map(|all| spared = !all),
     })?;
+    reclaimed += before.saturating_sub(df::images_size(host)?);
+    output::say(&format!("Total reclaimed space: {}", output::size(reclaimed)))?;
     Ok(if spared && code == 0 { NOT_ALL_LOOKED_AT } else { code })
 }
 
@@ -182,7 +137,7 @@ pub(crate) fn prune_containers(host: &Host, args: &ContainerPruneArgs) -> Result
     if !args.force && !confirmed("all containers that do not run", "container prune -f")? {
         return Ok(1);
     }
-    remove_idle_containers(host).map(|()| 0)
+    remove_idle_containers(host, &ContainerFilters::parse_for_prune(&args.filter)?)?.end()
 }
 
 /// `amphora image prune`: codes as those of `system prune`.
@@ -191,10 +146,13 @@ pub(crate) fn prune_images(host: &Host, args: &PruneArgs) -> Result<u8> {
     if !args.force && !confirmed(what, "image prune -f")? {
         return Ok(1);
     }
+    let before = df::images_size(host)?;
     if args.all {
         remove_unused_images(host)?;
     }
     remove_unnamed_images(host)?;
+    let reclaimed = before.saturating_sub(df::images_size(host)?);
+    output::say(&format!("Total reclaimed space: {}", output::size(reclaimed)))?;
     if host.store.while_nobody_writes(|| ())?.is_some() {
         return Ok(0);
     }
@@ -204,19 +162,24 @@ pub(crate) fn prune_images(host: &Host, args: &PruneArgs) -> Result<u8> {
     Ok(NOT_ALL_LOOKED_AT)
 }
 
-fn remove_idle_containers(host: &Host) -> Result<()> {
+fn remove_idle_containers(host: &Host, filters: &ContainerFilters) -> Result<Removed> {
     let (containers, unreadable) = host.containers.list()?;
     note_unreadable(&unreadable);
+    let mut removed = Removed::of("Containers");
     for container in containers {
         let name = &container.spec.name;
+        if !filters.hold(host, &container, &container.status()) {
+            continue;
+        }
+        let size = container.written_bytes();
         match lifecycle::remove_idle(host, &container) {
-            Ok(true) => output::say(&format!("Deleted container: {name}"))?,
+            Ok(true) => removed.say(&container.spec.id, size)?,
             Ok(false) => {}
             // What cannot be looked at is spared, and the others are removed all the same.
             Err(error) => output::complain(&error.context(format!("container {name} is not removed"))),
         }
     }
-    Ok(())
+    Ok(removed)
 }
 
 fn remove_unnamed_images(host: &Host) -> Result<()> {

@@ -3,37 +3,91 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use images::{Image, Reference, store::Damaged};
-use serde_json::{Value, json};
+use images::{Image, Reference, Selection, store::Damaged};
+use serde_json::{Map, Value, json};
 
 use crate::{
-    output,
-    records::container::{Container, Ended, LimitHit, Running, Status, Unreadable},
+    output::{self, Row},
+    records::{
+        container::{Container, Ended, LimitHit, Running, Status, Unreadable},
+        host::Host,
+    },
     spec::{
-        Network,
+        Kind, Network, RunSpec, Security,
         limits::Limits,
         mounts::{MountKind, MountSpec},
+        names, signals,
     },
 };
 
-/// One line of `ps`.
-pub(crate) fn container_row(container: &Container, status: &Result<Status>, no_trunc: bool) -> Value {
+/// One line of `ps`. `sized`: how much it has written is to be looked up.
+pub(crate) fn container_row(
+    host: &Host,
+    container: &Container,
+    status: &Result<Status>,
+    no_trunc: bool,
+    sized: bool,
+) -> Row {
     let spec = &container.spec;
-    let labels: Vec<String> = spec.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    json!({
+    let fields = json!({
         "ID": shortened(&spec.id, 12, no_trunc),
         "Image": spec.image.name,
         "Kind": spec.image.kind.to_string(),
-        "Command": format!("\"{}\"", ellipsis(&spec.argv.join(" "), 20, no_trunc)),
+        "Command": format!("\"{}\"", ellipsis(&command_line(&spec.argv), 20, no_trunc)),
         "CreatedAt": output::civil_utc(spec.created_unix_nanos),
         "RunningFor": ago(spec.created_unix_nanos),
         "State": status_word(status),
         "Status": status.as_ref().map_or_else(|_| "Unknown".to_owned(), status_text),
         "Names": spec.name,
-        "Labels": labels.join(","),
-        "Mounts": spec.mounts.iter().map(|m| m.target.display().to_string()).collect::<Vec<_>>().join(","),
+        "Labels": label_list(spec.labels.iter()),
+        "LocalVolumes": spec.volumes().count().to_string(),
+        "Mounts": spec.mounts.iter().filter_map(|mount| mounted(mount, no_trunc)).collect::<Vec<_>>().join(","),
         "Networks": network_name(spec.network),
-    })
+        "Platform": platform(spec.image.kind),
+        // None is published: see `network_name`.
+        "Ports": "",
+        "Size": if sized { container_size(host, container) } else { "N/A".to_owned() },
+    });
+    Row { fields, labels: spec.labels.clone() }
+}
+
+/// Arguments with spaces are in quotes.
+fn command_line(argv: &[String]) -> String {
+    let quoted = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+    argv.iter().take(1).cloned().chain(argv.iter().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
+}
+
+/// `a=b,c=d`.
+pub(crate) fn label_list<'a>(labels: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    labels.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// What is mounted, as `ps` names it. Memory has no name.
+fn mounted(mount: &MountSpec, no_trunc: bool) -> Option<String> {
+    match &mount.kind {
+        MountKind::Bind { source, .. } => Some(ellipsis(&source.display().to_string(), 15, no_trunc)),
+        MountKind::Volume { name, .. } => Some(ellipsis(name.as_deref().unwrap_or_default(), 15, no_trunc)),
+        MountKind::Tmpfs { .. } => None,
+    }
+}
+
+/// `12B (virtual 5.1MB)`: what it has written, and together with its image.
+fn container_size(host: &Host, container: &Container) -> String {
+    let written = container.written_bytes();
+    let whole = written + image_of(host, &container.spec).map_or(0, |image| host.store.unpacked_size(&image));
+    format!("{} (virtual {})", output::size(written), output::size(whole))
+}
+
+/// The image that a container was made from.
+fn image_of(host: &Host, spec: &RunSpec) -> Option<Image> {
+    host.store.resolve(&spec.image.digest, &Selection::default()).ok().flatten()
+}
+
+fn platform(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Linux => "linux",
+        Kind::Wasm => "wasi",
+    }
 }
 
 /// One word for where a container is in its life, or for not knowing it.
@@ -59,8 +113,12 @@ pub(crate) fn unreadable_row(container: &Unreadable, no_trunc: bool) -> Value {
         "Status": status,
         "Names": container.name.as_deref().unwrap_or_default(),
         "Labels": "",
+        "LocalVolumes": "",
         "Mounts": "",
         "Networks": "",
+        "Platform": unknown,
+        "Ports": "",
+        "Size": "N/A",
     })
 }
 
@@ -79,11 +137,12 @@ fn status_text(status: &Status) -> String {
     }
 }
 
-fn ago(moment_nanos: i64) -> String {
+pub(crate) fn ago(moment_nanos: i64) -> String {
     output::age(moment_nanos, output::now_nanos())
 }
 
-fn network_name(network: Network) -> &'static str {
+/// As `ps` and `inspect` name it. Neither gives a container an address, or ports, of its own.
+pub(crate) fn network_name(network: Network) -> &'static str {
     match network {
         Network::None => "none",
         Network::Host => "host",
@@ -91,22 +150,34 @@ fn network_name(network: Network) -> &'static str {
 }
 
 /// One line of `images`. An image without a name shows `<none>`.
-pub(crate) fn image_row(image: &Image, no_trunc: bool) -> Value {
+pub(crate) fn image_row(host: &Host, image: &Image, no_trunc: bool) -> Row {
     let none = || "<none>".to_owned();
     let created = image.created.as_deref().and_then(output::parse_rfc3339);
-    json!({
+    let size = host.store.unpacked_size(image);
+    let fields = json!({
         "Repository": image.reference.as_ref().map_or_else(none, |r| r.familiar_repository()),
         "Tag": image.reference.as_ref().and_then(|r| r.tag.clone()).unwrap_or_else(none),
         "Digest": image.digest.to_string(),
         "Kind": image.classification.class.kind(),
-        "ID": match no_trunc {
-            true => image.digest.to_string(),
-            false => image.digest.digest().chars().take(12).collect(),
-        },
+        "ID": image_id(image, no_trunc),
         "CreatedSince": created.map_or_else(|| "N/A".to_owned(), ago),
-        "CreatedAt": image.created.clone().unwrap_or_default(),
-        "Size": output::size(image.size_bytes),
-    })
+        "CreatedAt": created.map_or_else(|| "N/A".to_owned(), output::civil_utc),
+        "Size": output::size(size),
+        "VirtualSize": output::size(size),
+        "Containers": "N/A",
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
+    });
+    let labels = image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+    Row { fields, labels: labels.into_iter().collect() }
+}
+
+/// As lists show it.
+pub(crate) fn image_id(image: &Image, no_trunc: bool) -> String {
+    match no_trunc {
+        true => image.digest.to_string(),
+        false => image.digest.digest().chars().take(12).collect(),
+    }
 }
 
 /// The same for an entry that cannot be read; `system check` says why.
@@ -120,15 +191,20 @@ pub(crate) fn damaged_row(damaged: &Damaged) -> Value {
         "Kind": "damaged",
         "ID": damaged.digest.rsplit(':').next().unwrap_or_default().chars().take(12).collect::<String>(),
         "CreatedSince": "N/A",
-        "CreatedAt": "",
+        "CreatedAt": "N/A",
         "Size": "N/A",
+        "VirtualSize": "N/A",
+        "Containers": "N/A",
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
     })
 }
 
-/// `inspect` of a container.
-pub(crate) fn container_details(container: &Container) -> Result<Value> {
+/// `inspect` of a container. `sized`: how large it is, too.
+pub(crate) fn container_details(host: &Host, container: &Container, sized: bool) -> Result<Value> {
     let (spec, status) = (&container.spec, container.status()?);
-    Ok(json!({
+    let image = image_of(host, spec);
+    let mut details = json!({
         "Id": spec.id,
         "Created": output::rfc3339(spec.created_unix_nanos),
         "Path": spec.argv.first(),
@@ -137,26 +213,132 @@ pub(crate) fn container_details(container: &Container) -> Result<Value> {
         "RestartCount": restart_count(&status),
         "Image": spec.image.digest,
         "Kind": spec.image.kind.to_string(),
-        "Name": spec.name,
+        "Name": format!("/{}", spec.name),
         "LogPath": existing(container.log_path()),
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "Driver": DRIVER,
+        "Platform": platform(spec.image.kind),
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": null,
         "HostConfig": host_config(container),
-        "Mounts": spec.mounts.iter().map(mount).collect::<Vec<_>>(),
-        "Config": {
-            "Hostname": spec.hostname,
-            "User": spec.user,
-            "Env": spec.env,
-            "Cmd": spec.argv,
-            "Image": spec.image.name,
-            "WorkingDir": spec.cwd,
-            "Labels": spec.labels,
-            "Tty": spec.stdio.terminal,
-            "OpenStdin": spec.stdio.interactive,
-            "StopSignal": spec.stop_signal,
-            "StopTimeoutMs": spec.stop_timeout_ms,
-        },
-        // Neither network gives a container an address of its own.
-        "NetworkSettings": { "IPAddress": "", "Ports": {}, "Networks": { network_name(spec.network): { "IPAddress": "" } } },
-    }))
+        "GraphDriver": container_layers(host, container, image.as_ref()),
+        "Mounts": spec.mounts.iter().filter_map(|one| mount(host, one)).collect::<Vec<_>>(),
+        "Config": container_config(spec, image.as_ref()),
+        "NetworkSettings": network_settings(spec.network),
+    });
+    if sized && let Some(details) = details.as_object_mut() {
+        let written = container.written_bytes();
+        let whole = written + image.map_or(0, |image| host.store.unpacked_size(&image));
+        details.extend([("SizeRw".to_owned(), written.into()), ("SizeRootFs".to_owned(), whole.into())]);
+    }
+    Ok(details)
+}
+
+/// What layers are put together by.
+pub(crate) const DRIVER: &str = "overlay2";
+
+fn container_config(spec: &RunSpec, image: Option<&Image>) -> Value {
+    let (entrypoint, command) = spec.argv.split_at(spec.entrypoint_words.min(spec.argv.len()));
+    let words = |words: &[String]| if words.is_empty() { Value::Null } else { json!(words) };
+    let of_image = image.and_then(|image| image.config.config().clone()).unwrap_or_default();
+    let mut config = json!({
+        "Hostname": spec.hostname,
+        "Domainname": "",
+        "User": spec.user,
+        "AttachStdin": false,
+        "AttachStdout": false,
+        "AttachStderr": false,
+        "Env": environment(spec, of_image.env().as_deref().unwrap_or_default()),
+        "Cmd": words(command),
+        "Entrypoint": words(entrypoint),
+        "Image": spec.image.name,
+        "Volumes": set(of_image.volumes().clone()),
+        "WorkingDir": spec.cwd,
+        "OnBuild": null,
+        "Labels": spec.labels,
+        "Tty": spec.stdio.terminal,
+        "OpenStdin": spec.stdio.interactive,
+        "StdinOnce": spec.stdio.interactive,
+        "StopSignal": signals::name(spec.stop_signal),
+        "StopTimeout": spec.stop_timeout_ms.map(|millis| millis / 1000),
+        "StopTimeoutMs": spec.stop_timeout_ms,
+    });
+    if let (Some(config), Some(ports)) = (config.as_object_mut(), of_image.exposed_ports()) {
+        config.insert("ExposedPorts".to_owned(), set(Some(ports.clone())));
+    }
+    config
+}
+
+/// The user's, then the image's, as Docker has them; not what every container has.
+fn environment<'a>(spec: &'a RunSpec, of_image: &[String]) -> Vec<&'a String> {
+    let workload = spec.image.workload.as_ref();
+    let defaults = workload.map(|workload| workload.behaviour().default_env(&spec.hostname)).unwrap_or_default();
+    let terminal = spec.stdio.terminal.then(|| "TERM=xterm".to_owned());
+    let is_set = |entry: &&String| !defaults.contains(entry) && terminal.as_ref() != Some(*entry);
+    let (images, mut users): (Vec<&String>, Vec<&String>) = spec.env.iter().partition(|entry| of_image.contains(entry));
+    users.retain(is_set);
+    users.extend(images);
+    users
+}
+
+/// Go's set: a map of names to nothing.
+fn set(names: Option<Vec<String>>) -> Value {
+    names.map_or(Value::Null, |names| names.into_iter().map(|name| (name, json!({}))).collect::<Map<_, _>>().into())
+}
+
+/// Where the layers lie. A container's root has a path only while it runs.
+fn container_layers(host: &Host, container: &Container, image: Option<&Image>) -> Value {
+    let lower = image.map(|image| layer_paths(host, image)).unwrap_or_default();
+    let merged = match container.status() {
+        Ok(Status::Running(running)) => format!("/proc/{}/root", running.pid),
+        _ => String::new(),
+    };
+    let upper = container.upper_path();
+    json!({ "Name": DRIVER, "Data": {
+        "LowerDir": lower.join(":"),
+        "UpperDir": upper,
+        "WorkDir": upper.with_file_name("work"),
+        "MergedDir": merged,
+    } })
+}
+
+/// Topmost first, as overlayfs is told them.
+fn layer_paths(host: &Host, image: &Image) -> Vec<String> {
+    let digests = image.config.rootfs().diff_ids().iter().rev().filter_map(|diff_id| diff_id.parse().ok());
+    digests.map(|digest| host.store.layer_dir(&digest).display().to_string()).collect()
+}
+
+/// Neither network gives a container an address of its own.
+fn network_settings(network: Network) -> Value {
+    let address = json!({
+        "IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": "", "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "", "EndpointID": "",
+    });
+    let mut endpoint = address.clone();
+    if let Some(endpoint) = endpoint.as_object_mut() {
+        endpoint.extend([
+            ("NetworkID".to_owned(), "".into()),
+            ("IPAMConfig".to_owned(), Value::Null),
+            ("Links".to_owned(), Value::Null),
+            ("Aliases".to_owned(), Value::Null),
+            ("DriverOpts".to_owned(), Value::Null),
+        ]);
+    }
+    let mut settings = address;
+    if let Some(settings) = settings.as_object_mut() {
+        settings.extend([
+            ("Bridge".to_owned(), "".into()),
+            ("SandboxID".to_owned(), "".into()),
+            ("SandboxKey".to_owned(), "".into()),
+            ("Ports".to_owned(), json!({})),
+            ("Networks".to_owned(), json!({ network_name(network): endpoint })),
+        ]);
+    }
+    settings
 }
 
 fn existing(path: PathBuf) -> Option<PathBuf> {
@@ -182,7 +364,10 @@ fn host_config(container: &Container) -> Value {
         blkio_weight,
         throttles: _,
     } = &spec.limits;
-    json!({
+    let mut config = docker_defaults();
+    let ours = json!({
+        "Binds": binds(spec),
+        "Tmpfs": tmpfs(spec),
         "Memory": memory_bytes.unwrap_or(0),
         "MemorySwap": memory_swap_bytes.unwrap_or(0),
         "NanoCpus": cpu_millis.unwrap_or(0) * 1_000_000,
@@ -205,6 +390,24 @@ fn host_config(container: &Container) -> Value {
         "Privileged": spec.security.privileged,
         "CapAdd": spec.security.cap_add,
         "CapDrop": spec.security.cap_drop,
+        "SecurityOpt": security_options(&spec.security),
+    });
+    if let (Value::Object(config), Value::Object(ours)) = (&mut config, ours) {
+        config.extend(ours);
+    }
+    config
+}
+
+/// What Docker tells of every container, where this one has nothing else.
+fn docker_defaults() -> Value {
+    json!({
+        "ContainerIDFile": "", "LogConfig": { "Type": "json-file", "Config": {} }, "PortBindings": {},
+        "VolumeDriver": "", "VolumesFrom": null,
+        "CgroupnsMode": "private", "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null,
+        "IpcMode": "private", "Cgroup": "", "Links": null, "OomScoreAdj": 0, "PidMode": "", "PublishAllPorts": false,
+        "UTSMode": "", "UsernsMode": "", "ShmSize": 67_108_864, "Runtime": "amphora", "Isolation": "", "CgroupParent": "",
+        "BlkioWeight": 0, "CpuPeriod": 0, "CpuQuota": 0, "CpusetMems": "", "Devices": [], "DeviceCgroupRules": null,
+        "DeviceRequests": null, "MemoryReservation": 0, "MemorySwappiness": null, "OomKillDisable": false,
     })
 }
 
@@ -213,6 +416,47 @@ fn restart_count(status: &Status) -> u32 {
         Status::Created | Status::OutOfReach => 0,
         Status::Running(running) | Status::Restarting(running, _) => running.restart_count,
         Status::Stopped(ended) => ended.restart_count,
+    }
+}
+
+/// `-v`, as it could be typed.
+fn binds(spec: &RunSpec) -> Value {
+    let bind = |mount: &MountSpec| {
+        let source = match &mount.kind {
+            MountKind::Bind { source, .. } => source.display().to_string(),
+            MountKind::Volume { name: Some(name), .. } if !names::is_id(name) => name.clone(),
+            MountKind::Volume { .. } | MountKind::Tmpfs { .. } => return None,
+        };
+        let options = if mount.readonly { ":ro" } else { "" };
+        Some(format!("{source}:{}{options}", mount.target.display()))
+    };
+    match spec.mounts.iter().filter_map(bind).collect::<Vec<_>>() {
+        none if none.is_empty() => Value::Null,
+        binds => json!(binds),
+    }
+}
+
+fn tmpfs(spec: &RunSpec) -> Value {
+    let options = |mount: &MountSpec| match &mount.kind {
+        MountKind::Tmpfs { size_bytes, mode, exec } => {
+            let size = size_bytes.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+            let exec = if *exec { ",exec" } else { "" };
+            Some((mount.target.display().to_string(), format!("mode={mode:o}{size}{exec}").into()))
+        }
+        MountKind::Bind { .. } | MountKind::Volume { .. } => None,
+    };
+    spec.mounts.iter().filter_map(options).collect::<Map<_, _>>().into()
+}
+
+fn security_options(security: &Security) -> Value {
+    let options = [
+        security.seccomp_unconfined.then_some("seccomp=unconfined"),
+        security.seccomp_profile.is_some().then_some("seccomp=profile"),
+        security.new_privileges_allowed.then_some("no-new-privileges=false"),
+    ];
+    match options.into_iter().flatten().collect::<Vec<_>>() {
+        none if none.is_empty() => Value::Null,
+        options => json!(options),
     }
 }
 
@@ -234,6 +478,7 @@ fn state(status: &Status) -> Value {
         "Running": status.is_up(),
         "Restarting": matches!(status, Status::Restarting(..)),
         "Paused": matches!(status, Status::Running(running) if running.paused),
+        "Dead": false,
         "Pid": pid,
         "ExitCode": ended.exit_code,
         "OOMKilled": ended.oom_killed,
@@ -248,36 +493,34 @@ fn state(status: &Status) -> Value {
     })
 }
 
-fn mount(mount: &MountSpec) -> Value {
-    let (kind, source) = match &mount.kind {
-        MountKind::Bind { source, .. } => ("bind", source.display().to_string()),
-        MountKind::Volume { name, .. } => ("volume", name.clone().unwrap_or_default()),
-        MountKind::Tmpfs { .. } => ("tmpfs", String::new()),
+/// As with Docker, memory stands elsewhere: see [`tmpfs`].
+fn mount(host: &Host, mount: &MountSpec) -> Option<Value> {
+    let common = |kind: &str, source: String, propagation: &str| {
+        json!({
+            "Type": kind,
+            "Source": source,
+            "Destination": mount.target,
+            "Mode": if mount.readonly { "ro" } else { "" },
+            "RW": !mount.readonly,
+            "Propagation": propagation,
+        })
     };
-    json!({ "Type": kind, "Source": source, "Destination": mount.target, "RW": !mount.readonly })
-}
-
-/// `inspect` of an image.
-pub(crate) fn image_details(image: &Image) -> Value {
-    let config = image.config.config().as_ref();
-    json!({
-        "Id": image.digest.to_string(),
-        "RepoTags": image.reference.as_ref().map(|r| r.familiar()).into_iter().collect::<Vec<_>>(),
-        "Created": image.created,
-        "Comment": comment(image),
-        "Kind": image.classification.class.kind(),
-        "Rule": image.classification.rule,
-        "Os": image.config.os().to_string(),
-        "Architecture": image.config.architecture().to_string(),
-        "Size": image.size_bytes,
-        "Config": config,
-        "RootFS": { "Layers": image.config.rootfs().diff_ids() },
-        "Labels": config.and_then(|c| c.labels().clone()),
-    })
+    match &mount.kind {
+        MountKind::Bind { source, .. } => Some(common("bind", source.display().to_string(), "rprivate")),
+        MountKind::Tmpfs { .. } => None,
+        MountKind::Volume { name, .. } => {
+            let name = name.as_deref().unwrap_or_default();
+            let mut described = common("volume", host.volumes.data(name).display().to_string(), "");
+            if let Some(described) = described.as_object_mut() {
+                described.extend([("Name".to_owned(), name.into()), ("Driver".to_owned(), "local".into())]);
+            }
+            Some(described)
+        }
+    }
 }
 
 /// What was said of the image when it was made.
-fn comment(image: &Image) -> &str {
+pub(crate) fn comment(image: &Image) -> &str {
     let last = image.config.history().as_ref().and_then(|history| history.last());
     last.and_then(|entry| entry.comment().as_deref()).unwrap_or_default()
 }
@@ -286,7 +529,7 @@ fn shortened(text: &str, length: usize, whole: bool) -> &str {
     if whole { text } else { text.get(..length).unwrap_or(text) }
 }
 
-fn ellipsis(text: &str, length: usize, whole: bool) -> String {
+pub(crate) fn ellipsis(text: &str, length: usize, whole: bool) -> String {
     if whole || text.chars().count() <= length {
         return text.to_owned();
     }

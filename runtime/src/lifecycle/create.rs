@@ -40,9 +40,11 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         Some(name) => names::validate("container name", name).map(|()| name.clone())?,
         None => free_name(host, &id)?,
     };
+    let (argv, entrypoint_words) = command_line(&request, image, workload)?;
     Ok(RunSpec {
         format: FORMAT,
-        argv: command_line(&request, image, workload)?,
+        argv,
+        entrypoint_words,
         env: environment(&request, image, workload, &hostname),
         cwd: working_directory(request.cwd.as_deref().or(config.working_dir().as_deref()))?,
         user: request.user.or_else(|| config.user().clone()).unwrap_or_default(),
@@ -86,8 +88,9 @@ fn free_name(host: &Host, id: &str) -> Result<String> {
     Ok(format!("{}_{}", names::random_name()?, names::short_id(id)))
 }
 
-/// The words asked for replace the image's command; its entrypoint stays unless another one replaces both.
-fn command_line(request: &Request, image: &Image, workload: &Workload) -> Result<Vec<String>> {
+/// The words asked for replace the image's command; its entrypoint stays unless another one replaces both. And how many words
+/// of all are the entrypoint.
+fn command_line(request: &Request, image: &Image, workload: &Workload) -> Result<(Vec<String>, usize)> {
     let config = image.config.config().clone().unwrap_or_default();
     let (entrypoint, mut default_command) = match &request.entrypoint {
         Some(entrypoint) => (entrypoint.clone(), Vec::new()),
@@ -102,6 +105,7 @@ fn command_line(request: &Request, image: &Image, workload: &Workload) -> Result
         default_command = default_command.split_off(default_command.len().min(1));
     }
     let command = if request.command.is_empty() { default_command } else { request.command.clone() };
+    let entrypoint_words = entrypoint.len();
     let argv = [entrypoint, command].concat();
     if argv.is_empty() {
         bail!(
@@ -109,7 +113,7 @@ fn command_line(request: &Request, image: &Image, workload: &Workload) -> Result
             request.image
         );
     }
-    Ok(argv)
+    Ok((argv, entrypoint_words))
 }
 
 fn environment(request: &Request, image: &Image, workload: &Workload, hostname: &str) -> Vec<String> {

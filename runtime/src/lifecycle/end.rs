@@ -182,7 +182,7 @@ fn not_known(error: &anyhow::Error) -> Ended {
     let now = output::now_nanos();
     Ended {
         format: FORMAT,
-        exit_code: errors::exit_code(error),
+        exit_code: errors::exit_code(error).unwrap_or(exit_code::OURS),
         error: Some(errors::sentence(error)),
         started_unix_nanos: now,
         finished_unix_nanos: now,

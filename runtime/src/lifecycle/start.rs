@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use images::{Image, Selection};
 use linux_exec::{
     cgroup::{Cgroup, Cgroups},
@@ -139,7 +139,10 @@ fn begin(host: &Host, container: &Container, size: Option<(u16, u16)>, restart_c
 pub(crate) fn tell_starter(failure: Option<&anyhow::Error>, null: &OwnedFd) {
     let told = match failure {
         None => "started ".to_owned(),
-        Some(error) => format!("{} {}", errors::exit_code(error), errors::sentence(error)),
+        Some(error) => {
+            let code = errors::exit_code(error).map(|code| code.to_string()).unwrap_or_default();
+            format!("{code} {}", errors::sentence(error))
+        }
     };
     let mut starter = std::io::stdout();
     // It may be gone; the program goes on without it.
@@ -154,6 +157,7 @@ pub(crate) fn wait_until_started(mut left: std::process::Child, what: &str) -> R
     pipe.read_to_string(&mut said).context("cannot hear from the process in the background")?;
     match said.split_once(' ') {
         Some(("started", _)) => Ok(()),
+        Some(("", message)) => Err(anyhow!("{message}")),
         Some((code, message)) => Err(Coded::new(code.parse().unwrap_or(exit_code::OURS), message).into()),
         None => bail!("the supervisor of {what} ended before it had begun"),
     }

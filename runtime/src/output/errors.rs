@@ -1,13 +1,13 @@
 //! Errors that carry an exit code.
 
 use super::hints;
-use crate::{output, spec::exit_code};
+use crate::output;
 
 /// Characters of a long error that are shown: a document quoted in it may have megabytes.
 const BEGINNING: usize = 3000;
 const END: usize = 1000;
 
-/// An error for which Docker's users expect a certain exit code; any other error ends with [`exit_code::OURS`].
+/// An error for which Docker's users expect a certain exit code; any other error ends with the command's.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Coded {
@@ -16,15 +16,15 @@ pub(crate) struct Coded {
 }
 
 impl Coded {
-    /// One of [`exit_code`].
+    /// One of [`crate::spec::exit_code`].
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 }
 
-/// The exit code for an error: its own if it carries one.
-pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
-    error.chain().find_map(|cause| cause.downcast_ref::<Coded>()).map_or(exit_code::OURS, |coded| coded.code)
+/// The exit code that an error carries.
+pub(crate) fn exit_code(error: &anyhow::Error) -> Option<u8> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Coded>()).map(|coded| coded.code)
 }
 
 /// An error with its causes, as one sentence. The errors of the crates beneath say what caused them already; a cause that

@@ -18,7 +18,7 @@ pub(crate) use table::align as aligned;
 pub(crate) use template::Template as TestedTemplate;
 use template::Template;
 pub(crate) use template::{Row, TemplateError};
-pub(crate) use time::{civil_utc, clock_utc, now_nanos, parse_moment, parse_rfc3339, rfc3339};
+pub(crate) use time::{civil_utc, clock_utc, now_nanos, parse_moment, parse_rfc3339, rfc3339, rfc3339_seconds};
 
 use serde::Serialize;
 use serde_json::{Serializer, Value, ser::PrettyFormatter};
@@ -64,6 +64,8 @@ pub(crate) fn objects(format: Option<&str>, objects: &[Value]) -> Result<String,
     match format {
         None => Ok(indented(objects)),
         Some("json") => Ok(json_line(&Value::Array(objects.to_vec()))),
+        // As Docker does: what asked for a line gets one.
+        Some(format) if objects.is_empty() => Template::parse(format).map(|_| "\n".to_owned()),
         Some(format) => each(&Template::parse(format)?, &objects.iter().cloned().map(Row::from).collect::<Vec<_>>()),
     }
 }

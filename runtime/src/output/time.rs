@@ -22,6 +22,11 @@ pub(crate) fn rfc3339(nanos: i64) -> String {
     DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Nanos, true)
 }
 
+/// The same without a fraction: `2024-01-02T13:23:37Z`.
+pub(crate) fn rfc3339_seconds(nanos: i64) -> String {
+    DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
 /// As `ps` and `images` show it: `2024-01-02 13:23:37 +0000 UTC`.
 pub(crate) fn civil_utc(nanos: i64) -> String {
     DateTime::from_timestamp_nanos(nanos).format("%F %T +0000 UTC").to_string()
@@ -71,6 +76,7 @@ mod tests {
             assert_eq!(rfc3339(nanos), text);
             assert_eq!(parse_rfc3339(text), Some(nanos), "{text}");
         }
+        assert_eq!(rfc3339_seconds(1_704_201_817_999_999_999), "2024-01-02T13:23:37Z");
         assert_eq!(civil_utc(1_704_201_817_999_999_999), "2024-01-02 13:23:37 +0000 UTC");
     }
 

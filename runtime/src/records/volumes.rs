@@ -1,5 +1,6 @@
 //! Volumes: folders that containers of both kinds share and that outlive them, `ROOT/volumes/NAME/_data`. Those that got no
-//! name from their user have the form of an id, and go with their container where that is asked for.
+//! name from their user have the form of an id, and go with their container where that is asked for. Beside `_data` lies
+//! `labels.json`, if there are any.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,10 @@ use anyhow::{Context, Result, bail};
 use images::{holds::Holds, remove_tree};
 
 use crate::{
-    records::{container::VOLUME, paths::Paths},
+    records::{
+        container::{VOLUME, read_json, write_json},
+        paths::Paths,
+    },
     spec::{RunSpec, names},
 };
 
@@ -26,6 +30,7 @@ pub(crate) struct Volumes {
 /// One volume.
 pub(crate) struct Volume {
     pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
     pub(crate) created_unix_nanos: i64,
 }
 
@@ -62,6 +67,22 @@ impl Volumes {
         Ok(data)
     }
 
+    /// Makes a volume that has labels; one that is there keeps its own. Whether it was made.
+    pub(crate) fn make_labelled(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<bool> {
+        if self.find(name)?.is_some() {
+            return Ok(false);
+        }
+        self.make(name)?;
+        if !labels.is_empty() {
+            write_json(&self.labels(name), labels)?;
+        }
+        Ok(true)
+    }
+
+    fn labels(&self, name: &str) -> PathBuf {
+        self.folder.join(name).join("labels.json")
+    }
+
     /// All volumes, by name.
     pub(crate) fn list(&self) -> Result<Vec<Volume>> {
         let entries = match fs::read_dir(&self.folder) {
@@ -86,7 +107,8 @@ impl Volumes {
             other => {
                 let metadata = other.with_context(|| format!("cannot look at {}", dir.display()))?;
                 let created_unix_nanos = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
-                Ok(Some(Volume { name: name.to_owned(), created_unix_nanos }))
+                let labels = read_json(&self.labels(name))?.unwrap_or_default();
+                Ok(Some(Volume { name: name.to_owned(), labels, created_unix_nanos }))
             }
         }
     }
@@ -161,6 +183,10 @@ mod tests {
         assert!(volumes.remove_unused("data", &BTreeMap::new()).unwrap());
         assert!(!volumes.remove_unused("data", &BTreeMap::new()).unwrap());
         assert!(volumes.remove_unused("../x", &BTreeMap::new()).is_err());
+        let labels = BTreeMap::from([("tier".to_owned(), "back".to_owned())]);
+        assert!(volumes.make_labelled("labelled", &labels).unwrap());
+        assert!(!volumes.make_labelled("labelled", &BTreeMap::new()).unwrap());
+        assert_eq!(volumes.find("labelled").unwrap().unwrap().labels, labels);
         assert!(volumes.find("cache").unwrap().is_some() && volumes.find("data").unwrap().is_none());
     }
 }

@@ -7,7 +7,11 @@ use wasm_exec::Outcome;
 
 /// A time limit ended it.
 pub(crate) const TIMED_OUT: u8 = 124;
-/// An error of amphora's own; there was no program.
+/// A command failed that runs no program.
+pub(crate) const FAILED: u8 = 1;
+/// A template that does not parse, of `inspect`.
+pub(crate) const NO_TEMPLATE: u8 = 64;
+/// An error of amphora's own where the code is otherwise a program's, or of who typed the command.
 pub(crate) const OURS: u8 = 125;
 /// There is something of that name, and it cannot be executed.
 pub(crate) const NOT_EXECUTABLE: u8 = 126;

@@ -56,6 +56,9 @@ pub(crate) struct RunSpec {
     pub(crate) image: ImagePin,
     /// The command line, `argv[0]` first; never empty.
     pub(crate) argv: Vec<String>,
+    /// How many words of it are the entrypoint.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) entrypoint_words: usize,
     /// `NAME=value`, in order, each name once.
     #[serde(default)]
     pub(crate) env: Vec<String>,
@@ -123,6 +126,10 @@ impl RunSpec {
             MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
         })
     }
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 fn root_directory() -> String {

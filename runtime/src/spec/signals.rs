@@ -23,15 +23,28 @@ pub(crate) fn parse(text: &str) -> Result<i32> {
     }
 }
 
+/// `SIGTERM`, `SIGRTMIN+3`; a number that has no name stays one.
+pub(crate) fn name(signal: i32) -> String {
+    let real_time = signal - nix::libc::SIGRTMIN();
+    match Signal::try_from(signal) {
+        Ok(signal) => signal.as_str().to_owned(),
+        Err(_) if real_time == 0 => "SIGRTMIN".to_owned(),
+        Err(_) if real_time > 0 => format!("SIGRTMIN+{real_time}"),
+        Err(_) => signal.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{name, parse};
 
     #[test]
     fn names_and_numbers() {
         for (text, number) in [("TERM", 15), ("SIGTERM", 15), ("sigkill", 9), ("9", 9), ("HUP", 1), ("RTMIN+3", 37)] {
             assert_eq!(parse(text).expect(text), number, "{text}");
+            assert_eq!(parse(&name(number)).expect(text), number, "{text}");
         }
+        assert_eq!((name(15).as_str(), name(37).as_str()), ("SIGTERM", "SIGRTMIN+3"));
         for text in ["", "SIG", "NOPE", "0", "65", "-1", "RTMIN+99"] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -8,6 +8,7 @@ mod attach;
 mod bad_input;
 mod code;
 mod crash;
+mod docker;
 mod elsewhere;
 mod escapes;
 mod files;

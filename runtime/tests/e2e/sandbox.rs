@@ -129,6 +129,17 @@ impl Sandbox {
         ended.stderr
     }
 
+    /// The standard error of a command that fails before any program runs: with Docker's code for that.
+    pub(crate) fn refuses<I: AsRef<str>>(&self, arguments: impl IntoIterator<Item = I>) -> String {
+        let arguments: Vec<String> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
+        let code = match arguments.iter().map(String::as_str).take(2).collect::<Vec<_>>()[..] {
+            // Lower codes of theirs mean something.
+            ["run", ..] | ["system", "check" | "repair"] => 125,
+            _ => 1,
+        };
+        self.fails(code, arguments)
+    }
+
     /// One field of `inspect`, by a template such as `.State.Status`.
     pub(crate) fn inspect(&self, name: &str, field: &str) -> String {
         self.ok(["inspect", "--format", &format!("{{{{{field}}}}}"), name]).trim_end().to_owned()

@@ -19,15 +19,15 @@ fn volumes_are_listed_inspected_and_removed_unless_a_container_has_them() {
     assert!(std::path::Path::new(&folder).join("x").exists(), "{folder}");
     assert_eq!(sandbox.run(["volume", "inspect", "none"]).code, Some(1));
 
-    let message = sandbox.fails(125, ["volume", "rm", "data"]);
+    let message = sandbox.fails(1, ["volume", "rm", "data"]);
     assert!(message.contains("used by container writer") && message.contains("amphora rm writer"), "{message}");
     sandbox.ok(["rm", "writer"]);
     assert_eq!(sandbox.ok(["volume", "rm", "data", "made"]), "data\nmade\n");
     assert!(!std::path::Path::new(&folder).exists());
-    let message = sandbox.fails(125, ["volume", "rm", "data"]);
+    let message = sandbox.fails(1, ["volume", "rm", "data"]);
     assert!(message.contains("no such volume: data"), "{message}");
     assert_eq!(sandbox.ok(["volume", "rm", "-f", "data"]), "data\n");
-    assert!(sandbox.fails(125, ["volume", "rm", "../containers"]).contains("invalid volume name"));
+    assert!(sandbox.fails(1, ["volume", "rm", "../containers"]).contains("invalid volume name"));
 }
 
 #[test]
@@ -38,10 +38,11 @@ fn prune_spares_named_volumes_unless_all_are_asked_for() {
     sandbox.ok(["run", "--name", "gone", "-v", "/lost", &busybox, "true"]);
     sandbox.ok(["rm", "gone"]);
     assert_eq!(sandbox.ok(["volume", "ls", "-q"]).lines().count(), 3);
-    assert_eq!(sandbox.ok(["volume", "prune", "-f"]).lines().count(), 1);
-    assert_eq!(sandbox.ok(["volume", "prune", "-a", "-f"]), "Deleted volume: named\n");
+    let said = sandbox.ok(["volume", "prune", "-f"]);
+    assert!(said.starts_with("Deleted Volumes:\n") && said.lines().count() == 4, "{said}");
+    assert_eq!(sandbox.ok(["volume", "prune", "-a", "-f"]), "Deleted Volumes:\nnamed\n\nTotal reclaimed space: 0B\n");
     assert_eq!(sandbox.ok(["volume", "ls", "-q"]).lines().count(), 1);
     sandbox.ok(["rm", "-v", "keeps"]);
     assert_eq!(sandbox.ok(["volume", "ls", "-q"]), "");
-    assert!(sandbox.fails(125, ["volume", "prune"]).contains("volume prune -f"));
+    assert!(sandbox.fails(1, ["volume", "prune"]).contains("volume prune -f"));
 }

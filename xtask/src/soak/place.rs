@@ -132,7 +132,7 @@ impl Ended {
     pub(super) fn meaning(&self) -> String {
         match self.code {
             Some(0) => "done".to_owned(),
-            Some(125) => "refused".to_owned(),
+            Some(1 | 125) => "refused".to_owned(),
             Some(124 | 137) => "never ended".to_owned(),
             Some(code) => format!("ended with {code}"),
             None => "died".to_owned(),
@@ -144,10 +144,10 @@ impl Ended {
         let words: Vec<&str> = self.command.iter().take(2).map(String::as_str).collect();
         let expected = match self.code {
             Some(0) => true,
-            Some(1) => words == ["system", "check"],
+            Some(1) if words == ["system", "check"] => true,
             // Somebody else was writing.
             Some(2) => matches!(words[..], ["system", "check" | "prune"]),
-            Some(125) => KNOWN.iter().any(|part| self.stderr.contains(part)),
+            Some(1 | 125) => KNOWN.iter().any(|part| self.stderr.contains(part)),
             _ => false,
         };
         (!expected || self.stderr.contains("panicked")).then(|| self.to_string())

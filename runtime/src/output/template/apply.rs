@@ -5,9 +5,9 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::{
-    Row, TemplateError,
+    Row, Template, TemplateError,
     functions::{self, Problem},
-    parse::{Command, Conditional, Node, Operand, Pipeline, Tree, What},
+    parse::{Command, Conditional, Node, Operand, Pipeline, What},
     value::{Val, is_true, text, type_of, weight},
 };
 
@@ -37,11 +37,10 @@ const MAPS: [&str; 13] = [
 ];
 
 /// Applies a template to a row.
-pub(super) fn apply(tree: &Tree, source: &str, row: &Row, is_header: bool) -> Result<String, TemplateError> {
+pub(super) fn apply(template: &Template, row: &Row, is_header: bool) -> Result<String, TemplateError> {
     let root = Val::found(&row.fields);
     let mut run = Run {
-        tree,
-        source,
+        template,
         row,
         is_header,
         output: String::new(),
@@ -50,13 +49,12 @@ pub(super) fn apply(tree: &Tree, source: &str, row: &Row, is_header: bool) -> Re
         bytes: 0,
         calls: 0,
     };
-    run.list(&tree.root, &root)?;
+    run.list(&template.tree.root, &root)?;
     Ok(run.output)
 }
 
 struct Run<'d> {
-    tree: &'d Tree,
-    source: &'d str,
+    template: &'d Template,
     row: &'d Row,
     /// What is rendered is the line above a table.
     is_header: bool,
@@ -123,7 +121,7 @@ impl<'d> Run<'d> {
     }
 
     fn error(&self, at: usize, node: &str, problem: impl AsRef<str>) -> TemplateError {
-        TemplateError::apply(self.source, at, node, problem.as_ref())
+        TemplateError::apply(self.template.words, &self.template.source, at, node, problem.as_ref())
     }
 
     fn conditional(&mut self, conditional: &'d Conditional, dot: &Val<'d>, moves: bool) -> Applied<Flow> {
@@ -208,8 +206,8 @@ impl<'d> Run<'d> {
     fn template(&mut self, at: usize, name: &str, new: Option<&'d Pipeline>, dot: &Val<'d>) -> Applied<()> {
         let given = new.map(|pipeline| format!(" {}", pipeline.text())).unwrap_or_default();
         let node = format!("{{{{template {name:?}{given}}}}}");
-        let tree = self.tree;
-        let Some(nodes) = tree.defined.get(name) else {
+        let template = self.template;
+        let Some(nodes) = template.tree.defined.get(name) else {
             return Err(self.error(at, &node, format!("template {name:?} not defined")));
         };
         if self.calls == CALLS {
@@ -397,6 +395,9 @@ impl<'d> Run<'d> {
             let next = match value.value.as_ref() {
                 Value::Object(fields) => match fields.contains_key(name) {
                     true => value.part(|map| map.get(name)),
+                    false if other_spelling(name).is_some_and(|other| fields.contains_key(other)) => {
+                        value.part(|map| map.get(other_spelling(name)?))
+                    }
                     false if self.is_header || MAPS.contains(&map) => Some(Val::made(Value::Null)),
                     false => return Err(self.error(operand.at, &operand.text, no_entry(name, fields))),
                 },
@@ -413,6 +414,16 @@ impl<'d> Run<'d> {
             map = name;
         }
         Ok(value)
+    }
+}
+
+/// Names of fields in Docker's program, where those in its JSON are others.
+fn other_spelling(name: &str) -> Option<&'static str> {
+    match name {
+        "ID" => Some("Id"),
+        "APIVersion" => Some("ApiVersion"),
+        "MinAPIVersion" => Some("MinApiVersion"),
+        _ => None,
     }
 }
 

@@ -27,22 +27,28 @@ use super::{harmless, harmless_json};
 
 /// A template that cannot be used: Go's words.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct TemplateError(String);
+pub(crate) enum TemplateError {
+    /// It does not parse.
+    #[error("{0}")]
+    Syntax(String),
+    /// What it is applied to does not have what it names, or not in the form that it needs.
+    #[error("{0}")]
+    Apply(String),
+}
 
 impl TemplateError {
-    fn parse(source: &str, at: usize, problem: &str) -> Self {
+    fn parse(words: &str, source: &str, at: usize, problem: &str) -> Self {
         let line = 1 + before(source, at).matches('\n').count();
-        Self(harmless(&format!("template parsing error: template: :{line}: {problem}")).into_owned())
+        Self::Syntax(harmless(&format!("{words}: template: :{line}: {problem}")).into_owned())
     }
 
     /// `node` is what of the template could not be applied.
-    fn apply(source: &str, at: usize, node: &str, problem: &str) -> Self {
+    fn apply(words: &str, source: &str, at: usize, node: &str, problem: &str) -> Self {
         let before = before(source, at);
         let line = 1 + before.matches('\n').count();
         let column = before.len() - before.rfind('\n').map_or(0, |index| index + 1);
         let sentence = format!("template: :{line}:{column}: executing \"\" at <{node}>: {problem}");
-        Self(harmless(&format!("template parsing error: {sentence}")).into_owned())
+        Self::Apply(harmless(&format!("{words}: {sentence}")).into_owned())
     }
 }
 
@@ -69,6 +75,8 @@ impl From<Value> for Row {
 #[derive(Debug)]
 pub(crate) struct Template {
     source: String,
+    /// Before the words of an error while it is applied.
+    words: &'static str,
     tree: parse::Tree,
 }
 
@@ -78,8 +86,13 @@ impl Template {
     /// # Errors
     /// What was found, and where.
     pub(crate) fn parse(text: &str) -> Result<Self, TemplateError> {
-        let tree = parse::parse(text).map_err(|(at, problem)| TemplateError::parse(text, at, &problem))?;
-        Ok(Self { source: text.to_owned(), tree })
+        Self::parse_as(text, ["template parsing error"; 2])
+    }
+
+    /// `words` begin the errors of parsing and of applying.
+    fn parse_as(text: &str, words: [&'static str; 2]) -> Result<Self, TemplateError> {
+        let tree = parse::parse(text).map_err(|(at, problem)| TemplateError::parse(words[0], text, at, &problem))?;
+        Ok(Self { source: text.to_owned(), words: words[1], tree })
     }
 
     /// The same for one of a list's lines: outside of actions `\t` and `\n` stand for a tab and a new line.
@@ -87,7 +100,7 @@ impl Template {
     /// # Errors
     /// As [`Self::parse`].
     pub(crate) fn parse_line(text: &str) -> Result<Self, TemplateError> {
-        Self::parse(&with_tabs(text))
+        Self::parse_as(&with_tabs(text), ["failed to parse template", "failed to execute template"])
     }
 
     /// Renders one value.
@@ -95,7 +108,7 @@ impl Template {
     /// # Errors
     /// A field that the value does not have, by name, with those that it has; a function that cannot work on what it was given.
     pub(crate) fn render(&self, row: &Row) -> Result<String, TemplateError> {
-        apply::apply(&self.tree, &self.source, row, false)
+        apply::apply(self, row, false)
     }
 
     /// Renders the line above a table: fields become their headers, and Docker's functions pass them on.
@@ -103,7 +116,7 @@ impl Template {
     /// # Errors
     /// As [`Self::render`].
     pub(crate) fn render_header(&self, headers: &Row) -> Result<String, TemplateError> {
-        apply::apply(&self.tree, &self.source, headers, true)
+        apply::apply(self, headers, true)
     }
 }
 

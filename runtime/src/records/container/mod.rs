@@ -48,7 +48,7 @@ use images::holds::Holds;
 
 pub(crate) use files::Lock;
 pub(crate) use held::VOLUME;
-pub(crate) use record::{Ended, LimitHit, Mark, RunFound, RunRecord, Running};
+pub(crate) use record::{Ended, LimitHit, Mark, RunFound, RunRecord, Running, read_json, write_json};
 pub(crate) use unreadable::Unreadable;
 
 use crate::{
@@ -58,7 +58,7 @@ use crate::{
 use files::{
     folder_entries, is_there, lock_alone, lock_holder, make_private_folder, remove_folder, remove_if, try_lock,
 };
-use record::{is_half_written, read_json, write_json};
+use record::is_half_written;
 use shelf::Shelf;
 
 /// Where a container is in its life.
@@ -339,6 +339,16 @@ impl Container {
     /// The log of its output; [`Self::writable`] makes the folder for it.
     pub(crate) fn log_path(&self) -> PathBuf {
         self.writable.join("log")
+    }
+
+    /// The writable layer, which is there once it has run.
+    pub(crate) fn upper_path(&self) -> PathBuf {
+        self.writable.join("upper")
+    }
+
+    /// How large the files are together that it has written.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        images::store::tree_size(&self.upper_path())
     }
 
     fn make_folder(&self, shelf: &Shelf) -> Result<Lock> {
