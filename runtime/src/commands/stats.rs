@@ -52,7 +52,7 @@ pub(crate) fn stats(host: &Host, args: &StatsArgs) -> Result<u8> {
     thread::sleep(FIRST_TICK);
     let headers = [COLUMNS.as_slice(), &MORE_COLUMNS].concat();
     loop {
-        let rows: Vec<output::Row> = rows(host, args, &mut before)?.into_iter().map(Into::into).collect();
+        let rows = rows(host, args, &mut before)?;
         let table = output::list(args.format.as_deref(), &COLUMNS, &headers, &rows)?;
         let text = if args.no_stream || args.format.is_some() { table } else { format!("{TO_THE_TOP}{table}") };
         if !output::emit_to_somebody(&text)? || args.no_stream {
