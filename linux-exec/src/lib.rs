@@ -18,6 +18,7 @@ pub mod fuzz;
 mod launcher;
 mod magic;
 mod mounts;
+pub mod network;
 mod overlay;
 pub mod plan;
 pub mod process;
