@@ -11,6 +11,7 @@ mod commands;
 pub mod fuzz;
 mod kinds;
 mod lifecycle;
+mod network;
 mod output;
 mod records;
 mod spec;
@@ -26,6 +27,8 @@ pub use crate::{
         Network, Security, StdioSpec,
         limits::{Limits, Ulimit},
         mounts::{MountKind, MountSpec},
+        network::{Endpoint, Mac, NameService},
+        ports::{HostPort, Protocol, PublishedPort},
         request::{Request, StopTimeout},
         restart::RestartPolicy,
     },

@@ -10,7 +10,7 @@ struct Package {
     needed_for: &'static str,
 }
 
-const PACKAGES: [Package; 15] = [
+const PACKAGES: [Package; 16] = [
     Package { name: "busybox-static", needed_for: "the busybox image, and the script inside the second kernel" },
     Package { name: "clang", needed_for: "all programs compiled to Wasm" },
     Package { name: "docker-registry", needed_for: "every test that pulls" },
@@ -19,6 +19,7 @@ const PACKAGES: [Package; 15] = [
     Package { name: "libclang-rt-14-dev-wasm32", needed_for: "all programs compiled to Wasm" },
     Package { name: "lld", needed_for: "all programs compiled to Wasm" },
     Package { name: "mmdebstrap", needed_for: "the Debian image" },
+    Package { name: "nftables", needed_for: "what somebody else does to rules of networks" },
     Package { name: "openssl", needed_for: "the registry over HTTPS" },
     Package { name: "python3-pip", needed_for: "the large Wasm application, which comes from PyPI" },
     Package { name: "skopeo", needed_for: "docker-archive and oci-archive files as others make them" },

@@ -11,7 +11,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "; `amphora save` writes an archive, and the store is an OCI image layout: skopeo copies from both",
     ),
     (&["login", "logout"], "; `amphora pull --creds USER[:PASSWORD]`"),
-    (&["network", "cp", "events", "port", "diff", "search"], ""),
+    (&["cp", "events", "diff", "search"], ""),
     (&["compose", "swarm", "service", "stack", "node", "secret", "config", "context", "plugin", "manifest"], ""),
 ];
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use super::{each, filters::ContainerFilters, find, note_unreadable, print, run::start_one, view};
+use super::{each, filters::ContainerFilters, find, network, note_unreadable, print, run::start_one, view};
 use crate::{
     cli::{KillArgs, PsArgs, RmArgs, StopArgs, WaitArgs},
     lifecycle,
@@ -50,12 +50,14 @@ pub(crate) fn ps(host: &Host, args: &PsArgs) -> Result<u8> {
     let sized = args.size || format.is_some_and(|format| format.contains("Size") || format.contains("json"));
     let (containers, unreadable) = host.containers.list()?;
     note_unreadable(&unreadable);
+    let on = host.networks.of_containers()?;
     let mut rows = Vec::new();
     for container in containers {
         let status = container.status();
         let shown = !only_running || status.as_ref().map_or(true, Status::is_up);
         if shown && filters.hold(host, &container, &status) && limit.is_none_or(|limit| rows.len() < limit) {
-            rows.push(view::container_row(host, &container, &status, args.no_trunc, sized));
+            let ports = network::shown(&container, on.get(&container.spec.id).map_or(&[], Vec::as_slice)).ports;
+            rows.push(view::container_row(host, &container, &status, &ports, args.no_trunc, sized));
         }
         if let Err(error) = status {
             output::complain(&error.context(format!("container {}", container.spec.name)));

@@ -14,13 +14,13 @@ use super::{
     say_id,
 };
 use crate::{
-    cli::{NetworkChoice, ProgramArgs},
+    cli::ProgramArgs,
     lifecycle,
     records::{
         container::{Container, Lock},
         host::Host,
     },
-    spec::{Network, Security, StdioSpec, env, request::Request, restart::RestartPolicy, seccomp::SeccompProfile},
+    spec::{Security, StdioSpec, env, request::Request, restart::RestartPolicy, seccomp::SeccompProfile},
 };
 
 /// The most that is read of a seccomp profile; Docker's default one has 17 kB.
@@ -68,11 +68,11 @@ fn request(args: &ProgramArgs) -> Result<Request> {
         hostname: args.hostname.clone(),
         name: args.name.clone(),
         mounts: args.mounts(&std::env::current_dir().context("no current directory")?)?,
-        network: match args.network {
-            NetworkChoice::None => Network::None,
-            NetworkChoice::Host => Network::Host,
-        },
+        domainname: args.domainname.clone(),
+        network: args.networks().map_err(anyhow::Error::msg)?,
+        names: args.names().map_err(anyhow::Error::msg)?,
         ports: args.ports()?,
+        publish_all: args.publish_all,
         limits: args.limits()?,
         security: security(args)?,
         read_only: args.read_only,

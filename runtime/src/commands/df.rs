@@ -180,7 +180,7 @@ fn verbose(host: &Host, usage: &Usage) -> Result<u8> {
         row
     });
     let containers = usage.containers.iter().map(|(container, size)| {
-        let mut row = view::container_row(host, container, &container.status(), false, false);
+        let mut row = view::container_row(host, container, &container.status(), "", false, false);
         row.fields["Size"] = output::size(*size).into();
         row
     });

@@ -99,7 +99,7 @@ impl ContainerFilters {
             // None is checked: their health is not known.
             && self.filters.any("health", |wanted| wanted == "none")
             && self.filters.any("kind", |kind| spec.image.kind.to_string() == kind)
-            && self.filters.any("network", |name| view::network_name(spec.network) == name)
+            && self.filters.any("network", |name| view::network_name(&spec.network).split(',').any(|one| one == name))
             && self.filters.any("volume", |wanted| spec.mounts.iter().any(|mount| has(host, mount, wanted)))
             && self.filters.labels(|name| spec.labels.get(name).cloned())
     }

@@ -4,17 +4,20 @@ use anyhow::{Context, Result, bail};
 use images::{Image, Reference, Selection};
 use serde_json::Value;
 
-use super::{find, image_view, print, view, volume};
+use super::{find, image_view, network, print, view, volume};
 use crate::{
     cli::{ImageInspectArgs, InspectArgs, ObjectType},
     output::{self, TemplateError, errors::Coded},
-    records::{container::FindError, host::Host},
+    records::{
+        container::{Container, FindError},
+        host::Host,
+    },
     spec::exit_code,
 };
 
 /// `amphora inspect`: a container is looked for first, then an image, then a volume.
 pub(crate) fn inspect(host: &Host, args: &InspectArgs) -> Result<u8> {
-    let container = |name: &str| find(host, name).and_then(|found| view::container_details(host, &found, args.size));
+    let container = |name: &str| find(host, name).and_then(|found| container_and_networks(host, &found, args.size));
     show(&args.names, args.format.as_deref(), |name| match args.object_type {
         Some(ObjectType::Container) => container(name),
         Some(ObjectType::Image) => image(host, name)?.with_context(|| format!("no such image: {name}")),
@@ -31,6 +34,11 @@ pub(crate) fn inspect_images(host: &Host, args: &ImageInspectArgs) -> Result<u8>
     show(&args.images, args.format.as_deref(), |name| {
         image(host, name)?.with_context(|| format!("no such image: {name} (amphora images lists them)"))
     })
+}
+
+fn container_and_networks(host: &Host, container: &Container, sized: bool) -> Result<Value> {
+    let found = host.networks.of_containers()?.remove(&container.spec.id).unwrap_or_default();
+    view::container_details(host, container, sized, &network::shown(container, &found).settings)
 }
 
 fn image_or_volume(host: &Host, name: &str) -> Result<Value> {

@@ -15,6 +15,7 @@ mod image_view;
 mod inspect;
 mod life;
 mod logs;
+mod network;
 mod own;
 mod removed;
 mod run;
@@ -96,6 +97,8 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::Volume(command) => volume::volume(host, command),
         Command::Info(args) => version::info(host, args),
         Command::System(SystemCommand::Df(args)) => df::df(host, args),
+        Command::Network(command) => network::network(host, command),
+        Command::Port(args) => network::port(host, args),
         Command::System(SystemCommand::Check) => system::check(host),
         Command::System(SystemCommand::Prune(args)) => system::prune(host, args),
         Command::System(SystemCommand::Restore) => run::restore(host),
@@ -125,6 +128,7 @@ fn touches_files_of_images(command: &Command) -> bool {
         Command::Rm(_) | Command::Restart(_) => false,
         Command::Pause(_) | Command::Unpause(_) | Command::Rename(_) | Command::Update(_) => false,
         Command::Top(_) | Command::Stats(_) | Command::Attach(_) => false,
+        Command::Network(_) | Command::Port(_) => false,
         Command::Ps(_) | Command::Logs(_) | Command::Inspect(_) | Command::Images(_) | Command::Info(_) => false,
         Command::Exec(_) | Command::Stop(_) | Command::Kill(_) | Command::Wait(_) => false,
         Command::Container(_) | Command::Version(_) | Command::Completions(_) | Command::Man(_) | Command::Demo => {

@@ -31,6 +31,7 @@ pub(crate) fn check(host: &Host) -> Result<u8> {
         output::say("amphora system prune removes all that was left behind")?;
     }
     not_looked_at.iter().try_for_each(|what| output::say(&format!("not looked at: {what}")))?;
+    host.networks.in_the_way()?.iter().try_for_each(|line| output::say(line))?;
     if !not_looked_at.is_empty() {
         return Ok(NOT_ALL_LOOKED_AT);
     }
@@ -47,6 +48,7 @@ fn leftovers(host: &Host, remove: bool) -> Result<(Checked, Vec<String>)> {
     // Cgroups then: whose they are is known as long as their containers are there.
     found.extend(lifecycle::check_cgroups(host, remove)?);
     found.extend(host.containers.check(remove)?);
+    found.extend(host.networks.check(remove)?);
     let mut checked = host.store.check(remove)?;
     found.append(&mut checked.leftovers);
     match wasm::check_compiled(host, remove)? {
@@ -82,6 +84,7 @@ fn elsewhere(host: &Host) -> Result<Vec<String>> {
 
 /// `amphora system repair`: 0 when the list of images is whole, or is again; 1 when something of it could not be kept.
 pub(crate) fn repair(host: &Host) -> Result<u8> {
+    host.networks.check(true)?.iter().try_for_each(|line| output::say(&format!("Mended: {line}")))?;
     let Some(repaired) = host.store.repair()? else {
         output::say("the list of images is whole; nothing was changed")?;
         return Ok(0);

@@ -25,6 +25,7 @@ pub(crate) fn container_row(
     host: &Host,
     container: &Container,
     status: &Result<Status>,
+    ports: &str,
     no_trunc: bool,
     sized: bool,
 ) -> Row {
@@ -42,10 +43,9 @@ pub(crate) fn container_row(
         "Labels": label_list(spec.labels.iter()),
         "LocalVolumes": spec.volumes().count().to_string(),
         "Mounts": spec.mounts.iter().filter_map(|mount| mounted(mount, no_trunc)).collect::<Vec<_>>().join(","),
-        "Networks": network_name(spec.network),
+        "Networks": network_name(&spec.network),
         "Platform": platform(spec.image.kind),
-        // None is published: see `network_name`.
-        "Ports": "",
+        "Ports": ports,
         "Size": if sized { container_size(host, container) } else { "N/A".to_owned() },
     });
     Row { fields, labels: spec.labels.clone() }
@@ -141,11 +141,13 @@ pub(crate) fn ago(moment_nanos: i64) -> String {
     output::age(moment_nanos, output::now_nanos())
 }
 
-/// As `ps` and `inspect` name it. Neither gives a container an address, or ports, of its own.
-pub(crate) fn network_name(network: Network) -> &'static str {
+/// Names of the networks, as a list.
+pub(crate) fn network_name(network: &Network) -> String {
     match network {
-        Network::None => "none",
-        Network::Host => "host",
+        Network::Joined(endpoints) => {
+            endpoints.iter().map(|endpoint| endpoint.network.as_str()).collect::<Vec<_>>().join(",")
+        }
+        other => other.mode(),
     }
 }
 
@@ -201,7 +203,12 @@ pub(crate) fn damaged_row(damaged: &Damaged) -> Value {
 }
 
 /// `inspect` of a container. `sized`: how large it is, too.
-pub(crate) fn container_details(host: &Host, container: &Container, sized: bool) -> Result<Value> {
+pub(crate) fn container_details(
+    host: &Host,
+    container: &Container,
+    sized: bool,
+    network_settings: &Value,
+) -> Result<Value> {
     let (spec, status) = (&container.spec, container.status()?);
     let image = image_of(host, spec);
     let mut details = json!({
@@ -228,7 +235,7 @@ pub(crate) fn container_details(host: &Host, container: &Container, sized: bool)
         "GraphDriver": container_layers(host, container, image.as_ref()),
         "Mounts": spec.mounts.iter().filter_map(|one| mount(host, one)).collect::<Vec<_>>(),
         "Config": container_config(spec, image.as_ref()),
-        "NetworkSettings": network_settings(spec.network),
+        "NetworkSettings": network_settings,
     });
     if sized && let Some(details) = details.as_object_mut() {
         let written = container.written_bytes();
@@ -247,7 +254,7 @@ fn container_config(spec: &RunSpec, image: Option<&Image>) -> Value {
     let of_image = image.and_then(|image| image.config.config().clone()).unwrap_or_default();
     let mut config = json!({
         "Hostname": spec.hostname,
-        "Domainname": "",
+        "Domainname": spec.domainname,
         "User": spec.user,
         "AttachStdin": false,
         "AttachStdout": false,
@@ -312,35 +319,6 @@ fn layer_paths(host: &Host, image: &Image) -> Vec<String> {
     digests.map(|digest| host.store.layer_dir(&digest).display().to_string()).collect()
 }
 
-/// Neither network gives a container an address of its own.
-fn network_settings(network: Network) -> Value {
-    let address = json!({
-        "IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": "", "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0, "IPv6Gateway": "", "EndpointID": "",
-    });
-    let mut endpoint = address.clone();
-    if let Some(endpoint) = endpoint.as_object_mut() {
-        endpoint.extend([
-            ("NetworkID".to_owned(), "".into()),
-            ("IPAMConfig".to_owned(), Value::Null),
-            ("Links".to_owned(), Value::Null),
-            ("Aliases".to_owned(), Value::Null),
-            ("DriverOpts".to_owned(), Value::Null),
-        ]);
-    }
-    let mut settings = address;
-    if let Some(settings) = settings.as_object_mut() {
-        settings.extend([
-            ("Bridge".to_owned(), "".into()),
-            ("SandboxID".to_owned(), "".into()),
-            ("SandboxKey".to_owned(), "".into()),
-            ("Ports".to_owned(), json!({})),
-            ("Networks".to_owned(), json!({ network_name(network): endpoint })),
-        ]);
-    }
-    settings
-}
-
 fn existing(path: PathBuf) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
@@ -383,7 +361,7 @@ fn host_config(container: &Container) -> Value {
         "Ulimits": ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect::<Vec<_>>(),
         "TimeoutMs": timeout_ms,
         "Fuel": fuel,
-        "NetworkMode": network_name(spec.network),
+        "NetworkMode": spec.network.mode(),
         "AutoRemove": spec.auto_remove,
         "Init": spec.init,
         "ReadonlyRootfs": spec.read_only,

@@ -1,6 +1,6 @@
 //! Programs for the kernel, on the image's own root file system.
 
-use std::{io::Read, path::PathBuf, time::Duration};
+use std::{io::Read, os::fd::BorrowedFd, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use images::Image;
@@ -50,9 +50,6 @@ impl Behaviour for Linux {
                 "--fuel: only Wasm programs count instructions; for a Linux program use --timeout or --ulimit cpu=SECONDS"
             );
         }
-        if !spec.ports.is_empty() {
-            bail!("-p: not supported yet for Linux programs; --network host shares the host's ports");
-        }
         mounts::refuse_root(&spec.mounts)
     }
 
@@ -96,10 +93,16 @@ impl Behaviour for Linux {
         PathBuf::from(&spec.cwd)
     }
 
-    fn confinement(&self, spec: &RunSpec, capabilities: CapabilitySets) -> Result<Confinement<'static>> {
-        let network = match spec.network {
-            Network::None => Namespace::New,
-            Network::Host => Namespace::Host,
+    fn confinement<'a>(
+        &self,
+        spec: &RunSpec,
+        capabilities: CapabilitySets,
+        network: Option<BorrowedFd<'a>>,
+    ) -> Result<Confinement<'a>> {
+        let network = match (network, &spec.network) {
+            (Some(made), _) => Namespace::Join(made),
+            (None, Network::Host) => Namespace::Host,
+            (None, _) => Namespace::New,
         };
         let security = &spec.security;
         let privileges = Privileges {
@@ -120,7 +123,7 @@ impl Behaviour for Linux {
 
     fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First> {
         let spec = &of.container.spec;
-        let files = linux_defaults::network_files(spec, of.container.writable()?)?;
+        let files = linux_defaults::network_files(spec, of.attached, of.container.writable()?)?;
         let mounts: Vec<_> = linux_defaults::mounts(spec).into_iter().chain(files).chain(user_mounts).collect();
         let (entry, report) = program(spec, of.root, of.user, &mounts)?;
         Ok(First { entry, report, mounts, timeout_grace: Duration::ZERO })

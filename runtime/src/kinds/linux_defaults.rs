@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result};
 use linux_exec::plan::{Mount, MountSource};
 
-use crate::spec::{Network, RunSpec};
+use crate::{
+    network::{Attached, files},
+    spec::{Network, RunSpec, network::NameService},
+};
 
 /// Docker's default search path.
 pub(crate) const PATH_VARIABLE: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -55,17 +58,25 @@ pub(crate) fn devices(spec: &RunSpec) -> Mount {
     Mount::new("/dev", source, false)
 }
 
-/// `/etc/hosts` and `/etc/hostname`, kept in the container's folder; with the host's network its name servers too.
-pub(crate) fn network_files(spec: &RunSpec, folder: &Path) -> Result<Vec<Mount>> {
-    let hosts = format!("127.0.0.1\tlocalhost {0}\n::1\tlocalhost ip6-localhost ip6-loopback\n", spec.hostname);
-    let mut mounts =
-        vec![written(folder, "hosts", &hosts)?, written(folder, "hostname", &format!("{}\n", spec.hostname))?];
-    if spec.network == Network::Host {
-        for name in ["hosts", "resolv.conf"].map(|name| Path::new("/etc").join(name)).into_iter().filter(|p| p.exists())
-        {
-            mounts.retain(|mount| mount.target != name);
-            mounts.push(Mount { readonly: true, ..file_bind(name.clone(), name) });
+/// `/etc/hosts` and `/etc/hostname`, kept in the container's folder, and where it reaches others `/etc/resolv.conf`; with the host's
+/// network its files, unless something else was asked for.
+pub(crate) fn network_files(spec: &RunSpec, attached: Option<&Attached>, folder: &Path) -> Result<Vec<Mount>> {
+    let mut mounts = vec![
+        written(folder, "hosts", &files::hosts(spec, attached))?,
+        written(folder, "hostname", &format!("{}\n", spec.hostname))?,
+    ];
+    let is_told = spec.names != NameService::default();
+    match spec.network {
+        Network::Host if !is_told => {
+            for name in
+                ["hosts", "resolv.conf"].map(|name| Path::new("/etc").join(name)).into_iter().filter(|p| p.exists())
+            {
+                mounts.retain(|mount| mount.target != name);
+                mounts.push(Mount { readonly: true, ..file_bind(name.clone(), name) });
+            }
         }
+        Network::None if !is_told => {}
+        _ => mounts.push(written(folder, "resolv.conf", &files::resolv_conf(spec, attached))?),
     }
     Ok(mounts)
 }

@@ -11,7 +11,10 @@ pub(crate) mod wasm;
 
 use std::{
     fs,
-    os::unix::fs::{FileTypeExt, MetadataExt, chown},
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{FileTypeExt, MetadataExt, chown},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -31,6 +34,7 @@ use serde_json::Value;
 
 use crate::{
     kinds::report::Teller,
+    network::Attached,
     output::errors::Coded,
     records::{container::Container, host::Host},
     spec::{
@@ -82,8 +86,13 @@ pub(crate) trait Behaviour {
     /// Its working directory as the kernel knows it.
     fn cwd(&self, spec: &RunSpec) -> PathBuf;
 
-    /// What it is kept from.
-    fn confinement(&self, spec: &RunSpec, capabilities: CapabilitySets) -> Result<Confinement<'static>>;
+    /// What it is kept from. `network`: the network namespace that was made for it.
+    fn confinement<'a>(
+        &self,
+        spec: &RunSpec,
+        capabilities: CapabilitySets,
+        network: Option<BorrowedFd<'a>>,
+    ) -> Result<Confinement<'a>>;
 
     /// Paths that are covered, and paths that are read-only.
     fn hidden_paths(&self, spec: &RunSpec) -> (Vec<PathBuf>, Vec<PathBuf>);
@@ -102,6 +111,7 @@ pub(crate) struct Parts<'a> {
     container: &'a Container,
     root: &'a Rootfs,
     user: &'a User,
+    attached: Option<&'a Attached>,
 }
 
 /// The first process of a container.
@@ -180,24 +190,26 @@ impl Workload {
         image: &Image,
         container: &Container,
         cgroup: &'a Cgroup,
+        attached: Option<&'a Attached>,
         stdio: Stdio,
     ) -> Result<Prepared<'a>> {
         let (spec, behaviour) = (&container.spec, self.behaviour());
         let user_mounts = lower_mounts(host, spec)?;
         let (root, root_readonly) = behaviour.root(host, image, container)?;
         let user = linux::find_user(spec, &root)?;
-        let parts = Parts { host, image, container, root: &root, user: &user };
+        let parts = Parts { host, image, container, root: &root, user: &user, attached };
         let First { entry, report, mounts, timeout_grace } = behaviour.entry(&parts, user_mounts)?;
         let capabilities = CapabilitySets::of_user(capabilities(spec)?, user.uid);
         let (masked_paths, readonly_paths) = behaviour.hidden_paths(spec);
         let ulimits = spec.limits.ulimits.iter().map(|ulimit| (ulimit.resource, ulimit.soft, ulimit.hard));
-        let confinement = behaviour.confinement(spec, capabilities)?;
+        let confinement = behaviour.confinement(spec, capabilities, attached.map(Attached::namespace))?;
         let plan = Plan {
             root_readonly: spec.read_only || root_readonly,
             mounts,
             masked_paths,
             readonly_paths,
             hostname: Some(spec.hostname.clone()),
+            domain_name: Some(spec.domainname.clone()).filter(|name| !name.is_empty()),
             cwd: behaviour.cwd(spec),
             user,
             umask: UMASK,

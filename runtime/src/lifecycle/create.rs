@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use images::Image;
 
 use crate::{
@@ -12,9 +12,11 @@ use crate::{
         host::Host,
     },
     spec::{
-        FORMAT, ImagePin, RunSpec, Workload, env,
+        FORMAT, ImagePin, Network, RunSpec, Workload, env,
         mounts::{MountKind, MountSpec},
         names,
+        network::{DEFAULT_NETWORK, Endpoint},
+        ports::{self, PublishedPort},
         request::Request,
         signals,
     },
@@ -40,17 +42,21 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         Some(name) => names::validate("container name", name).map(|()| name.clone())?,
         None => free_name(host, &id)?,
     };
+    let exposed = config.exposed_ports().iter().flatten().filter(|_| request.publish_all);
+    let ports = ports(exposed, request.ports.clone())?;
     let (argv, entrypoint_words) = command_line(&request, image, workload)?;
     Ok(RunSpec {
         format: FORMAT,
         argv,
         entrypoint_words,
+        domainname: request.domainname.clone().unwrap_or_default(),
         env: environment(&request, image, workload, &hostname),
         cwd: working_directory(request.cwd.as_deref().or(config.working_dir().as_deref()))?,
         user: request.user.or_else(|| config.user().clone()).unwrap_or_default(),
         mounts: name_volumes(request.mounts)?,
-        network: request.network,
-        ports: request.ports,
+        network: network_of(host, request.network, !ports.is_empty())?,
+        names: request.names,
+        ports,
         limits: request.limits,
         security: request.security,
         read_only: request.read_only,
@@ -75,6 +81,38 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         name,
         hostname,
     })
+}
+
+/// What was asked for, with the id of a container in place of its name; else the default network where ports need one.
+fn network_of(host: &Host, wanted: Option<Network>, publishes: bool) -> Result<Network> {
+    match wanted {
+        Some(Network::Container(name)) => Ok(Network::Container(host.containers.find(&name)?.spec.id)),
+        Some(network @ (Network::None | Network::Host)) if publishes => {
+            bail!("-p: with --network {} there is no port to be led to; leave one of them out", network.mode())
+        }
+        Some(network) => Ok(network),
+        None if publishes => {
+            let network = DEFAULT_NETWORK.to_owned();
+            Ok(Network::Joined(vec![Endpoint { network, ..Endpoint::default() }]))
+        }
+        None => Ok(Network::None),
+    }
+}
+
+/// Those that were asked for, and of those that the image exposes the others.
+fn ports<'a>(exposed: impl Iterator<Item = &'a String>, wanted: Vec<PublishedPort>) -> Result<Vec<PublishedPort>> {
+    let mut ports = wanted;
+    for text in exposed {
+        let exposed = ports::parse_publish(text).with_context(|| format!("the image exposes the port `{text}`"))?;
+        for port in exposed {
+            let is_same =
+                |other: &PublishedPort| (other.container_port, other.protocol) == (port.container_port, port.protocol);
+            if !ports.iter().any(is_same) {
+                ports.push(port);
+            }
+        }
+    }
+    Ok(ports)
 }
 
 /// A random name that nobody has; after some tries, one that ends with the id.

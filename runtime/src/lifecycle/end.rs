@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     kinds::report::{Report, Told},
+    network::Attached,
     output::{self, errors},
     records::{
         container::{Container, Ended, LimitHit},
@@ -56,7 +57,9 @@ fn finish(
     restarts: &mut Restarts,
 ) -> Result<u8> {
     let spec = &container.spec;
-    let Started { child, cgroup, report, timeout_grace, copying, signals, record, running: _running, .. } = started;
+    let Started {
+        child, cgroup, mut attached, report, timeout_grace, copying, signals, record, running: _running, ..
+    } = started;
     let rule = StopRule {
         container: Some(&spec.id),
         time_limit: spec.limits.timeout_ms.map(|ms| Duration::from_millis(ms) + timeout_grace),
@@ -70,13 +73,14 @@ fn finish(
     let usage = if spec.auto_remove { Usage::default() } else { cgroup.usage() };
     let removed = persistently(|| Ok(cgroup.remove()?));
     let removed = if record.is_regrouped() { removed.and(leftover_cgroup(&spec.id)) } else { removed };
+    let detached = attached.as_mut().map_or(Ok(()), Attached::detach);
     let ended = ending.map(|ending| {
         let mut ended = judge(spec, ending, &usage, told);
         ended.started_unix_nanos = started.started_unix_nanos;
         ended.finished_unix_nanos = output::now_nanos();
         ended.restart_count = restarts.count;
         // Whatever still holds the cgroup cannot be helped here; `system check` finds it.
-        ended.error = ended.error.or(removed.err().map(|error| errors::sentence(&error)));
+        ended.error = ended.error.or(removed.and(detached).err().map(|error| errors::sentence(&error)));
         ended
     });
     let mut noted = ended.as_ref().map_or_else(not_known, Ended::clone);

@@ -13,6 +13,7 @@ use linux_exec::{
     cgroup::{Cgroup, Cgroups},
     process::Process,
     spawn::{Child, spawn},
+    userns,
 };
 use nix::sys::signal::Signal;
 
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::{
     kinds::{Prepared, report::Teller},
+    network::Attached,
     output::{
         self,
         errors::{self, Coded},
@@ -35,13 +37,14 @@ use crate::{
         host::Host,
         own_process::OwnProcess,
     },
-    spec::{FORMAT, RunSpec, Workload, exit_code, request::Request},
+    spec::{FORMAT, Network, RunSpec, Workload, exit_code, request::Request},
 };
 
 /// A container whose first process has begun.
 pub(super) struct Started {
     pub(super) child: Child,
     pub(super) cgroup: Cgroup,
+    pub(super) attached: Option<Attached>,
     pub(super) report: Option<Teller>,
     pub(super) timeout_grace: Duration,
     pub(super) copying: Copying,
@@ -222,10 +225,12 @@ fn start(
         container.presume_end(output::now_nanos())?;
     }
     let signals = Signals::block()?;
+    let mut attached = attach(host, spec)?;
     let cgroup = make_cgroup(&workload, spec)?;
     let begun = || -> Result<_> {
         let (stdio, pending) = streams::prepare(spec.stdio, wiring)?;
-        let Prepared { mut plan, report, timeout_grace } = workload.plan(host, image, container, &cgroup, stdio)?;
+        let Prepared { mut plan, report, timeout_grace } =
+            workload.plan(host, image, container, &cgroup, attached.as_ref(), stdio)?;
         timings.stage("prepare");
         // Others may hold up the program's file (a lease on a shared volume, say): the time limit counts from here.
         plan.patience = Signals::patience(spec.limits.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)));
@@ -235,17 +240,50 @@ fn start(
         let input_fd = pending.input_fd(child.terminal.as_ref());
         let record = note_running(container, &child, started_unix_nanos, restart_count, input_fd)
             .inspect_err(|_| abandon(&child))?;
+        let serving = attached.as_mut().map_or(Ok(()), |attached| attached.serve_names(spec));
+        serving.inspect_err(|_| abandon(&child))?;
         let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;
         Ok((child, report, timeout_grace, copying, started_unix_nanos, record))
     };
     match begun() {
-        Ok((child, report, timeout_grace, copying, started_unix_nanos, record)) => {
-            Ok(Started { child, cgroup, report, timeout_grace, copying, signals, started_unix_nanos, record, running })
-        }
+        Ok((child, report, timeout_grace, copying, started_unix_nanos, record)) => Ok(Started {
+            child,
+            cgroup,
+            attached,
+            report,
+            timeout_grace,
+            copying,
+            signals,
+            started_unix_nanos,
+            record,
+            running,
+        }),
         Err(error) => {
             // The first error is the one to tell; a cgroup that stays is found by `system check`.
             let _ = persistently(|| Ok(cgroup.remove()?));
             Err(error)
+        }
+    }
+}
+
+/// A network namespace for who needs another than a new one or the host's.
+fn attach(host: &Host, spec: &RunSpec) -> Result<Option<Attached>> {
+    match &spec.network {
+        Network::None | Network::Host => Ok(None),
+        Network::Container(id) => {
+            let container = host.containers.find(id)?;
+            let Some(run) = container.going_on()? else {
+                bail!("cannot join the network of container {}: it is not running", container.spec.name)
+            };
+            Attached::shared(&host.networks, run.running.pid).map(Some)
+        }
+        Network::Joined(_) if userns::is_inside() || !nix::unistd::geteuid().is_root() => bail!(
+            "--network {}: networks of containers need root for now; without it use none or host",
+            spec.network.mode()
+        ),
+        Network::Joined(_) => {
+            let attached = Attached::new(&host.networks, spec);
+            attached.map(Some).with_context(|| format!("cannot connect container {} to its networks", spec.name))
         }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use images::Store;
 use linux_exec::userns::{self, IdMap};
 
+use crate::network::Networks;
 use crate::records::{
     container::Containers,
     own_process::THIS_PROGRAM,
@@ -23,6 +24,7 @@ pub struct Host {
     pub(crate) store: Store,
     pub(crate) containers: Containers,
     pub(crate) volumes: Volumes,
+    pub(crate) networks: Networks,
     /// The amphora that its own processes are started from.
     pub(crate) program: PathBuf,
 }
@@ -48,8 +50,8 @@ impl Host {
         let store = Store::open(&paths.root).with_context(|| {
             format!("cannot use {} (--root or AMPHORA_ROOT chooses another place)", paths.root.display())
         })?;
-        let (containers, volumes) = (Containers::new(&paths), Volumes::new(&paths));
-        Ok(Self { paths, store, containers, volumes, program: PathBuf::from(THIS_PROGRAM) })
+        let (containers, volumes, networks) = (Containers::new(&paths), Volumes::new(&paths), Networks::new(&paths));
+        Ok(Self { paths, store, containers, volumes, networks, program: PathBuf::from(THIS_PROGRAM) })
     }
 
     /// For programs that are not `amphora`: where that is, of which supervisors and compilers are started.

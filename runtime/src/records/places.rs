@@ -19,8 +19,8 @@ use nix::unistd::{getegid, geteuid};
 use crate::records::paths::Paths;
 
 /// Folders in ROOT and in RUNROOT.
-const OF_ROOT: [&str; 8] =
-    ["image-layout", "layers", "verified", "compiled", "containers", "names", "writable", "volumes"];
+const OF_ROOT: [&str; 9] =
+    ["image-layout", "layers", "verified", "compiled", "containers", "names", "writable", "volumes", "networks"];
 const OF_RUNROOT: [&str; 3] = ["running", "containers", "names"];
 
 /// Checks all folders that are there.

@@ -8,23 +8,27 @@ pub(crate) mod exit_code;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod names;
+pub(crate) mod network;
 pub(crate) mod ports;
 pub(crate) mod quantity;
 pub(crate) mod request;
 pub(crate) mod restart;
 pub(crate) mod seccomp;
 pub(crate) mod signals;
+pub(crate) mod subnet;
 mod workload;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use network::Network;
 pub(crate) use workload::{Kind, WasmProgram, Workload};
 
 use crate::spec::{
     limits::Limits,
     mounts::{MountKind, MountSpec},
+    network::NameService,
     ports::PublishedPort,
     restart::RestartPolicy,
 };
@@ -71,6 +75,9 @@ pub(crate) struct RunSpec {
     /// Host name inside the container.
     #[serde(default)]
     pub(crate) hostname: String,
+    /// Domain name inside the container.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) domainname: String,
     /// Volumes, binds and tmpfs that the user asked for.
     #[serde(default)]
     pub(crate) mounts: Vec<MountSpec>,
@@ -80,6 +87,9 @@ pub(crate) struct RunSpec {
     /// Ports that the host's addresses lead to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ports: Vec<PublishedPort>,
+    /// How it finds others by name.
+    #[serde(default)]
+    pub(crate) names: NameService,
     /// What it may use.
     #[serde(default)]
     pub(crate) limits: Limits,
@@ -152,17 +162,6 @@ pub(crate) struct ImagePin {
     /// What of it runs. None in records that were written before it was decided when a container is made.
     #[serde(default)]
     pub(crate) workload: Option<Workload>,
-}
-
-/// The networks there are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// A network of its own with only a loopback device.
-    #[default]
-    None,
-    /// The host's.
-    Host,
 }
 
 /// Rights of the program.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::spec::{
-    Network, Security, StdioSpec, limits::Limits, mounts::MountSpec, ports::PublishedPort, restart::RestartPolicy,
+    Network, Security, StdioSpec, limits::Limits, mounts::MountSpec, network::NameService, ports::PublishedPort,
+    restart::RestartPolicy,
 };
 
 /// Docker's: between the stop signal and SIGKILL, in milliseconds.
@@ -26,14 +27,20 @@ pub struct Request {
     pub user: Option<String>,
     /// Host name inside the container.
     pub hostname: Option<String>,
+    /// Domain name inside the container.
+    pub domainname: Option<String>,
     /// A random one if none is wanted.
     pub name: Option<String>,
     /// Volumes, binds and tmpfs.
     pub mounts: Vec<MountSpec>,
-    /// Which network it sees.
-    pub network: Network,
+    /// Which network it sees; None: the default network if ports are published, else none.
+    pub network: Option<Network>,
+    /// How it finds others by name.
+    pub names: NameService,
     /// Ports that the host's addresses lead to.
     pub ports: Vec<PublishedPort>,
+    /// Whether every port that the image exposes is published, too.
+    pub publish_all: bool,
     /// What it may use.
     pub limits: Limits,
     /// What it may do.

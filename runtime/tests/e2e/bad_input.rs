@@ -7,15 +7,16 @@ use crate::sandbox::{Sandbox, fixture};
 #[test]
 fn mistakes_on_the_command_line_end_with_dockers_codes() {
     let Some((sandbox, [busybox, wasm])) = Sandbox::with(["busybox:latest", "hello:wasm"]) else { return };
-    let cases: [(&[&str], &str); 21] = [
+    let cases: [(&[&str], &str); 22] = [
         (&["run", "--no-such-flag", &busybox], "--no-such-flag"),
-        (&["run", "-p", "80:80", &busybox], "not supported yet"),
+        (&["run", "-p", "80:80", &wasm], "not supported yet"),
+        (&["run", "-p", "80:x", &busybox], "`x` is no port"),
         (&["build", "."], "not supported yet"),
         (&["no-such-command"], "no-such-command"),
         (&["run", "UPPER/Case"], "UPPER/Case"),
         (&["pull", "a//b"], "a//b"),
         (&["pull", "x@sha256:123"], "x@sha256:123"),
-        (&["run", "--network", "bridge", &busybox], "expected `none` (the default) or `host`"),
+        (&["run", "--network", "bridge", &wasm], "not supported yet"),
         (&["run", "--platform", "nonsense", &busybox], "nonsense"),
         (&["run", "-v", "/no/such/folder:/x", &busybox, "true"], "/no/such/folder"),
         (&["run", "-v", "/no/such/folder:/x", &wasm], "/no/such/folder"),

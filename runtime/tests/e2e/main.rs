@@ -18,6 +18,7 @@ mod life;
 mod lifecycle;
 mod limits;
 mod lost;
+mod networks;
 mod parallel;
 mod published;
 mod registry;

@@ -10,7 +10,7 @@ mod plain;
 mod program;
 mod table;
 
-pub(crate) use program::{NetworkChoice, PreferChoice, ProgramArgs, PullPolicy};
+pub(crate) use program::{PreferChoice, ProgramArgs, PullPolicy};
 
 pub(super) use described::Of;
 pub(super) use plain::parse;

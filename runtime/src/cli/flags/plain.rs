@@ -90,7 +90,7 @@ mod tests {
             }
             Takes::Choice(_, choice) => match (choice.parser)().possible_values() {
                 Some(values) => values.map(|value| value.get_name().to_owned()).collect(),
-                None => vec!["none".to_owned(), "host".to_owned()],
+                None => Vec::new(),
             },
             _ => vec!["1".to_owned()],
         };
@@ -160,7 +160,6 @@ mod tests {
             "-ei A=b image",
             "--rm=maybe image",
             "-t=false image",
-            "--network bridge image",
             "--pull sometimes image",
             "--prefer both image",
             "-p80:80 image",

@@ -1,8 +1,10 @@
 //! What `run`, `create` and `exec` were told, as typed.
 
 use crate::spec::{
+    Network,
     limits::{self, CpuList, LimitError, Limits, Throttle, ThrottleRate},
     mounts::{self, MountError, MountSpec},
+    network::{self, NameService},
     ports::{self, PortError, PublishedPort},
     request::StopTimeout,
 };
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 /// What was typed after `run`, `create` or `exec`; what a command has no option for stays as it is by default.
 #[derive(Debug, Default)]
 pub(crate) struct ProgramArgs {
+    pub(crate) add_host: Vec<String>,
     pub(crate) cap_add: Vec<String>,
     pub(crate) cap_drop: Vec<String>,
     pub(crate) cidfile: Option<PathBuf>,
@@ -19,6 +22,10 @@ pub(crate) struct ProgramArgs {
     pub(crate) cpus: Option<String>,
     pub(crate) cpuset_cpus: Option<String>,
     pub(crate) detach: bool,
+    pub(crate) dns: Vec<String>,
+    pub(crate) dns_option: Vec<String>,
+    pub(crate) dns_search: Vec<String>,
+    pub(crate) domainname: Option<String>,
     pub(crate) entrypoint: Option<String>,
     pub(crate) env: Vec<String>,
     pub(crate) env_file: Vec<PathBuf>,
@@ -26,17 +33,22 @@ pub(crate) struct ProgramArgs {
     pub(crate) hostname: Option<String>,
     pub(crate) init: bool,
     pub(crate) interactive: bool,
+    pub(crate) ip: Option<String>,
+    pub(crate) ip6: Option<String>,
     pub(crate) label: Vec<String>,
     pub(crate) memory: Option<String>,
     pub(crate) memory_swap: Option<String>,
     pub(crate) mount: Vec<String>,
     pub(crate) name: Option<String>,
-    pub(crate) network: NetworkChoice,
+    pub(crate) mac_address: Option<String>,
+    pub(crate) network: Vec<String>,
+    pub(crate) network_alias: Vec<String>,
     pub(crate) pids_limit: Option<String>,
     pub(crate) platform: Option<String>,
     pub(crate) prefer: PreferChoice,
     pub(crate) privileged: bool,
     pub(crate) publish: Vec<String>,
+    pub(crate) publish_all: bool,
     pub(crate) pull: PullPolicy,
     pub(crate) read_only: bool,
     pub(crate) rm: bool,
@@ -118,6 +130,43 @@ impl ProgramArgs {
         mounts::parse_all(&self.volume, &self.mount, &self.tmpfs, cwd)
     }
 
+    /// Understands `--network` and what is about the first one; None where none of that was given.
+    ///
+    /// # Errors
+    /// The first flag that cannot be used, or goes with no other.
+    pub(crate) fn networks(&self) -> Result<Option<Network>, String> {
+        network::parse(&network::Typed {
+            networks: &self.network,
+            aliases: &self.network_alias,
+            ipv4: self.ip.as_deref(),
+            ipv6: self.ip6.as_deref(),
+            mac: self.mac_address.as_deref(),
+        })
+    }
+
+    /// Understands `--dns`, `--dns-search`, `--dns-option` and `--add-host`.
+    ///
+    /// # Errors
+    /// The first flag that cannot be used.
+    pub(crate) fn names(&self) -> Result<NameService, String> {
+        let server =
+            |text: &String| text.parse().map_err(|_| format!("invalid value `{text}` for --dns: it is no IP address"));
+        let search = |text: &String| match text.as_str() {
+            "." => Ok(text.clone()),
+            name => network::host_name("--dns-search", name),
+        };
+        let option = |text: &String| match text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(text.clone()),
+            false => Err(format!("invalid value `{text}` for --dns-option: expected a word such as ndots:2")),
+        };
+        Ok(NameService {
+            servers: self.dns.iter().map(server).collect::<Result<_, String>>()?,
+            search: self.dns_search.iter().map(search).collect::<Result<_, String>>()?,
+            options: self.dns_option.iter().map(option).collect::<Result<_, String>>()?,
+            hosts: self.add_host.iter().map(|text| network::parse_host(text)).collect::<Result<_, String>>()?,
+        })
+    }
+
     /// Understands `-p`.
     ///
     /// # Errors
@@ -141,24 +190,6 @@ fn parsed<T>(
     parse: impl FnOnce(&str) -> Result<Option<T>, LimitError>,
 ) -> Result<Option<T>, LimitError> {
     text.as_deref().map_or(Ok(None), parse)
-}
-
-/// `--network`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum NetworkChoice {
-    /// Loopback only.
-    #[default]
-    None,
-    /// The host's.
-    Host,
-}
-
-pub(super) fn parse_network(text: &str) -> Result<NetworkChoice, &'static str> {
-    match text {
-        "none" => Ok(NetworkChoice::None),
-        "host" => Ok(NetworkChoice::Host),
-        _ => Err("not supported yet: expected `none` (the default) or `host`"),
-    }
 }
 
 /// `--prefer`.

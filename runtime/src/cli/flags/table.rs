@@ -2,12 +2,9 @@
 
 use super::{
     CREATE, Choice, EXEC, Flag, ProgramArgs, RUN, Refused, Takes,
-    program::{PreferChoice, PullPolicy, parse_network},
+    program::{PreferChoice, PullPolicy},
 };
-use clap::{
-    ValueEnum,
-    builder::{EnumValueParser, ValueParser},
-};
+use clap::{ValueEnum, builder::EnumValueParser};
 
 pub(super) static FLAGS: &[Flag] = &[
     switch("detach", |args| &mut args.detach)
@@ -20,6 +17,7 @@ pub(super) static FLAGS: &[Flag] = &[
     text("sig-proxy", "bool", |args| &mut args.sig_proxy)
         .of(RUN, "Pass signals on to the program (true), where it has no terminal"),
     switch("timings", |args| &mut args.timings).of(RUN, "Print how long each stage of the start took").hidden(),
+    texts("add-host", "list", |args| &mut args.add_host).help("Name and address for /etc/hosts: name:ip"),
     text("blkio-weight", "uint16", |args| &mut args.blkio_weight).help("Weight of block I/O, from 10 to 1000"),
     texts("cap-add", "list", |args| &mut args.cap_add).help("Add a Linux capability"),
     texts("cap-drop", "list", |args| &mut args.cap_drop).help("Drop a Linux capability"),
@@ -43,6 +41,10 @@ pub(super) static FLAGS: &[Flag] = &[
         .help("Limit of bytes a second written to a device: DEVICE:RATE"),
     texts("device-write-iops", "list", |args| &mut args.device_write_iops)
         .help("Limit of writes a second to a device: DEVICE:RATE"),
+    texts("dns", "list", |args| &mut args.dns).help("Name server, instead of the host's"),
+    texts("dns-option", "list", |args| &mut args.dns_option).help("Option of name resolution"),
+    texts("dns-search", "list", |args| &mut args.dns_search).help("Domain in which names are looked up"),
+    text("domainname", "string", |args| &mut args.domainname).help("Domain name inside the container"),
     text("entrypoint", "string", |args| &mut args.entrypoint).help("Replace the image's entrypoint"),
     texts("env", "list", |args| &mut args.env)
         .short('e')
@@ -55,6 +57,8 @@ pub(super) static FLAGS: &[Flag] = &[
     switch("init", |args| &mut args.init)
         .help("Run the program under an init that passes signals on and reaps processes"),
     switch("interactive", |args| &mut args.interactive).short('i').help_everywhere("Keep standard input open"),
+    text("ip", "string", |args| &mut args.ip).help("IPv4 address on the first network"),
+    text("ip6", "string", |args| &mut args.ip6).help("IPv6 address on the first network"),
     texts("label", "list", |args| &mut args.label).short('l').help("Set a label"),
     text("memory", "bytes", |args| &mut args.memory).short('m').help("Memory limit, such as 128m or 1g"),
     text("memory-reservation", "bytes", |args| &mut args.memory_reservation)
@@ -64,7 +68,11 @@ pub(super) static FLAGS: &[Flag] = &[
         .help("Limit of memory and swap together, -1 for unlimited swap"),
     texts("mount", "mount", |args| &mut args.mount).help("Mount a directory, a volume or memory"),
     text("name", "string", |args| &mut args.name).help("Name of the container"),
-    choice("network", "network", &NETWORK).alias("net").help("Network: none or host"),
+    text("mac-address", "string", |args| &mut args.mac_address).help("Hardware address on the first network"),
+    texts("network", "network", |args| &mut args.network)
+        .alias("net")
+        .help("Network: none, host, bridge, container:CONTAINER, or one of your own; several"),
+    texts("network-alias", "list", |args| &mut args.network_alias).help("Another name on the first network"),
     text("pids-limit", "int", |args| &mut args.pids_limit)
         .negative()
         .help("Limit of processes and threads, -1 for unlimited"),
@@ -77,6 +85,9 @@ pub(super) static FLAGS: &[Flag] = &[
     texts("publish", "list", |args| &mut args.publish)
         .short('p')
         .help("Publish a port of the container on the host: [[ip:]host:]container[/udp]"),
+    switch("publish-all", |args| &mut args.publish_all)
+        .short('P')
+        .help("Publish all ports that the image exposes on free ports of the host"),
     choice("pull", "policy", &PULL).help("When to ask the registry"),
     switch("read-only", |args| &mut args.read_only).help("Make the root file system read-only"),
     text("restart", "policy", |args| &mut args.restart)
@@ -108,20 +119,11 @@ pub(super) static FLAGS: &[Flag] = &[
 
 /// Docker's options of `run`, `create` and `exec` that are not here, each with what to do instead, or with nothing.
 pub(super) static REFUSED: &[Refused] = &[
-    refused("publish-all", Some('P'), "; --network host shares the host's ports"),
-    refused("expose", None, "; --network host shares the host's ports"),
+    refused("expose", None, "; -p publishes a port, and containers of one network reach all of each other's"),
     refused("gpus", None, "; --privileged gives all devices"),
     refused("device", None, "; --privileged gives all devices"),
     refused("device-cgroup-rule", None, "; --privileged gives all devices"),
-    refused("link", None, NETWORKS),
-    refused("network-alias", None, NETWORKS),
-    refused("ip", None, NETWORKS),
-    refused("ip6", None, NETWORKS),
-    refused("mac-address", None, NETWORKS),
-    refused("add-host", None, NETWORKS),
-    refused("dns", None, NETWORKS),
-    refused("dns-option", None, NETWORKS),
-    refused("dns-search", None, NETWORKS),
+    refused("link", None, "; containers on a network of your own find each other by name (--network NAME)"),
     refused("userns", None, "; a caller without root gets a user namespace always"),
     refused("pid", None, NAMESPACES),
     refused("ipc", None, NAMESPACES),
@@ -147,7 +149,6 @@ pub(super) static REFUSED: &[Refused] = &[
     refused("log-opt", None, "; `amphora logs` reads what the container wrote"),
     refused("label-file", None, ""),
     refused("annotation", None, ""),
-    refused("domainname", None, ""),
     refused("runtime", None, ""),
     refused("isolation", None, ""),
     refused("disable-content-trust", None, ""),
@@ -159,14 +160,8 @@ pub(super) static REFUSED: &[Refused] = &[
     refused("volume-driver", None, "; -v mounts named volumes"),
 ];
 
-const NETWORKS: &str = "; networks are `none` and `host` for now";
 const NAMESPACES: &str = "; these namespaces are always the container's own";
 
-static NETWORK: Choice = Choice {
-    default: "none",
-    parser: || ValueParser::new(parse_network),
-    set: |args, value| parse_network(value).ok().map(|network| args.network = network),
-};
 static PREFER: Choice = Choice {
     default: "linux",
     parser: || EnumValueParser::<PreferChoice>::new().into(),

@@ -4,7 +4,7 @@ mod code;
 mod explain;
 mod process;
 
-use std::{path::PathBuf, time::Duration};
+use std::{os::fd::BorrowedFd, path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
 use images::Image;
@@ -77,6 +77,9 @@ impl Behaviour for WasmProgram {
         if let WasmProgram::File { .. } = self {
             mounts::refuse_root(&spec.mounts)?;
         }
+        if matches!(spec.network, Network::Container(_) | Network::Joined(_)) {
+            bail!("--network {}: not supported yet for Wasm programs, which take none or host", spec.network.mode());
+        }
         check_ulimits(spec)
     }
 
@@ -131,12 +134,17 @@ impl Behaviour for WasmProgram {
     /// The engine executes no other program, so there are no privileges to gain. Behind its filter it can make no
     /// socket and no System V object or message queue, and its root has no /proc: it needs no namespace to be
     /// kept from those, of which that of the network is the dearest of all.
-    fn confinement(&self, spec: &RunSpec, capabilities: CapabilitySets) -> Result<Confinement<'static>> {
+    fn confinement<'a>(
+        &self,
+        spec: &RunSpec,
+        capabilities: CapabilitySets,
+        _network: Option<BorrowedFd<'a>>,
+    ) -> Result<Confinement<'a>> {
         let filtered = is_filtered(spec);
         let own = if filtered { Namespace::Filtered } else { Namespace::New };
         let network = match spec.network {
-            Network::None => own,
             Network::Host => Namespace::Host,
+            Network::None | Network::Container(_) | Network::Joined(_) => own,
         };
         let seccomp = filtered.then(|| seccomp::engine(spec.network == Network::Host));
         let privileges = Privileges { capabilities, no_new_privileges: true, seccomp };

@@ -36,8 +36,8 @@ pub(super) fn entry(spec: &RunSpec, code: Compiled, whole_root: bool) -> Result<
         preopens: preopens(spec, whole_root),
         cwd: Some(spec.cwd.clone()),
         network: match spec.network {
-            Network::None => NetworkGrant::None,
             Network::Host => NetworkGrant::All,
+            Network::None | Network::Container(_) | Network::Joined(_) => NetworkGrant::None,
         },
         memory_bytes: spec.limits.memory_bytes,
         fuel: spec.limits.fuel,

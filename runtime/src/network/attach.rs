@@ -1,0 +1,358 @@
+//! A container on its networks, from before it begins until after it has ended.
+
+use std::{
+    collections::HashSet,
+    fs,
+    io::{ErrorKind, PipeWriter},
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail};
+use linux_exec::network::{Link, Links, Veth, conntrack, namespace, nftables::Filter};
+use rustix::fs::FlockOperation;
+
+use super::{
+    Definition, Lease, Locked, Networks,
+    addresses::Held,
+    definition::OPTION_MTU,
+    reserve::{Reserved, reserve},
+    resolver::Sockets,
+};
+use crate::spec::{RunSpec, network::Endpoint, ports::Protocol};
+
+/// What Ethernet carries.
+const USUAL_MTU: u32 = 1500;
+
+/// A network namespace for a container, and what leads to it. Dropped, it is taken down as far as that can be done.
+pub(crate) struct Attached {
+    namespace: OwnedFd,
+    networks: Networks,
+    held: Vec<Held>,
+    filter: Filter,
+    /// Until the rules that lead the ports away are gone.
+    reserved: Reserved,
+    /// Of the name server, until it is started.
+    sockets: Option<Sockets>,
+    /// What keeps it going.
+    serving: Option<PipeWriter>,
+}
+
+impl Attached {
+    /// Makes a namespace on all networks that a container is to be on. What is in use is an error, and nothing is left then.
+    pub(crate) fn new(networks: &Networks, spec: &RunSpec) -> Result<Self> {
+        let endpoints = spec.network.endpoints();
+        let found: Result<Vec<Definition>> = endpoints.iter().map(|endpoint| networks.get(&endpoint.network)).collect();
+        let found = found?;
+        let (links, filter) = (Links::open()?, Filter::open()?);
+        for network in &found {
+            networks.bring_up(network, &links)?;
+        }
+        let reserved = reserve(&spec.ports)?;
+        let (held, together) = lease_all(networks, &found, spec, &reserved)?;
+        let has_names = found.iter().any(Definition::has_names);
+        let (namespace, (inner, sockets)) = namespace::make(|| {
+            settle(found.iter().any(|network| network.ipv6.is_some()))?;
+            Ok::<_, anyhow::Error>((Links::open()?, has_names.then(Sockets::open).transpose()?))
+        })
+        .inspect_err(|_| _ = take_back(networks, &filter, &held))?;
+        let networks = networks.clone();
+        let attached = Self { namespace, networks, held, filter, reserved, sockets, serving: None };
+        attached.connect(&links, &inner)?;
+        attached.lead(together)?;
+        Ok(attached)
+    }
+
+    /// That of another container, which has the addresses and the ports.
+    pub(crate) fn shared(networks: &Networks, pid: i32) -> Result<Self> {
+        let namespace = namespace::of_process(pid)?;
+        let (networks, filter, reserved) = (networks.clone(), Filter::open()?, Reserved::default());
+        Ok(Self { namespace, networks, held: Vec::new(), filter, reserved, sockets: None, serving: None })
+    }
+
+    /// Answers who asks for names, on a thread of its own; what was asked before is answered then.
+    pub(crate) fn serve_names(&mut self, spec: &RunSpec) -> Result<()> {
+        let joined: Vec<Definition> = self.held.iter().map(|held| held.network.clone()).collect();
+        let serving = self.sockets.take().map(|sockets| sockets.serve(&self.networks, &joined, spec));
+        self.serving = serving.transpose()?;
+        Ok(())
+    }
+
+    /// Whether there is a name server in it.
+    pub(crate) fn has_names(&self) -> bool {
+        self.sockets.is_some() || self.serving.is_some()
+    }
+
+    /// The namespace.
+    pub(crate) fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    /// What it has of each network.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = (&Definition, &Lease)> {
+        self.held.iter().map(|held| (&held.network, &held.lease))
+    }
+
+    fn connect(&self, links: &Links, inner: &Links) -> Result<()> {
+        let out = self.held.iter().position(|held| !held.network.internal);
+        for (number, held) in self.held.iter().enumerate() {
+            let (network, lease) = (&held.network, &held.lease);
+            let bridge = find_bridge(links, network)?;
+            let peer = format!("eth{number}");
+            let veth = Veth {
+                name: &lease.device,
+                bridge: bridge.index,
+                peer: &peer,
+                peer_mac: lease.mac.0,
+                namespace: self.namespace.as_fd(),
+                mtu: bridge.mtu,
+            };
+            if !links.add_veth(&veth)? {
+                // That of its last run goes with the namespace, which takes the kernel a moment.
+                links.delete(&lease.device)?;
+                if !links.add_veth(&veth)? {
+                    bail!("there is a network device {} that does not go", lease.device);
+                }
+            }
+            let port = links.find(&lease.device)?.context("a network device is gone that was just made")?;
+            links.set_hairpin(&port)?;
+            let peer = inner.find(&peer)?.context("a network device is gone that was just made")?;
+            let prefix =
+                |ip: IpAddr| network.pools().find(|pool| pool.subnet.contains(ip)).map(|pool| pool.subnet.prefix());
+            let addresses: Vec<_> = lease.addresses().filter_map(|ip| Some((ip, prefix(ip)?))).collect();
+            let gateways: Vec<_> = network.pools().filter(|_| Some(number) == out).map(|pool| pool.gateway).collect();
+            inner.configure(peer.index, &addresses, &gateways)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the rules; where somebody has taken ours away, all of them.
+    fn lead(&self, together: Locked) -> Result<()> {
+        let mut whole = true;
+        for held in &self.held {
+            whole &= self.networks.add_rules(&self.filter, &held.network, &held.lease)?;
+        }
+        drop(together);
+        self.forget_flows()?;
+        if whole {
+            return Ok(());
+        }
+        let alone = self.networks.lock(FlockOperation::LockExclusive)?;
+        self.networks.write_rules(&alone)
+    }
+
+    /// What somebody sends to a port of UDP again and again goes on to where it went first, if nobody says otherwise.
+    fn forget_flows(&self) -> Result<()> {
+        let udp = self.reserved.ports.iter().filter(|port| port.protocol == Protocol::Udp);
+        let ports: HashSet<u16> = udp.map(|port| port.host_port).collect();
+        if !ports.is_empty() {
+            conntrack::forget_udp(&ports)?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything down. Its addresses and ports are free when this returns; what is left is to be dropped after all that somebody
+    /// waits for: see [`Filter`].
+    pub(crate) fn detach(&mut self) -> Result<()> {
+        self.take_down()
+    }
+
+    fn take_down(&mut self) -> Result<()> {
+        let held = std::mem::take(&mut self.held);
+        self.serving = None;
+        take_back(&self.networks, &self.filter, &held)?;
+        self.reserved = Reserved::default();
+        Ok(())
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // What cannot be taken down here, the next command recognises.
+        let _ = self.take_down();
+    }
+}
+
+/// Rules first, so that what is led to an address is never led to its next owner.
+fn take_back(networks: &Networks, filter: &Filter, held: &[Held]) -> Result<()> {
+    if held.is_empty() {
+        return Ok(());
+    }
+    let together = networks.lock(FlockOperation::LockShared)?;
+    let mut whole = true;
+    for Held { network, lease, .. } in held {
+        // Its device goes with the namespace.
+        whole &= networks.remove_rules(filter, network, lease)?;
+        networks.give_back(&network.name, lease)?;
+    }
+    drop(together);
+    if whole {
+        return Ok(());
+    }
+    let alone = networks.lock(FlockOperation::LockExclusive)?;
+    networks.write_rules(&alone)
+}
+
+/// Addresses of all networks, or of none; with the lock under which they were taken.
+fn lease_all(
+    networks: &Networks,
+    found: &[Definition],
+    spec: &RunSpec,
+    reserved: &Reserved,
+) -> Result<(Vec<Held>, Locked)> {
+    // Ports lead to the first network from which somebody outside can be answered.
+    let of_ports = found.iter().position(|network| !network.internal).unwrap_or_default();
+    let mut swept = false;
+    loop {
+        let together = networks.lock(FlockOperation::LockShared)?;
+        let mut held = Vec::with_capacity(found.len());
+        let mut full = None;
+        for (number, (network, endpoint)) in found.iter().zip(spec.network.endpoints()).enumerate() {
+            let ports = if number == of_ports { reserved.ports.as_slice() } else { &[] };
+            let leased = networks.lease(network, spec, endpoint, number, ports);
+            match leased.inspect_err(|_| give_back_all(networks, &held))? {
+                Some(lease) => held.push(lease),
+                None => {
+                    full = Some((network, endpoint));
+                    break;
+                }
+            }
+        }
+        let Some((network, endpoint)) = full else { return Ok((held, together)) };
+        give_back_all(networks, &held);
+        drop(together);
+        if swept || networks.forget_ended(network)? == 0 {
+            return Err(no_address(network, endpoint));
+        }
+        swept = true;
+    }
+}
+
+fn give_back_all(networks: &Networks, held: &[Held]) {
+    held.iter().for_each(|held| _ = networks.give_back(&held.network.name, &held.lease));
+}
+
+fn no_address(network: &Definition, endpoint: &Endpoint) -> anyhow::Error {
+    let wanted = endpoint.ipv4.map(IpAddr::V4).or(endpoint.ipv6.map(IpAddr::V6));
+    if let Some(ip) = wanted {
+        return anyhow::anyhow!(
+            "Address already in use: {ip} on network {} belongs to another container",
+            network.name
+        );
+    }
+    let ranges: Vec<_> = network.pools().map(|pool| pool.range.unwrap_or(pool.subnet).to_string()).collect();
+    anyhow::anyhow!(
+        "no available addresses on network {} ({}): stop containers, or make a network with a larger --subnet",
+        network.name,
+        ranges.join(" and ")
+    )
+}
+
+fn find_bridge(links: &Links, network: &Definition) -> Result<Link> {
+    let bridge = links.find(&network.bridge)?;
+    bridge.with_context(|| {
+        format!("the bridge {} of network {} was removed just now: try again", network.bridge, network.name)
+    })
+}
+
+impl Networks {
+    /// Makes the bridge of a network, unless it is there.
+    fn bring_up(&self, network: &Definition, links: &Links) -> Result<()> {
+        let is_up = |link: &Link| link.up && link.kind == "bridge";
+        if links.find(&network.bridge)?.as_ref().is_some_and(is_up) {
+            return Ok(());
+        }
+        let alone = self.lock(FlockOperation::LockExclusive)?;
+        if self.load(&network.name)?.is_none_or(|found| found.id != network.id) {
+            bail!("network {} was removed just now", network.name);
+        }
+        // Others may have waited for the lock to do the same.
+        if links.find(&network.bridge)?.as_ref().is_some_and(is_up) {
+            return Ok(());
+        }
+        self.make_bridge(network, links, &alone)
+    }
+
+    /// The bridge, with its addresses and settings; switched on when all is done.
+    pub(super) fn make_bridge(&self, network: &Definition, links: &Links, alone: &Locked) -> Result<()> {
+        let mtu = match network.options.get(OPTION_MTU) {
+            Some(mtu) => mtu.parse().context("the network's mtu")?,
+            None => mtu_of_machine(links)?,
+        };
+        let made = links.add_bridge(&network.bridge, network.mac(), mtu)?;
+        let bridge = links.find(&network.bridge)?.context("a bridge is gone that was just made")?;
+        if bridge.kind != "bridge" {
+            bail!("the network device {} is no bridge, and network {} needs that name", bridge.name, network.name);
+        }
+        let addresses: Vec<_> = network.pools().map(|pool| (pool.gateway, pool.subnet.prefix())).collect();
+        let prepared = prepare_machine(network)
+            .and_then(|()| self.write_rules(alone))
+            .and_then(|()| Ok(links.configure(bridge.index, &addresses, &[])?));
+        // Half of it would be taken for all of it.
+        prepared.inspect_err(|_| _ = made.then(|| links.delete(&network.bridge)))
+    }
+}
+
+/// That of the device by which this machine reaches others.
+fn mtu_of_machine(links: &Links) -> Result<u32> {
+    let device = links.routes()?.into_iter().find(|route| route.destination.is_none()).and_then(|route| route.device);
+    let found = links.list()?.into_iter().find(|link| Some(link.index) == device);
+    Ok(found.map_or(USUAL_MTU, |link| link.mtu.clamp(1280, USUAL_MTU)))
+}
+
+/// Settings of the machine that a network needs.
+fn prepare_machine(network: &Definition) -> Result<()> {
+    let of_bridge = |version: &str, name: &str| format!("/proc/sys/net/{version}/conf/{}/{name}", network.bridge);
+    // So that the machine itself can use published ports by its loopback; what a container sends there is dropped.
+    set(of_bridge("ipv4", "route_localnet"), "1")?;
+    set(of_bridge("ipv4", "send_redirects"), "0")?;
+    if !network.internal {
+        set("/proc/sys/net/ipv4/ip_forward", "1")?;
+    }
+    set(of_bridge("ipv6", "accept_ra"), "0")?;
+    if network.ipv6.is_none() {
+        return set(of_bridge("ipv6", "disable_ipv6"), "1");
+    }
+    set(of_bridge("ipv6", "accept_dad"), "0")?;
+    if network.internal || read("/proc/sys/net/ipv6/conf/all/forwarding").is_none_or(|value| value == "1") {
+        return Ok(());
+    }
+    // A router listens to no other, unless it is told to: the machine's own IPv6 must not end with this.
+    for device in fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten() {
+        let path = device.path().join("accept_ra");
+        if read(&path).is_some_and(|value| value == "1") {
+            set(&path, "2")?;
+        }
+    }
+    set("/proc/sys/net/ipv6/conf/all/forwarding", "1")
+}
+
+/// Settings inside of a new namespace, before it has devices.
+fn settle(ipv6: bool) -> Result<()> {
+    set("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
+    set("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")?;
+    // Who comes to an address that another container had is seen at once to be elsewhere.
+    set("/proc/sys/net/ipv4/conf/default/arp_notify", "1")?;
+    set("/proc/sys/net/ipv6/conf/default/ndisc_notify", "1")?;
+    for setting in ["accept_ra", "accept_redirects"] {
+        set(format!("/proc/sys/net/ipv6/conf/default/{setting}"), "0")?;
+    }
+    if ipv6 { Ok(()) } else { set("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") }
+}
+
+/// What is not there (a kernel without IPv6) needs no setting; what has the value already is not written, as it may be read-only.
+fn set(path: impl AsRef<Path>, value: &str) -> Result<()> {
+    let path = path.as_ref();
+    if read(path).is_some_and(|found| found == value) {
+        return Ok(());
+    }
+    match fs::write(path, value) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        written => written.with_context(|| format!("cannot set {} to {value}", path.display())),
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}

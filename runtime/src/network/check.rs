@@ -1,0 +1,100 @@
+//! What killed processes left behind, and what somebody else did to our devices and rules while containers run.
+
+use anyhow::Result;
+use linux_exec::network::{Links, nftables::closed_forward_chains};
+use rustix::fs::FlockOperation;
+
+use super::{Definition, Locked, Networks};
+
+impl Networks {
+    /// All of it, a sentence each; taken back, or made again, when `mend`.
+    pub(crate) fn check(&self, mend: bool) -> Result<Vec<String>> {
+        let networks = self.list()?;
+        if networks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for network in &networks {
+            self.check_addresses(network, mend, &mut found)?;
+        }
+        let links = Links::open()?;
+        let alone = self.lock(FlockOperation::LockExclusive)?;
+        let mut in_use = false;
+        for network in &networks {
+            in_use |= self.check_devices(network, &links, &alone, mend, &mut found)?;
+        }
+        if in_use && !self.rules_are_whole(&alone)? {
+            found.push("rules of networks in the packet filter that are not as they were written".to_owned());
+            if mend {
+                self.write_rules(&alone)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Chains of somebody else's that keep networks from all that is outside, each with what would mend it.
+    pub(crate) fn in_the_way(&self) -> Result<Vec<String>> {
+        let links = Links::open()?;
+        let mut bridges = Vec::new();
+        for network in self.list()? {
+            bridges.extend(links.find(&network.bridge)?.map(|bridge| format!("\"{}\"", bridge.name)));
+        }
+        if bridges.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bridges = bridges.join(", ");
+        let sentence = |chain: String| {
+            format!(
+                "the firewall's chain {chain} drops what it does not know, and so what networks of containers send and get from outside: \
+                 nft insert rule {chain} iifname {{ {bridges} }} accept; nft insert rule {chain} oifname {{ {bridges} }} accept"
+            )
+        };
+        Ok(closed_forward_chains()?.into_iter().map(sentence).collect())
+    }
+
+    fn check_addresses(&self, network: &Definition, mend: bool, found: &mut Vec<String>) -> Result<()> {
+        for lease in self.ended_leases(network)? {
+            let ips: Vec<String> = lease.addresses().map(|ip| ip.to_string()).collect();
+            let (ips, of) = (ips.join(" and "), &lease.name);
+            found.push(format!("address {ips} on network {} of container {of}, which has ended", network.name));
+        }
+        let begun = self.abandoned_beginnings(network)?;
+        found.extend(begun.iter().map(|path| format!("half-written record: {}", path.display())));
+        if mend {
+            self.forget_ended(network)?;
+        }
+        Ok(())
+    }
+
+    /// Whether its bridge is there.
+    fn check_devices(
+        &self,
+        network: &Definition,
+        links: &Links,
+        alone: &Locked,
+        mend: bool,
+        found: &mut Vec<String>,
+    ) -> Result<bool> {
+        let leases = self.leases_of(network, alone)?;
+        let mut bridge = links.find(&network.bridge)?;
+        if bridge.is_none() && !leases.is_empty() {
+            let (name, bridge_name) = (&network.name, &network.bridge);
+            found.push(format!("network {name} without its bridge {bridge_name}, though containers are on it"));
+            if mend {
+                self.make_bridge(network, links, alone)?;
+                bridge = links.find(&network.bridge)?;
+            }
+        }
+        let Some(bridge) = bridge else { return Ok(false) };
+        for lease in &leases {
+            let device = links.find(&lease.device)?;
+            let Some(device) = device.filter(|device| device.master != Some(bridge.index)) else { continue };
+            found.push(format!("network device {} of container {} outside of its bridge", device.name, lease.name));
+            if mend {
+                links.join_bridge(&device, &bridge)?;
+                links.set_hairpin(&device)?;
+            }
+        }
+        Ok(true)
+    }
+}

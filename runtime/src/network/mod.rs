@@ -1,0 +1,198 @@
+//! Networks of containers, without a daemon: bridges, addresses, rules and names.
+//!
+//! What keeps a network alive is the kernel's own state, and small files that any command can bring it back from:
+//!
+//! ```text
+//! ROOT/networks/                      locked: shared by who adds or removes a container, alone by who changes networks or rules
+//! ROOT/networks/NAME/network.json     what the network is to be
+//! ROOT/networks/NAME/addresses/IP     who has this address, locked as long as it runs; one file, by each of its addresses
+//! ```
+//!
+//! A container's namespace is made before it is, with one end of a pair of devices in it; the other end is a port of the
+//! network's bridge. So the devices go with the namespace, however the container ends. The file of its addresses appears by
+//! link(2), which fails where somebody has one of them; it is whole and locked by then, and names all that the packet filter
+//! holds of the container. Whose lock is free has ended: whoever meets such a file takes back what it names.
+
+mod addresses;
+mod attach;
+mod check;
+mod definition;
+mod dns;
+pub(crate) mod files;
+mod firewall;
+mod ports;
+mod reserve;
+mod resolver;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::ErrorKind,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use linux_exec::network::Links;
+use rustix::fs::{FlockOperation, flock};
+
+pub(crate) use addresses::Lease;
+pub(crate) use attach::Attached;
+pub(crate) use definition::{Definition, Pool, Wanted};
+
+use crate::{
+    records::{container::read_json, paths::Paths},
+    spec::{names, network::DEFAULT_NETWORK},
+};
+
+/// Networks that are there without a record, and what Docker calls their driver.
+pub(crate) const BUILT_IN: [&str; 2] = ["host", "none"];
+
+/// The networks of one ROOT.
+#[derive(Clone)]
+pub(crate) struct Networks {
+    folder: PathBuf,
+    /// The name of our tables in the packet filter.
+    table: String,
+}
+
+/// A lock of all networks, which ends when it is closed.
+pub(crate) struct Locked(#[expect(dead_code, reason = "held for its lock")] OwnedFd);
+
+impl Networks {
+    /// Nothing is made before the first network is.
+    pub(crate) fn new(paths: &Paths) -> Self {
+        Self { folder: paths.root.join("networks"), table: firewall::table_name(&paths.root) }
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn addresses(&self, name: &str) -> PathBuf {
+        self.dir(name).join("addresses")
+    }
+
+    /// The network of a name, which may be the beginning of its id where no network has that name.
+    pub(crate) fn find(&self, wanted: &str) -> Result<Option<Definition>> {
+        if names::validate("network name", wanted).is_ok()
+            && let Some(found) = self.load(wanted)?
+        {
+            return Ok(Some(found));
+        }
+        let mut by_id = self.list()?.into_iter().filter(|network| !wanted.is_empty() && network.id.starts_with(wanted));
+        match (by_id.next(), by_id.next()) {
+            (Some(_), Some(_)) => bail!("{wanted} matches more than one network id; give more digits, or a name"),
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn load(&self, name: &str) -> Result<Option<Definition>> {
+        read_json(&self.dir(name).join("network.json"))
+    }
+
+    /// All networks, by name.
+    pub(crate) fn list(&self) -> Result<Vec<Definition>> {
+        let mut found = Vec::new();
+        for name in entries(&self.folder)? {
+            found.extend(self.load(&name)?);
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// Makes a network.
+    pub(crate) fn create(&self, wanted: Wanted) -> Result<Definition> {
+        let _alone = self.lock(FlockOperation::LockExclusive)?;
+        self.create_locked(wanted)
+    }
+
+    fn create_locked(&self, wanted: Wanted) -> Result<Definition> {
+        if BUILT_IN.contains(&wanted.name.as_str()) || self.load(&wanted.name)?.is_some() {
+            bail!("network with name {} already exists", wanted.name);
+        }
+        let network = Definition::decide(wanted, &self.list()?, &Links::open()?)?;
+        let dir = self.dir(&network.name);
+        make_folder(&self.addresses(&network.name))?;
+        network.write(&dir.join("network.json"))?;
+        Ok(network)
+    }
+
+    /// The network of a name; the default one is made when it is first asked for.
+    pub(crate) fn get(&self, name: &str) -> Result<Definition> {
+        if let Some(found) = self.find(name)? {
+            return Ok(found);
+        }
+        if name != DEFAULT_NETWORK {
+            bail!("network {name} not found (amphora network ls lists them, amphora network create {name} makes it)");
+        }
+        let _alone = self.lock(FlockOperation::LockExclusive)?;
+        match self.load(name)? {
+            Some(found) => Ok(found),
+            None => self.create_locked(Wanted { name: name.to_owned(), ..Wanted::default() }),
+        }
+    }
+
+    /// What containers that run have of networks, by their ids.
+    pub(crate) fn of_containers(&self) -> Result<BTreeMap<String, Vec<(Definition, Lease)>>> {
+        let mut found: BTreeMap<String, Vec<(Definition, Lease)>> = BTreeMap::new();
+        for network in self.list()? {
+            for lease in self.leases(&network)? {
+                found.entry(lease.container.clone()).or_default().push((network.clone(), lease));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes a network that no container is on, with its bridge and rules.
+    pub(crate) fn remove(&self, network: &Definition) -> Result<()> {
+        let alone = self.lock(FlockOperation::LockExclusive)?;
+        if let Some(lease) = self.leases_of(network, &alone)?.first() {
+            bail!(
+                "network {} has active endpoints: container {} is on it; stop that first (amphora stop {})",
+                network.name,
+                lease.name,
+                lease.name
+            );
+        }
+        if network.name == DEFAULT_NETWORK {
+            bail!("bridge is a pre-defined network and cannot be removed");
+        }
+        Links::open()?.delete(&network.bridge)?;
+        let dir = self.dir(&network.name);
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        self.write_rules(&alone)
+    }
+
+    /// Waits for the lock of all networks.
+    fn lock(&self, how: FlockOperation) -> Result<Locked> {
+        make_folder(&self.folder)?;
+        let file = fs::File::open(&self.folder).with_context(|| format!("cannot open {}", self.folder.display()))?;
+        loop {
+            match flock(&file, how) {
+                Ok(()) => return Ok(Locked(file.into())),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", self.folder.display())),
+            }
+        }
+    }
+}
+
+/// Names in a folder; none where there is no folder. Those that begin with a dot are being made.
+fn entries(folder: &Path) -> Result<Vec<String>> {
+    let listed = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("cannot list {}", folder.display()))?,
+    };
+    let mut found = Vec::new();
+    for entry in listed {
+        let entry = entry.with_context(|| format!("cannot list {}", folder.display()))?;
+        found.extend(entry.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
+    }
+    Ok(found)
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(folder);
+    made.with_context(|| format!("cannot make {}", folder.display()))
+}

@@ -1,0 +1,131 @@
+//! Keeps ports of the machine from everybody else, by a socket that is bound and never listens: the packet filter leads away what
+//! comes for it. It ends with the process, so a port is free again however that ended.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn6, SockaddrStorage, bind, getsockname, setsockopt,
+        socket, sockopt,
+    },
+};
+
+use super::ports::BoundPort;
+use crate::spec::ports::{HostPort, Protocol, PublishedPort};
+
+/// Ports that are this process's, until it is dropped.
+#[derive(Default)]
+pub(super) struct Reserved {
+    pub(super) ports: Vec<BoundPort>,
+    _sockets: Vec<OwnedFd>,
+}
+
+/// Takes all ports, or none.
+pub(super) fn reserve(published: &[PublishedPort]) -> Result<Reserved> {
+    let mut reserved = Reserved::default();
+    for port in published {
+        let (host_port, socket) = one(port)?;
+        let PublishedPort { host_ip, container_port, protocol, .. } = *port;
+        reserved.ports.push(BoundPort { host_ip, host_port, container_port, protocol });
+        reserved._sockets.extend(socket);
+    }
+    Ok(reserved)
+}
+
+fn one(port: &PublishedPort) -> Result<(u16, Option<OwnedFd>)> {
+    match port.host_port {
+        HostPort::Any => take(port, 0),
+        HostPort::Fixed(number) => take(port, number),
+        HostPort::OneOf(first, last) => {
+            let mut taken = None;
+            for number in first..=last {
+                match take(port, number) {
+                    Ok(found) => return Ok(found),
+                    Err(error) => taken = Some(error),
+                }
+            }
+            Err(taken.unwrap_or_else(|| anyhow::anyhow!("no port")))
+                .with_context(|| format!("none of the ports {first} to {last} can be published"))
+        }
+    }
+}
+
+fn take(port: &PublishedPort, number: u16) -> Result<(u16, Option<OwnedFd>)> {
+    let ip = port.host_ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let place = || SocketAddr::new(port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), number);
+    let bound = match bound(port.protocol, ip, number, port.host_ip.is_none()) {
+        // No IPv6 here.
+        Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) if port.host_ip.is_none() => {
+            bound(port.protocol, IpAddr::V4(Ipv4Addr::UNSPECIFIED), number, false)
+        }
+        other => other,
+    };
+    match bound {
+        Ok((number, socket)) => Ok((number, Some(socket))),
+        // Who has no SCTP has nobody who listens on it either.
+        Err(Errno::EPROTONOSUPPORT | Errno::ESOCKTNOSUPPORT) if port.protocol == Protocol::Sctp => match number {
+            0 => bail!("-p: the kernel has no SCTP to choose a port of; name one"),
+            number => Ok((number, None)),
+        },
+        Err(Errno::EADDRINUSE) => bail!(
+            "Bind for {}/{} failed: port is already allocated (ss -lnp shows by whom; amphora ps lists what containers publish)",
+            place(),
+            port.protocol
+        ),
+        Err(Errno::EADDRNOTAVAIL) => bail!("Bind for {} failed: this machine has no such address", place()),
+        Err(errno) => Err(errno).with_context(|| format!("cannot publish {}/{}", place(), port.protocol)),
+    }
+}
+
+fn bound(protocol: Protocol, ip: IpAddr, port: u16, both: bool) -> Result<(u16, OwnedFd), Errno> {
+    let family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let (kind, protocol) = match protocol {
+        Protocol::Tcp => (SockType::Stream, Some(SockProtocol::Tcp)),
+        Protocol::Udp => (SockType::Datagram, Some(SockProtocol::Udp)),
+        Protocol::Sctp => return Err(Errno::EPROTONOSUPPORT),
+    };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
+    if ip.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &!both)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(ip, port)))?;
+    let name: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    let number = name.as_sockaddr_in().map(|name| name.port());
+    let number = number.or_else(|| name.as_sockaddr_in6().map(SockaddrIn6::port)).ok_or(Errno::EPROTO)?;
+    Ok((number, socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::ports::parse_all;
+
+    fn reserve_texts(texts: &[&str]) -> Result<Reserved> {
+        reserve(&parse_all(&texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>()).unwrap())
+    }
+
+    #[test]
+    fn a_port_is_one_containers() {
+        let first = reserve_texts(&["127.0.0.1:0:80", "127.0.0.1::80/udp"]).unwrap();
+        let [tcp, udp] = first.ports.as_slice() else { panic!("{:?}", first.ports) };
+        assert!(tcp.host_port > 0 && udp.host_port > 0);
+        let again = format!("127.0.0.1:{}:80", tcp.host_port);
+        let message = reserve_texts(&[&again]).err().unwrap().to_string();
+        assert!(
+            message.contains("port is already allocated") && message.contains(&tcp.host_port.to_string()),
+            "{message}"
+        );
+        assert!(reserve_texts(&[&format!("{}:80", tcp.host_port)]).is_err());
+        let range = format!("127.0.0.1:{}-{}:80", tcp.host_port, tcp.host_port);
+        assert!(reserve_texts(&[&range]).is_err());
+        drop(first);
+        assert_eq!(reserve_texts(&[&again]).unwrap().ports.len(), 1);
+        let message = reserve_texts(&["192.0.2.1:80:80"]).err().unwrap().to_string();
+        assert!(message.contains("no such address"), "{message}");
+    }
+}
