@@ -15,6 +15,7 @@ mod error;
 pub mod exec;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod interrupt;
 mod launcher;
 mod magic;
 mod mounts;

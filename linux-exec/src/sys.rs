@@ -14,6 +14,7 @@ use std::{
     ffi::{CStr, CString, c_char, c_int, c_long, c_void},
     mem::size_of,
     ptr,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -360,6 +361,23 @@ pub(crate) fn exit_on_signals(signals: &[c_int]) -> Result<()> {
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = (on_signal as extern "C" fn(c_int)) as usize;
         // SAFETY: the handler only calls _exit, which is async-signal-safe.
+        check(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) }.into())?;
+    }
+    Ok(())
+}
+
+/// From now on the first of `signals` to come sets [`crate::interrupt::CAME`]; each later one of the same kind does what it does by
+/// default.
+pub(crate) fn note_signals(signals: &[c_int]) -> Result<()> {
+    extern "C" fn on_signal(_: c_int) {
+        crate::interrupt::CAME.store(true, Ordering::Relaxed);
+    }
+    for &signal in signals {
+        // SAFETY: all zero is a valid sigaction: no flags, an empty mask.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = (on_signal as extern "C" fn(c_int)) as usize;
+        action.sa_flags = libc::SA_RESETHAND;
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         check(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) }.into())?;
     }
     Ok(())

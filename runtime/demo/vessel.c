@@ -3,6 +3,7 @@
  *   vessel             says hello, and which of the two it is
  *   vessel hog         takes memory until it is stopped
  *   vessel spin        computes until it is stopped
+ *   vessel wait        says so, and waits until it is stopped
  *   vessel args A B…   prints its arguments, one a line
  *
  * It needs no library: the Linux one makes system calls, the Wasm one calls what WASI's first preview has.
@@ -17,9 +18,10 @@ typedef unsigned long word;
 /* A function of its own, so that a backtrace names it. */
 #define NAMED __attribute__((noinline))
 
-/* What differs between the two: its name, writing, ending, and one more mebibyte. */
+/* What differs between the two: its name, writing, ending, waiting a while, and one more mebibyte. */
 static void write_all(int descriptor, const char *text, word length);
 static _Noreturn void end(int code);
+static void wait_long(void);
 static char *more_memory(void); /* NULL when there is no more */
 
 #ifdef __wasm__
@@ -35,6 +37,18 @@ struct slice {
 IMPORT("fd_write") int fd_write(int descriptor, const struct slice *slices, word count, word *written);
 IMPORT("args_sizes_get") int args_sizes_get(word *count, word *bytes);
 IMPORT("args_get") int args_get(char **arguments, char *bytes);
+/* Of a clock; what stays 0 is of no interest. */
+struct subscription {
+    unsigned long long user_data, tag;
+    unsigned long long clock, nanoseconds, precision, flags;
+};
+
+struct event {
+    unsigned long long words[4];
+};
+
+IMPORT("poll_oneoff")
+int poll_oneoff(const struct subscription *subscriptions, struct event *events, word count, word *happened);
 IMPORT("proc_exit") _Noreturn void proc_exit(int code);
 
 static void write_all(int descriptor, const char *text, word length) {
@@ -50,6 +64,15 @@ static void write_all(int descriptor, const char *text, word length) {
 
 static _Noreturn void end(int code) { proc_exit(code); }
 
+static void wait_long(void) {
+    /* A day, of the monotonic clock. Static, as there is no memset to clear it with. */
+    static const struct subscription until = {0, 0, 1, 86400ull * 1000 * 1000 * 1000, 0, 0};
+    static struct event event;
+    word happened;
+    if (poll_oneoff(&until, &event, 1, &happened) != 0)
+        end(1);
+}
+
 static char *more_memory(void) {
     const word wasm_page = 65536;
     word old = __builtin_wasm_memory_grow(0, MEBIBYTE / wasm_page);
@@ -64,9 +87,9 @@ static char *more_memory(void) {
 #include "../../linux-exec/launcher/freestanding.h"
 
 #if defined(__x86_64__)
-enum { SYS_WRITE = 1, SYS_MMAP = 9, SYS_EXIT_GROUP = 231 };
+enum { SYS_WRITE = 1, SYS_MMAP = 9, SYS_EXIT_GROUP = 231, SYS_PPOLL = 271 };
 #else
-enum { SYS_WRITE = 64, SYS_MMAP = 222, SYS_EXIT_GROUP = 94 };
+enum { SYS_WRITE = 64, SYS_MMAP = 222, SYS_EXIT_GROUP = 94, SYS_PPOLL = 73 };
 #endif
 
 static void write_all(int descriptor, const char *text, word length) {
@@ -83,6 +106,9 @@ static _Noreturn void end(int code) {
     for (;;)
         call(SYS_EXIT_GROUP, (word)code, 0, 0, 0, 0, 0);
 }
+
+/* Until a signal comes. */
+static void wait_long(void) { call(SYS_PPOLL, 0, 0, 0, 0, 0, 0); }
 
 static char *more_memory(void) {
     const word read_write = 1 | 2, private_anonymous = 2 | 32, no_descriptor = (word)-1;
@@ -136,6 +162,11 @@ static int vessel(word count, char *const *arguments) {
         hog();
     if (is(arguments[1], "spin"))
         spin();
+    if (is(arguments[1], "wait")) {
+        print(STDOUT, "waiting\n");
+        for (;;)
+            wait_long();
+    }
     if (is(arguments[1], "args")) {
         for (word index = 2; index < count; index++) {
             print(STDOUT, arguments[index]);
@@ -143,7 +174,7 @@ static int vessel(word count, char *const *arguments) {
         }
         return 0;
     }
-    print(STDERR, "usage: vessel [hog | spin | args ARGUMENT...]\n");
+    print(STDERR, "usage: vessel [hog | spin | wait | args ARGUMENT...]\n");
     return 2;
 }
 

@@ -5,6 +5,7 @@
 // They panic where nobody listens; `output` prints.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod bench;
 mod cli;
 mod commands;
 #[cfg(any(test, fuzzing))]

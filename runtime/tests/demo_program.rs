@@ -22,7 +22,7 @@ fn the_linux_program_greets_and_echoes() {
     assert_eq!(vessel(&[]), said("Hello from a vessel of Linux code.\n"));
     assert_eq!(vessel(&["args", "a", "b c", "", "é"]), said("a\nb c\n\né\n"));
     assert_eq!(vessel(&["args"]), said(""));
-    let usage = "usage: vessel [hog | spin | args ARGUMENT...]\n".to_owned();
+    let usage = "usage: vessel [hog | spin | wait | args ARGUMENT...]\n".to_owned();
     assert_eq!(vessel(&["nonsense"]), (Some(2), String::new(), usage));
 }
 

@@ -3,6 +3,7 @@
 //! Structs of arguments carry no doc comments, as clap would take those for the command's help, which stands at the
 //! variants of [`Command`]; nor do the variants of value enums, which would make `--help` three times as long.
 
+mod bench;
 mod container;
 mod filter;
 mod flags;
@@ -13,6 +14,7 @@ mod system;
 mod unsupported;
 mod volume;
 
+pub(crate) use bench::{BenchArgs, BenchCommand, MeasureChoice};
 pub(crate) use container::{
     ContainerCommand, ContainerPruneArgs, InspectArgs, KillArgs, LogsArgs, ObjectType, PsArgs, RmArgs, StartArgs,
     StopArgs, Tail, WaitArgs,
@@ -150,6 +152,8 @@ pub(crate) enum Command {
     Man(ManArgs),
     /// Run the same program as a Linux and as a Wasm image, side by side
     Demo,
+    /// Measure how fast images start, beside other runtimes
+    Bench(Box<BenchArgs>),
 }
 
 impl Command {

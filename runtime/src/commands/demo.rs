@@ -11,23 +11,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use images::{
-    Reference,
-    import::{self, Changes},
-};
 
 use crate::{
+    lifecycle::built_in::IMAGES,
     output,
-    records::{
-        host::Host,
-        own_process::{OwnProcess, THIS_PROGRAM},
-    },
-    spec::Workload,
+    records::own_process::{OwnProcess, THIS_PROGRAM},
 };
-
-const LINUX_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vessel"));
-const WASM_PROGRAM: &str = include_str!("../../demo/vessel.wat");
-const IMAGES: [&str; 2] = ["vessel:linux", "vessel:wasm"];
 
 /// Runs of each kind in the last step.
 const RUNS: usize = 40;
@@ -38,15 +27,6 @@ pub(crate) fn demo() -> Result<u8> {
     let shown = stage.play();
     let cleared = stage.clear();
     shown.and(cleared).map(|()| 0)
-}
-
-/// What the importing process does.
-pub(crate) fn import_images(host: &Host) -> Result<()> {
-    let linux: Reference = IMAGES[0].parse()?;
-    let changes = Changes { entrypoint: Some(vec!["/vessel".to_owned()]), ..Changes::default() };
-    import::import_files(&host.store, &[("vessel", 0o755, LINUX_PROGRAM)], &linux, &changes)?;
-    let wasm = import::import_wasm(&host.store, WASM_PROGRAM.as_bytes(), &IMAGES[1].parse()?)?;
-    Workload::of(&wasm)?.behaviour().prepare(host, &wasm)
 }
 
 /// A store of its own.

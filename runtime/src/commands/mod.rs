@@ -1,10 +1,11 @@
 //! One function for each command: what was typed in, an exit code out.
 
 mod attach;
+mod bench;
 mod changes;
 mod container;
 mod create;
-pub(crate) mod demo;
+mod demo;
 mod df;
 mod exec;
 mod explain;
@@ -57,6 +58,11 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         }
         Command::Version(args) => return version::version(args),
         Command::Demo => return demo::demo(),
+        Command::Bench(args) => {
+            if let Some(command) = &args.command {
+                return bench::compare(command);
+            }
+        }
         _ => {}
     }
     let host = &Host::open(place(globals.root, "AMPHORA_ROOT"), place(globals.runroot, "AMPHORA_RUNROOT"))?;
@@ -105,6 +111,7 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::System(SystemCommand::Repair) => system::repair(host),
         Command::ContainerPrune(args) => system::prune_containers(host, args),
         Command::Image(ImageCommand::Prune(args)) => system::prune_images(host, args),
+        Command::Bench(args) => bench::bench(host, args),
         Command::Container(_) | Command::Completions(_) | Command::Man(_) | Command::Version(_) | Command::Demo => {
             Ok(0)
         }
@@ -131,6 +138,8 @@ fn touches_files_of_images(command: &Command) -> bool {
         Command::Network(_) | Command::Port(_) => false,
         Command::Ps(_) | Command::Logs(_) | Command::Inspect(_) | Command::Images(_) | Command::Info(_) => false,
         Command::Exec(_) | Command::Stop(_) | Command::Kill(_) | Command::Wait(_) => false,
+        // What it starts becomes root by itself.
+        Command::Bench(_) => false,
         Command::Container(_) | Command::Version(_) | Command::Completions(_) | Command::Man(_) | Command::Demo => {
             false
         }

@@ -6,7 +6,6 @@ use anyhow::{Context, Result, bail, ensure};
 use images::Selection;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
-use super::demo;
 use crate::{
     kinds, lifecycle,
     records::{host::Host, own_process::OwnProcess},
@@ -22,7 +21,7 @@ pub(crate) fn own(process: OwnProcess, args: &[OsString]) -> Result<u8> {
         (OwnProcess::Supervise, [id]) => lifecycle::supervise_in_background(&host, id, None),
         (OwnProcess::Supervise, [id, size]) => lifecycle::supervise_in_background(&host, id, terminal_size(size)),
         (OwnProcess::Compile, [digest, fuel, parent]) => compile(&host, digest, *fuel == "true", parent).map(|()| 0),
-        (OwnProcess::ImportDemo, []) => demo::import_images(&host).map(|()| 0),
+        (OwnProcess::ImportDemo, []) => lifecycle::built_in::import(&host).map(|()| 0),
         _ => bail!(NOT_BY_HAND),
     }
 }

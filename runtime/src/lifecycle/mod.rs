@@ -4,6 +4,7 @@
 //! process of their own behind for that. A container dies with its supervisor.
 
 pub(crate) mod attach;
+pub(crate) mod built_in;
 mod create;
 mod end;
 pub(crate) mod exec;

@@ -11,7 +11,8 @@ mod time;
 
 pub(crate) use human::{age, binary_size, size};
 pub(crate) use print::{
-    ask, complain, emit, emit_to_somebody, harmless, harmless_json, harmless_lines, note, print, say, say_to_somebody,
+    ask, complain, emit, emit_to_somebody, harmless, harmless_json, harmless_lines, note, print, rewrite, say,
+    say_to_somebody,
 };
 pub(crate) use table::align as aligned;
 #[cfg(any(test, fuzzing))]

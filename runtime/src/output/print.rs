@@ -66,6 +66,13 @@ pub(crate) fn ask(text: &str) {
     let _ = write_all(stdio::stderr(), harmless_lines(text).as_bytes());
 }
 
+/// Writes a line over the one before on a terminal, on standard error; the last one stays.
+pub(crate) fn rewrite(line: &str, is_last: bool) {
+    let end = if is_last { "\n" } else { "" };
+    // Where even standard error takes nothing, nobody is left to tell.
+    let _ = write_all(stdio::stderr(), format!("\r{}\x1b[K{end}", harmless(line)).as_bytes());
+}
+
 /// Says what went wrong, on standard error.
 pub(crate) fn complain(error: &Error) {
     note(&format!("amphora: {}", errors::sentence(error)));

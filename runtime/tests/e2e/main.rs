@@ -6,6 +6,7 @@
 
 mod attach;
 mod bad_input;
+mod bench;
 mod code;
 mod crash;
 mod docker;
