@@ -7,6 +7,7 @@ mod command;
 mod conformance;
 mod deny;
 mod fixtures;
+mod hugetlb;
 mod layout;
 mod link_order;
 mod paths;
@@ -16,6 +17,7 @@ mod rootless;
 mod second_kernel;
 mod setup;
 mod soak;
+mod start_budgets;
 mod starts;
 mod tally;
 mod test;
@@ -34,8 +36,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
     --only=PART       builds, and runs one part: workspace, ordinary-user or second-kernel
   bench             start-up of both kinds beside the other runtimes on PATH; results in target/bench
     --runs N, -n N    so many runs of each (100)
-    --podman          podman too
-    --readme          puts the table into README.md
+    --readme          puts the table into README.md; every other option is one of `amphora bench`
   soak store        kills commands at random moments, and runs many at once, on one store that must stay whole
     --kills N         so many kills (1000)
     --commands N      so many commands (5000)

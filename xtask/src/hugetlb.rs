@@ -1,6 +1,6 @@
 //! Frees the cgroup v2 tree of its last controller, which crun 1.8 wants of a hybrid machine.
 
-use crate::find;
+use crate::command::{find, is_root};
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount, umount};
 use std::{fs, path::Path};
@@ -16,7 +16,7 @@ pub(crate) struct V1Hugetlb;
 /// undoes it.
 pub(crate) fn move_to_v1() -> Result<Option<V1Hugetlb>> {
     let controllers = fs::read_to_string(Path::new(V2_TREE).join("cgroup.controllers")).unwrap_or_default();
-    let is_wanted = controllers.trim() == "hugetlb" && find("crun").is_some() && nix::unistd::geteuid().is_root();
+    let is_wanted = controllers.trim() == "hugetlb" && find("crun").is_some() && is_root();
     if !is_wanted || has_children() || Path::new(V1_TREE).exists() {
         return Ok(None);
     }
