@@ -4,7 +4,7 @@
 //! costs nothing as long as nothing fails.
 
 use rustix::{
-    fs::{Access, AtFlags, CWD, Mode, OFlags, StatxFlags, accessat, openat, statx},
+    fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, accessat, openat, openat2, statx},
     io::{Errno, write},
 };
 use std::{
@@ -27,14 +27,24 @@ pub(crate) enum Cause {
     Quota,
 }
 
-/// The cause of what failed in one directory, or between two: each as a path, and what that begins at.
+/// What wasmtime-wasi has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// An input/output error: the system said something that has no word there.
+    Io,
+    /// That it is not permitted: by the system, by the grant, or because a path leads out of it.
+    NotPermitted,
+}
+
+/// The cause of what failed in one directory, or between two: each as a path beneath a granted one.
 ///
-/// It says nothing of what the directories themselves do not explain.
-pub(crate) fn of_change(directories: &[(impl AsFd, &Path)]) -> Option<Cause> {
+/// It says nothing of what the directories themselves do not explain, and nothing of paths that lead out.
+pub(crate) fn of_change(said: Said, directories: &[(impl AsFd, &Path)]) -> Option<Cause> {
     let mut opened = Vec::new();
-    for (base, path) in directories {
+    for (granted, path) in directories {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        match openat(base, path, OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY, Mode::empty()) {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+        match openat2(granted, path, flags, Mode::empty(), ResolveFlags::BENEATH) {
             Ok(directory) => opened.push(directory),
             Err(Errno::MFILE) => return Some(Cause::TooManyFiles),
             Err(Errno::NFILE) => return Some(Cause::TooManyFilesOfAll),
@@ -42,14 +52,14 @@ pub(crate) fn of_change(directories: &[(impl AsFd, &Path)]) -> Option<Cause> {
         }
     }
     let mounts = || opened.iter().map(mount_of).collect::<Result<Vec<_>, _>>().ok();
-    if opened.len() == 2 && mounts().is_some_and(|mounts| mounts[0] != mounts[1]) {
+    if said == Said::Io && opened.len() == 2 && mounts().is_some_and(|mounts| mounts[0] != mounts[1]) {
         return Some(Cause::CrossDevice);
     }
     if opened.iter().any(|directory| accessat(directory, c".", Access::WRITE_OK, AtFlags::empty()) == Err(Errno::ROFS))
     {
         return Some(Cause::ReadOnly);
     }
-    opened.iter().find_map(over_quota)
+    opened.iter().filter(|_| said == Said::Io).find_map(over_quota)
 }
 
 /// Whether one more descriptor is what there is none of.
@@ -77,15 +87,22 @@ fn over_quota(directory: &OwnedFd) -> Option<Cause> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn what_directories_tell() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |path| (CWD, path);
-        assert_eq!(of_change(&[at(folder.path())]), None);
-        assert_eq!(of_change(&[at(folder.path()), at(folder.path())]), None);
-        assert_eq!(of_change(&[at(folder.path()), at(Path::new("/proc"))]), Some(Cause::CrossDevice));
-        assert_eq!(of_change(&[at(&folder.path().join("missing"))]), None);
+        std::fs::create_dir(folder.path().join("inner")).unwrap();
+        let granted = File::open(folder.path()).unwrap();
+        let elsewhere = File::open("/proc").unwrap();
+        let (here, there) = ((&granted, Path::new("inner")), (&elsewhere, Path::new("self")));
+        assert_eq!(of_change(Said::Io, &[here]), None);
+        assert_eq!(of_change(Said::Io, &[here, (&granted, Path::new(""))]), None);
+        assert_eq!(of_change(Said::Io, &[here, there]), Some(Cause::CrossDevice));
+        assert_eq!(of_change(Said::NotPermitted, &[here, there]), None);
+        for out in ["missing", "..", "/", "/proc", "inner/../.."] {
+            assert_eq!(of_change(Said::Io, &[(&granted, Path::new(out)), there]), None, "{out}");
+        }
         assert_eq!(of_opening(), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Where a component's calls change directories, for the causes of errors.
 
 use crate::{
-    cause::{self, Cause},
+    cause::{self, Cause, Said},
     state::State,
 };
 use std::{fs::File, path::Path, sync::Arc};
@@ -19,7 +19,7 @@ impl Place {
 }
 
 /// What is known of one place, or of two.
-pub(crate) fn cause(state: &mut State, places: &[Place]) -> Option<Cause> {
+pub(crate) fn cause(state: &mut State, said: Said, places: &[Place]) -> Option<Cause> {
     let view = state.ctx();
     let directory = |place: &Place| match view.table.get(&place.0) {
         Ok(Descriptor::Dir(directory)) => Some(Arc::clone(&directory.dir)),
@@ -28,5 +28,5 @@ pub(crate) fn cause(state: &mut State, places: &[Place]) -> Option<Cause> {
     let directories: Vec<Arc<File>> = places.iter().map(directory).collect::<Option<_>>()?;
     let parents = places.iter().map(|place| Path::new(&place.1).parent().unwrap_or(Path::new("")));
     let changed: Vec<_> = directories.iter().map(|directory| &**directory).zip(parents).collect();
-    cause::of_opening().or_else(|| cause::of_change(&changed))
+    cause::of_opening().or_else(|| cause::of_change(said, &changed))
 }

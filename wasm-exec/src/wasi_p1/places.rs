@@ -2,13 +2,14 @@
 
 use super::errno;
 use crate::{
-    cause::{self, Cause},
+    cause::{self, Cause, Said},
     state::State,
 };
-use rustix::fs::CWD;
 use std::{
     collections::HashMap,
     ffi::OsStr,
+    fs::File,
+    io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -27,9 +28,8 @@ impl Places {
         Self(granted.into_iter().enumerate().map(|(number, path)| ((FIRST + number) as u64, path)).collect())
     }
 
-    fn of(&self, descriptor: i64, path: &[u8]) -> Option<PathBuf> {
-        let directory = self.0.get(&descriptor_number(descriptor))?;
-        Some(directory.join(Path::new(OsStr::from_bytes(path))))
+    fn of(&self, descriptor: i64) -> Option<&Path> {
+        self.0.get(&descriptor_number(descriptor)).map(PathBuf::as_path)
     }
 }
 
@@ -50,7 +50,8 @@ pub(super) fn after(caller: &mut Caller<'_, State>, function: &str, result: i32,
             state.places.0.extend(moved.map(|path| (descriptor_number(args[1]), path)));
             args[..2].iter().for_each(|descriptor| state.listings.forget(*descriptor));
         }
-        (_, errno::IO | errno::PERM) => return cause_of(caller, function, args).map_or(result, errno_of),
+        (_, errno::IO) => return cause_of(caller, Said::Io, function, args).map_or(result, errno_of),
+        (_, errno::PERM) => return cause_of(caller, Said::NotPermitted, function, args).map_or(result, errno_of),
         _ => {}
     }
     result
@@ -60,35 +61,36 @@ fn opened(caller: &mut Caller<'_, State>, args: &[i64]) {
     let [directory, _, path, length, .., opened] = args else { return };
     let Some(memory) = memory(caller, *opened, 4) else { return };
     let descriptor = u64::from(u32::from_le_bytes([memory[0], memory[1], memory[2], memory[3]]));
-    if let Some(path) = path_of(caller, *directory, *path, *length) {
-        caller.data_mut().places.0.insert(descriptor, path);
+    if let Some((directory, path)) = place(caller, *directory, *path, *length) {
+        caller.data_mut().places.0.insert(descriptor, directory.join(path));
     }
 }
 
-/// What is known of a function's places. Of what failed for the program's own fault nothing is.
-fn cause_of(caller: &mut Caller<'_, State>, function: &str, args: &[i64]) -> Option<Cause> {
-    let at = |caller: &mut _, [directory, path, length]: [usize; 3]| {
-        path_of(caller, args[directory], args[path], args[length])
-    };
-    let (changed, other) = match function {
-        "path_rename" => (at(caller, [0, 1, 2])?, Some(at(caller, [3, 4, 5])?)),
-        "path_link" => (at(caller, [0, 2, 3])?, Some(at(caller, [4, 5, 6])?)),
-        "path_open" => (at(caller, [0, 2, 3])?, None),
-        "path_create_directory" | "path_unlink_file" | "path_remove_directory" => (at(caller, [0, 1, 2])?, None),
-        "path_symlink" => (at(caller, [2, 3, 4])?, None),
-        "path_filestat_set_times" => (at(caller, [0, 2, 3])?, None),
-        "fd_write"
-        | "fd_pwrite"
-        | "fd_allocate"
-        | "fd_filestat_set_size"
-        | "fd_filestat_set_times"
-        | "fd_sync"
-        | "fd_datasync" => (caller.data().places.of(args[0], b"")?, None),
+/// What is known of the places that a function was to change: each is a granted or opened directory, and a path from there.
+fn cause_of(caller: &mut Caller<'_, State>, said: Said, function: &str, args: &[i64]) -> Option<Cause> {
+    let places: &[[usize; 3]] = match function {
+        "path_rename" => &[[0, 1, 2], [3, 4, 5]],
+        "path_link" => &[[0, 2, 3], [4, 5, 6]],
+        "path_open" | "path_filestat_set_times" => &[[0, 2, 3]],
+        "path_create_directory" | "path_unlink_file" | "path_remove_directory" => &[[0, 1, 2]],
+        "path_symlink" => &[[2, 3, 4]],
+        "fd_write" | "fd_pwrite" | "fd_allocate" | "fd_filestat_set_size" | "fd_sync" | "fd_datasync" => {
+            return cause::of_opening().or_else(|| cause_of_file(caller, said, args[0]));
+        }
         _ => return cause::of_opening(),
     };
-    let parents = [Some(&changed), other.as_ref()].into_iter().flatten().filter_map(|path| path.parent());
-    let parents: Vec<_> = parents.map(|path| (CWD, path)).collect();
-    cause::of_opening().or_else(|| cause::of_change(&parents))
+    let found =
+        places.iter().map(|&[directory, path, length]| place(caller, args[directory], args[path], args[length]));
+    let found: Vec<(PathBuf, PathBuf)> = found.collect::<Option<_>>()?;
+    let opened = found.iter().map(|(directory, _)| File::open(directory)).collect::<io::Result<Vec<_>>>();
+    let parents = found.iter().map(|(_, path)| path.parent().unwrap_or(Path::new("")));
+    cause::of_opening().or_else(|| cause::of_change(said, &opened.ok()?.into_iter().zip(parents).collect::<Vec<_>>()))
+}
+
+/// Of a file that was opened it is that of its directory.
+fn cause_of_file(caller: &mut Caller<'_, State>, said: Said, descriptor: i64) -> Option<Cause> {
+    let directory = caller.data().places.of(descriptor)?.parent()?;
+    cause::of_change(said, &[(File::open(directory).ok()?, Path::new(""))])
 }
 
 fn errno_of(cause: Cause) -> i32 {
@@ -101,9 +103,10 @@ fn errno_of(cause: Cause) -> i32 {
     }
 }
 
-fn path_of(caller: &mut Caller<'_, State>, directory: i64, path: i64, length: i64) -> Option<PathBuf> {
-    let path = memory(caller, path, length)?.to_vec();
-    caller.data().places.of(directory, &path)
+/// A directory, and a path as the program gave it.
+fn place(caller: &mut Caller<'_, State>, directory: i64, path: i64, length: i64) -> Option<(PathBuf, PathBuf)> {
+    let path = PathBuf::from(OsStr::from_bytes(memory(caller, path, length)?));
+    Some((caller.data().places.of(directory)?.to_owned(), path))
 }
 
 /// Bytes of the program's memory, if they are there. Its addresses and lengths are 32 bits without a sign.

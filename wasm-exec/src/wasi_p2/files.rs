@@ -3,7 +3,7 @@
 //! Each function calls wasmtime-wasi's of that name; only what that fails with is looked at.
 
 use crate::{
-    cause::Cause,
+    cause::{Cause, Said},
     files::{self, Place},
     state::State,
 };
@@ -64,7 +64,12 @@ fn told<T>(state: &mut State, result: Result<T, FsError>, places: &[Place]) -> w
         Ok(done) => return Ok(Ok(done)),
         Err(error) => error.downcast()?,
     };
-    let cause = matches!(code, ErrorCode::Io | ErrorCode::NotPermitted).then(|| files::cause(state, places)).flatten();
+    let said = match code {
+        ErrorCode::Io => Said::Io,
+        ErrorCode::NotPermitted => Said::NotPermitted,
+        _ => return Ok(Err(code)),
+    };
+    let cause = files::cause(state, said, places);
     Ok(Err(match cause {
         Some(Cause::CrossDevice) => ErrorCode::CrossDevice,
         Some(Cause::ReadOnly) => ErrorCode::ReadOnly,

@@ -1,7 +1,7 @@
 //! `wasi:filesystem` 0.3: what changes directories fails with the system's own errors, as in 0.2.
 
 use crate::{
-    cause::Cause,
+    cause::{Cause, Said},
     files::{self, Place},
     state::State,
 };
@@ -66,7 +66,12 @@ fn told<T>(
         Ok(done) => return Ok(Ok(done)),
         Err(error) => error.downcast()?,
     };
-    let cause = matches!(code, ErrorCode::Io | ErrorCode::NotPermitted).then(|| files::cause(state, places)).flatten();
+    let said = match code {
+        ErrorCode::Io => Said::Io,
+        ErrorCode::NotPermitted => Said::NotPermitted,
+        _ => return Ok(Err(code)),
+    };
+    let cause = files::cause(state, said, places);
     Ok(Err(match cause {
         Some(Cause::CrossDevice) => ErrorCode::CrossDevice,
         Some(Cause::ReadOnly) => ErrorCode::ReadOnly,
