@@ -4,7 +4,8 @@
 //! compiled/
 //!   <program sha256>-<engine key>.cwasm            one program, for one engine and kind of processor
 //!   <program sha256>-<engine key>-fuel.cwasm       the same, counting instructions
-//!   <either of them>.<pid>-<number>.tmp            being written, and locked (flock(2)) as long as it is
+//!   <one of them, before -fuel>-with<bits>         the same, for proposals that are off for others
+//!   <any of them>.<pid>-<number>.tmp               being written, and locked (flock(2)) as long as it is
 //! ```
 //!
 //! A file is wasmtime's ELF image followed by a trailer of 88 bytes: the magic `AMPHORA2`, the kind (0 module, 1
@@ -16,7 +17,7 @@
 //!
 //! What is in here becomes machine code, so a file counts only if this user owns it and nobody else can write it.
 
-use crate::{Profile, concurrency, engine};
+use crate::{Profile, Proposals, concurrency, engine, proposals};
 use rustix::{
     fs::{FileType, FlockOperation, Mode, OFlags, flock},
     io::Errno,
@@ -74,6 +75,22 @@ pub enum CacheError {
     #[error("this is not a Wasm program that can be compiled: {detail}")]
     Program {
         /// What is wrong, and at which offset.
+        detail: String,
+    },
+    /// It uses proposals that are off.
+    #[error("this program uses proposals for WebAssembly that are off unless they are asked for, {names}: {detail}")]
+    Off {
+        /// Their names, with commas between.
+        names: String,
+        /// Where, in wasmtime's words.
+        detail: String,
+    },
+    /// It uses a proposal that this engine does not have.
+    #[error("this program uses a proposal for WebAssembly that the engine does not have, {name}: {detail}")]
+    Lacking {
+        /// Its name.
+        name: String,
+        /// Where, in wasmtime's words.
         detail: String,
     },
     /// The engine could not be made.
@@ -162,8 +179,8 @@ impl CodeCache {
 
     fn path(&self, sha256: &str, profile: Profile) -> Result<PathBuf, CacheError> {
         check_digest(sha256)?;
-        let variant = if profile.fuel { FUEL } else { "" };
-        Ok(self.dir.join(format!("{sha256}-{}{variant}{SUFFIX}", engine::key(profile))))
+        let (fuel, proposals) = (if profile.fuel { FUEL } else { "" }, profile.proposals.suffix());
+        Ok(self.dir.join(format!("{sha256}-{}{proposals}{fuel}{SUFFIX}", engine::key(profile))))
     }
 
     /// Makes `path` appear whole, or not at all, and opens it: by then somebody may have removed it again.
@@ -224,7 +241,11 @@ impl Kind {
             Self::Module => engine.precompile_module(wasm),
             Self::Component | Self::ConcurrentComponent => engine.precompile_component(wasm),
         };
-        image.map_err(|error| CacheError::Program { detail: format!("{error:#}") })
+        image.map_err(|error| match proposals::missing_proposals(wasm, profile.proposals) {
+            Some(Ok(names)) => CacheError::Off { names: names.join(","), detail: format!("{error:#}") },
+            Some(Err(name)) => CacheError::Lacking { name, detail: format!("{error:#}") },
+            None => CacheError::Program { detail: format!("{error:#}") },
+        })
     }
 }
 
@@ -246,11 +267,12 @@ impl<'a> Name<'a> {
     fn parse(name: &'a str) -> Option<Self> {
         let stem = name.strip_suffix(SUFFIX)?;
         let (stem, fuel) = stem.strip_suffix(FUEL).map_or((stem, false), |stem| (stem, true));
+        let (stem, proposals) = Proposals::strip(stem);
         let (sha256, key) = stem.split_once('-')?;
         (is_digest(sha256) && !key.contains('-')).then_some(Self {
             sha256,
             key,
-            profile: Profile { fuel, concurrent: false },
+            profile: Profile { fuel, concurrent: false, proposals },
         })
     }
 }

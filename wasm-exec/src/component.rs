@@ -49,7 +49,8 @@ pub(crate) async fn start(command: &Command, store: &mut Store<State>) -> wasmti
     ended.map_err(|()| I32Exit(1).into())
 }
 
-fn missing(engine: &Engine, component: &Component, error: &wasmtime::Error) -> RunError {
+/// Why it could not be linked.
+pub(crate) fn missing(engine: &Engine, component: &Component, error: &wasmtime::Error) -> RunError {
     let ty = component.component_type();
     match imports::missing_of_component(ty.imports(engine).map(|(name, _)| name)) {
         missing if missing.is_empty() => RunError::Imports { missing: vec![format!("{error:#}")] },

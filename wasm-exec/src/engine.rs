@@ -3,7 +3,7 @@
 //! There are two engines for each: one that can compile, used when an image arrives, and one that cannot, used to run.
 //! The second never initialises the compiler, which is most of what making an engine costs.
 
-use crate::RunError;
+use crate::{Proposals, RunError};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use wasmtime::{Config, WasmBacktraceDetails};
 
@@ -15,6 +15,8 @@ pub struct Profile {
     /// The program may have several calls under way at once, as WASI 0.3 asks for. Whether it does is for the program to say:
     /// [`CodeCache`](crate::CodeCache) sets this, whatever it was given. Those that do not start without what it takes.
     pub concurrent: bool,
+    /// What it may use beside the proposals that are always on.
+    pub proposals: Proposals,
 }
 
 /// Runs programs of one profile, any number and from any thread; it cannot compile. Clones are the same engine.
@@ -75,6 +77,7 @@ const CONFIGURATIONS: [[u64; 2]; 2] =
 pub(crate) fn key(profile: Profile) -> String {
     let mut hasher = DefaultHasher::new();
     CONFIGURATIONS.map(|pair| pair[usize::from(profile.fuel)]).hash(&mut hasher);
+    profile.proposals.hash(&mut hasher);
     cpu_features().hash(&mut hasher);
     format!("{:016x}", hasher.finish())
 }
@@ -92,6 +95,7 @@ fn config(profile: Profile) -> Config {
         // Keeps the guest's DWARF, for file and line in backtraces. Said here because by default an environment
         // variable decides, and that would be one of the things that the code depends on.
         .wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    profile.proposals.enable(&mut config);
     config
 }
 
@@ -139,8 +143,13 @@ fn cpu_features() -> Vec<bool> {
 mod tests {
     use super::*;
 
-    const PLAIN: Profile = Profile { fuel: false, concurrent: false };
-    const COUNTING: Profile = Profile { fuel: true, ..PLAIN };
+    fn plain() -> Profile {
+        Profile::default()
+    }
+
+    fn counting() -> Profile {
+        Profile { fuel: true, ..plain() }
+    }
 
     fn configuration(profile: Profile) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -151,19 +160,22 @@ mod tests {
     #[test]
     fn the_configurations_that_are_written_down_are_those_of_the_engines() {
         let concurrent = |profile| Profile { concurrent: true, ..profile };
-        let found = [[PLAIN, COUNTING], [concurrent(PLAIN), concurrent(COUNTING)]].map(|pair| pair.map(configuration));
+        let found =
+            [[plain(), counting()], [concurrent(plain()), concurrent(counting())]].map(|pair| pair.map(configuration));
         assert!(CONFIGURATIONS == found, "CONFIGURATIONS must be {found:#018x?}");
     }
 
     #[test]
-    fn code_is_told_apart_by_fuel() {
-        assert_ne!(key(PLAIN), key(COUNTING));
-        assert_eq!(key(PLAIN).len(), 16);
+    fn code_is_told_apart_by_fuel_and_proposals() {
+        let more = Profile { proposals: Proposals::default().with("wide-arithmetic").unwrap(), ..plain() };
+        assert_ne!(key(plain()), key(more));
+        assert_ne!(key(plain()), key(counting()));
+        assert_eq!(key(plain()).len(), 16);
     }
 
     #[test]
     fn code_of_the_compiling_engine_is_accepted_by_the_running_one() {
-        let image = compiler(PLAIN).unwrap().precompile_module(b"\0asm\x01\0\0\0").unwrap();
+        let image = compiler(plain()).unwrap().precompile_module(b"\0asm\x01\0\0\0").unwrap();
         assert_eq!(wasmtime::Engine::detect_precompiled(&image), Some(wasmtime::Precompiled::Module));
     }
 }

@@ -40,6 +40,14 @@ pub enum RunError {
         /// wasmtime's words.
         detail: String,
     },
+    /// A call that cannot be made.
+    #[error("cannot call `{call}`: {detail}")]
+    Call {
+        /// As it was asked for.
+        call: String,
+        /// Why not, and what there is.
+        detail: String,
+    },
     /// Something that nothing provides.
     #[error("this program imports what is not provided here: {}", missing.join(", "))]
     Imports {

@@ -8,6 +8,11 @@ const START: &str = "_start";
 /// Checks that the module can be started and that all its imports are there.
 pub(crate) fn prepare(engine: &Engine, module: &Module) -> Result<InstancePre<State>, RunError> {
     check_entry(module)?;
+    link(engine, module)
+}
+
+/// Checks that all its imports are there.
+pub(crate) fn link(engine: &Engine, module: &Module) -> Result<InstancePre<State>, RunError> {
     let mut linker = Linker::new(engine);
     for import in module.imports().filter(|import| import.module() == wasi_p1::MODULE) {
         wasi_p1::add(&mut linker, import.name()).map_err(RunError::engine)?;

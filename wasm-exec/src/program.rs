@@ -1,7 +1,7 @@
 //! A program that can be run: its code loaded, all its imports there.
 
 use crate::{
-    Compiled, Engine, RunError, component,
+    Compiled, Engine, RunError, component, invoke,
     load::{self, Loaded},
     module,
     state::State,
@@ -21,6 +21,7 @@ pub struct Program {
 pub(crate) enum Linked {
     Module(InstancePre<State>),
     Component(component::Command),
+    Call(invoke::Call),
 }
 
 impl Program {
@@ -29,14 +30,30 @@ impl Program {
     /// Needs /proc to map a component; where there is none, and where files may not be executed (`noexec`), the code is
     /// copied into memory instead. The engine's profile must be the one that the code was compiled for.
     pub fn load(engine: &Engine, code: Compiled) -> Result<Self, RunError> {
+        let concurrent = engine.profile().concurrent;
         let (loaded, descriptor) = load::load(engine.inner(), code)?;
         let linked = match &loaded {
             Loaded::Module(module) => Linked::Module(module::prepare(engine.inner(), module)?),
             Loaded::Component(component) => {
-                Linked::Component(component::prepare(engine.inner(), component, engine.profile().concurrent)?)
+                Linked::Component(component::prepare(engine.inner(), component, concurrent)?)
             }
         };
         Ok(Self { engine: engine.clone(), linked, descriptor })
+    }
+
+    /// The same, to call one function that it exports instead of what starts a command: `call` is its name with arguments in WAVE,
+    /// such as `f(1, "x")`. Its results become one line on standard output.
+    ///
+    /// A function of an exported interface may be called by its name alone, if there is one of that name only; else as
+    /// `package:name/interface.f` or `package:name/interface@1.0.0#f`.
+    pub fn load_call(engine: &Engine, code: Compiled, call: &str) -> Result<Self, RunError> {
+        let concurrent = engine.profile().concurrent;
+        let (loaded, descriptor) = load::load(engine.inner(), code)?;
+        let linked = match &loaded {
+            Loaded::Module(module) => invoke::of_module(engine.inner(), module, call)?,
+            Loaded::Component(component) => invoke::of_component(engine.inner(), component, call, concurrent)?,
+        };
+        Ok(Self { engine: engine.clone(), linked: Linked::Call(linked), descriptor })
     }
 
     /// The engine that it was loaded for.
@@ -63,6 +80,7 @@ impl Linked {
         match self {
             Self::Module(module) => module::start(module, store).await,
             Self::Component(component) => component::start(component, store).await,
+            Self::Call(call) => invoke::start(call, store).await,
         }
     }
 }

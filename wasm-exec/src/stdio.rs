@@ -41,7 +41,8 @@ impl Output {
         Self::Stdout { memory }
     }
 
-    fn write_whole(&self, bytes: &[u8]) -> Result<(), Errno> {
+    /// All of it, or an error.
+    pub(crate) fn write_whole(&self, bytes: &[u8]) -> Result<(), Errno> {
         match self {
             Self::Stdout { memory } => {
                 memory.goes_on();

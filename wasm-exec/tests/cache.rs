@@ -4,7 +4,7 @@
 
 mod program;
 
-use program::{COUNTING, DIGEST, PLAIN, command_of, outcome};
+use program::{DIGEST, command_of, counting, outcome, plain};
 use std::{
     fs::{self, File, Permissions},
     io,
@@ -27,7 +27,7 @@ fn empty() -> (TempDir, CodeCache) {
 
 fn filled() -> (TempDir, CodeCache, PathBuf) {
     let (dir, cache) = empty();
-    cache.compile(DIGEST, PROGRAM, PLAIN).unwrap();
+    cache.compile(DIGEST, PROGRAM, plain()).unwrap();
     let [file] = files(&cache).try_into().unwrap();
     (dir, cache, file)
 }
@@ -39,9 +39,9 @@ fn files(cache: &CodeCache) -> Vec<PathBuf> {
 }
 
 fn untrusted(cache: &CodeCache) -> String {
-    let error = cache.lookup(DIGEST, PLAIN).unwrap_err();
+    let error = cache.lookup(DIGEST, plain()).unwrap_err();
     assert!(matches!(error, CacheError::Untrusted { .. }), "{error}");
-    assert!(cache.compile(DIGEST, PROGRAM, PLAIN).is_err(), "compiled over it");
+    assert!(cache.compile(DIGEST, PROGRAM, plain()).is_err(), "compiled over it");
     error.to_string()
 }
 
@@ -56,21 +56,21 @@ fn is_root() -> bool {
 #[test]
 fn what_was_compiled_is_found_and_runs() {
     let (_dir, cache) = empty();
-    assert!(cache.lookup(DIGEST, PLAIN).unwrap().is_none());
-    cache.compile(DIGEST, PROGRAM, PLAIN).unwrap();
-    let code = cache.lookup(DIGEST, PLAIN).unwrap().unwrap();
-    assert!(!code.component && code.profile == PLAIN);
+    assert!(cache.lookup(DIGEST, plain()).unwrap().is_none());
+    cache.compile(DIGEST, PROGRAM, plain()).unwrap();
+    let code = cache.lookup(DIGEST, plain()).unwrap().unwrap();
+    assert!(!code.component && code.profile == plain());
     assert_eq!(outcome(command_of(code)), Outcome::Exited(0));
 }
 
 #[test]
 fn code_that_counts_is_another_file() {
-    let (_dir, cache, plain) = filled();
-    assert!(cache.lookup(DIGEST, COUNTING).unwrap().is_none());
-    assert!(cache.compile(DIGEST, PROGRAM, COUNTING).unwrap().profile.fuel);
+    let (_dir, cache, file) = filled();
+    assert!(cache.lookup(DIGEST, counting()).unwrap().is_none());
+    assert!(cache.compile(DIGEST, PROGRAM, counting()).unwrap().profile.fuel);
     let names: Vec<_> = files(&cache).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
     assert_eq!(names.len(), 2);
-    assert!(names.contains(&plain.file_name().unwrap().to_owned()));
+    assert!(names.contains(&file.file_name().unwrap().to_owned()));
     assert!(names.iter().any(|name| name.to_str().unwrap().ends_with("-fuel.cwasm")), "{names:?}");
 }
 
@@ -85,8 +85,8 @@ fn files_are_private_and_nothing_else_is_left() {
 fn a_component_is_known_as_one() {
     let (_dir, cache) = empty();
     let wasm = wat::parse_str(program::component("i32.const 0")).unwrap();
-    assert!(cache.compile(DIGEST, &wasm, PLAIN).unwrap().component);
-    assert_eq!(outcome(command_of(cache.lookup(DIGEST, PLAIN).unwrap().unwrap())), Outcome::Exited(0));
+    assert!(cache.compile(DIGEST, &wasm, plain()).unwrap().component);
+    assert_eq!(outcome(command_of(cache.lookup(DIGEST, plain()).unwrap().unwrap())), Outcome::Exited(0));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_component_runs_without_proc_and_never_loads_what_an_image_has_in_its_place(
     let root = tempfile::tempdir().unwrap();
     let cache = CodeCache::new(root.path().join("compiled"));
     let wasm = wat::parse_str(program::component("i32.const 0")).unwrap();
-    cache.compile(DIGEST, &wasm, PLAIN).unwrap();
+    cache.compile(DIGEST, &wasm, plain()).unwrap();
     fs::copy(std::env::current_exe().unwrap(), root.path().join("test")).unwrap();
     let child = || {
         let mut chroot = Process::new("chroot");
@@ -133,24 +133,24 @@ fn code_is_run_from_a_file_system_that_executes_nothing() {
 #[ignore = "a process of the test above"]
 fn child_that_compiles_and_runs() {
     let cache = CodeCache::new(std::env::var_os("CACHE_DIR").unwrap().into());
-    assert_eq!(outcome(command_of(cache.compile(DIGEST, PROGRAM, PLAIN).unwrap())), Outcome::Exited(0));
+    assert_eq!(outcome(command_of(cache.compile(DIGEST, PROGRAM, plain()).unwrap())), Outcome::Exited(0));
     let component = wat::parse_str(program::component("i32.const 0")).unwrap();
     let digest = DIGEST.replace('0', "1");
-    assert_eq!(outcome(command_of(cache.compile(&digest, &component, PLAIN).unwrap())), Outcome::Exited(0));
+    assert_eq!(outcome(command_of(cache.compile(&digest, &component, plain()).unwrap())), Outcome::Exited(0));
 }
 
 #[test]
 #[ignore = "a process of the test above"]
 fn child_that_runs() {
     let cache = CodeCache::new(std::env::var_os("CACHE_DIR").unwrap().into());
-    assert_eq!(outcome(command_of(cache.lookup(DIGEST, PLAIN).unwrap().unwrap())), Outcome::Exited(0));
+    assert_eq!(outcome(command_of(cache.lookup(DIGEST, plain()).unwrap().unwrap())), Outcome::Exited(0));
 }
 
 #[test]
 fn a_second_compile_takes_what_is_there() {
     let (_dir, cache, file) = filled();
     let before = file.metadata().unwrap().ino();
-    cache.compile(DIGEST, PROGRAM, PLAIN).unwrap();
+    cache.compile(DIGEST, PROGRAM, plain()).unwrap();
     assert_eq!(file.metadata().unwrap().ino(), before);
 }
 
@@ -160,45 +160,45 @@ fn a_file_cut_short_anywhere_is_compiled_again() {
     let whole = file.metadata().unwrap().len();
     for bytes in [0, 1, 87, 88, whole / 2, whole - 4096, whole - 88, whole - 64, whole - 1] {
         File::options().write(true).open(&file).unwrap().set_len(bytes).unwrap();
-        assert!(cache.lookup(DIGEST, PLAIN).unwrap().is_none(), "{bytes} of {whole}");
+        assert!(cache.lookup(DIGEST, plain()).unwrap().is_none(), "{bytes} of {whole}");
         assert_eq!(cache.stale(&|_| true).unwrap(), std::slice::from_ref(&file));
-        assert_eq!(outcome(command_of(cache.compile(DIGEST, PROGRAM, PLAIN).unwrap())), Outcome::Exited(0));
+        assert_eq!(outcome(command_of(cache.compile(DIGEST, PROGRAM, plain()).unwrap())), Outcome::Exited(0));
         assert_eq!(file.metadata().unwrap().len(), whole);
     }
     // Longer, as if two writers had shared it.
     File::options().write(true).open(&file).unwrap().set_len(whole + 4096).unwrap();
-    assert!(cache.lookup(DIGEST, PLAIN).unwrap().is_none());
+    assert!(cache.lookup(DIGEST, plain()).unwrap().is_none());
 }
 
 #[test]
 fn code_of_another_program_is_not_run_in_its_place() {
     let (_dir, cache, file) = filled();
     let other = DIGEST.replace("00", "11");
-    cache.compile(&other, PROGRAM, PLAIN).unwrap();
+    cache.compile(&other, PROGRAM, plain()).unwrap();
     let mut both = files(&cache);
     let aside = cache.dir.join("aside");
     fs::rename(&both[0], &aside).unwrap();
     fs::rename(&both[1], &both[0]).unwrap();
     fs::rename(&aside, &both[1]).unwrap();
-    assert!(cache.lookup(DIGEST, PLAIN).unwrap().is_none() && cache.lookup(&other, PLAIN).unwrap().is_none());
+    assert!(cache.lookup(DIGEST, plain()).unwrap().is_none() && cache.lookup(&other, plain()).unwrap().is_none());
     let mut stale = cache.stale(&|_| true).unwrap();
     stale.sort();
     both.sort();
     assert_eq!(stale, both);
-    assert_eq!(outcome(command_of(cache.compile(DIGEST, PROGRAM, PLAIN).unwrap())), Outcome::Exited(0));
+    assert_eq!(outcome(command_of(cache.compile(DIGEST, PROGRAM, plain()).unwrap())), Outcome::Exited(0));
     assert_eq!(cache.stale(&|_| true).unwrap(), both.into_iter().filter(|path| *path != file).collect::<Vec<_>>());
 }
 
 #[test]
 fn code_of_another_engine_is_not_loaded() {
     // As if the configuration had changed without the key: fuel is part of both.
-    let (_dir, cache, plain) = filled();
-    let counting = plain.with_file_name(format!("{}-fuel.cwasm", plain.file_stem().unwrap().to_str().unwrap()));
-    cache.compile(DIGEST, PROGRAM, COUNTING).unwrap();
-    let [other] = files(&cache).into_iter().filter(|path| *path != plain).collect::<Vec<_>>().try_into().unwrap();
-    assert_ne!(other, counting, "the keys of the two engines are the same");
-    fs::rename(&other, &plain).unwrap();
-    let error = program::refusal(command_of(cache.lookup(DIGEST, PLAIN).unwrap().unwrap())).to_string();
+    let (_dir, cache, file) = filled();
+    let counting_file = file.with_file_name(format!("{}-fuel.cwasm", file.file_stem().unwrap().to_str().unwrap()));
+    cache.compile(DIGEST, PROGRAM, counting()).unwrap();
+    let [other] = files(&cache).into_iter().filter(|path| *path != file).collect::<Vec<_>>().try_into().unwrap();
+    assert_ne!(other, counting_file, "the keys of the two engines are the same");
+    fs::rename(&other, &file).unwrap();
+    let error = program::refusal(command_of(cache.lookup(DIGEST, plain()).unwrap().unwrap())).to_string();
     assert!(error.contains("fuel"), "{error}");
 }
 
@@ -211,7 +211,7 @@ fn a_file_that_others_can_write_is_refused() {
         assert!(error.contains(file.to_str().unwrap()) && error.contains(&format!("{mode:04o}")), "{error}");
     }
     fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
-    assert!(cache.lookup(DIGEST, PLAIN).unwrap().is_some());
+    assert!(cache.lookup(DIGEST, plain()).unwrap().is_some());
 }
 
 #[test]
@@ -249,8 +249,8 @@ fn what_is_not_a_regular_file_is_refused() {
 fn what_is_not_a_digest_is_not_a_path() {
     let (_dir, cache) = empty();
     for text in ["", "../../etc/passwd", &DIGEST[1..], &DIGEST.to_uppercase(), &format!("{DIGEST}0")] {
-        assert!(matches!(cache.lookup(text, PLAIN), Err(CacheError::Digest(_))), "{text}");
-        assert!(matches!(cache.compile(text, PROGRAM, PLAIN), Err(CacheError::Digest(_))), "{text}");
+        assert!(matches!(cache.lookup(text, plain()), Err(CacheError::Digest(_))), "{text}");
+        assert!(matches!(cache.compile(text, PROGRAM, plain()), Err(CacheError::Digest(_))), "{text}");
         assert!(matches!(cache.remove(text), Err(CacheError::Digest(_))), "{text}");
     }
 }
@@ -268,7 +268,7 @@ fn what_does_not_compile_says_where_and_leaves_nothing() {
         (b"\x7fELF\x02\x01\x01\0", "does not begin with"),
         (b"", "does not begin with"),
     ] {
-        let error = cache.compile(DIGEST, bytes, PLAIN).unwrap_err();
+        let error = cache.compile(DIGEST, bytes, plain()).unwrap_err();
         assert!(matches!(error, CacheError::Program { .. }), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -281,7 +281,7 @@ fn many_can_compile_one_program_at_once() {
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let code = cache.compile(DIGEST, PROGRAM, PLAIN).unwrap();
+                let code = cache.compile(DIGEST, PROGRAM, plain()).unwrap();
                 assert_eq!(outcome(command_of(code)), Outcome::Exited(0));
             });
         }
@@ -301,7 +301,7 @@ fn processes_can_compile_one_program_at_once() {
         assert!(child.wait().unwrap().success());
     }
     assert_eq!(files(&cache).len(), 1);
-    assert!(cache.lookup(DIGEST, PLAIN).unwrap().is_some());
+    assert!(cache.lookup(DIGEST, plain()).unwrap().is_some());
 }
 
 #[test]
@@ -309,11 +309,11 @@ fn processes_can_compile_one_program_at_once() {
 fn child_that_compiles() {
     let cache = CodeCache::new(std::env::var_os("CACHE_DIR").unwrap().into());
     for _ in 0..20 {
-        let code = cache.compile(DIGEST, PROGRAM, PLAIN).unwrap();
+        let code = cache.compile(DIGEST, PROGRAM, plain()).unwrap();
         assert_eq!(outcome(command_of(code)), Outcome::Exited(0));
         cache.remove(DIGEST).unwrap();
     }
-    cache.compile(DIGEST, PROGRAM, PLAIN).unwrap();
+    cache.compile(DIGEST, PROGRAM, plain()).unwrap();
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn a_full_disk_is_an_error_and_leaves_nothing() {
         return;
     }
     let cache = CodeCache::new(dir.path().into());
-    let error = cache.compile(DIGEST, PROGRAM, PLAIN);
+    let error = cache.compile(DIGEST, PROGRAM, plain());
     let left = files(&cache);
     assert!(Process::new("umount").arg(dir.path()).status().unwrap().success());
     let Err(CacheError::Io { source, path, .. }) = error else { panic!("{error:?}") };
@@ -337,16 +337,16 @@ fn a_full_disk_is_an_error_and_leaves_nothing() {
 #[test]
 fn removing_a_program_removes_all_its_code_and_no_other() {
     let (_dir, cache, file) = filled();
-    cache.compile(DIGEST, PROGRAM, COUNTING).unwrap();
+    cache.compile(DIGEST, PROGRAM, counting()).unwrap();
     let other = DIGEST.replace("00", "11");
-    cache.compile(&other, PROGRAM, PLAIN).unwrap();
+    cache.compile(&other, PROGRAM, plain()).unwrap();
     let name = file.file_name().unwrap().to_str().unwrap();
     fs::write(cache.dir.join(name.replace(&name[65..81], "0123456789abcdef")), "of an older engine").unwrap();
     assert_eq!(files(&cache).len(), 4);
 
     cache.remove(DIGEST).unwrap();
     assert_eq!(files(&cache).len(), 1);
-    assert!(cache.lookup(&other, PLAIN).unwrap().is_some());
+    assert!(cache.lookup(&other, plain()).unwrap().is_some());
     cache.remove(DIGEST).unwrap();
 }
 
@@ -377,7 +377,7 @@ fn leftovers_are_listed_and_nothing_else() {
 #[test]
 fn a_cache_that_is_not_there_is_empty() {
     let cache = CodeCache::new(Path::new("/nonexistent/compiled").into());
-    assert!(cache.lookup(DIGEST, PLAIN).unwrap().is_none());
+    assert!(cache.lookup(DIGEST, plain()).unwrap().is_none());
     assert!(cache.stale(&|_| false).unwrap().is_empty());
     cache.remove(DIGEST).unwrap();
 }

@@ -4,7 +4,7 @@
 
 mod program;
 
-use program::{COUNTING, PLAIN, compiled, component};
+use program::{compiled, component, counting, plain};
 use std::{thread, time::Duration};
 use tokio::runtime::{Builder, Runtime};
 use wasm_exec::{Command, Engine, Instance, NetworkGrant, Outcome, Profile, Program};
@@ -45,7 +45,7 @@ fn event_loop() -> Runtime {
 
 #[test]
 fn instances_of_one_program_on_many_threads_have_nothing_in_common() {
-    let program = load(COUNTS_ARGUMENTS, PLAIN);
+    let program = load(COUNTS_ARGUMENTS, plain());
     thread::scope(|scope| {
         for number in 0..8_u8 {
             let program = &program;
@@ -64,7 +64,7 @@ fn instances_of_one_program_on_many_threads_have_nothing_in_common() {
 
 #[test]
 fn a_component_is_instantiated_many_times() {
-    let program = load(&component("i32.const 0"), PLAIN);
+    let program = load(&component("i32.const 0"), plain());
     let runtime = event_loop();
     for _ in 0..50 {
         let mut instance = Instance::new(&program, &command(1)).unwrap();
@@ -74,7 +74,7 @@ fn a_component_is_instantiated_many_times() {
 
 #[test]
 fn each_instance_has_its_own_fuel() {
-    let program = load(ENDLESS, COUNTING);
+    let program = load(ENDLESS, counting());
     let runtime = event_loop();
     for fuel in [100, 200, 100] {
         let mut instance = Instance::new(&program, &Command { fuel: Some(fuel), ..command(1) }).unwrap();
@@ -85,7 +85,7 @@ fn each_instance_has_its_own_fuel() {
 
 #[test]
 fn an_interrupted_engine_ends_what_runs_and_runs_what_comes_after() {
-    let program = load(ENDLESS, PLAIN);
+    let program = load(ENDLESS, plain());
     for _ in 0..2 {
         let mut instance = Instance::new(&program, &command(1)).unwrap();
         let engine = program.engine().clone();
@@ -102,6 +102,6 @@ fn an_interrupted_engine_ends_what_runs_and_runs_what_comes_after() {
 #[test]
 fn code_of_another_profile_is_refused() {
     let code = compiled(ENDLESS, true);
-    let error = Program::load(&Engine::new(PLAIN).unwrap(), code).err().unwrap();
+    let error = Program::load(&Engine::new(plain()).unwrap(), code).err().unwrap();
     assert!(error.to_string().contains("fuel"), "{error}");
 }

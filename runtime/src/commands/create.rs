@@ -15,12 +15,12 @@ use super::{
 };
 use crate::{
     cli::ProgramArgs,
-    lifecycle,
+    lifecycle, output,
     records::{
         container::{Container, Lock},
         host::Host,
     },
-    spec::{Security, StdioSpec, env, request::Request, restart::RestartPolicy, seccomp::SeccompProfile},
+    spec::{Security, StdioSpec, Workload, env, request::Request, restart::RestartPolicy, seccomp::SeccompProfile},
 };
 
 /// The most that is read of a seccomp profile; Docker's default one has 17 kB.
@@ -56,6 +56,15 @@ pub(crate) fn make(host: &Host, args: &ProgramArgs) -> Result<Made> {
     Ok(Made { container, image, lock })
 }
 
+/// `run --explain-grants`: says what would run the image, and runs nothing.
+pub(crate) fn explain_grants(host: &Host, args: &ProgramArgs) -> Result<u8> {
+    let selection = selection(args.platform.as_deref(), args.prefer)?;
+    let (image, _writing) = find_or_pull(host, &args.subject, &selection, args.pull)?;
+    let workload = Workload::of(&image)?;
+    output::say(&workload.behaviour().explain_grants(host, &image, &args.subject)?)?;
+    Ok(0)
+}
+
 fn request(args: &ProgramArgs) -> Result<Request> {
     let word = |entrypoint: &String| Some(entrypoint.clone()).into_iter().filter(|word| !word.is_empty()).collect();
     Ok(Request {
@@ -75,6 +84,7 @@ fn request(args: &ProgramArgs) -> Result<Request> {
         publish_all: args.publish_all,
         limits: args.limits()?,
         security: security(args)?,
+        wasm: args.wasm(),
         read_only: args.read_only,
         stdio: StdioSpec { interactive: args.interactive, terminal: args.tty },
         init: args.init,

@@ -20,7 +20,9 @@ pub(crate) fn own(process: OwnProcess, args: &[OsString]) -> Result<u8> {
     match (process, rest.as_slice()) {
         (OwnProcess::Supervise, [id]) => lifecycle::supervise_in_background(&host, id, None),
         (OwnProcess::Supervise, [id, size]) => lifecycle::supervise_in_background(&host, id, terminal_size(size)),
-        (OwnProcess::Compile, [digest, fuel, parent]) => compile(&host, digest, *fuel == "true", parent).map(|()| 0),
+        (OwnProcess::Compile, [digest, fuel, proposals, parent]) => {
+            compile(&host, digest, *fuel == "true", proposals, parent).map(|()| 0)
+        }
         (OwnProcess::ImportDemo, []) => lifecycle::built_in::import(&host).map(|()| 0),
         _ => bail!(NOT_BY_HAND),
     }
@@ -32,7 +34,7 @@ fn terminal_size(text: &str) -> Option<(u16, u16)> {
     Some((columns.parse().ok()?, rows.parse().ok()?))
 }
 
-fn compile(host: &Host, digest: &str, fuel: bool, parent: &str) -> Result<()> {
+fn compile(host: &Host, digest: &str, fuel: bool, proposals: &str, parent: &str) -> Result<()> {
     // What it compiles is of no image yet if the pull that waits for it is killed, so it goes with it.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // That one may have been killed before there was a signal to send.
@@ -42,5 +44,5 @@ fn compile(host: &Host, digest: &str, fuel: bool, parent: &str) -> Result<()> {
     let digest = digest.parse().with_context(|| format!("`{digest}` is no digest"))?;
     let image = host.store.unnamed_image("", &digest, &Selection::default())?;
     let image = image.with_context(|| format!("no image {digest}"))?;
-    kinds::wasm::compile(host, &image, fuel)
+    kinds::wasm::compile(host, &image, fuel, proposals)
 }

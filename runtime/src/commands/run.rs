@@ -20,6 +20,9 @@ use crate::{
 
 /// `amphora run`: the container's own exit code, or its id with `-d`.
 pub(crate) fn run(host: &Host, args: &ProgramArgs) -> Result<u8> {
+    if args.explain_grants {
+        return create::explain_grants(host, args);
+    }
     let mut timings = if args.timings { Timings::on() } else { Timings::off() };
     if args.detach && !args.attach.is_empty() {
         bail!("conflicting options: cannot specify both --attach and --detach");

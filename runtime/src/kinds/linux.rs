@@ -50,6 +50,9 @@ impl Behaviour for Linux {
                 "--fuel: only Wasm programs count instructions; for a Linux program use --timeout or --ulimit cpu=SECONDS"
             );
         }
+        if !spec.wasm.is_default() {
+            bail!("--invoke, --wasm: only Wasm programs have exported functions and proposals; leave them out");
+        }
         mounts::refuse_root(&spec.mounts)
     }
 
@@ -64,6 +67,10 @@ impl Behaviour for Linux {
 
     fn explain(&self, _host: &Host, image: &Image) -> Result<Vec<(&'static str, Value)>> {
         Ok(vec![("runs_here", json!(image.config.architecture().to_string() == host_architecture()))])
+    }
+
+    fn explain_grants(&self, _host: &Host, _image: &Image, name: &str) -> Result<String> {
+        Ok(format!("amphora run {name}\n# a Linux program: what it needs cannot be told before it runs"))
     }
 
     fn allowance_bytes(&self) -> u64 {

@@ -68,6 +68,9 @@ pub(crate) trait Behaviour {
     /// What `image explain` says of the program.
     fn explain(&self, host: &Host, image: &Image) -> Result<Vec<(&'static str, Value)>>;
 
+    /// The shortest command line that runs an image of this name, and below it, as comments, what more flags would give.
+    fn explain_grants(&self, host: &Host, image: &Image, name: &str) -> Result<String>;
+
     /// Memory that the process may use beyond what its program may.
     fn allowance_bytes(&self) -> u64;
 

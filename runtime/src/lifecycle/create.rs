@@ -59,6 +59,7 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         ports,
         limits: request.limits,
         security: request.security,
+        wasm: request.wasm,
         read_only: request.read_only,
         stdio: request.stdio,
         init: request.init,

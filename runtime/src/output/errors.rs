@@ -11,7 +11,7 @@ const END: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Coded {
-    code: u8,
+    pub(crate) code: u8,
     message: String,
 }
 

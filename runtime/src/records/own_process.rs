@@ -12,7 +12,7 @@ pub(crate) enum OwnProcess {
     Supervise,
     /// Supervises a program of `exec -d`: the whole command line, as it was typed.
     Exec,
-    /// Compiles a Wasm program: ROOT, RUNROOT, digest of the image, whether fuel is counted, pid of who waits for it.
+    /// Compiles a Wasm program: ROOT, RUNROOT, digest of the image, whether fuel is counted, proposals, pid of who waits for it.
     Compile,
     /// Imports the images of the demo: ROOT, RUNROOT.
     ImportDemo,

@@ -16,6 +16,7 @@ pub(crate) mod restart;
 pub(crate) mod seccomp;
 pub(crate) mod signals;
 pub(crate) mod subnet;
+pub(crate) mod wasm;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::spec::{
     network::NameService,
     ports::PublishedPort,
     restart::RestartPolicy,
+    wasm::WasmOptions,
 };
 
 /// The format of all records that this version writes. It grows with every change that an older version must know of to
@@ -99,6 +101,9 @@ pub(crate) struct RunSpec {
     /// Whether the root file system is read-only.
     #[serde(default)]
     pub(crate) read_only: bool,
+    /// What is asked of its engine.
+    #[serde(default, skip_serializing_if = "WasmOptions::is_default")]
+    pub(crate) wasm: WasmOptions,
     /// Which of its streams are connected, and to what.
     #[serde(default)]
     pub(crate) stdio: StdioSpec,

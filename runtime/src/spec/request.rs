@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::spec::{
     Network, Security, StdioSpec, limits::Limits, mounts::MountSpec, network::NameService, ports::PublishedPort,
-    restart::RestartPolicy,
+    restart::RestartPolicy, wasm::WasmOptions,
 };
 
 /// Docker's: between the stop signal and SIGKILL, in milliseconds.
@@ -45,6 +45,8 @@ pub struct Request {
     pub limits: Limits,
     /// What it may do.
     pub security: Security,
+    /// What is asked of a Wasm program's engine.
+    pub wasm: WasmOptions,
     /// Whether the root file system is read-only.
     pub read_only: bool,
     /// Which of its streams are connected, and to what.

@@ -29,4 +29,6 @@ mod session;
 mod store;
 mod terminal;
 mod volumes;
+mod wasm_bad_input;
+mod wasm_calls;
 mod wasm_files;

@@ -28,14 +28,21 @@ fn run(command: Command) -> Result<Report, RunError> {
     wasm_exec::run(Program::load(&Engine::new(code.profile)?, code)?, command)
 }
 
-pub(crate) const PLAIN: Profile = Profile { fuel: false, concurrent: false };
-pub(crate) const COUNTING: Profile = Profile { fuel: true, ..PLAIN };
+/// What most programs are compiled for.
+pub(crate) fn plain() -> Profile {
+    Profile::default()
+}
+
+/// The same, counting instructions.
+pub(crate) fn counting() -> Profile {
+    Profile { fuel: true, ..plain() }
+}
 
 /// Assembles and compiles a module or component.
 pub(crate) fn compiled(text: &str, fuel: bool) -> Compiled {
     let dir = tempfile::tempdir().unwrap();
     let wasm = wat::parse_str(text).unwrap();
-    CodeCache::new(dir.path().into()).compile(DIGEST, &wasm, Profile { fuel, ..PLAIN }).unwrap()
+    CodeCache::new(dir.path().into()).compile(DIGEST, &wasm, Profile { fuel, ..plain() }).unwrap()
 }
 
 /// A program that is granted nothing.

@@ -7,6 +7,7 @@ use crate::spec::{
     network::{self, NameService},
     ports::{self, PortError, PublishedPort},
     request::StopTimeout,
+    wasm::WasmOptions,
 };
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
@@ -29,10 +30,12 @@ pub(crate) struct ProgramArgs {
     pub(crate) entrypoint: Option<String>,
     pub(crate) env: Vec<String>,
     pub(crate) env_file: Vec<PathBuf>,
+    pub(crate) explain_grants: bool,
     pub(crate) fuel: Option<String>,
     pub(crate) hostname: Option<String>,
     pub(crate) init: bool,
     pub(crate) interactive: bool,
+    pub(crate) invoke: Option<String>,
     pub(crate) ip: Option<String>,
     pub(crate) ip6: Option<String>,
     pub(crate) label: Vec<String>,
@@ -62,6 +65,7 @@ pub(crate) struct ProgramArgs {
     pub(crate) ulimit: Vec<String>,
     pub(crate) user: Option<String>,
     pub(crate) volume: Vec<String>,
+    pub(crate) wasm: Vec<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) blkio_weight: Option<String>,
     pub(crate) cpu_period: Option<String>,
@@ -173,6 +177,12 @@ impl ProgramArgs {
     /// The first flag that cannot be used, or two for one port of the host.
     pub(crate) fn ports(&self) -> Result<Vec<PublishedPort>, PortError> {
         ports::parse_all(&self.publish)
+    }
+
+    /// `--invoke` and `--wasm`, whose values may be lists.
+    pub(crate) fn wasm(&self) -> WasmOptions {
+        let names = self.wasm.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
+        WasmOptions { invoke: self.invoke.clone(), proposals: names.map(str::to_owned).collect() }
     }
 
     /// How long the container has between its stop signal and SIGKILL.

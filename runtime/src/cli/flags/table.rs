@@ -51,12 +51,16 @@ pub(super) static FLAGS: &[Flag] = &[
         .help_everywhere("Set an environment variable, or pass on the caller's"),
     flag("env-file", Takes::Files("list", |args| &mut args.env_file))
         .help_everywhere("Read environment variables from a file"),
+    switch("explain-grants", |args| &mut args.explain_grants)
+        .of(RUN, "Print the shortest command line that would run the image, and what its imports would make use of"),
     text("fuel", "int", |args| &mut args.fuel).help("Instructions that a Wasm program may execute"),
     // So help has only its long form with these commands, as with Docker.
     text("hostname", "string", |args| &mut args.hostname).short('h').help("Host name inside the container"),
     switch("init", |args| &mut args.init)
         .help("Run the program under an init that passes signals on and reaps processes"),
     switch("interactive", |args| &mut args.interactive).short('i').help_everywhere("Keep standard input open"),
+    text("invoke", "call", |args| &mut args.invoke)
+        .help("Call one function of a Wasm program, such as 'f(1, \"x\")', and print its results"),
     text("ip", "string", |args| &mut args.ip).help("IPv4 address on the first network"),
     text("ip6", "string", |args| &mut args.ip6).help("IPv6 address on the first network"),
     texts("label", "list", |args| &mut args.label).short('l').help("Set a label"),
@@ -112,6 +116,8 @@ pub(super) static FLAGS: &[Flag] = &[
     texts("volume", "list", |args| &mut args.volume)
         .short('v')
         .help("Mount a directory or a volume: source:target[:ro]"),
+    texts("wasm", "list", |args| &mut args.wasm)
+        .help("Proposals for WebAssembly that the program may use, such as stack-switching,wide-arithmetic"),
     text("workdir", "string", |args| &mut args.workdir)
         .short('w')
         .help_everywhere("Working directory inside the container"),

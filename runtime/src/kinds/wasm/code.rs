@@ -6,14 +6,14 @@ use std::{
     io::{self, Read},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use images::Image;
-use wasm_exec::{CodeCache, Compiled, Profile};
+use wasm_exec::{CacheError, CodeCache, Compiled, Profile, Proposals};
 
 use crate::{
-    output,
+    output::{self, errors::Coded},
     records::{host::Host, own_process::OwnProcess},
-    spec::{WasmProgram, Workload},
+    spec::{WasmProgram, Workload, exit_code},
 };
 
 /// A program larger than this takes a moment to compile; then a word says what is being waited for.
@@ -38,25 +38,41 @@ pub(crate) fn compiled(program: &WasmProgram, host: &Host, image: &Image, profil
     let compiler = OwnProcess::Compile
         .command(&host.program)
         .args([&host.paths.root, &host.paths.runroot])
-        .args([image.digest.to_string(), profile.fuel.to_string(), std::process::id().to_string()])
+        .args([image.digest.to_string(), profile.fuel.to_string()])
+        .args([profile.proposals.names().collect::<Vec<_>>().join(","), std::process::id().to_string()])
         .output()
         .context("cannot start the compiler")?;
     if !compiler.status.success() {
         let said = String::from_utf8_lossy(&compiler.stderr);
-        bail!("{}", said.trim().trim_start_matches("amphora: "));
+        let said = said.trim().trim_start_matches("amphora: ").to_owned();
+        return Err(match compiler.status.code() {
+            Some(code) if code == i32::from(exit_code::NOT_EXECUTABLE) => {
+                Coded::new(exit_code::NOT_EXECUTABLE, said).into()
+            }
+            _ => anyhow!(said),
+        });
     }
     cache.lookup(&key, profile)?.context("the compiled program vanished from the cache; try again")
 }
 
 /// What the compiler process does.
-pub(crate) fn compile(host: &Host, image: &Image, fuel: bool) -> Result<()> {
+pub(crate) fn compile(host: &Host, image: &Image, fuel: bool, proposals: &str) -> Result<()> {
     let Workload::Wasm(program) = Workload::of(image)? else { bail!("a Linux program is not compiled") };
     // Who removes compiled code does so while nobody has this lock.
     let _writing = host.store.writing()?;
     let bytes = bytes(&program, host, image)?;
     let cache = CodeCache::new(host.paths.compiled());
-    cache.compile(&cache_key(&program, image)?, &bytes, Profile { fuel, ..Profile::default() })?;
-    Ok(())
+    let names = proposals.split(',').filter(|name| !name.is_empty());
+    let proposals = names.fold(Ok(Proposals::default()), |all, name| all?.with(name))?;
+    let profile = Profile { fuel, proposals, ..Profile::default() };
+    match cache.compile(&cache_key(&program, image)?, &bytes, profile) {
+        Err(CacheError::Off { names, detail }) => {
+            let with = format!("run it with --wasm {names}");
+            let what = "it uses proposals for WebAssembly that are off unless they are asked for";
+            Err(Coded::new(exit_code::NOT_EXECUTABLE, format!("{what}: {with} ({detail})")).into())
+        }
+        other => Ok(other.map(drop)?),
+    }
 }
 
 /// Compiled code of no image that is here: one sentence each; removed when `remove`. None while that cannot be told from

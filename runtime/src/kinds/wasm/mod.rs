@@ -2,11 +2,12 @@
 
 mod code;
 mod explain;
+mod grants;
 mod process;
 
 use std::{os::fd::BorrowedFd, path::PathBuf, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use images::Image;
 use linux_exec::{
     capabilities::CapabilitySets,
@@ -17,12 +18,13 @@ use linux_exec::{
 };
 use nix::libc::RLIMIT_DATA;
 use serde_json::Value;
-use wasm_exec::Profile;
+use wasm_exec::{Profile, Proposals};
 
 use super::{Behaviour, First, Parts, is_filtered, linux_defaults, overlay_root, report::Teller};
 use crate::{
+    output::{self, errors::Coded},
     records::{container::Container, host::Host},
-    spec::{Network, RunSpec, WasmProgram, mounts},
+    spec::{Network, RunSpec, WasmProgram, exit_code, mounts},
 };
 
 pub(crate) use code::{check_compiled, compile};
@@ -80,6 +82,7 @@ impl Behaviour for WasmProgram {
         if matches!(spec.network, Network::Container(_) | Network::Joined(_)) {
             bail!("--network {}: not supported yet for Wasm programs, which take none or host", spec.network.mode());
         }
+        proposals(spec)?;
         check_ulimits(spec)
     }
 
@@ -90,13 +93,25 @@ impl Behaviour for WasmProgram {
         )
     }
 
-    /// Compiles.
+    /// Compiles. What takes proposals that are off is stored all the same; with them it is compiled when it runs.
     fn prepare(&self, host: &Host, image: &Image) -> Result<()> {
-        code::compiled(self, host, image, Profile::default()).map(drop)
+        match code::compiled(self, host, image, Profile::default()) {
+            Err(error)
+                if error.downcast_ref::<Coded>().is_some_and(|coded| coded.code == exit_code::NOT_EXECUTABLE) =>
+            {
+                output::note(&error.to_string());
+                Ok(())
+            }
+            other => other.map(drop),
+        }
     }
 
     fn explain(&self, host: &Host, image: &Image) -> Result<Vec<(&'static str, Value)>> {
         explain::fields(&code::bytes(self, host, image)?)
+    }
+
+    fn explain_grants(&self, host: &Host, image: &Image, name: &str) -> Result<String> {
+        grants::command_line(name, &code::bytes(self, host, image)?)
     }
 
     fn allowance_bytes(&self) -> u64 {
@@ -162,7 +177,7 @@ impl Behaviour for WasmProgram {
 
     fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First> {
         let spec = &of.container.spec;
-        let profile = Profile { fuel: spec.limits.fuel.is_some(), ..Profile::default() };
+        let profile = Profile { fuel: spec.limits.fuel.is_some(), proposals: proposals(spec)?, ..Profile::default() };
         let code = code::compiled(self, of.host, of.image, profile)?;
         let sees_root = match self {
             WasmProgram::File { .. } => true,
@@ -176,6 +191,12 @@ impl Behaviour for WasmProgram {
         let mounts = terminal.into_iter().chain(granted).collect();
         Ok(First { entry, report: Some(Teller::Engine(report)), mounts, timeout_grace: TIMEOUT_GRACE })
     }
+}
+
+/// What the user has switched on.
+fn proposals(spec: &RunSpec) -> Result<Proposals> {
+    let none = Ok(Proposals::default());
+    spec.wasm.proposals.iter().fold(none, |all, name| all?.with(name).with_context(|| format!("--wasm {name}")))
 }
 
 /// Refuses options that mean nothing to a Wasm program, rather than ignoring them.

@@ -16,6 +16,7 @@ use linux_exec::plan::{Call, Entry};
 use nix::{fcntl::OFlag, unistd::pipe2};
 use wasm_exec::{Command, Compiled, Engine, NetworkGrant, Outcome, Preopen, Program, RunError};
 
+use super::grants;
 use crate::{
     kinds::report::Report,
     spec::{Network, RunSpec, exit_code},
@@ -43,17 +44,25 @@ pub(super) fn entry(spec: &RunSpec, code: Compiled, whole_root: bool) -> Result<
         fuel: spec.limits.fuel,
         timeout: spec.limits.timeout_ms.map(Duration::from_millis),
     };
-    let prepare = Box::new(move || prepare(code, command, report_writer));
+    let call = spec.wasm.invoke.clone();
+    let prepare = Box::new(move || prepare(code, command, call.as_deref(), report_writer));
     Ok(WasmProcess { entry: Entry::Call { prepare }, report })
 }
 
 /// In the container's own process, on the host's files: loads the program, which is mapped only where its file can be
 /// named and before there is a limit to what may be mapped. What is wrong with it is told in its turn, by the call.
-fn prepare(code: Compiled, command: Command, report: OwnedFd) -> Call {
+fn prepare(code: Compiled, command: Command, call: Option<&str>, report: OwnedFd) -> Call {
     // Of a thread, say, that a limit withholds the engine's libraries know nothing better than a panic. It is told as what it
     // is, once, by the call; for the message that the standard library would print nobody asked.
     panic::set_hook(Box::new(|_| {}));
-    let program = panic::catch_unwind(AssertUnwindSafe(|| Program::load(&Engine::new(code.profile)?, code)));
+    let load = || {
+        let engine = Engine::new(code.profile)?;
+        match call {
+            Some(call) => Program::load_call(&engine, code, call),
+            None => Program::load(&engine, code),
+        }
+    };
+    let program = panic::catch_unwind(AssertUnwindSafe(load));
     let descriptor = program.as_ref().ok().and_then(|loaded| loaded.as_ref().ok()).and_then(Program::descriptor);
     let keep = descriptor.into_iter().chain([report.as_raw_fd()]).collect();
     Call { function: Box::new(move || run(program, command, report)), keep }
@@ -81,7 +90,7 @@ fn run(program: thread::Result<Result<Program, RunError>>, command: Command, pip
     let run = |program| panic::catch_unwind(AssertUnwindSafe(|| wasm_exec::run(program?, command)));
     let (code, report) = match program.and_then(run) {
         Ok(Ok(report)) => conclude(&report),
-        Ok(Err(error)) => (exit_code::NOT_EXECUTABLE, Report { error: Some(error.to_string()), ..Report::default() }),
+        Ok(Err(error)) => (exit_code::NOT_EXECUTABLE, Report { error: Some(refusal(&error)), ..Report::default() }),
         Err(panic) => (exit_code::OURS, Report { error: Some(engine_failure(panic.as_ref())), ..Report::default() }),
     };
     if let Some(error) = &report.error {
@@ -92,6 +101,24 @@ fn run(program: thread::Result<Result<Program, RunError>>, command: Command, pip
         let _ = File::from(pipe).write_all(&bytes);
     }
     code
+}
+
+/// Why it does not start; of each import that is missing, what would grant it, or why nothing does.
+fn refusal(error: &RunError) -> String {
+    match error {
+        RunError::Imports { missing } => {
+            let missing: Vec<String> = missing.iter().map(|import| grants::missing(import)).collect();
+            format!("this program imports what is not provided here: {}", missing.join(", "))
+        }
+        RunError::Start { detail } if detail.contains("os error 12") => format!(
+            "{error}; a memory takes more than 4 GiB of addresses: leave out --ulimit as and --ulimit data, or raise them \
+             (-m limits what the program uses of it)"
+        ),
+        RunError::Thread { .. } => {
+            format!("{error}; raise the limit of processes, which counts threads (--pids-limit)")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// A sentence for what the engine's libraries could not go on without.

@@ -1,0 +1,125 @@
+//! Which flags of `run` grant what a program imports.
+
+use anyhow::Result;
+use images::program::{self, Program, Role};
+use wasm_exec::{NetworkGrant, Proposals};
+
+/// A grant, and the beginnings of the imports that make use of it.
+struct Grant {
+    /// As it is typed.
+    flag: &'static str,
+    /// What it gives.
+    what: &'static str,
+    imports: &'static [&'static str],
+}
+
+/// What there is to grant. Nothing is given for clocks, random numbers, arguments and output, which every program has.
+const GRANTS: [Grant; 4] = [
+    Grant {
+        flag: "-v SOURCE:TARGET",
+        what: "directories",
+        imports: &["wasi:filesystem/", "wasi_snapshot_preview1::path_", "wasi_snapshot_preview1::fd_prestat_"],
+    },
+    Grant { flag: "--network host", what: "sockets", imports: &["wasi:sockets/", "wasi_snapshot_preview1::sock_"] },
+    Grant {
+        flag: "-e NAME=VALUE",
+        what: "variables",
+        imports: &["wasi:cli/environment@", "wasi_snapshot_preview1::environ_"],
+    },
+    Grant { flag: "-i", what: "standard input", imports: &["wasi:cli/stdin@", "wasi_snapshot_preview1::fd_read"] },
+];
+
+impl Grant {
+    fn serves(&self, import: &str) -> bool {
+        self.imports.iter().any(|beginning| import.starts_with(beginning))
+    }
+}
+
+/// One line for each grant that imports would make use of: the flag, and which imports.
+pub(super) fn needs(imports: &[String]) -> Vec<String> {
+    let line = |grant: &Grant| {
+        let served: Vec<&str> = imports.iter().map(String::as_str).filter(|import| grant.serves(import)).collect();
+        (!served.is_empty()).then(|| format!("{} grants {}, for {}", grant.flag, grant.what, served.join(", ")))
+    };
+    GRANTS.iter().filter_map(line).collect()
+}
+
+/// An import that is not provided, and why, where its name tells.
+pub(super) fn missing(import: &str) -> String {
+    const PACKAGES: [&str; 6] =
+        ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
+    let package = import.split('/').next().unwrap_or(import);
+    let why = if PACKAGES.contains(&package) {
+        "this version of WASI is not known here: 0.2 and 0.3 are, with any last number"
+    } else if package.starts_with("wasi_unstable") {
+        "WASI of 2019; build the program again for wasm32-wasip1"
+    } else if package.starts_with("wasi:") {
+        "this part of WASI is not provided: no flag grants it"
+    } else {
+        "it is no part of WASI: no flag grants it"
+    };
+    format!("{import} ({why})")
+}
+
+/// The shortest command line that runs a program, and below what more flags would give it.
+pub(super) fn command_line(name: &str, bytes: &[u8]) -> Result<String> {
+    let Program { role, imports, exports, .. } = program::inspect(bytes)?;
+    let mut flags = Vec::new();
+    let mut notes = Vec::new();
+    match wasm_exec::missing_proposals(bytes, Proposals::default()) {
+        Some(Ok(names)) => flags.push(format!("--wasm {} ", names.join(","))),
+        Some(Err(lacking)) => {
+            notes.push(format!("it does not run here: the engine does not have the proposal {lacking}"))
+        }
+        None => {}
+    }
+    match role {
+        Role::Command => {}
+        Role::Function => notes.push("it does not run here: it answers HTTP requests".to_owned()),
+        Role::Library => {
+            flags.push("--invoke 'FUNCTION(ARGUMENTS)' ".to_owned());
+            notes.push(format!("it exports {}", exports.join(", ")));
+        }
+    }
+    let missing_imports = wasm_exec::unprovided_imports(bytes, NetworkGrant::None)?;
+    notes.extend(missing_imports.iter().map(|import| format!("it does not run here: it imports {}", missing(import))));
+    notes.extend(needs(&imports));
+    let notes: String = notes.iter().map(|note| format!("\n# {note}")).collect();
+    Ok(format!("amphora run {}{name}{notes}", flags.concat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_are_named_as_flags_with_what_they_are_for() {
+        let imports = ["wasi_snapshot_preview1::path_open".to_owned(), "wasi:sockets/tcp@0.2.0".to_owned()];
+        let [directories, sockets]: [String; 2] = needs(&imports).try_into().expect("two");
+        assert_eq!(directories, "-v SOURCE:TARGET grants directories, for wasi_snapshot_preview1::path_open");
+        assert_eq!(sockets, "--network host grants sockets, for wasi:sockets/tcp@0.2.0");
+        assert!(needs(&["wasi_snapshot_preview1::fd_write".to_owned()]).is_empty());
+    }
+
+    #[test]
+    fn what_is_missing_says_why() {
+        assert!(missing("wasi:cli/run@0.4.0").contains("0.2 and 0.3"));
+        assert!(missing("wasi:nn/tensor@0.2.0").contains("this part of WASI"));
+        assert!(missing("wasi_unstable::fd_write").contains("2019"));
+        assert!(missing("env::print").contains("no part of WASI"));
+    }
+
+    #[test]
+    fn the_shortest_command_line_runs_it() {
+        let module = |text: &str| wat::parse_str(text).expect("a module");
+        let command = module(r#"(module (func (export "_start")))"#);
+        assert_eq!(command_line("a/b", &command).expect("a line"), "amphora run a/b");
+        let library = module(r#"(module (memory 1 (pagesize 1)) (func (export "f")))"#);
+        let line = command_line("a/b", &library).expect("a line");
+        let first = "amphora run --wasm custom-page-sizes --invoke 'FUNCTION(ARGUMENTS)' a/b";
+        assert_eq!(line.lines().collect::<Vec<_>>(), [first, "# it exports f"]);
+        let other = module(r#"(module (import "env" "f" (func)) (func (export "_start")))"#);
+        let line = command_line("a/b", &other).expect("a line");
+        assert!(line.contains("# it does not run here: it imports env::f (it is no part"), "{line}");
+    }
+}
