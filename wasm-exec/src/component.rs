@@ -26,7 +26,7 @@ pub(crate) fn prepare(engine: &Engine, component: &Component, concurrent: bool) 
         let expected = "an instance `wasi:cli/run@0.2.x` or `@0.3.x`";
         return Err(RunError::no_entry(expected, exports.exports(engine).map(|(name, _)| name)));
     };
-    let linked = linker.instantiate_pre(component).map_err(|error| missing(engine, component, &error))?;
+    let linked = linker.instantiate_pre(component).map_err(|error| missing(engine, component, false, &error))?;
     let command = match p3 {
         Some(_) => p3::bindings::CommandPre::new(linked).map(Command::P3),
         None => p2::bindings::CommandPre::new(linked).map(Command::P2),
@@ -49,10 +49,10 @@ pub(crate) async fn start(command: &Command, store: &mut Store<State>) -> wasmti
     ended.map_err(|()| I32Exit(1).into())
 }
 
-/// Why it could not be linked.
-pub(crate) fn missing(engine: &Engine, component: &Component, error: &wasmtime::Error) -> RunError {
+/// What keeps a component from being linked.
+pub(crate) fn missing(engine: &Engine, component: &Component, serves: bool, error: &wasmtime::Error) -> RunError {
     let ty = component.component_type();
-    match imports::missing_of_component(ty.imports(engine).map(|(name, _)| name)) {
+    match imports::missing_of_component(ty.imports(engine).map(|(name, _)| name), serves) {
         missing if missing.is_empty() => RunError::Imports { missing: vec![format!("{error:#}")] },
         missing => RunError::Imports { missing },
     }

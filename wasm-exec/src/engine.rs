@@ -5,7 +5,7 @@
 
 use crate::{Proposals, RunError};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use wasmtime::{Config, WasmBacktraceDetails};
+use wasmtime::{Config, InstanceAllocationStrategy, WasmBacktraceDetails};
 
 /// What code is compiled for, and can then do. Code of one profile cannot be run with another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +32,14 @@ impl Engine {
     /// Fails if the processor or the system lacks what the profile needs.
     pub fn new(profile: Profile) -> Result<Self, RunError> {
         Ok(Self { inner: runner(profile).map_err(RunError::engine)?, profile })
+    }
+
+    /// One whose instances lie in places that are reserved now, for a program that is instantiated again and again.
+    pub(crate) fn pooled(profile: Profile, strategy: InstanceAllocationStrategy) -> Result<Self, RunError> {
+        let mut config = config(profile);
+        config.enable_compiler(false).allocation_strategy(strategy);
+        let inner = wasmtime::Engine::new(&config).map_err(RunError::engine)?;
+        Ok(Self { inner, profile })
     }
 
     /// What it was made from.

@@ -104,7 +104,7 @@ impl RunError {
         let exports: Vec<_> = exports.collect();
         let hint = match exports.as_slice() {
             names if names.iter().any(|name| name.starts_with("wasi:http/")) => {
-                "; it is a function that answers HTTP requests, not a command"
+                "; it is a function that answers HTTP requests: -p HOST_PORT:PORT serves it"
             }
             names if names.iter().any(|name| name.starts_with("wasi:cli/run@")) => {
                 "; it is a command for a version of WASI that is not known here"

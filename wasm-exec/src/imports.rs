@@ -1,6 +1,6 @@
 //! What a program imports that it would not be given.
 
-use crate::{NetworkGrant, Profile, RunError, cache::Kind, engine, state::State, wasi_p1, wasi_p2};
+use crate::{NetworkGrant, Profile, RunError, cache::Kind, engine, http, state::State, wasi_p1, wasi_p2};
 use std::collections::HashMap;
 use wasmparser::{CompositeInnerType, Parser, Payload, TypeRef};
 use wasmtime::{Engine, FuncType, Store, ValType, component::Component};
@@ -25,7 +25,7 @@ pub fn unprovided_imports(wasm: &[u8], _network: NetworkGrant) -> Result<Vec<Str
             let profile = Profile { concurrent: kind == Kind::ConcurrentComponent, ..Profile::default() };
             let imports = ComponentImports::parse(wasm).map_err(|error| invalid(error.to_string()))?;
             let Some(error) = imports.link_error(profile).map_err(RunError::engine)? else { return Ok(Vec::new()) };
-            let missing = missing_of_component(imports.names.iter().copied());
+            let missing = missing_of_component(imports.names.iter().copied(), imports.serves);
             Ok(if missing.is_empty() { vec![error] } else { missing })
         }
     }
@@ -101,9 +101,13 @@ fn func_type(engine: &Engine, ty: &CompositeInnerType) -> Option<FuncType> {
     Some(FuncType::new(engine, params?, results?))
 }
 
-/// Those of a component's imports that are not of WASI 0.2 and 0.3. A linker cannot be asked what is in it.
-pub(crate) fn missing_of_component<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    names.filter(|name| !is_wasi(name)).map(str::to_owned).collect()
+/// Those of a component's imports that are not of WASI 0.2 and 0.3; a function that `serves` has `wasi:http`, too. A linker cannot
+/// be asked what is in it.
+pub(crate) fn missing_of_component<'a>(names: impl Iterator<Item = &'a str>, serves: bool) -> Vec<String> {
+    let is_provided = |name: &str| {
+        is_wasi(name) || serves && name.starts_with("wasi:http/") && (name.contains("@0.2.") || name.contains("@0.3."))
+    };
+    names.filter(|name| !is_provided(name)).map(str::to_owned).collect()
 }
 
 /// Whether it is one of the packages of the `wasi:cli/command` worlds, in a version that is compatible with ours.
@@ -121,6 +125,8 @@ fn is_wasi(name: &str) -> bool {
 /// What a component imports, and its bytes up to the last import.
 struct ComponentImports<'a> {
     names: Vec<&'a str>,
+    /// Whether it answers HTTP requests, and is then given what goes with that.
+    serves: bool,
     /// A component that imports the same and does nothing. None if there is code before the last import, which would
     /// have to be compiled.
     head: Option<&'a [u8]>,
@@ -128,7 +134,7 @@ struct ComponentImports<'a> {
 
 impl<'a> ComponentImports<'a> {
     fn parse(wasm: &'a [u8]) -> wasmparser::Result<Self> {
-        let mut imports = Self { names: Vec::new(), head: Some(&wasm[..8]) };
+        let mut imports = Self { names: Vec::new(), serves: false, head: Some(&wasm[..8]) };
         let mut depth = 0_u32;
         let mut has_code = false;
         for payload in Parser::new(0).parse_all(wasm) {
@@ -144,6 +150,11 @@ impl<'a> ComponentImports<'a> {
                         imports.names.push(import?.name.name);
                     }
                 }
+                Payload::ComponentExportSection(section) if depth == 0 => {
+                    for export in section {
+                        imports.serves |= http::is_handler(export?.name.name);
+                    }
+                }
                 _ => {}
             }
         }
@@ -153,13 +164,14 @@ impl<'a> ComponentImports<'a> {
     /// What keeps them from being linked, if anything does; where that cannot be tried, the names decide.
     fn link_error(&self, profile: Profile) -> wasmtime::Result<Option<String>> {
         let Some(head) = self.head else {
-            return Ok(missing_of_component(self.names.iter().copied()).into_iter().next());
+            return Ok(missing_of_component(self.names.iter().copied(), self.serves).into_iter().next());
         };
         let engine = engine::compiler(profile)?;
         let component = Component::new(&engine, head)?;
-        Ok(wasi_p2::linker(&engine, profile.concurrent)?
-            .instantiate_pre(&component)
-            .err()
-            .map(|error| format!("{error:#}")))
+        let linker = match self.serves {
+            true => http::linker(&engine, profile.concurrent)?,
+            false => wasi_p2::linker(&engine, profile.concurrent)?,
+        };
+        Ok(linker.instantiate_pre(&component).err().map(|error| format!("{error:#}")))
     }
 }

@@ -96,7 +96,7 @@ pub(crate) fn of_component(
     let arguments = words.arguments::<Val>(&WasmFunc::params(&function.ty).collect::<Vec<_>>())?;
     let linker = wasi_p2::linker(engine, concurrent).map_err(RunError::engine)?;
     let linked = linker.instantiate_pre(component);
-    let linked = linked.map_err(|error| crate::component::missing(engine, component, &error))?;
+    let linked = linked.map_err(|error| crate::component::missing(engine, component, false, &error))?;
     let results = function.ty.results().len();
     Ok(Call::Component { component: linked, function: function.index, arguments, results })
 }

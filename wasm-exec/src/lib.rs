@@ -19,6 +19,7 @@ mod engine;
 mod error;
 mod exit;
 mod files;
+pub mod http;
 mod imports;
 mod instance;
 mod invoke;

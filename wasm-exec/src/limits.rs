@@ -27,6 +27,54 @@ pub(crate) struct MemorySum {
     counts: Arc<Counts>,
 }
 
+/// What several programs have together, which begin and end independently of each other.
+///
+/// Each has a [`MemorySum`] that is a part of it, and gives its part back when it ends.
+#[derive(Debug, Clone)]
+pub(crate) struct MemoryTotal {
+    limit_bytes: Option<u64>,
+    shared: Arc<Totals>,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    used_bytes: AtomicU64,
+    peak_bytes: AtomicU64,
+    refused: AtomicBool,
+}
+
+impl MemoryTotal {
+    pub(crate) fn new(limit_bytes: Option<u64>) -> Self {
+        Self { limit_bytes, shared: Arc::default() }
+    }
+
+    /// Most that there was at once.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.shared.peak_bytes.load(Relaxed)
+    }
+
+    /// Whether anybody was refused anything.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.shared.refused.load(Relaxed)
+    }
+
+    /// What all would have; an error if that is more than they may.
+    fn grow(&self, by_bytes: u64) -> Result<(), u64> {
+        let limit = self.limit_bytes.unwrap_or(u64::MAX);
+        let fits = |used: u64| used.checked_add(by_bytes).filter(|wanted| *wanted <= limit);
+        match self.shared.used_bytes.fetch_update(Relaxed, Relaxed, fits) {
+            Ok(used) => {
+                self.shared.peak_bytes.fetch_max(used.saturating_add(by_bytes), Relaxed);
+                Ok(())
+            }
+            Err(used) => {
+                self.shared.refused.store(true, Relaxed);
+                Err(used.saturating_add(by_bytes))
+            }
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counts {
     used_bytes: AtomicU64,
@@ -34,11 +82,28 @@ struct Counts {
     refused_bytes: AtomicU64,
     /// The program has gone on with its work since.
     went_on: AtomicBool,
+    /// What this is a part of.
+    total: Option<MemoryTotal>,
+}
+
+impl Drop for Counts {
+    fn drop(&mut self) {
+        if let Some(total) = &self.total {
+            total.shared.used_bytes.fetch_sub(*self.used_bytes.get_mut(), Relaxed);
+        }
+    }
 }
 
 impl MemorySum {
     pub(crate) fn new(limit_bytes: Option<u64>) -> Self {
         Self { limit_bytes, counts: Arc::default() }
+    }
+
+    /// One that ends before others do, with which it shares their limit.
+    pub(crate) fn part_of(total: &MemoryTotal) -> Self {
+        let mut counts = Counts::default();
+        counts.total = Some(total.clone());
+        Self { limit_bytes: total.limit_bytes, counts: Arc::new(counts) }
     }
 
     /// Most that there was at once.
@@ -65,7 +130,11 @@ impl MemorySum {
 
     fn grow(&self, by_bytes: u64) -> bool {
         let wanted = self.peak_bytes().saturating_add(by_bytes);
-        if self.limit_bytes.is_some_and(|limit| wanted > limit) {
+        let refused = match &self.counts.total {
+            Some(total) => total.grow(by_bytes).err(),
+            None => self.limit_bytes.is_some_and(|limit| wanted > limit).then_some(wanted),
+        };
+        if let Some(wanted) = refused {
             self.counts.refused_bytes.store(wanted, Relaxed);
             self.counts.went_on.store(false, Relaxed);
             return false;

@@ -64,6 +64,8 @@ fn recipes() -> Vec<(String, &'static str, Recipe)> {
             move |k: &Kitchen| k.artifact(&k.read(&format!("programs/component/{program}.wasm"))?, "wasip2");
         add(&format!("{program}:component"), "programs", Box::new(component));
     }
+    add("function:latest", "functions", Box::new(|k| k.artifact(&k.read("functions/handler.wasm")?, "wasip2")));
+    add("function:concurrent", "functions", Box::new(|k| k.artifact(&k.read("functions/concurrent.wasm")?, "wasip2")));
     add("hello:latest", "programs", Box::new(Kitchen::both_kinds));
     add("hello:oci-empty", "programs", Box::new(Kitchen::empty_config));
     add("hello:bytecodealliance", "programs", Box::new(Kitchen::bytecode_alliance));

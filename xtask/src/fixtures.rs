@@ -42,6 +42,7 @@ impl Fixtures {
         fs::create_dir_all(folder.join("stamps"))?;
         let mut fixtures = Self { folder, slow_allowed, left_out: Vec::new() };
         fixtures.attempt("programs", Self::programs)?;
+        fixtures.attempt("functions", Self::functions)?;
         fixtures.attempt("busybox", Self::busybox)?;
         fixtures.attempt("debian.tar", Self::debian)?;
         fixtures.attempt("yosys", Self::yosys)?;
@@ -109,7 +110,7 @@ impl Fixtures {
 
     /// Every C program as a static Linux executable, a WASI p1 module and a WASI p2 component.
     fn programs(&self) -> Result<()> {
-        let (twins, bare) = (sources(&source_folder())?, sources(&source_folder().join("wasm-only"))?);
+        let (twins, bare) = (sources(&source_folder(), "c")?, sources(&source_folder().join("wasm-only"), "c")?);
         let mut stamp = String::new();
         for file in twins.iter().chain(&bare) {
             stamp += &sha256_hex(&fs::read(file)?);
@@ -124,6 +125,22 @@ impl Fixtures {
             }
             twins.iter().try_for_each(|file| compile(file, folder))?;
             bare.iter().try_for_each(|file| compile_bare(file, folder))
+        })
+    }
+
+    /// Components that answer HTTP requests, written as text.
+    fn functions(&self) -> Result<()> {
+        let texts = sources(&source_folder().join("functions"), "wat")?;
+        let mut stamp = String::new();
+        for text in &texts {
+            stamp += &sha256_hex(&fs::read(text)?);
+        }
+        self.keep("functions", &sha256_hex(stamp.as_bytes()), |folder| {
+            fs::create_dir_all(folder)?;
+            texts.iter().try_for_each(|text| {
+                let name = text.file_stem().context("a text without a name")?;
+                Ok(fs::write(folder.join(name).with_extension("wasm"), wat::parse_file(text)?)?)
+            })
         })
     }
 
@@ -199,9 +216,9 @@ fn source_folder() -> PathBuf {
 }
 
 /// The sources in one folder, in a fixed order.
-fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
+fn sources(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    files.retain(|file| file.extension().is_some_and(|ending| ending == "c"));
+    files.retain(|file| file.extension().is_some_and(|found| found == ending));
     files.sort();
     Ok(files)
 }

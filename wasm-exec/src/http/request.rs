@@ -1,0 +1,259 @@
+//! One request: an instance of its own, from the head of the request to the head of the answer.
+
+use super::{
+    answer::Answer,
+    call::{Call, Head},
+    failure::{Failure, RequestId},
+    pace::Pace,
+    server::Shared,
+    upload::{Upload, Watched},
+};
+use crate::{Outcome, RunError, limits::MemorySum, state::State};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    sync::oneshot::{self, error::TryRecvError},
+    time::{sleep, timeout},
+};
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+/// What a function may send before it is asked to wait until its client has taken some of it.
+const BUFFERED_CHUNKS: usize = 8;
+const CHUNK_BYTES: usize = 16 << 10;
+
+/// How long a function that is told to stop may take to notice: it does at its next loop or call, within a tick of the clock.
+const NOTICES_WITHIN: Duration = Duration::from_millis(200);
+
+/// What wasmtime-wasi-http asks its host.
+#[derive(Debug, Default)]
+pub(crate) struct Hooks;
+
+impl WasiHttpHooks for Hooks {
+    fn send_request(
+        &mut self,
+        _request: hyper::Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _sent: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        Box::new(async { Err(Error::HttpRequestDenied) })
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        BUFFERED_CHUNKS
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+}
+
+/// An answer to a request of a function's own, and what goes on beside it.
+type Sent = (hyper::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
+
+/// A function at work on one request. When it is dropped it ends where it is.
+pub(super) struct Guest {
+    running: Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>,
+    interrupted: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    id: RequestId,
+}
+
+impl Guest {
+    /// Runs it further. Whether it ended well; if not, that is in the log.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.running.as_mut().poll(cx).map(|ended| match ended {
+            Ok(()) => true,
+            Err(failure) => {
+                self.shared.note_failure(self.id, &failure);
+                false
+            }
+        })
+    }
+
+    /// Lets it do what it has to do after its answer.
+    pub(super) fn go_on(mut self) {
+        let shared = Arc::clone(&self.shared);
+        shared.runtime.spawn(async move {
+            let patience = self.shared.bounds.afterwards;
+            let _ = timeout(patience, poll_fn(|cx| self.poll(cx))).await;
+        });
+    }
+
+    /// Stops it, and says where it was.
+    async fn stop(&mut self) -> Outcome {
+        self.interrupted.store(true, Relaxed);
+        match timeout(NOTICES_WITHIN, self.running.as_mut()).await {
+            Ok(Err(Failure::Ended(outcome))) => outcome,
+            _ => Outcome::timed_out_waiting(),
+        }
+    }
+}
+
+/// Answers one request, in any case.
+pub(super) async fn answer(shared: Arc<Shared>, pace: Arc<Pace>, request: Request<Incoming>) -> Response<Answer> {
+    let _counted = Counted::new(pace);
+    let id = shared.begin_request();
+    match attempt(&shared, id, request).await {
+        Ok(response) => response,
+        Err(failure) => {
+            shared.note_failure(id, &failure);
+            failure.response(id)
+        }
+    }
+}
+
+/// A request that its connection knows of.
+struct Counted(Arc<Pace>);
+
+impl Counted {
+    fn new(pace: Arc<Pace>) -> Self {
+        pace.begin();
+        Self(pace)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+async fn attempt(shared: &Arc<Shared>, id: RequestId, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
+    check(&request, shared.bounds.body_bytes)?;
+    let without_body = request.method() == Method::HEAD;
+    let (head, body) = request.into_parts();
+    let (body, watched): (WasiBody, _) = if hyper::body::Body::is_end_stream(&body) {
+        (Empty::<Bytes>::new().map_err(Error::from).boxed_unsync(), None)
+    } else {
+        let (upload, watched) = Upload::new(body, &shared.bounds);
+        (upload.boxed_unsync(), Some(watched))
+    };
+    let (sender, receiver) = oneshot::channel();
+    let mut guest = begin(shared, id, Request::from_parts(head, body), sender).await?;
+    let (response, ended) = head_of(&mut guest, receiver, watched, shared.bounds.answer_within).await?;
+    let (head, body) = response.into_parts();
+    let without_body = without_body || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    Ok(Response::from_parts(head, Answer::of((!ended).then_some(guest), body, without_body)))
+}
+
+/// Refuses what can be refused before anything of it is used.
+fn check(request: &Request<Incoming>, most_bytes: u64) -> Result<(), Failure> {
+    if request.method() == Method::CONNECT {
+        return Err(Failure::Tunnel);
+    }
+    let host = request.headers().get(header::HOST);
+    if request.uri().authority().is_none() && host.is_none_or(|host| host.to_str().is_err()) {
+        return Err(Failure::NoHost);
+    }
+    let length = hyper::body::Body::size_hint(request.body()).lower();
+    if length > most_bytes { Err(Failure::BodyTooLarge) } else { Ok(()) }
+}
+
+/// Makes the instance; it begins when it is polled.
+async fn begin(
+    shared: &Arc<Shared>,
+    id: RequestId,
+    request: Request<WasiBody>,
+    answer: oneshot::Sender<Head>,
+) -> Result<Guest, Failure> {
+    let place = shared.place().await;
+    let memory = MemorySum::part_of(&shared.memory);
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let mut store = store(shared, &memory, Arc::clone(&interrupted)).map_err(Failure::NotStarted)?;
+    let call = Call::new(&shared.handler, &mut store, request, answer);
+    let call = call.map_err(|error| Failure::NotStarted(RunError::engine(error)))?;
+    let running = Box::pin(async move {
+        let _place = place;
+        let ended = call.run(&mut store).await;
+        drop(store);
+        ended.or_else(|error| match Outcome::of_error(&error, &memory) {
+            Some(Outcome::Exited(0)) => Ok(()),
+            Some(outcome) => Err(Failure::Ended(outcome)),
+            None => Err(Failure::NotStarted(RunError::Start { detail: format!("{error:#}") })),
+        })
+    });
+    Ok(Guest { running, interrupted, shared: Arc::clone(shared), id })
+}
+
+/// A state of its own for one request.
+fn store(shared: &Shared, memory: &MemorySum, interrupted: Arc<AtomicBool>) -> Result<Store<State>, RunError> {
+    let state = State::of_request(&shared.command, memory.clone())?;
+    let mut store = Store::new(shared.engine.inner(), state);
+    store.limiter(|state| &mut state.memory);
+    if shared.engine.profile().fuel {
+        store.set_fuel(shared.command.fuel.unwrap_or(u64::MAX)).map_err(RunError::engine)?;
+    }
+    // The clock ticks while anything runs: whoever takes long lets others go on.
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| match interrupted.load(Relaxed) {
+        true => Ok(UpdateDeadline::Interrupt),
+        false => Ok(UpdateDeadline::Yield(1)),
+    });
+    Ok(store)
+}
+
+/// Runs the function until it answers or waits, and so on. The head, and whether the function has ended.
+async fn head_of(
+    guest: &mut Guest,
+    mut receiver: oneshot::Receiver<Head>,
+    mut watched: Option<Watched>,
+    within: Duration,
+) -> Result<(hyper::Response<WasiBody>, bool), Failure> {
+    loop {
+        let step = {
+            let running = &mut guest.running;
+            let step = poll_fn(|cx| step(running, &mut receiver, watched.as_mut(), cx));
+            let mut step = pin!(step);
+            // Most functions answer at once; only for the others is there a clock.
+            match poll_fn(|cx| Poll::Ready(step.as_mut().poll(cx))).await {
+                Poll::Ready(step) => Ok(step),
+                Poll::Pending => tokio::select! { step = step => Ok(step), () = sleep(within) => Err(()) },
+            }
+        };
+        match step {
+            Ok(step) => return step,
+            Err(()) if watched.as_ref().is_some_and(Watched::is_waited_for) => {}
+            Err(()) => return Err(Failure::TooLate(guest.stop().await)),
+        }
+    }
+}
+
+type Running = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
+fn step(
+    running: &mut Running,
+    receiver: &mut oneshot::Receiver<Head>,
+    watched: Option<&mut Watched>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(hyper::Response<WasiBody>, bool), Failure>> {
+    let ended = match running.as_mut().poll(cx) {
+        // Even if it has answered: nobody has seen that yet.
+        Poll::Ready(Err(failure)) => {
+            let verdict = watched.and_then(|watched| watched.verdict.try_recv().ok());
+            return Poll::Ready(Err(verdict.unwrap_or(failure)));
+        }
+        Poll::Ready(Ok(())) => true,
+        Poll::Pending => false,
+    };
+    if let Some(Ok(failure)) = watched.map(|watched| watched.verdict.try_recv()) {
+        return Poll::Ready(Err(failure));
+    }
+    match receiver.try_recv() {
+        Ok(Ok(response)) => Poll::Ready(Ok((response, ended))),
+        Ok(Err(error)) => Poll::Ready(Err(Failure::Declined(error))),
+        Err(TryRecvError::Empty | TryRecvError::Closed) if ended => Poll::Ready(Err(Failure::NoAnswer)),
+        Err(_) => Poll::Pending,
+    }
+}

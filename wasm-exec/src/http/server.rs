@@ -1,0 +1,234 @@
+//! The server: accepts until it is told to stop, and ends when all that was begun is done.
+
+use super::{
+    Bounds, Function,
+    clock::Clock,
+    connection,
+    failure::{Failure, RequestId},
+    function::Handler,
+};
+use crate::{Command, Engine, RunError, limits::MemoryTotal, state::State};
+use std::{
+    hash::{BuildHasher, RandomState},
+    io,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    runtime::{self, Handle, Runtime},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::sleep,
+};
+
+/// Threads for calls that block, as those of files do.
+const BLOCKING_THREADS: usize = 16;
+/// Where descriptors or memory are short, they may not be in a moment.
+const SHORTAGE: Duration = Duration::from_millis(50);
+
+/// Where and how a function is served.
+#[derive(Debug)]
+pub struct Setting {
+    /// Sockets that listen already.
+    pub listeners: Vec<TcpListener>,
+    /// Threads that answer requests.
+    pub threads: usize,
+    /// Ends it.
+    pub stop: Stop,
+    /// Takes what is to be told of requests that failed, a message at a time.
+    pub log: fn(&str),
+}
+
+/// Tells a server to accept nothing more; from any thread.
+#[derive(Debug, Clone)]
+pub struct Stop(Arc<watch::Sender<bool>>);
+
+impl Stop {
+    /// One that nobody has used yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+
+    /// The server answers what it has begun to answer, and ends.
+    pub fn request(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a server came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// Requests whose heads came.
+    pub requests: u64,
+    /// Those that got no answer of the function's, or not all of it.
+    pub failed: u64,
+    /// Most that memories and tables came to at once.
+    pub peak_memory_bytes: u64,
+    /// Whether any growth was refused because of `memory_bytes`.
+    pub memory_refused: bool,
+}
+
+/// What all requests share.
+pub(super) struct Shared {
+    pub(super) engine: Engine,
+    pub(super) handler: Handler,
+    pub(super) command: Command,
+    pub(super) bounds: Bounds,
+    pub(super) memory: MemoryTotal,
+    pub(super) runtime: Handle,
+    places: Arc<Semaphore>,
+    clock: Arc<Clock>,
+    names: RandomState,
+    requests: AtomicU64,
+    failed: AtomicU64,
+    log: fn(&str),
+}
+
+/// Room for one function to run; it is free again when this is dropped.
+pub(super) struct Place {
+    clock: Arc<Clock>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.clock.finish();
+    }
+}
+
+impl Shared {
+    /// Waits until fewer requests are being answered than may be.
+    pub(super) async fn place(&self) -> Place {
+        // It is never closed.
+        let permit = Arc::clone(&self.places).acquire_owned().await.ok();
+        self.clock.begin();
+        Place { clock: Arc::clone(&self.clock), _permit: permit }
+    }
+
+    pub(super) fn begin_request(&self) -> RequestId {
+        RequestId(self.names.hash_one(self.requests.fetch_add(1, Relaxed)))
+    }
+
+    pub(super) fn note_failure(&self, id: RequestId, failure: &Failure) {
+        if let Some(message) = failure.log() {
+            self.failed.fetch_add(1, Relaxed);
+            (self.log)(&format!("request {id}: {message}"));
+        }
+    }
+}
+
+/// Serves the function until it is told to stop and the last request is answered. `command.timeout` is for the caller to keep.
+///
+/// An error means that nothing was served.
+pub fn serve(function: Function, command: Command, setting: Setting) -> Result<Served, RunError> {
+    if command.fuel.is_some() && !function.engine.profile().fuel {
+        return Err(RunError::NotCounting);
+    }
+    let thread = |what| move |error| RunError::Thread { what, error };
+    // What each request will need is there.
+    let memory = MemoryTotal::new(command.memory_bytes);
+    State::of_request(&command, crate::limits::MemorySum::part_of(&memory))?;
+    let (clock, ticking) = Clock::start(function.engine.clone()).map_err(thread("the clock"))?;
+    let runtime = event_loop(setting.threads).map_err(thread("the event loop"))?;
+    let shared = Arc::new(Shared {
+        engine: function.engine,
+        handler: function.handler,
+        command,
+        bounds: function.bounds,
+        memory,
+        runtime: runtime.handle().clone(),
+        places: Arc::new(Semaphore::new(places(function.bounds.requests))),
+        clock: Arc::new(clock),
+        names: RandomState::new(),
+        requests: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+        log: setting.log,
+    });
+    let served = runtime.block_on(accept_all(&shared, setting.listeners, &setting.stop));
+    // Not dropped, which waits for all of its threads, for one that could never be started too.
+    runtime.shutdown_background();
+    shared.clock.end();
+    // It cannot have panicked: it does nothing that does.
+    let _ = ticking.join();
+    served.map_err(thread("serving a socket"))?;
+    Ok(Served {
+        requests: shared.requests.load(Relaxed),
+        failed: shared.failed.load(Relaxed),
+        peak_memory_bytes: shared.memory.peak_bytes(),
+        memory_refused: shared.memory.was_refused(),
+    })
+}
+
+fn event_loop(threads: usize) -> io::Result<Runtime> {
+    let mut builder = runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).max_blocking_threads(BLOCKING_THREADS).enable_io().enable_time();
+    builder.thread_name("function").build()
+}
+
+/// As many as a semaphore takes, at the most.
+fn places(wanted: u32) -> usize {
+    usize::try_from(wanted).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+}
+
+async fn accept_all(shared: &Arc<Shared>, listeners: Vec<TcpListener>, stop: &Stop) -> io::Result<()> {
+    let connections = Arc::new(Semaphore::new(places(shared.bounds.connections)));
+    let mut accepting = Vec::new();
+    for listener in listeners {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let accept = accept(Arc::clone(shared), listener, Arc::clone(&connections), stop.clone());
+        accepting.push(shared.runtime.spawn(accept));
+    }
+    for task in accepting {
+        task.await.map_err(io::Error::other)?;
+    }
+    // What is left of them, and then of functions that outlive their connections.
+    let _ = connections.acquire_many(shared.bounds.connections).await;
+    let _ = shared.places.acquire_many(shared.bounds.requests).await;
+    Ok(())
+}
+
+/// Accepts what comes at one socket.
+async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener, connections: Arc<Semaphore>, stop: Stop) {
+    let mut stopping = stop.0.subscribe();
+    loop {
+        let next = next(&listener, &connections);
+        let (socket, permit) = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stop| *stop) => return,
+            next = next => next,
+        };
+        let connection = connection::serve(Arc::clone(&shared), socket, stop.0.subscribe());
+        shared.runtime.spawn(async move {
+            connection.await;
+            drop(permit);
+        });
+    }
+}
+
+/// The next connection, as soon as there may be one more. More of them wait in the kernel.
+async fn next(
+    listener: &tokio::net::TcpListener,
+    connections: &Arc<Semaphore>,
+) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    let permit = Arc::clone(connections).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((socket, _peer)) => return (socket, permit),
+            // A client that is gone again already: the next one is there at once.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => sleep(SHORTAGE).await,
+        }
+    }
+}
