@@ -158,7 +158,10 @@ impl<'a> Confinement<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{capabilities::CapabilitySet, seccomp};
+    use crate::{
+        capabilities::CapabilitySet,
+        seccomp::{self, Sockets},
+    };
 
     #[test]
     fn a_namespace_is_left_out_only_where_the_filter_stands_for_it() {
@@ -177,9 +180,10 @@ mod tests {
         for (filter, no_new_privileges, allowed) in [
             (None, true, &[][..]),
             (Some(docker), true, &[]),
-            (Some(seccomp::engine(false)), false, &[]),
-            (Some(seccomp::engine(false)), true, &["network", "ipc", "cgroup"]),
-            (Some(seccomp::engine(true)), true, &["ipc", "cgroup"]),
+            (Some(seccomp::engine(Sockets::None)), false, &[]),
+            (Some(seccomp::engine(Sockets::None)), true, &["network", "ipc", "cgroup"]),
+            (Some(seccomp::engine(Sockets::Accepted)), true, &["network", "ipc", "cgroup"]),
+            (Some(seccomp::engine(Sockets::All)), true, &["ipc", "cgroup"]),
         ] {
             for name in ["pid", "network", "ipc", "uts", "cgroup"] {
                 let capabilities = CapabilitySets::default();

@@ -5,7 +5,7 @@
 
 use super::{
     profile::Architecture,
-    table::{Action, NAMESPACES, NEWEST_FAMILY, PERSONALITIES, REFUSED_FAMILIES, TABLE_LEN},
+    table::{Action, FAST_OPEN, NAMESPACES, NEWEST_FAMILY, PERSONALITIES, PLAIN_REQUESTS, REFUSED_FAMILIES, TABLE_LEN},
 };
 use linux_raw_sys::{
     errno,
@@ -29,14 +29,17 @@ const AUDIT_ARCH: u32 = Architecture::NATIVE.audit();
 pub(super) const NUMBER: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
 pub(super) const ARGUMENTS: u32 = 16;
-/// The low half of the first argument: the kernel looks at no more of the ones that are judged here, so neither does the
+/// The low half of an argument: the kernel looks at no more of the ones that are judged here, so neither does the
 /// filter, or a bit set above would let a value pass that the kernel then reads as another.
 const FIRST_ARGUMENT: u32 = ARGUMENTS;
+const SECOND_ARGUMENT: u32 = ARGUMENTS + 8;
+const FOURTH_ARGUMENT: u32 = ARGUMENTS + 24;
 
 /// `linux/seccomp.h`.
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ERRNO: u32 = 0x0005_0000;
 pub(super) const ENOSYS: u32 = ERRNO | errno::ENOSYS;
+const REFUSE: u32 = ERRNO | errno::EPERM;
 const ALLOW: u32 = 0x7fff_0000;
 
 /// A filter of at most [`CAPACITY`] instructions.
@@ -86,13 +89,15 @@ impl Program {
 
     const fn act(&mut self, action: Action) {
         match action {
-            Action::Refuse => self.answer(ERRNO | errno::EPERM),
+            Action::Refuse => self.answer(REFUSE),
             Action::Unknown => self.answer(ENOSYS),
             Action::Allow => self.answer(ALLOW),
             Action::AllowFamilies => self.judge_family(),
-            Action::AllowPersonalities => self.judge(IF_EQUAL, &PERSONALITIES, ALLOW, ERRNO | errno::EPERM),
-            Action::AllowThread => self.judge(IF_ANY_BIT, &[CLONE_THREAD], ALLOW, ERRNO | errno::EPERM),
-            Action::AllowWithoutNamespaces => self.judge(IF_ANY_BIT, &[NAMESPACES], ERRNO | errno::EPERM, ALLOW),
+            Action::AllowPersonalities => self.judge(FIRST_ARGUMENT, IF_EQUAL, &PERSONALITIES, [ALLOW, REFUSE]),
+            Action::AllowThread => self.judge(FIRST_ARGUMENT, IF_ANY_BIT, &[CLONE_THREAD], [ALLOW, REFUSE]),
+            Action::AllowWithoutNamespaces => self.judge(FIRST_ARGUMENT, IF_ANY_BIT, &[NAMESPACES], [REFUSE, ALLOW]),
+            Action::AllowPlainSend => self.judge(FOURTH_ARGUMENT, IF_ANY_BIT, &[FAST_OPEN], [REFUSE, ALLOW]),
+            Action::AllowPlainRequests => self.judge(SECOND_ARGUMENT, IF_EQUAL, &PLAIN_REQUESTS, [ALLOW, REFUSE]),
         }
     }
 
@@ -101,16 +106,16 @@ impl Program {
         self.push(LOAD, 0, 0, FIRST_ARGUMENT);
         // Past the comparisons and the answer that allows.
         self.push(IF_AT_LEAST, REFUSED_FAMILIES.len() + 1, 0, NEWEST_FAMILY + 1);
-        self.compare(IF_EQUAL, &REFUSED_FAMILIES, ERRNO | errno::EPERM, ALLOW);
+        self.compare(IF_EQUAL, &REFUSED_FAMILIES, [REFUSE, ALLOW]);
     }
 
-    /// Compares the first argument with each value: one answer when one of them holds, another when none does.
-    const fn judge(&mut self, condition: u32, values: &[u32], held: u32, otherwise: u32) {
-        self.push(LOAD, 0, 0, FIRST_ARGUMENT);
-        self.compare(condition, values, held, otherwise);
+    /// Compares an argument with each value: one answer when one of them holds, another when none does.
+    const fn judge(&mut self, argument: u32, condition: u32, values: &[u32], answers: [u32; 2]) {
+        self.push(LOAD, 0, 0, argument);
+        self.compare(condition, values, answers);
     }
 
-    const fn compare(&mut self, condition: u32, values: &[u32], held: u32, otherwise: u32) {
+    const fn compare(&mut self, condition: u32, values: &[u32], [held, otherwise]: [u32; 2]) {
         let mut index = 0;
         while index < values.len() {
             let to_held = values.len() - index;

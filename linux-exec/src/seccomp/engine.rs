@@ -1,16 +1,27 @@
 //! Which system calls a program needs that an engine in the process itself runs: files, memory, time, threads.
 
-use super::table::{Action, TABLE_LEN, set};
+use super::{
+    Sockets,
+    table::{Action, TABLE_LEN, set},
+};
 use linux_raw_sys::general::*;
 
 /// The action for each number.
-pub(super) const fn actions(sockets: bool) -> [Action; TABLE_LEN] {
+pub(super) const fn actions(sockets: Sockets) -> [Action; TABLE_LEN] {
     let mut table = [Action::Refuse; TABLE_LEN];
     set(&mut table, ALLOWED, Action::Allow);
     set(&mut table, ALLOWED_HERE, Action::Allow);
-    if sockets {
-        set(&mut table, SOCKETS, Action::Allow);
-        table[__NR_socket as usize] = Action::AllowFamilies;
+    match sockets {
+        Sockets::None => {}
+        Sockets::Accepted => {
+            set(&mut table, SERVING, Action::Allow);
+            table[__NR_sendto as usize] = Action::AllowPlainSend;
+            table[__NR_ioctl as usize] = Action::AllowPlainRequests;
+        }
+        Sockets::All => {
+            set(&mut table, SOCKETS, Action::Allow);
+            table[__NR_socket as usize] = Action::AllowFamilies;
+        }
     }
     table[__NR_clone as usize] = Action::AllowThread;
     table[__NR_clone3 as usize] = Action::Unknown;
@@ -50,6 +61,12 @@ const ALLOWED_HERE: &[u32] = &[
 ];
 #[cfg(target_arch = "aarch64")]
 const ALLOWED_HERE: &[u32] = &[];
+
+/// What it takes to accept at a socket that somebody else opened, and to talk to who came. A socket of these can be made to lead
+/// elsewhere in one way only, which is judged: shut down, it is as new, and then connects as it sends. What else a socket can be
+/// asked for by ioctl, of the devices and addresses of its network, is none of a server's business.
+const SERVING: &[u32] =
+    &[__NR_accept4, __NR_getpeername, __NR_getsockname, __NR_getsockopt, __NR_recvfrom, __NR_shutdown];
 
 /// Without these a process reaches no network, and no other process by an abstract address, whatever namespace it is in.
 #[rustfmt::skip]

@@ -52,8 +52,20 @@ impl Filter {
 }
 
 static PRECOMPILED: Program = Program::compile(&table::actions(table::DOCKER_DEFAULT));
-static ENGINE: Program = Program::compile(&engine::actions(false));
-static ENGINE_WITH_SOCKETS: Program = Program::compile(&engine::actions(true));
+static ENGINE: Program = Program::compile(&engine::actions(Sockets::None));
+static ENGINE_SERVING: Program = Program::compile(&engine::actions(Sockets::Accepted));
+static ENGINE_WITH_SOCKETS: Program = Program::compile(&engine::actions(Sockets::All));
+
+/// Which sockets an engine's process may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    /// None; it can make none, not even a local one.
+    None,
+    /// Those that it finds open, and what it accepts at them. It can make none, and connect to nobody.
+    Accepted,
+    /// All that its network namespace has.
+    All,
+}
 
 /// The default filter: the precompiled one where `capabilities` allow exactly what Docker's default set does.
 pub fn docker_default(capabilities: CapabilitySet) -> Filter {
@@ -66,14 +78,18 @@ pub fn docker_default(capabilities: CapabilitySet) -> Filter {
 }
 
 /// The filter for a process that runs its program in an engine of its own and never executes another: files, memory, time
-/// and threads. It is far narrower than Docker's. Without `sockets` no socket can be made, not even a local one, which
-/// keeps the process off every network without a network namespace.
+/// and threads. It is far narrower than Docker's. That no socket can be made keeps the process off every network without a
+/// network namespace.
 ///
 /// It refuses what comes before a program as well (capabilities, ids, mounts), so it goes with `no_new_privileges`, where
 /// it is installed last.
-pub fn engine(sockets: bool) -> Filter {
-    let program = if sockets { &ENGINE_WITH_SOCKETS } else { &ENGINE };
-    let stands_for = StandsFor { network: !sockets, ipc: true, cgroup: true };
+pub fn engine(sockets: Sockets) -> Filter {
+    let program = match sockets {
+        Sockets::None => &ENGINE,
+        Sockets::Accepted => &ENGINE_SERVING,
+        Sockets::All => &ENGINE_WITH_SOCKETS,
+    };
+    let stands_for = StandsFor { network: sockets != Sockets::All, ipc: true, cgroup: true };
     Filter { program: Cow::Borrowed(program.words()), flags: 0, stands_for }
 }
 

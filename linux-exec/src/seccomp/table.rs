@@ -23,6 +23,10 @@ pub(super) enum Action {
     AllowWithoutNamespaces,
     /// `clone`: goes ahead for a thread, that is with CLONE_THREAD.
     AllowThread,
+    /// `sendto`: goes ahead without [`FAST_OPEN`].
+    AllowPlainSend,
+    /// `ioctl`: goes ahead for [`PLAIN_REQUESTS`].
+    AllowPlainRequests,
 }
 
 /// One more than the newest number that the profile knows.
@@ -55,6 +59,12 @@ pub(super) const PERSONALITIES: [u32; 5] = [0, 0x0008, 0x2_0000, 0x2_0008, 0xfff
 /// `clone`'s flags for new namespaces.
 pub(super) const NAMESPACES: u32 =
     CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP;
+
+/// MSG_FASTOPEN of `linux/socket.h`: a TCP socket that is not connected connects as it sends.
+pub(super) const FAST_OPEN: u32 = 0x2000_0000;
+
+/// What any descriptor can be asked, and nothing of networks: TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX (ioctl_tty(2)).
+pub(super) const PLAIN_REQUESTS: [u32; 6] = [0x5401, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451];
 
 /// The action for each number, for a container with these capabilities.
 pub(super) const fn actions(capabilities: CapabilitySet) -> [Action; TABLE_LEN] {

@@ -156,8 +156,9 @@ fn an_engine_may_do_little() {
         __NR_io_uring_setup,
         __NR_bpf,
     ];
-    for with_sockets in [false, true] {
-        let filter = engine(with_sockets);
+    for sockets_of in [Sockets::None, Sockets::Accepted, Sockets::All] {
+        let filter = engine(sockets_of);
+        let with_sockets = sockets_of == Sockets::All;
         for number in files_memory_time_and_threads {
             assert_eq!(judge(&filter, number, 0), Answer::Allow, "{number}");
         }
@@ -172,6 +173,31 @@ fn an_engine_may_do_little() {
         assert_eq!(judge(&filter, __NR_clone, 17), EPERM, "a process");
         assert_eq!(judge(&filter, __NR_clone3, 0), ENOSYS, "a C library then uses clone");
     }
+}
+
+#[test]
+fn an_engine_that_serves_talks_to_who_came_and_to_nobody_else() {
+    let filter = engine(Sockets::Accepted);
+    let judge = |number, arguments: [u64; 4]| {
+        let [first, second, third, fourth] = arguments;
+        let data = Data { number, arch: HERE, arguments: [first, second, third, fourth, 0, 0] };
+        answer(interpreter::run(&filter.program, &data).0)
+    };
+    for number in [__NR_accept4, __NR_recvfrom, __NR_shutdown, __NR_getsockopt] {
+        assert_eq!(judge(number, [0; 4]), Answer::Allow, "{number}");
+        assert_eq!(super::tests::judge(&engine(Sockets::None), number, 0), EPERM, "{number}");
+    }
+    for number in [__NR_socket, __NR_bind, __NR_connect, __NR_listen, __NR_sendmsg, __NR_sendmmsg, __NR_setsockopt] {
+        assert_eq!(judge(number, [1, 0, 0, 0]), EPERM, "{number}");
+    }
+    let (no_signal, fast_open) = (0x4000, 0x2000_0000);
+    assert_eq!(judge(__NR_sendto, [9, 0, 1, no_signal]), Answer::Allow);
+    assert_eq!(judge(__NR_sendto, [9, 0, 1, no_signal | fast_open]), EPERM);
+    assert_eq!(judge(__NR_sendto, [9, 0, 1, fast_open | 1 << 32]), EPERM);
+    let (non_blocking, set_address, interfaces) = (0x5421, 0x8916, 0x8912);
+    assert_eq!(judge(__NR_ioctl, [9, non_blocking, 0, 0]), Answer::Allow);
+    assert_eq!(judge(__NR_ioctl, [9, set_address, 0, 0]), EPERM);
+    assert_eq!(judge(__NR_ioctl, [9, interfaces | 1 << 32, 0, 0]), EPERM);
 }
 
 #[test]
@@ -195,6 +221,9 @@ fn every_number_gets_what_the_table_says_in_few_steps() {
                 table::Action::Allow | table::Action::AllowPersonalities | table::Action::AllowThread => Answer::Allow,
                 table::Action::Refuse | table::Action::AllowFamilies | table::Action::AllowWithoutNamespaces => EPERM,
                 table::Action::Unknown => ENOSYS,
+                table::Action::AllowPlainSend | table::Action::AllowPlainRequests => {
+                    panic!("an engine's, not Docker's")
+                }
             };
             assert_eq!(answer, expected, "{number}");
             assert!(steps <= 18, "{number} takes {steps} instructions");
@@ -215,6 +244,7 @@ fn expected(action: table::Action, argument: u32) -> Answer {
         table::Action::AllowPersonalities => if_true(table::PERSONALITIES.contains(&argument)),
         table::Action::AllowThread => if_true(argument & CLONE_THREAD != 0),
         table::Action::AllowWithoutNamespaces => if_true(argument & table::NAMESPACES == 0),
+        table::Action::AllowPlainSend | table::Action::AllowPlainRequests => panic!("an engine's, not Docker's"),
     }
 }
 
@@ -250,7 +280,7 @@ fn random_sets_and_calls_get_what_the_table_says() {
             assert_eq!(answer, expected(action, low), "{number}({argument:#x}) with {set:?}, AMPHORA_TEST_SEED={seed}");
         }
     }
-    [true, false].iter().for_each(|sockets| check_form(&engine(*sockets)));
+    [Sockets::None, Sockets::Accepted, Sockets::All].into_iter().for_each(|sockets| check_form(&engine(sockets)));
 }
 
 #[test]

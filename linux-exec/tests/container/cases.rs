@@ -63,6 +63,10 @@ pub(crate) const CASES: &[Case] = &[
         "an_engine_executes_nothing_and_has_sockets_only_if_granted",
         engine::an_engine_executes_nothing_and_has_sockets_only_if_granted,
     ),
+    (
+        "an_engine_that_serves_makes_no_connection_of_its_sockets",
+        engine::an_engine_that_serves_makes_no_connection_of_its_sockets,
+    ),
     ("join_a_running_container", join_a_running_container),
     ("join_with_a_terminal", join_with_a_terminal),
     (

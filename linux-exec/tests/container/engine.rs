@@ -1,11 +1,18 @@
 //! A function behind the filter for engines, which tries to get out.
 use crate::sandbox::{call, confine, plan, run};
-use linux_exec::{confinement::Namespace, rootfs::Rootfs, seccomp, spawn::Exit};
+use linux_exec::{
+    confinement::Namespace,
+    rootfs::Rootfs,
+    seccomp::{self, Sockets},
+    spawn::Exit,
+};
+use nix::sys::socket::{MsgFlags, Shutdown, SockaddrIn, sendto, shutdown};
 use std::{
     fs::File,
     io,
-    net::{TcpListener, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::{
+        fd::AsRawFd,
         linux::net::SocketAddrExt,
         unix::{net as local, process::CommandExt},
     },
@@ -13,7 +20,8 @@ use std::{
 };
 
 pub(crate) fn an_engine_executes_nothing_and_has_sockets_only_if_granted() {
-    for granted in [false, true] {
+    for sockets in [Sockets::None, Sockets::Accepted, Sockets::All] {
+        let granted = sockets == Sockets::All;
         let function = Box::new(move || {
             attempt("tcp", TcpListener::bind("127.0.0.1:0"));
             attempt("udp", UdpSocket::bind("127.0.0.1:0"));
@@ -30,15 +38,42 @@ pub(crate) fn an_engine_executes_nothing_and_has_sockets_only_if_granted() {
         confine(&mut plan, |namespaces, privileges| {
             namespaces.network = if granted { Namespace::Host } else { Namespace::Filtered };
             (namespaces.ipc, namespaces.cgroup) = (Namespace::Filtered, Namespace::Filtered);
-            privileges.seccomp = Some(seccomp::engine(granted));
+            privileges.seccomp = Some(seccomp::engine(sockets));
         });
         let (exit, output) = run(plan).unwrap();
         let socket = if granted { "done" } else { "1" };
         let expected = format!(
             "tcp {socket}\nudp {socket}\nabstract {socket}\npair {socket}\nspawn 1\nexec 1\nfile done\nthread done\n"
         );
-        assert_eq!((exit, output), (Exit::Code(0), expected), "granted: {granted}");
+        assert_eq!((exit, output), (Exit::Code(0), expected), "{sockets:?}");
     }
+}
+
+/// A socket that listens can be shut down, and is then as one that was just made: with a flag of TCP's it would connect.
+pub(crate) fn an_engine_that_serves_makes_no_connection_of_its_sockets() {
+    let (served, elsewhere) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (address, target) = (served.local_addr().unwrap(), elsewhere.local_addr().unwrap());
+    let descriptor = served.as_raw_fd();
+    let client = std::thread::spawn(move || TcpStream::connect(address));
+    let function = Box::new(move || {
+        attempt("accept", served.accept());
+        shutdown(served.as_raw_fd(), Shutdown::Both).unwrap();
+        let std::net::SocketAddr::V4(target) = target else { return 1 };
+        let fast_open = MsgFlags::from_bits_retain(0x2000_0000);
+        attempt(
+            "send",
+            sendto(served.as_raw_fd(), b"x", &SockaddrIn::from(target), fast_open).map_err(io::Error::from),
+        );
+        0
+    });
+    client.join().unwrap().unwrap();
+    let mut plan = plan(Rootfs::empty().unwrap(), call(function, vec![descriptor]));
+    confine(&mut plan, |namespaces, privileges| {
+        namespaces.network = Namespace::Filtered;
+        (namespaces.ipc, namespaces.cgroup) = (Namespace::Filtered, Namespace::Filtered);
+        privileges.seccomp = Some(seccomp::engine(Sockets::Accepted));
+    });
+    assert_eq!(run(plan).unwrap(), (Exit::Code(0), "accept done\nsend 1\n".to_owned()));
 }
 
 /// Prints the errno, or `done`.

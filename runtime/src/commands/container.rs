@@ -56,7 +56,9 @@ pub(crate) fn ps(host: &Host, args: &PsArgs) -> Result<u8> {
         let status = container.status();
         let shown = !only_running || status.as_ref().map_or(true, Status::is_up);
         if shown && filters.hold(host, &container, &status) && limit.is_none_or(|limit| rows.len() < limit) {
-            let ports = network::shown(&container, on.get(&container.spec.id).map_or(&[], Vec::as_slice)).ports;
+            let ports =
+                network::shown(&container, status.as_ref().ok(), on.get(&container.spec.id).map_or(&[], Vec::as_slice))
+                    .ports;
             rows.push(view::container_row(host, &container, &status, &ports, args.no_trunc, sized));
         }
         if let Err(error) = status {

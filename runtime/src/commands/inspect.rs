@@ -38,7 +38,8 @@ pub(crate) fn inspect_images(host: &Host, args: &ImageInspectArgs) -> Result<u8>
 
 fn container_and_networks(host: &Host, container: &Container, sized: bool) -> Result<Value> {
     let found = host.networks.of_containers()?.remove(&container.spec.id).unwrap_or_default();
-    view::container_details(host, container, sized, &network::shown(container, &found).settings)
+    let shown = network::shown(container, container.status().ok().as_ref(), &found);
+    view::container_details(host, container, sized, &shown.settings)
 }
 
 fn image_or_volume(host: &Host, name: &str) -> Result<Value> {

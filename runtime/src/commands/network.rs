@@ -13,11 +13,14 @@ use crate::{
     },
     network::{BUILT_IN, Definition, Lease, Wanted},
     output::{self, Column},
-    records::{container::Container, host::Host},
+    records::{
+        container::{Container, Status},
+        host::Host,
+    },
     spec::{
         names::short_id,
         network::DEFAULT_NETWORK,
-        ports::{self, Protocol},
+        ports::{self, HostPort, Protocol},
     },
 };
 
@@ -256,22 +259,15 @@ fn rm(host: &Host, args: &NetworkRmArgs) -> Result<u8> {
 pub(crate) fn port(host: &Host, args: &PortArgs) -> Result<u8> {
     let container = find(host, &args.container)?;
     let wanted = args.port.as_deref().map(parse_port).transpose()?;
-    let mut lines = Vec::new();
-    for (network, lease) in host.networks.of_containers()?.remove(&container.spec.id).unwrap_or_default() {
-        for port in &lease.ports {
-            let of = (port.container_port, port.protocol);
-            if wanted.is_some_and(|wanted| wanted != of) {
-                continue;
-            }
-            for (ip, number) in port.places(network.ipv6.is_some()) {
-                let place = if ip.contains(':') { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") };
-                lines.push(match wanted {
-                    Some(_) => place,
-                    None => format!("{}/{} -> {place}", of.0, of.1),
-                });
-            }
-        }
-    }
+    let found = host.networks.of_containers()?.remove(&container.spec.id).unwrap_or_default();
+    let all = published(container.status().ok().as_ref(), &found);
+    let lines = all.iter().filter(|one| wanted.is_none_or(|wanted| wanted == (one.port, one.protocol)));
+    let lines: Vec<String> = lines
+        .map(|one| match wanted {
+            Some(_) => one.place(),
+            None => format!("{} -> {}", one.name(), one.place()),
+        })
+        .collect();
     if let (Some(port), true) = (&args.port, lines.is_empty()) {
         bail!("no public port '{port}' published for {}", args.container);
     }
@@ -296,10 +292,55 @@ pub(super) struct Shown {
     pub(super) ports: String,
 }
 
+/// A place of the machine that leads to a port of a container.
+struct Published {
+    ip: String,
+    number: u16,
+    port: u16,
+    protocol: Protocol,
+}
+
+impl Published {
+    /// `80/tcp`.
+    fn name(&self) -> String {
+        format!("{}/{}", self.port, self.protocol)
+    }
+
+    /// `0.0.0.0:8080`, `[::]:8080`.
+    fn place(&self) -> String {
+        if self.ip.contains(':') {
+            format!("[{}]:{}", self.ip, self.number)
+        } else {
+            format!("{}:{}", self.ip, self.number)
+        }
+    }
+}
+
+/// By its networks, and by the sockets that the program was given.
+fn published(status: Option<&Status>, found: &[(Definition, Lease)]) -> Vec<Published> {
+    let mut all = Vec::new();
+    for (network, lease) in found {
+        for of in &lease.ports {
+            let (port, protocol) = (of.container_port, of.protocol);
+            let places = of.places(network.ipv6.is_some());
+            all.extend(places.into_iter().map(|(ip, number)| Published { ip, number, port, protocol }));
+        }
+    }
+    let sockets = if let Some(Status::Running(running)) = status { running.ports.as_slice() } else { &[] };
+    all.extend(sockets.iter().filter_map(|of| match (of.host_ip, of.host_port) {
+        (Some(ip), HostPort::Fixed(number)) => {
+            Some(Published { ip: ip.to_string(), number, port: of.container_port, protocol: of.protocol })
+        }
+        _ => None,
+    }));
+    all
+}
+
 /// Of a container that does not run only what it is to be. `found`: what it has of networks.
-pub(super) fn shown(container: &Container, found: &[(Definition, Lease)]) -> Shown {
+pub(super) fn shown(container: &Container, status: Option<&Status>, found: &[(Definition, Lease)]) -> Shown {
     let spec = &container.spec;
-    let (mut networks, mut bindings, mut list) = (Map::new(), Map::new(), Vec::new());
+    let (mut networks, mut list) = (Map::new(), Vec::new());
+    let mut bindings = BTreeMap::<String, Vec<Value>>::new();
     for endpoint in spec.network.endpoints() {
         let at = found.iter().find(|(network, _)| network.name == endpoint.network);
         networks.insert(endpoint.network.clone(), endpoint_details(at, &endpoint.aliases, container));
@@ -307,20 +348,10 @@ pub(super) fn shown(container: &Container, found: &[(Definition, Lease)]) -> Sho
     if networks.is_empty() {
         networks.insert(spec.network.mode(), endpoint_details(None, &[], container));
     }
-    for (network, lease) in found {
-        for port in &lease.ports {
-            let name = format!("{}/{}", port.container_port, port.protocol);
-            let places = port.places(network.ipv6.is_some());
-            list.extend(places.iter().map(|(ip, number)| match ip.contains(':') {
-                true => format!("[{ip}]:{number}->{name}"),
-                false => format!("{ip}:{number}->{name}"),
-            }));
-            let places = places.into_iter().map(|(ip, port)| json!({ "HostIp": ip, "HostPort": port.to_string() }));
-            match bindings.entry(name).or_insert_with(|| json!([])) {
-                Value::Array(all) => all.extend(places),
-                other => *other = places.collect(),
-            }
-        }
+    for one in published(status, found) {
+        list.push(format!("{}->{}", one.place(), one.name()));
+        let place = json!({ "HostIp": one.ip, "HostPort": one.number.to_string() });
+        bindings.entry(one.name()).or_default().push(place);
     }
     let first = networks.values().next().cloned().unwrap_or_default();
     let of_first = |field: &str| first[field].clone();

@@ -73,7 +73,11 @@ impl Behaviour for Linux {
         Ok(format!("amphora run {name}\n# a Linux program: what it needs cannot be told before it runs"))
     }
 
-    fn allowance_bytes(&self) -> u64 {
+    fn opens_ports(&self) -> bool {
+        false
+    }
+
+    fn allowance_bytes(&self, _spec: &RunSpec) -> u64 {
         0
     }
 
@@ -133,7 +137,7 @@ impl Behaviour for Linux {
         let files = linux_defaults::network_files(spec, of.attached, of.container.writable()?)?;
         let mounts: Vec<_> = linux_defaults::mounts(spec).into_iter().chain(files).chain(user_mounts).collect();
         let (entry, report) = program(spec, of.root, of.user, &mounts)?;
-        Ok(First { entry, report, mounts, timeout_grace: Duration::ZERO })
+        Ok(First { entry, report, mounts, timeout_grace: Duration::ZERO, ports: Vec::new() })
     }
 }
 

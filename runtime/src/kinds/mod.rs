@@ -41,6 +41,7 @@ use crate::{
         RunSpec, WasmProgram, Workload, exit_code,
         limits::{Limits, Throttle, ThrottleRate},
         mounts::{MountKind, MountSpec},
+        ports::PublishedPort,
         seccomp::Circumstances,
     },
 };
@@ -71,8 +72,11 @@ pub(crate) trait Behaviour {
     /// The shortest command line that runs an image of this name, and below it, as comments, what more flags would give.
     fn explain_grants(&self, host: &Host, image: &Image, name: &str) -> Result<String>;
 
+    /// Whether published ports are sockets that the program is given, so that it needs no network for them.
+    fn opens_ports(&self) -> bool;
+
     /// Memory that the process may use beyond what its program may.
-    fn allowance_bytes(&self) -> u64;
+    fn allowance_bytes(&self, spec: &RunSpec) -> u64;
 
     /// Whether a limit of memory holds even where no cgroup can be made.
     fn limits_memory_itself(&self) -> bool;
@@ -126,6 +130,8 @@ pub(crate) struct First {
     mounts: Vec<Mount>,
     /// How long after the time limit the supervisor steps in.
     timeout_grace: Duration,
+    /// Where it is published, each at one address and one port.
+    ports: Vec<PublishedPort>,
 }
 
 /// Everything decided, ready for [`linux_exec::spawn::spawn`].
@@ -135,6 +141,8 @@ pub(crate) struct Prepared<'a> {
     pub(crate) report: Option<Teller>,
     /// How long after the time limit the supervisor steps in.
     pub(crate) timeout_grace: Duration,
+    /// Where it is published, each at one address and one port.
+    pub(crate) ports: Vec<PublishedPort>,
 }
 
 impl Workload {
@@ -171,7 +179,7 @@ impl Workload {
     pub(crate) fn resources(&self, spec: &RunSpec) -> Result<Resources> {
         let limits = &spec.limits;
         let behaviour = self.behaviour();
-        let raised = |bytes: u64| bytes.saturating_add(behaviour.allowance_bytes());
+        let raised = |bytes: u64| bytes.saturating_add(behaviour.allowance_bytes(spec));
         Ok(Resources {
             memory_bytes: limits.memory_bytes.map(raised),
             // -1, Docker's "unlimited", is no u64.
@@ -201,7 +209,7 @@ impl Workload {
         let (root, root_readonly) = behaviour.root(host, image, container)?;
         let user = linux::find_user(spec, &root)?;
         let parts = Parts { host, image, container, root: &root, user: &user, attached };
-        let First { entry, report, mounts, timeout_grace } = behaviour.entry(&parts, user_mounts)?;
+        let First { entry, report, mounts, timeout_grace, ports } = behaviour.entry(&parts, user_mounts)?;
         let capabilities = CapabilitySets::of_user(capabilities(spec)?, user.uid);
         let (masked_paths, readonly_paths) = behaviour.hidden_paths(spec);
         let ulimits = spec.limits.ulimits.iter().map(|ulimit| (ulimit.resource, ulimit.soft, ulimit.hard));
@@ -221,7 +229,7 @@ impl Workload {
             stdio,
             ..Plan::new(root, confinement, entry)
         };
-        Ok(Prepared { plan, report, timeout_grace })
+        Ok(Prepared { plan, report, timeout_grace, ports })
     }
 }
 

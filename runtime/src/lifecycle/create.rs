@@ -54,7 +54,7 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         cwd: working_directory(request.cwd.as_deref().or(config.working_dir().as_deref()))?,
         user: request.user.or_else(|| config.user().clone()).unwrap_or_default(),
         mounts: name_volumes(request.mounts)?,
-        network: network_of(host, request.network, !ports.is_empty())?,
+        network: network_of(host, request.network, !ports.is_empty() && !workload.behaviour().opens_ports())?,
         names: request.names,
         ports,
         limits: request.limits,

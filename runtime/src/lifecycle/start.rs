@@ -37,7 +37,7 @@ use crate::{
         host::Host,
         own_process::OwnProcess,
     },
-    spec::{FORMAT, Network, RunSpec, Workload, exit_code, request::Request},
+    spec::{FORMAT, Network, RunSpec, Workload, exit_code, ports::PublishedPort, request::Request},
 };
 
 /// A container whose first process has begun.
@@ -229,7 +229,7 @@ fn start(
     let cgroup = make_cgroup(&workload, spec)?;
     let begun = || -> Result<_> {
         let (stdio, pending) = streams::prepare(spec.stdio, wiring)?;
-        let Prepared { mut plan, report, timeout_grace } =
+        let Prepared { mut plan, report, timeout_grace, ports } =
             workload.plan(host, image, container, &cgroup, attached.as_ref(), stdio)?;
         timings.stage("prepare");
         // Others may hold up the program's file (a lease on a shared volume, say): the time limit counts from here.
@@ -238,7 +238,7 @@ fn start(
         let started_unix_nanos = output::now_nanos();
         timings.stage("spawn");
         let input_fd = pending.input_fd(child.terminal.as_ref());
-        let record = note_running(container, &child, started_unix_nanos, restart_count, input_fd)
+        let record = note_running(container, &child, started_unix_nanos, restart_count, input_fd, ports)
             .inspect_err(|_| abandon(&child))?;
         let serving = attached.as_mut().map_or(Ok(()), |attached| attached.serve_names(spec));
         serving.inspect_err(|_| abandon(&child))?;
@@ -323,6 +323,7 @@ fn note_running(
     started_unix_nanos: i64,
     restart_count: u32,
     input_fd: Option<i32>,
+    ports: Vec<PublishedPort>,
 ) -> Result<RunRecord> {
     let own = Process::own().context("cannot read our own start time")?;
     container.write_running(&Running {
@@ -337,5 +338,6 @@ fn note_running(
         restarting: false,
         restart_count,
         input_fd,
+        ports,
     })
 }

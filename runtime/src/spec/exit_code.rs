@@ -5,6 +5,8 @@
 use linux_exec::spawn::Exit;
 use wasm_exec::Outcome;
 
+/// It did what it was to do.
+pub(crate) const SUCCESS: u8 = 0;
 /// A time limit ended it.
 pub(crate) const TIMED_OUT: u8 = 124;
 /// A command failed that runs no program.

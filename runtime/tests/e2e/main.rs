@@ -13,6 +13,7 @@ mod docker;
 mod elsewhere;
 mod escapes;
 mod files;
+mod functions;
 mod images;
 mod isolation;
 mod life;

@@ -263,7 +263,9 @@ fn docker_profile() -> Profile {
                 let none = first(Comparison::MaskedEqual(u64::from(table::NAMESPACES)), 0);
                 rules.push(rule(number, Action::Allow, vec![none]));
             }
-            table::Action::AllowThread => unreachable!("an engine's"),
+            table::Action::AllowThread | table::Action::AllowPlainSend | table::Action::AllowPlainRequests => {
+                unreachable!("an engine's")
+            }
         }
     }
     Profile {

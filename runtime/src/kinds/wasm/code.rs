@@ -62,8 +62,8 @@ pub(crate) fn compile(host: &Host, image: &Image, fuel: bool, proposals: &str) -
     let _writing = host.store.writing()?;
     let bytes = bytes(&program, host, image)?;
     let cache = CodeCache::new(host.paths.compiled());
-    let names = proposals.split(',').filter(|name| !name.is_empty());
-    let proposals = names.fold(Ok(Proposals::default()), |all, name| all?.with(name))?;
+    let mut names = proposals.split(',').filter(|name| !name.is_empty());
+    let proposals = names.try_fold(Proposals::default(), Proposals::with)?;
     let profile = Profile { fuel, proposals, ..Profile::default() };
     match cache.compile(&cache_key(&program, image)?, &bytes, profile) {
         Err(CacheError::Off { names, detail }) => {

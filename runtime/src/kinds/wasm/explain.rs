@@ -15,7 +15,12 @@ pub(super) fn fields(bytes: &[u8]) -> Result<Vec<(&'static str, Value)>> {
         Form::Module => "module",
         Form::Component => "component",
     };
-    let runs = missing.is_empty() && role == program::Role::Command;
+    let runs = missing.is_empty()
+        && match role {
+            program::Role::Command => true,
+            program::Role::Function => exports.iter().any(|export| wasm_exec::http::is_handler(export)),
+            program::Role::Library => false,
+        };
     let mut fields = vec![
         ("form", json!(form)),
         ("role", json!(format!("{role:?}").to_lowercase())),
@@ -27,7 +32,9 @@ pub(super) fn fields(bytes: &[u8]) -> Result<Vec<(&'static str, Value)>> {
         fields.push(("memory_maximum_bytes", json!(maximum)));
     }
     fields.push(("missing", json!(missing)));
-    fields.push(("needs", json!(grants::needs(&imports))));
+    let served = (role == program::Role::Function)
+        .then_some("a port: publish it with -p HOST_PORT:PORT, at which it answers HTTP".to_owned());
+    fields.push(("needs", json!(served.into_iter().chain(grants::needs(&imports)).collect::<Vec<_>>())));
     fields.push(("runs_here", json!(runs)));
     Ok(fields)
 }

@@ -69,7 +69,7 @@ pub(super) fn command_line(name: &str, bytes: &[u8]) -> Result<String> {
     match wasm_exec::missing_proposals(bytes, Proposals::default()) {
         Some(Ok(names)) => flags.push(format!("--wasm {} ", names.join(","))),
         Some(Err(lacking)) => {
-            notes.push(format!("it does not run here: the engine does not have the proposal {lacking}"))
+            notes.push(format!("it does not run here: the engine does not have the proposal {lacking}"));
         }
         None => {}
     }

@@ -2,7 +2,9 @@
 
 mod code;
 mod explain;
+mod function;
 mod grants;
+mod listeners;
 mod process;
 
 use std::{os::fd::BorrowedFd, path::PathBuf, time::Duration};
@@ -14,9 +16,9 @@ use linux_exec::{
     confinement::{Confinement, Namespace, Namespaces, Privileges},
     plan::Mount,
     rootfs::Rootfs,
-    seccomp,
+    seccomp::{self, Sockets},
 };
-use nix::libc::RLIMIT_DATA;
+use nix::libc::{RLIMIT_DATA, RLIMIT_NOFILE};
 use serde_json::Value;
 use wasm_exec::{Profile, Proposals};
 
@@ -26,6 +28,8 @@ use crate::{
     records::{container::Container, host::Host},
     spec::{Network, RunSpec, WasmProgram, exit_code, mounts},
 };
+
+use listeners::Listeners;
 
 pub(crate) use code::{check_compiled, compile};
 
@@ -73,9 +77,7 @@ impl Behaviour for WasmProgram {
                  narrower than Docker's (seccomp=unconfined takes it away)"
             );
         }
-        if !spec.ports.is_empty() {
-            bail!("-p: not supported yet for Wasm programs; --network host shares the host's ports");
-        }
+        listeners::check(&spec.ports)?;
         if let WasmProgram::File { .. } = self {
             mounts::refuse_root(&spec.mounts)?;
         }
@@ -114,8 +116,12 @@ impl Behaviour for WasmProgram {
         grants::command_line(name, &code::bytes(self, host, image)?)
     }
 
-    fn allowance_bytes(&self) -> u64 {
-        ALLOWANCE_BYTES
+    fn opens_ports(&self) -> bool {
+        true
+    }
+
+    fn allowance_bytes(&self, spec: &RunSpec) -> u64 {
+        if is_served(spec) { function::ALLOWANCE_BYTES } else { ALLOWANCE_BYTES }
     }
 
     /// It is one process that cannot start another, so that a limit of its own memory is enough.
@@ -161,7 +167,12 @@ impl Behaviour for WasmProgram {
             Network::Host => Namespace::Host,
             Network::None | Network::Container(_) | Network::Joined(_) => own,
         };
-        let seccomp = filtered.then(|| seccomp::engine(spec.network == Network::Host));
+        let sockets = match spec.network {
+            Network::Host => Sockets::All,
+            Network::None | Network::Container(_) | Network::Joined(_) if is_served(spec) => Sockets::Accepted,
+            Network::None | Network::Container(_) | Network::Joined(_) => Sockets::None,
+        };
+        let seccomp = filtered.then(|| seccomp::engine(sockets));
         let privileges = Privileges { capabilities, no_new_privileges: true, seccomp };
         Ok(Confinement::new(Namespaces { network, ipc: own, cgroup: own, ..Namespaces::NEW }, privileges)?)
     }
@@ -170,7 +181,12 @@ impl Behaviour for WasmProgram {
         Default::default()
     }
 
+    /// A server's places for instances count as data as they are reserved, whatever is in them; it has one sum for all of them.
     fn rlimits(&self, spec: &RunSpec) -> Vec<(u32, u64, u64)> {
+        if is_served(spec) {
+            let (soft, hard) = function::descriptors(spec);
+            return vec![(RLIMIT_NOFILE, soft, hard)];
+        }
         let bytes = spec.limits.memory_bytes.map(|bytes| bytes.saturating_add(ALLOWANCE_BYTES));
         bytes.map(|bytes| (RLIMIT_DATA, bytes, bytes)).into_iter().collect()
     }
@@ -183,20 +199,29 @@ impl Behaviour for WasmProgram {
             WasmProgram::File { .. } => true,
             WasmProgram::Blob { .. } => false,
         };
-        let process::WasmProcess { entry, report } = process::entry(spec, code, sees_root)?;
+        let Listeners { sockets, ports } = listeners::open(&spec.ports)?;
+        let process::WasmProcess { entry, report } = match is_served(spec) {
+            true => function::entry(spec, code, sees_root, sockets)?,
+            false => process::entry(spec, code, sees_root)?,
+        };
         // A terminal lives in a /dev/pts; the program is not granted it, so it cannot see that it is there.
         let terminal = spec.stdio.terminal.then(|| linux_defaults::devices(spec));
         let granted =
             user_mounts.into_iter().map(|mount| Mount { target: process::place(&mount.target).into(), ..mount });
         let mounts = terminal.into_iter().chain(granted).collect();
-        Ok(First { entry, report: Some(Teller::Engine(report)), mounts, timeout_grace: TIMEOUT_GRACE })
+        Ok(First { entry, report: Some(Teller::Engine(report)), mounts, timeout_grace: TIMEOUT_GRACE, ports })
     }
 }
 
 /// What the user has switched on.
 fn proposals(spec: &RunSpec) -> Result<Proposals> {
-    let none = Ok(Proposals::default());
-    spec.wasm.proposals.iter().fold(none, |all, name| all?.with(name).with_context(|| format!("--wasm {name}")))
+    let mut names = spec.wasm.proposals.iter();
+    names.try_fold(Proposals::default(), |all, name| all.with(name).with_context(|| format!("--wasm {name}")))
+}
+
+/// Whether it answers requests at a port, and does not run by itself.
+fn is_served(spec: &RunSpec) -> bool {
+    !spec.ports.is_empty()
 }
 
 /// Refuses options that mean nothing to a Wasm program, rather than ignoring them.

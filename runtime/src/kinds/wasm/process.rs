@@ -31,7 +31,14 @@ pub(super) struct WasmProcess {
 /// The process, with exactly what was granted.
 pub(super) fn entry(spec: &RunSpec, code: Compiled, whole_root: bool) -> Result<WasmProcess> {
     let (report, report_writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
-    let command = Command {
+    let (command, call) = (command(spec, whole_root), spec.wasm.invoke.clone());
+    let prepare = Box::new(move || prepare(code, command, call.as_deref(), report_writer));
+    Ok(WasmProcess { entry: Entry::Call { prepare }, report })
+}
+
+/// What the program is granted.
+pub(super) fn command(spec: &RunSpec, whole_root: bool) -> Command {
+    Command {
         argv: spec.argv.clone(),
         env: spec.env.iter().filter_map(|v| v.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
         preopens: preopens(spec, whole_root),
@@ -43,10 +50,7 @@ pub(super) fn entry(spec: &RunSpec, code: Compiled, whole_root: bool) -> Result<
         memory_bytes: spec.limits.memory_bytes,
         fuel: spec.limits.fuel,
         timeout: spec.limits.timeout_ms.map(Duration::from_millis),
-    };
-    let call = spec.wasm.invoke.clone();
-    let prepare = Box::new(move || prepare(code, command, call.as_deref(), report_writer));
-    Ok(WasmProcess { entry: Entry::Call { prepare }, report })
+    }
 }
 
 /// In the container's own process, on the host's files: loads the program, which is mapped only where its file can be
@@ -88,8 +92,13 @@ fn preopens(spec: &RunSpec, whole_root: bool) -> Vec<Preopen> {
 /// Runs in the container's own process; the last thing that it does is to report.
 fn run(program: thread::Result<Result<Program, RunError>>, command: Command, pipe: OwnedFd) -> u8 {
     let run = |program| panic::catch_unwind(AssertUnwindSafe(|| wasm_exec::run(program?, command)));
-    let (code, report) = match program.and_then(run) {
-        Ok(Ok(report)) => conclude(&report),
+    tell(program.and_then(run).map(|ended| ended.map(|report| conclude(&report))), pipe)
+}
+
+/// Tells how it ended, or why it could not begin, in the log and to the supervisor. The exit code.
+pub(super) fn tell(ended: thread::Result<Result<(u8, Report), RunError>>, pipe: OwnedFd) -> u8 {
+    let (code, report) = match ended {
+        Ok(Ok(ended)) => ended,
         Ok(Err(error)) => (exit_code::NOT_EXECUTABLE, Report { error: Some(refusal(&error)), ..Report::default() }),
         Err(panic) => (exit_code::OURS, Report { error: Some(engine_failure(panic.as_ref())), ..Report::default() }),
     };
@@ -163,6 +172,6 @@ fn conclude(run: &wasm_exec::Report) -> (u8, Report) {
 }
 
 /// To the program's own standard error, so that it is in its log.
-fn say(message: &str) {
-    let _ = writeln!(std::io::stderr(), "amphora: {}", message.trim_end());
+pub(super) fn say(message: &str) {
+    let _ = std::io::stderr().write_all(format!("amphora: {}\n", message.trim_end()).as_bytes());
 }

@@ -29,7 +29,7 @@ use rustix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::spec::{FORMAT, first_format};
+use crate::spec::{FORMAT, first_format, ports::PublishedPort};
 
 /// A run that is going on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,9 @@ pub(crate) struct Running {
     /// The supervisor's descriptor of what leads to the program's standard input: a pipe, or its terminal's master.
     #[serde(default)]
     pub(crate) input_fd: Option<i32>,
+    /// Where it is published, each at one address and one port of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ports: Vec<PublishedPort>,
 }
 
 /// What of the record of a run changes while it goes on.
@@ -410,6 +413,7 @@ mod tests {
             restarting: false,
             restart_count: 0,
             input_fd: None,
+            ports: Vec::new(),
         }
     }
 
