@@ -3,11 +3,11 @@
 use crate::{error::Error, resolve};
 use rustix::{
     fd::OwnedFd,
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, readlinkat_raw, statat},
     io::{Errno, Result},
 };
 use std::{
-    ffi::{CString, NulError},
+    ffi::{CStr, CString, NulError},
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
 };
@@ -53,10 +53,15 @@ impl Target {
     /// Opens it (O_PATH), and makes it first if it is missing: directories, the last part an empty file if `file`.
     pub(crate) fn open_or_make(&self, file: bool) -> Result<OwnedFd> {
         match open_beneath_root(&self.path, OFlags::PATH) {
-            Err(Errno::NOENT) => self.make(file)?,
+            Err(Errno::NOENT) => {}
             result => return result,
         }
-        open_beneath_root(&self.path, OFlags::PATH)
+        let open = || open_beneath_root(&self.path, OFlags::PATH);
+        match self.make(file, false).and_then(|()| open()) {
+            // A link is in the way that leads nowhere.
+            Err(Errno::NOENT) => self.make(file, true).and_then(|()| open()),
+            result => result,
+        }
     }
 
     /// Opens the place of one of the runtime's own mounts, a directory, and makes it first if it is missing: a symbolic link
@@ -77,7 +82,8 @@ impl Target {
         open_without_links(&self.path, OFlags::PATH | OFlags::DIRECTORY)
     }
 
-    fn make(&self, file: bool) -> Result<()> {
+    /// `links`: what symbolic links lead to is made too.
+    fn make(&self, file: bool, links: bool) -> Result<()> {
         for (index, (directory, name)) in self.parts.iter().enumerate() {
             let directory = open_beneath_root(directory, OFlags::PATH | OFlags::DIRECTORY)?;
             let made = if file && index + 1 == self.parts.len() {
@@ -91,9 +97,88 @@ impl Target {
                 Err(Errno::ROFS) if exists(&directory, name) => {}
                 Err(errno) => return Err(errno),
             }
+            if links {
+                make_through_link(&directory, name, file && index + 1 == self.parts.len(), MAX_LINKS)?;
+            }
         }
         Ok(())
     }
+}
+
+/// How many links that lead nowhere are followed, one to the next.
+const MAX_LINKS: u32 = 4;
+/// The longest path, with a zero byte.
+const PATH_BYTES: usize = 4096;
+
+/// Makes what a symbolic link leads to, if that is missing, with all above it, beneath the root: `/etc/hosts -> ../run/hosts`. Allocates
+/// nothing.
+fn make_through_link(directory: &OwnedFd, name: &CStr, file: bool, links: u32) -> Result<()> {
+    match resolve::open(directory, name, OFlags::PATH, ResolveFlags::NO_MAGICLINKS) {
+        Err(Errno::NOENT) if links > 0 => {}
+        Err(Errno::NOENT) => return Err(Errno::LOOP),
+        // Whatever is wrong with what is there is told by who opens it.
+        _ => return Ok(()),
+    }
+    let mut path = [0; PATH_BYTES];
+    let length = match readlinkat_raw(directory, name, &mut path[..PATH_BYTES - 1]) {
+        Ok(length) => length,
+        // No link, and gone by now.
+        Err(Errno::INVAL) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    let mut begin = 0;
+    while begin < length {
+        let end = path[begin..length].iter().position(|byte| *byte == b'/').map_or(length, |at| begin + at);
+        if end > begin {
+            let last = path[end..length].iter().all(|byte| *byte == b'/');
+            make_component(directory, &mut path, begin, end, file && last, links)?;
+        }
+        begin = end + 1;
+    }
+    Ok(())
+}
+
+fn c_str(bytes: &[u8]) -> Result<&CStr> {
+    CStr::from_bytes_until_nul(bytes).map_err(|_| Errno::NAMETOOLONG)
+}
+
+/// Makes `path[begin..end]` in what is before it, if it is missing.
+fn make_component(
+    directory: &OwnedFd,
+    path: &mut [u8; PATH_BYTES],
+    begin: usize,
+    end: usize,
+    file: bool,
+    links: u32,
+) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let parent = match begin {
+        0 => resolve::open(directory, c".", flags, ResolveFlags::NO_MAGICLINKS)?,
+        // What is before it, with the slash at its end.
+        _ => {
+            let first = std::mem::replace(&mut path[begin], 0);
+            let before = c_str(&path[..=begin]);
+            let open = |before| resolve::open(directory, before, flags, ResolveFlags::NO_MAGICLINKS);
+            let parent = before.and_then(open);
+            path[begin] = first;
+            parent?
+        }
+    };
+    let after = std::mem::replace(&mut path[end], 0);
+    let name = c_str(&path[begin..=end])?;
+    let made = match name.to_bytes() {
+        b"." | b".." => Ok(()),
+        _ if file => mknodat(&parent, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0),
+        _ => mkdirat(&parent, name, Mode::from_raw_mode(0o755)),
+    };
+    let made = match made {
+        Err(Errno::EXIST | Errno::ROFS) if statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {
+            make_through_link(&parent, name, file, links - 1)
+        }
+        made => made,
+    };
+    path[end] = after;
+    made
 }
 
 fn exists(directory: &OwnedFd, name: &CString) -> bool {
