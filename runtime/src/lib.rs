@@ -25,8 +25,10 @@ pub use crate::{
     lifecycle::run,
     records::host::Host,
     spec::{
-        Network, Security, StdioSpec,
+        Further, Network, Security, StdioSpec,
+        health::Health,
         limits::{Limits, Ulimit},
+        logging::{LogDriver, LogSpec},
         mounts::{MountKind, MountSpec},
         network::{Endpoint, Mac, NameService},
         ports::{HostPort, Protocol, PublishedPort},

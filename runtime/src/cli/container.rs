@@ -1,8 +1,8 @@
 //! Commands on containers that exist, and the group of all commands on containers.
 
 use super::{
-    AttachArgs, Command, CreateArgs, ExecArgs, PauseArgs, RenameArgs, RunArgs, StatsArgs, TopArgs, UpdateArgs,
-    filter::parse_pair,
+    AttachArgs, Command, CpArgs, CreateArgs, DiffArgs, ExecArgs, PauseArgs, RenameArgs, RunArgs, StatsArgs, TopArgs,
+    UpdateArgs, filter::parse_pair,
 };
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -35,6 +35,10 @@ pub(crate) enum ContainerCommand {
     Wait(WaitArgs),
     /// Show a running container's output, and pass on what is typed
     Attach(AttachArgs),
+    /// Copy files out of a container or into it
+    Cp(CpArgs),
+    /// Show what a container has changed of its image's files
+    Diff(DiffArgs),
     /// Freeze all processes of containers
     Pause(PauseArgs),
     /// Let paused containers go on
@@ -70,6 +74,8 @@ impl ContainerCommand {
             Self::Kill(args) => Command::Kill(args),
             Self::Wait(args) => Command::Wait(args),
             Self::Attach(args) => Command::Attach(args),
+            Self::Cp(args) => Command::Cp(args),
+            Self::Diff(args) => Command::Diff(args),
             Self::Pause(args) => Command::Pause(args),
             Self::Unpause(args) => Command::Unpause(args),
             Self::Rename(args) => Command::Rename(args),
@@ -138,6 +144,9 @@ pub(crate) struct PsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
+    /// Show what the log's options add to each line
+    #[arg(long)]
+    pub(crate) details: bool,
     /// Go on as the container writes
     #[arg(short, long)]
     pub(crate) follow: bool,

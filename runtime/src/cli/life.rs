@@ -100,3 +100,29 @@ pub(crate) struct AttachArgs {
     #[arg(value_name = "CONTAINER")]
     pub(crate) container: String,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct CpArgs {
+    /// Keep owners and groups
+    #[arg(short, long)]
+    pub(crate) archive: bool,
+    /// Copy what a link as the source leads to
+    #[arg(short = 'L', long)]
+    pub(crate) follow_link: bool,
+    /// Say nothing
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// CONTAINER:PATH, or a path of the host
+    #[arg(value_name = "SRC_PATH")]
+    pub(crate) source: String,
+    /// CONTAINER:PATH, or a path of the host
+    #[arg(value_name = "DEST_PATH")]
+    pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+}

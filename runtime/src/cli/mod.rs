@@ -25,7 +25,7 @@ pub(crate) use image::{
     ExplainArgs, ExplainFormat, HistoryArgs, ImageCommand, ImageInspectArgs, ImagesArgs, ImportArgs, LoadArgs,
     PullArgs, RmiArgs, SaveArgs, TagArgs,
 };
-pub(crate) use life::{AttachArgs, PauseArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs};
+pub(crate) use life::{AttachArgs, CpArgs, DiffArgs, PauseArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs};
 pub(crate) use network::{
     NetworkCommand, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs, NetworkRmArgs, PortArgs,
 };
@@ -92,6 +92,10 @@ pub(crate) enum Command {
     Wait(WaitArgs),
     /// Show a running container's output, and pass on what is typed
     Attach(AttachArgs),
+    /// Copy files out of a container or into it
+    Cp(CpArgs),
+    /// Show what a container has changed of its image's files
+    Diff(DiffArgs),
     /// Freeze all processes of containers
     Pause(PauseArgs),
     /// Let paused containers go on

@@ -11,7 +11,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "; `amphora save` writes an archive, and the store is an OCI image layout: skopeo copies from both",
     ),
     (&["login", "logout"], "; `amphora pull --creds USER[:PASSWORD]`"),
-    (&["cp", "events", "diff", "search"], ""),
+    (&["events", "search"], ""),
     (&["compose", "swarm", "service", "stack", "node", "secret", "config", "context", "plugin", "manifest"], ""),
 ];
 

@@ -11,7 +11,7 @@ use images::Image;
 
 use super::{
     image::{find_or_pull, selection},
-    say_id,
+    say_id, settings,
 };
 use crate::{
     cli::ProgramArgs,
@@ -44,7 +44,7 @@ pub(crate) fn make(host: &Host, args: &ProgramArgs) -> Result<Made> {
     let selection = selection(args.platform.as_deref(), args.prefer)?;
     // Until the container names the image, nobody may remove it.
     let (image, _writing) = find_or_pull(host, &args.subject, &selection, args.pull)?;
-    let request = request(args)?;
+    let request = request(host, args)?;
     refuse_taken_cidfile(args.cidfile.as_deref())?;
     let (container, lock) = lifecycle::create(host, &image, request)?;
     if let Some(path) = &args.cidfile
@@ -65,7 +65,7 @@ pub(crate) fn explain_grants(host: &Host, args: &ProgramArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn request(args: &ProgramArgs) -> Result<Request> {
+fn request(host: &Host, args: &ProgramArgs) -> Result<Request> {
     let word = |entrypoint: &String| Some(entrypoint.clone()).into_iter().filter(|word| !word.is_empty()).collect();
     Ok(Request {
         image: args.subject.clone(),
@@ -76,7 +76,8 @@ fn request(args: &ProgramArgs) -> Result<Request> {
         user: args.user.clone(),
         hostname: args.hostname.clone(),
         name: args.name.clone(),
-        mounts: args.mounts(&std::env::current_dir().context("no current directory")?)?,
+        // One that was removed matters only to whom begins a path there.
+        mounts: settings::volumes_from(host, args, args.mounts(&std::env::current_dir().unwrap_or_default())?)?,
         domainname: args.domainname.clone(),
         network: args.networks().map_err(anyhow::Error::msg)?,
         names: args.names().map_err(anyhow::Error::msg)?,
@@ -93,6 +94,9 @@ fn request(args: &ProgramArgs) -> Result<Request> {
         stop_timeout: args.stop_timeout()?,
         labels: labels(args)?,
         restart: restart(args)?,
+        log: settings::log(args)?,
+        health: settings::health(args)?,
+        further: settings::further(args)?,
     })
 }
 
@@ -157,7 +161,7 @@ fn read_profile(path: &Path) -> Result<String> {
 
 fn labels(args: &ProgramArgs) -> Result<BTreeMap<String, String>> {
     let mut labels = BTreeMap::new();
-    for label in &args.label {
+    for label in settings::labels_of_files(&args.label_file)?.iter().chain(&args.label) {
         let (name, value) = label.split_once('=').unwrap_or((label, ""));
         if name.is_empty() {
             bail!("--label {label}: expected NAME=VALUE");

@@ -6,14 +6,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::find;
 use crate::{
     cli::{LogsArgs, Tail},
     lifecycle::log::{Entry, LogReader, Stream, parse},
-    output,
+    output::{self, errors::Coded},
     records::{container::Container, host::Host},
+    spec::logging::LogDriver,
 };
 
 /// How often a followed log is looked at.
@@ -22,11 +23,15 @@ const POLL: Duration = Duration::from_millis(50);
 /// `amphora logs`.
 pub(crate) fn logs(host: &Host, args: &LogsArgs) -> Result<u8> {
     let container = find(host, &args.container)?;
+    if container.spec.log.driver == LogDriver::None {
+        bail!(Coded::new(1, "configured logging driver does not support reading (--log-driver none)"));
+    }
     let path = container.log_path();
     let mut reader = LogReader::open(path.clone()).with_context(|| format!("cannot open {}", path.display()))?;
     let window = Window::parse(args)?;
-    let written = print_backlog(&mut reader, args, &window).and_then(|()| match args.follow {
-        true => follow(&mut reader, &container, args, &window),
+    let mut output = Output::new(args);
+    let written = print_backlog(&mut reader, args, &window, &mut output).and_then(|()| match args.follow {
+        true => follow(&mut reader, &container, &window, &mut output),
         false => Ok(()),
     });
     match written {
@@ -52,14 +57,18 @@ impl Window {
         Ok(Self { since: bound("--since", &args.since)?, until: bound("--until", &args.until)? })
     }
 
+    /// Whether nothing more can come.
+    fn is_over(&self) -> bool {
+        self.until.as_ref().is_some_and(|until| output::rfc3339(output::now_nanos()) > *until)
+    }
+
     fn contains(&self, timestamp: &str) -> bool {
         self.since.as_deref().is_none_or(|since| timestamp >= since)
             && self.until.as_deref().is_none_or(|until| timestamp < until)
     }
 }
 
-fn print_backlog(reader: &mut LogReader, args: &LogsArgs, window: &Window) -> Result<()> {
-    let mut output = Output::new(args.timestamps);
+fn print_backlog(reader: &mut LogReader, args: &LogsArgs, window: &Window, output: &mut Output) -> Result<()> {
     let Tail::Last(count) = args.tail else {
         while let Some(line) = reader.next()? {
             output.print(line, window)?;
@@ -67,10 +76,19 @@ fn print_backlog(reader: &mut LogReader, args: &LogsArgs, window: &Window) -> Re
         return output.flush();
     };
     let mut last: VecDeque<Vec<u8>> = VecDeque::new();
+    let mut lines = 0;
     while let Some(line) = reader.next()? {
+        let is_shown = parse(line).is_some_and(|entry| window.contains(entry.timestamp));
+        if !is_shown {
+            continue;
+        }
+        // What came in parts is one line.
+        let begins = last.back().is_none_or(|last| parse(last).is_some_and(|entry| entry.full));
         last.push_back(line.to_vec());
-        if last.len() > count {
-            last.pop_front();
+        lines += usize::from(begins);
+        while lines > count {
+            let full = last.pop_front().is_none_or(|first| parse(&first).is_some_and(|entry| entry.full));
+            lines -= usize::from(full || last.is_empty());
         }
     }
     last.iter().try_for_each(|line| output.print(line, window))?;
@@ -78,11 +96,10 @@ fn print_backlog(reader: &mut LogReader, args: &LogsArgs, window: &Window) -> Re
 }
 
 /// Until the container has ended and all that it wrote has been shown.
-fn follow(reader: &mut LogReader, container: &Container, args: &LogsArgs, window: &Window) -> Result<()> {
-    let mut output = Output::new(args.timestamps);
+fn follow(reader: &mut LogReader, container: &Container, window: &Window, output: &mut Output) -> Result<()> {
     loop {
         // Asked before reading: what is written before the end is read after it.
-        let running = container.status().is_ok_and(|status| status.is_up());
+        let running = container.status().is_ok_and(|status| status.is_up()) && !window.is_over();
         while let Some(line) = reader.next()? {
             output.print(line, window)?;
         }
@@ -98,11 +115,15 @@ struct Output {
     stdout: io::BufWriter<io::Stdout>,
     stderr: io::Stderr,
     timestamps: bool,
+    details: bool,
+    /// Whether the last entry of each stream was a part of a line, which goes on.
+    goes_on: [bool; 2],
 }
 
 impl Output {
-    fn new(timestamps: bool) -> Self {
-        Self { stdout: io::BufWriter::new(io::stdout()), stderr: io::stderr(), timestamps }
+    fn new(args: &LogsArgs) -> Self {
+        let (stdout, stderr) = (io::BufWriter::new(io::stdout()), io::stderr());
+        Self { stdout, stderr, timestamps: args.timestamps, details: args.details, goes_on: [false; 2] }
     }
 
     fn print(&mut self, line: &[u8], window: &Window) -> Result<()> {
@@ -111,8 +132,14 @@ impl Output {
             return Ok(());
         }
         let mut whole = Vec::with_capacity(text.len() + 40);
-        if self.timestamps {
+        let goes_on = &mut self.goes_on[usize::from(stream == Stream::Stderr)];
+        let begins = !std::mem::replace(goes_on, !full);
+        if self.timestamps && begins {
             whole.extend_from_slice(timestamp.as_bytes());
+            whole.push(b' ');
+        }
+        // Where Docker shows what a log's own options add to each line, of which there are none.
+        if self.details && begins {
             whole.push(b' ');
         }
         whole.extend_from_slice(text);

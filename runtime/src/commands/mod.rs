@@ -4,6 +4,7 @@ mod attach;
 mod bench;
 mod changes;
 mod container;
+mod cp;
 mod create;
 mod demo;
 mod df;
@@ -21,6 +22,7 @@ mod own;
 mod removed;
 mod run;
 mod save;
+mod settings;
 mod stats;
 mod system;
 mod top;
@@ -83,6 +85,8 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::Kill(args) => container::kill(host, args),
         Command::Wait(args) => container::wait(host, args),
         Command::Attach(args) => attach::attach(host, args),
+        Command::Cp(args) => cp::cp(host, args),
+        Command::Diff(args) => cp::diff(host, args),
         Command::Pause(args) => life::pause(host, args),
         Command::Unpause(args) => life::unpause(host, args),
         Command::Rename(args) => life::rename(host, args),
@@ -135,7 +139,9 @@ fn touches_files_of_images(command: &Command) -> bool {
         Command::Rm(_) | Command::Restart(_) => false,
         Command::Pause(_) | Command::Unpause(_) | Command::Rename(_) | Command::Update(_) => false,
         Command::Top(_) | Command::Stats(_) | Command::Attach(_) => false,
-        Command::Network(_) | Command::Port(_) => false,
+        // One that runs has to be reached first.
+        Command::Cp(_) | Command::Network(_) | Command::Port(_) => false,
+        Command::Diff(_) => true,
         Command::Ps(_) | Command::Logs(_) | Command::Inspect(_) | Command::Images(_) | Command::Info(_) => false,
         Command::Exec(_) | Command::Stop(_) | Command::Kill(_) | Command::Wait(_) => false,
         // What it starts becomes root by itself.

@@ -20,6 +20,7 @@ pub(crate) fn own(process: OwnProcess, args: &[OsString]) -> Result<u8> {
     match (process, rest.as_slice()) {
         (OwnProcess::Supervise, [id]) => lifecycle::supervise_in_background(&host, id, None),
         (OwnProcess::Supervise, [id, size]) => lifecycle::supervise_in_background(&host, id, terminal_size(size)),
+        (OwnProcess::Health, [id]) => lifecycle::health::look_after(&host, id),
         (OwnProcess::Compile, [digest, fuel, proposals, parent]) => {
             compile(&host, digest, *fuel == "true", proposals, parent).map(|()| 0)
         }

@@ -1,6 +1,6 @@
 //! Containers and images as lists, `inspect` and `--format` show them: Docker's field names, plus our own.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::Result;
 use images::{Image, Reference, Selection, store::Damaged};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     output::{self, Row},
     records::{
-        container::{Container, Ended, LimitHit, Running, Status, Unreadable},
+        container::{Container, Ended, HealthStatus, LimitHit, Running, Status, Unreadable},
         host::Host,
     },
     spec::{
@@ -38,7 +38,7 @@ pub(crate) fn container_row(
         "CreatedAt": output::civil_utc(spec.created_unix_nanos),
         "RunningFor": ago(spec.created_unix_nanos),
         "State": status_word(status),
-        "Status": status.as_ref().map_or_else(|_| "Unknown".to_owned(), status_text),
+        "Status": status.as_ref().map_or_else(|_| "Unknown".to_owned(), |status| status_of(container, status)),
         "Names": spec.name,
         "Labels": label_list(spec.labels.iter()),
         "LocalVolumes": spec.volumes().count().to_string(),
@@ -124,6 +124,18 @@ pub(crate) fn unreadable_row(container: &Unreadable, no_trunc: bool) -> Value {
 
 fn up_since(running: &Running) -> String {
     format!("Up {}", ago(running.started_unix_nanos).trim_end_matches(" ago"))
+}
+
+/// With its health, while it runs.
+fn status_of(container: &Container, status: &Status) -> String {
+    let text = status_text(status);
+    let health =
+        container.health().ok().flatten().filter(|_| matches!(status, Status::Running(running) if !running.paused));
+    match health.map(|found| found.status) {
+        None => text,
+        Some(HealthStatus::Starting) => format!("{text} (health: starting)"),
+        Some(health) => format!("{text} ({})", health.name()),
+    }
 }
 
 fn status_text(status: &Status) -> String {
@@ -216,7 +228,7 @@ pub(crate) fn container_details(
         "Created": output::rfc3339(spec.created_unix_nanos),
         "Path": spec.argv.first(),
         "Args": spec.argv.get(1..).unwrap_or_default(),
-        "State": state(&status),
+        "State": state(container, &status)?,
         "RestartCount": restart_count(&status),
         "Image": spec.image.digest,
         "Kind": spec.image.kind.to_string(),
@@ -319,6 +331,11 @@ fn layer_paths(host: &Host, image: &Image) -> Vec<String> {
     digests.map(|digest| host.store.layer_dir(&digest).display().to_string()).collect()
 }
 
+/// What is in force, said or not: no log grows without end.
+fn log_options(spec: &RunSpec) -> Value {
+    json!({ "max-size": spec.log.max_bytes.to_string(), "max-file": spec.log.max_files.to_string() })
+}
+
 fn existing(path: PathBuf) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
@@ -357,6 +374,15 @@ fn host_config(container: &Container) -> Value {
         "CpuPeriod": cpu_period_usec.unwrap_or(0),
         "CpuQuota": cpu_quota_usec.unwrap_or(0),
         "BlkioWeight": blkio_weight.unwrap_or(0),
+        "LogConfig": { "Type": spec.log.name(), "Config": log_options(spec) },
+        "ShmSize": spec.further.shm_bytes.unwrap_or(64 << 20),
+        "OomScoreAdj": spec.further.oom_score_adj.unwrap_or(0),
+        "GroupAdd": spec.further.group_add,
+        "Sysctls": spec.further.sysctls.iter().cloned().collect::<BTreeMap<_, _>>(),
+        "IpcMode": if spec.further.host_ipc { "host" } else { "private" },
+        "UTSMode": if spec.further.host_uts { "host" } else { "" },
+        "CgroupnsMode": if spec.further.host_cgroup { "host" } else { "private" },
+        "Annotations": spec.further.annotations,
         "RestartPolicy": { "Name": spec.restart.name(), "MaximumRetryCount": spec.restart.most() },
         "Ulimits": ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect::<Vec<_>>(),
         "TimeoutMs": timeout_ms,
@@ -379,13 +405,13 @@ fn host_config(container: &Container) -> Value {
 /// What Docker tells of every container, where this one has nothing else.
 fn docker_defaults() -> Value {
     json!({
-        "ContainerIDFile": "", "LogConfig": { "Type": "json-file", "Config": {} }, "PortBindings": {},
+        "ContainerIDFile": "", "PortBindings": {},
         "VolumeDriver": "", "VolumesFrom": null,
-        "CgroupnsMode": "private", "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null,
-        "IpcMode": "private", "Cgroup": "", "Links": null, "OomScoreAdj": 0, "PidMode": "", "PublishAllPorts": false,
-        "UTSMode": "", "UsernsMode": "", "ShmSize": 67_108_864, "Runtime": "amphora", "Isolation": "", "CgroupParent": "",
-        "BlkioWeight": 0, "CpuPeriod": 0, "CpuQuota": 0, "CpusetMems": "", "Devices": [], "DeviceCgroupRules": null,
-        "DeviceRequests": null, "MemoryReservation": 0, "MemorySwappiness": null, "OomKillDisable": false,
+        "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null,
+        "Cgroup": "", "Links": null, "PidMode": "", "PublishAllPorts": false,
+        "UsernsMode": "", "Runtime": "amphora", "Isolation": "", "CgroupParent": "",
+        "Devices": [], "DeviceCgroupRules": null,
+        "DeviceRequests": null, "MemorySwappiness": null, "OomKillDisable": false,
     })
 }
 
@@ -438,7 +464,7 @@ fn security_options(security: &Security) -> Value {
     }
 }
 
-fn state(status: &Status) -> Value {
+fn state(container: &Container, status: &Status) -> Result<Value> {
     let never = "0001-01-01T00:00:00Z".to_owned();
     let (pid, started, ended) = match status {
         Status::Created | Status::OutOfReach => (0, never.clone(), Ended::default()),
@@ -451,7 +477,7 @@ fn state(status: &Status) -> Value {
         Status::Stopped(ended) | Status::Restarting(_, ended) => output::rfc3339(ended.finished_unix_nanos),
         Status::Created | Status::Running(_) | Status::OutOfReach => never,
     };
-    json!({
+    let mut state = json!({
         "Status": status.word(),
         "Running": status.is_up(),
         "Restarting": matches!(status, Status::Restarting(..)),
@@ -468,7 +494,24 @@ fn state(status: &Status) -> Value {
         "CpuMicroseconds": ended.cpu_usec,
         "ForksRefused": ended.pids_refused,
         "FuelUsed": ended.fuel_used,
-    })
+    });
+    // As with Docker, it is not there where there is no check.
+    if let Some(found) = container.health()? {
+        let checks = found.checks.iter().map(|check| {
+            json!({
+                "Start": output::rfc3339(check.started_unix_nanos),
+                "End": output::rfc3339(check.finished_unix_nanos),
+                "ExitCode": check.exit_code,
+                "Output": check.output,
+            })
+        });
+        state["Health"] = json!({
+            "Status": found.status.name(),
+            "FailingStreak": found.failed,
+            "Log": checks.collect::<Vec<_>>(),
+        });
+    }
+    Ok(state)
 }
 
 /// As with Docker, memory stands elsewhere: see [`tmpfs`].

@@ -40,6 +40,10 @@ impl Behaviour for Linux {
         vec![linux_defaults::PATH_VARIABLE.to_owned(), format!("HOSTNAME={hostname}")]
     }
 
+    fn has_users(&self) -> bool {
+        true
+    }
+
     fn check_typed(&self, _entrypoint: bool, _workdir: bool) -> Result<()> {
         Ok(())
     }
@@ -121,7 +125,17 @@ impl Behaviour for Linux {
             no_new_privileges: !security.new_privileges_allowed && !security.privileged,
             seccomp: linux_filter(spec, capabilities.bounding, !is_filtered(spec))?,
         };
-        Ok(Confinement::new(Namespaces { network, ..Namespaces::NEW }, privileges)?)
+        let namespace = |is_hosts: bool| if is_hosts { Namespace::Host } else { Namespace::New };
+        let further = &spec.further;
+        let (ipc, uts, cgroup) = (further.host_ipc, further.host_uts, further.host_cgroup);
+        let namespaces = Namespaces {
+            network,
+            ipc: namespace(ipc),
+            uts: namespace(uts),
+            cgroup: namespace(cgroup),
+            ..Namespaces::NEW
+        };
+        Ok(Confinement::new(namespaces, privileges)?)
     }
 
     fn hidden_paths(&self, spec: &RunSpec) -> (Vec<PathBuf>, Vec<PathBuf>) {
@@ -149,9 +163,10 @@ fn host_architecture() -> &'static str {
     }
 }
 
-/// The image's own files are asked only for a name, or for the groups of a user.
-pub(super) fn find_user(spec: &RunSpec, root: &Rootfs) -> Result<User> {
-    if spec.user.is_empty() {
+/// As the image's own files tell; without any in them, root is as everywhere. `has_users`: it may have such files, though no user was asked
+/// for.
+pub(super) fn find_user(spec: &RunSpec, root: &Rootfs, has_users: bool) -> Result<User> {
+    if spec.user.is_empty() && !has_users {
         return Ok(User { uid: 0, gid: 0, groups: Vec::new(), home: "/root".into() });
     }
     let read = |path: &str| -> Result<String> {
@@ -163,7 +178,16 @@ pub(super) fn find_user(spec: &RunSpec, root: &Rootfs) -> Result<User> {
         }
         Ok(String::from_utf8_lossy(&text).into_owned())
     };
-    Ok(users::resolve(&spec.user, &read("/etc/passwd")?, &read("/etc/group")?)?)
+    let wanted = if spec.user.is_empty() { "0" } else { &spec.user };
+    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+    let mut user = users::resolve(wanted, &passwd, &group)?;
+    for name in &spec.further.group_add {
+        let more = users::resolve(&format!("{}:{name}", user.uid), &passwd, &group)?.gid;
+        if !user.groups.contains(&more) {
+            user.groups.push(more);
+        }
+    }
+    Ok(user)
 }
 
 /// The program, and where its init tells of its end, if it has one.

@@ -54,7 +54,10 @@ pub(crate) fn mounts(spec: &RunSpec) -> Vec<Mount> {
 
 /// A `/dev` of its own.
 pub(crate) fn devices(spec: &RunSpec) -> Mount {
-    let source = MountSource::Dev { shm_bytes: SHM_BYTES, host_devices: spec.security.privileged };
+    let source = MountSource::Dev {
+        shm_bytes: spec.further.shm_bytes.unwrap_or(SHM_BYTES),
+        host_devices: spec.security.privileged,
+    };
     Mount::new("/dev", source, false)
 }
 

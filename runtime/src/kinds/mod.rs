@@ -54,6 +54,9 @@ pub(crate) trait Behaviour {
     /// Variables that every program of this kind finds, unless the image or the user sets them.
     fn default_env(&self, hostname: &str) -> Vec<String>;
 
+    /// Whether its root has files that tell of users.
+    fn has_users(&self) -> bool;
+
     /// Refuses words of the command line that would be without effect.
     fn check_typed(&self, entrypoint: bool, workdir: bool) -> Result<()>;
 
@@ -207,7 +210,8 @@ impl Workload {
         let (spec, behaviour) = (&container.spec, self.behaviour());
         let user_mounts = lower_mounts(host, spec)?;
         let (root, root_readonly) = behaviour.root(host, image, container)?;
-        let user = linux::find_user(spec, &root)?;
+        fill_volumes(host, spec, &root)?;
+        let user = linux::find_user(spec, &root, behaviour.has_users())?;
         let parts = Parts { host, image, container, root: &root, user: &user, attached };
         let First { entry, report, mounts, timeout_grace, ports } = behaviour.entry(&parts, user_mounts)?;
         let capabilities = CapabilitySets::of_user(capabilities(spec)?, user.uid);
@@ -219,8 +223,10 @@ impl Workload {
             mounts,
             masked_paths,
             readonly_paths,
-            hostname: Some(spec.hostname.clone()),
+            hostname: (!spec.further.host_uts).then(|| spec.hostname.clone()),
             domain_name: Some(spec.domainname.clone()).filter(|name| !name.is_empty()),
+            sysctls: spec.further.sysctls.clone(),
+            oom_score_adj: spec.further.oom_score_adj,
             cwd: behaviour.cwd(spec),
             user,
             umask: UMASK,
@@ -321,6 +327,19 @@ fn lower_mount(host: &Host, mount: &MountSpec) -> Result<Mount> {
         }
     };
     Ok(Mount::new(&mount.target, source, mount.readonly))
+}
+
+/// A new volume begins with what the image has at its place, its mode and owner among that.
+fn fill_volumes(host: &Host, spec: &RunSpec, root: &Rootfs) -> Result<()> {
+    for mount in &spec.mounts {
+        if let MountKind::Volume { name: Some(name), copy: true } = &mount.kind {
+            let filled = host.volumes.fill(name, &root.mount, &mount.target);
+            filled.with_context(|| {
+                format!("cannot fill volume {name} with what the image has at {}", mount.target.display())
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn check_source(source: &Path, target: &Path) -> Result<()> {

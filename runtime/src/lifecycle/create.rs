@@ -53,7 +53,7 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         env: environment(&request, image, workload, &hostname),
         cwd: working_directory(request.cwd.as_deref().or(config.working_dir().as_deref()))?,
         user: request.user.or_else(|| config.user().clone()).unwrap_or_default(),
-        mounts: name_volumes(request.mounts)?,
+        mounts: name_volumes(with_volumes_of_image(request.mounts, config.volumes().iter().flatten()))?,
         network: network_of(host, request.network, !ports.is_empty() && !workload.behaviour().opens_ports())?,
         names: request.names,
         ports,
@@ -71,6 +71,9 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         labels: labels(config.labels().clone().unwrap_or_default(), request.labels),
         created_unix_nanos: output::now_nanos(),
         restart: request.restart,
+        log: request.log,
+        health: request.health,
+        further: request.further,
         revised: false,
         image: ImagePin {
             name: request.image,
@@ -173,6 +176,16 @@ pub(super) fn working_directory(wanted: Option<&str>) -> Result<String> {
             bail!("the working directory {dir} is not absolute: it is a path inside the container, such as /{dir}")
         }
     }
+}
+
+/// A new volume at each place that the image names and where nothing else is to be mounted.
+fn with_volumes_of_image<'a>(mut mounts: Vec<MountSpec>, places: impl Iterator<Item = &'a String>) -> Vec<MountSpec> {
+    for place in places {
+        let volume = MountSpec::new_volume_at(Path::new(place));
+        mounts.extend(volume.filter(|volume| mounts.iter().all(|mount| mount.target != volume.target)));
+    }
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    mounts
 }
 
 /// An anonymous volume gets a name of its own, so that a second start finds it again.

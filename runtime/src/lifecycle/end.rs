@@ -8,6 +8,7 @@ use linux_exec::{cgroup::Usage, spawn::Exit};
 use nix::{poll::PollTimeout, sys::signal::Signal};
 
 use super::{
+    health,
     remove::leftover_cgroup,
     restart::Restarts,
     start::Started,
@@ -58,7 +59,17 @@ fn finish(
 ) -> Result<u8> {
     let spec = &container.spec;
     let Started {
-        child, cgroup, mut attached, report, timeout_grace, copying, signals, record, running: _running, ..
+        child,
+        cgroup,
+        mut attached,
+        report,
+        timeout_grace,
+        copying,
+        signals,
+        health,
+        record,
+        running: _running,
+        ..
     } = started;
     let rule = StopRule {
         container: Some(&spec.id),
@@ -68,6 +79,7 @@ fn finish(
     };
     let ending = supervise::supervise(&child, &signals, rule, &|| copying.resize());
     timings.stage("run");
+    health::end(container, health);
     let told = Told::read(report);
     // Of what is removed now nobody can ask what it used.
     let usage = if spec.auto_remove { Usage::default() } else { cgroup.usage() };

@@ -1,19 +1,17 @@
 //! A container's output, kept.
 //!
 //! Each line is `TIMESTAMP STREAM TAG TEXT`, where the tag is `F` for a full line and `P` for a part of one: the format
-//! of the Kubernetes container runtime interface, so that its tools can read it. A log that would grow over
-//! [`MAX_BYTES`] is moved to `log.1`, which replaces an older one: an endless writer fills a bounded space.
+//! of the Kubernetes container runtime interface, so that its tools can read it. A log that would grow over its bound is moved to
+//! `log.1`, and that to `log.2`, as many as are wanted; the last one goes: an endless writer fills a bounded space.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use crate::output;
-
-/// A log file's size; there are at most two.
-const MAX_BYTES: u64 = 16 << 20;
+use crate::{output, spec::logging::LogSpec};
 
 /// Longest text of one entry.
 const MAX_TEXT: usize = 16 << 10;
@@ -47,15 +45,18 @@ pub(crate) struct LogWriter {
     path: PathBuf,
     file: File,
     written: u64,
+    max_bytes: u64,
+    max_files: u32,
     entry: Vec<u8>,
 }
 
 impl LogWriter {
     /// Continues the log at `path`, or begins it.
-    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(path: PathBuf, spec: &LogSpec) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).open(&path)?;
         let written = file.metadata()?.len();
-        Ok(Self { path, file, written, entry: Vec::new() })
+        let LogSpec { max_bytes, max_files, .. } = *spec;
+        Ok(Self { path, file, written, max_bytes, max_files, entry: Vec::new() })
     }
 
     /// One read's worth of output: whole lines, and at its end perhaps a part of one.
@@ -78,7 +79,7 @@ impl LogWriter {
         write!(self.entry, "{now} {} {tag} ", stream.name())?;
         self.entry.extend_from_slice(text);
         self.entry.push(b'\n');
-        if self.written + self.entry.len() as u64 > MAX_BYTES {
+        if self.written + self.entry.len() as u64 > self.max_bytes {
             self.rotate()?;
         }
         self.file.write_all(&self.entry)?;
@@ -87,15 +88,31 @@ impl LogWriter {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        std::fs::rename(&self.path, older(&self.path))?;
+        // The file that is written counts too; a missing one is no loss.
+        for number in (1..self.max_files.saturating_sub(1)).rev() {
+            let _ = std::fs::rename(numbered(&self.path, number), numbered(&self.path, number + 1));
+        }
+        match self.max_files {
+            // Who follows it has it open, and reads it to its end.
+            0 | 1 => std::fs::remove_file(&self.path)?,
+            _ => std::fs::rename(&self.path, numbered(&self.path, 1))?,
+        }
         self.file = OpenOptions::new().append(true).create_new(true).open(&self.path)?;
         self.written = 0;
         Ok(())
     }
 }
 
-fn older(path: &Path) -> PathBuf {
-    path.with_extension("1")
+/// `log.1` is what was written before `log`.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    path.with_extension(number.to_string())
+}
+
+/// The older files that there are, the oldest first.
+fn older(path: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = (1..).map(|number| numbered(path, number)).take_while(|path| path.exists()).collect();
+    found.reverse();
+    found
 }
 
 /// One entry, parsed.
@@ -128,7 +145,8 @@ pub(crate) fn parse(line: &[u8]) -> Option<Entry<'_>> {
 /// Reads a log from its beginning, then on as it grows and rotates.
 pub(crate) struct LogReader {
     path: PathBuf,
-    older: Option<BufReader<File>>,
+    /// To be read before the current one, the oldest last.
+    older: Vec<File>,
     current: Option<BufReader<File>>,
     line: Vec<u8>,
 }
@@ -136,24 +154,30 @@ pub(crate) struct LogReader {
 impl LogReader {
     /// A log that is not there (yet) is empty.
     pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
-        let older = open_if_there(&older(&path))?;
-        let current = open_if_there(&path)?;
-        Ok(Self { path, older, current, line: Vec::new() })
+        let mut files: Vec<File> = Vec::new();
+        for path in older(&path).iter().chain([&path]) {
+            // What was moved meanwhile is met under its next name too.
+            let inode = |file: &File| file.metadata().map(|found| found.ino()).ok();
+            files.extend(open_if_there(path)?.filter(|file| files.iter().all(|other| inode(other) != inode(file))));
+        }
+        files.reverse();
+        let current = files.pop().map(BufReader::new);
+        Ok(Self { path, older: files, current, line: Vec::new() })
     }
 
     /// Only what is written from now on.
     pub(crate) fn open_at_end(path: PathBuf) -> io::Result<Self> {
-        let mut current = open_if_there(&path)?;
+        let mut current = open_if_there(&path)?.map(BufReader::new);
         if let Some(current) = &mut current {
             current.seek(SeekFrom::End(0))?;
         }
-        Ok(Self { path, older: None, current, line: Vec::new() })
+        Ok(Self { path, older: Vec::new(), current, line: Vec::new() })
     }
 
     /// Opens the log if there was none.
     pub(crate) fn reopen_if_new(&mut self) -> io::Result<()> {
         if self.current.is_none() {
-            self.current = open_if_there(&self.path)?;
+            self.current = open_if_there(&self.path)?.map(BufReader::new);
         }
         Ok(())
     }
@@ -165,46 +189,50 @@ impl LogReader {
 
     /// The next whole entry; None when there is none yet.
     pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
-        self.line.clear();
-        if let Some(older) = &mut self.older {
-            if read_line(older, &mut self.line)? {
+        self.reopen_if_new()?;
+        loop {
+            self.line.clear();
+            let Some(current) = &mut self.current else { return Ok(None) };
+            if read_line(current, &mut self.line)? {
                 return Ok(Some(trimmed(&self.line)));
             }
-            self.older = None;
+            let next = match self.older.pop() {
+                Some(next) => Some(next),
+                None => self.after_current()?,
+            };
+            let Some(next) = next else { return Ok(None) };
+            // What was written to it since we were at its end.
+            if let Some(current) = &mut self.current
+                && read_line(current, &mut self.line)?
+            {
+                self.older.push(next);
+                return Ok(Some(trimmed(&self.line)));
+            }
+            self.current = Some(BufReader::new(next));
         }
-        if self.current.is_none() {
-            self.current = open_if_there(&self.path)?;
-        }
-        let Some(current) = &mut self.current else { return Ok(None) };
-        if read_line(current, &mut self.line)? {
-            return Ok(Some(trimmed(&self.line)));
-        }
-        self.follow_rotation()
     }
 
-    /// At the end of a file that has been moved away, the new one goes on.
-    fn follow_rotation(&mut self) -> io::Result<Option<&[u8]>> {
-        use std::os::unix::fs::MetadataExt;
+    /// The file that follows the current one, which has been moved away: the one before it in name, or if it is gone the oldest.
+    fn after_current(&self) -> io::Result<Option<File>> {
         let (Some(current), Ok(named)) = (&self.current, std::fs::metadata(&self.path)) else { return Ok(None) };
-        if current.get_ref().metadata()?.ino() == named.ino() {
+        let own = current.get_ref().metadata()?.ino();
+        if own == named.ino() {
             return Ok(None);
         }
-        // What was written to it since we were at its end.
-        if let Some(current) = &mut self.current
-            && read_line(current, &mut self.line)?
-        {
-            return Ok(Some(trimmed(&self.line)));
+        let mut files = Vec::new();
+        for path in older(&self.path).iter().chain([&self.path]) {
+            files.extend(open_if_there(path)?);
         }
-        self.current = open_if_there(&self.path)?;
-        let Some(current) = &mut self.current else { return Ok(None) };
-        Ok(read_line(current, &mut self.line)?.then_some(trimmed(&self.line)))
+        let place = files.iter().position(|file| file.metadata().is_ok_and(|found| found.ino() == own));
+        let next = place.map_or(0, |place| place + 1);
+        Ok(files.into_iter().nth(next))
     }
 }
 
-fn open_if_there(path: &Path) -> io::Result<Option<BufReader<File>>> {
+fn open_if_there(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        other => Ok(Some(BufReader::new(other?))),
+        other => other.map(Some),
     }
 }
 
@@ -234,7 +262,7 @@ mod tests {
     #[test]
     fn lines_and_parts_come_back_as_written() {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut writer = LogWriter::open(dir.path().join("log")).expect("a log");
+        let mut writer = LogWriter::open(dir.path().join("log"), &LogSpec::default()).expect("a log");
         let mut reader = LogReader::open(dir.path().join("log")).expect("a log");
         writer.write(Stream::Stdout, b"one\ntwo\nthr").expect("written");
         writer.write(Stream::Stderr, b"\xff\n\n").expect("written");
@@ -247,7 +275,7 @@ mod tests {
     #[test]
     fn an_endless_writer_fills_two_files_at_most_and_a_reader_follows() {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut writer = LogWriter::open(dir.path().join("log")).expect("a log");
+        let mut writer = LogWriter::open(dir.path().join("log"), &LogSpec::default()).expect("a log");
         let mut reader = LogReader::open(dir.path().join("log")).expect("a log");
         let chunk = vec![b'x'; 1 << 20];
         for _ in 0..40 {
@@ -256,8 +284,36 @@ mod tests {
         let sizes = std::fs::read_dir(dir.path()).expect("listed").map(|e| e.expect("e").metadata().expect("m").len());
         let sizes: Vec<u64> = sizes.collect();
         assert_eq!(sizes.len(), 2);
-        assert!(sizes.iter().all(|&size| size <= MAX_BYTES), "{sizes:?}");
+        assert!(sizes.iter().all(|&size| size <= LogSpec::default().max_bytes), "{sizes:?}");
         assert!(!texts(&mut reader).is_empty());
+    }
+
+    /// It lost what was written between its last look and the rotation, and all of the older files but one.
+    #[test]
+    fn a_reader_who_keeps_up_loses_nothing_to_rotations() {
+        for max_files in [1, 2, 3, 5] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let spec = LogSpec { max_bytes: 200, max_files, ..LogSpec::default() };
+            let mut writer = LogWriter::open(dir.path().join("log"), &spec).expect("a log");
+            let mut reader = LogReader::open(dir.path().join("log")).expect("a log");
+            let mut seen = Vec::new();
+            for number in 0..100 {
+                writer.write(Stream::Stdout, format!("{number}\n").as_bytes()).expect("written");
+                // Looks now and then, at most a file behind.
+                if number % 3 == 0 {
+                    seen.extend(texts(&mut reader));
+                }
+            }
+            seen.extend(texts(&mut reader));
+            let all: Vec<String> = (0..100).map(|number| format!("Stdout true {number}")).collect();
+            assert_eq!(seen, all, "{max_files} files");
+            let files = std::fs::read_dir(dir.path()).expect("listed").count();
+            assert_eq!(files, max_files as usize);
+            // Who comes later reads all files, in their order.
+            let late = texts(&mut LogReader::open(dir.path().join("log")).expect("a log"));
+            assert_eq!(late, all[100 - late.len()..], "{max_files} files");
+            assert!(late.len() >= 2 * (max_files as usize - 1), "{late:?}");
+        }
     }
 
     #[test]

@@ -5,9 +5,12 @@
 
 pub(crate) mod attach;
 pub(crate) mod built_in;
+pub(crate) mod changed;
 mod create;
 mod end;
 pub(crate) mod exec;
+pub(crate) mod files;
+pub(crate) mod health;
 mod holders;
 pub(crate) mod log;
 pub(crate) mod pause;

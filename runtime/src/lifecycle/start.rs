@@ -20,6 +20,7 @@ use nix::sys::signal::Signal;
 use super::{
     create::create,
     end::{end, persistently},
+    health,
     restart::{self, Restarts},
     streams::{self, Copying, Wiring},
     supervise::Signals,
@@ -49,6 +50,8 @@ pub(super) struct Started {
     pub(super) timeout_grace: Duration,
     pub(super) copying: Copying,
     pub(super) signals: Signals,
+    /// Looks after its health.
+    pub(super) health: Option<std::process::Child>,
     pub(super) started_unix_nanos: i64,
     pub(super) record: RunRecord,
     /// Held until the end.
@@ -78,7 +81,7 @@ pub(crate) fn run_attached(
 ) -> Result<u8> {
     let wiring = match container.spec.auto_remove {
         true => Wiring::Direct,
-        false => Wiring::Copied { log: container.log_path() },
+        false => Wiring::Copied { log: (container.log_path(), container.spec.log.clone()) },
     };
     let started = start(host, container, image, wiring, timings, 0);
     drop(lock);
@@ -134,7 +137,7 @@ pub(crate) fn supervise_in_background(host: &Host, id: &str, size: Option<(u16, 
 fn begin(host: &Host, container: &Container, size: Option<(u16, u16)>, restart_count: u32) -> Result<Started> {
     container.writable()?;
     let image = image_to_start(host, container)?;
-    let wiring = Wiring::Kept { log: container.log_path(), size };
+    let wiring = Wiring::Kept { log: (container.log_path(), container.spec.log.clone()), size };
     start(host, container, &image, wiring, &mut Timings::off(), restart_count)
 }
 
@@ -185,7 +188,7 @@ pub(crate) fn check_startable(container: &Container, lock: &Lock) -> Result<()> 
 }
 
 /// The image that a container was made from, though its name may belong to another one by now.
-fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
+pub(super) fn image_of(host: &Host, spec: &RunSpec) -> Result<Image> {
     host.store.resolve(&spec.image.digest, &Selection::default())?.with_context(|| {
         format!(
             "the image {} ({}) of container {} is gone; pull or load it again",
@@ -246,18 +249,22 @@ fn start(
         Ok((child, report, timeout_grace, copying, started_unix_nanos, record))
     };
     match begun() {
-        Ok((child, report, timeout_grace, copying, started_unix_nanos, record)) => Ok(Started {
-            child,
-            cgroup,
-            attached,
-            report,
-            timeout_grace,
-            copying,
-            signals,
-            started_unix_nanos,
-            record,
-            running,
-        }),
+        Ok((child, report, timeout_grace, copying, started_unix_nanos, record)) => {
+            let health = health::begin(host, container);
+            Ok(Started {
+                child,
+                cgroup,
+                attached,
+                report,
+                timeout_grace,
+                copying,
+                signals,
+                health,
+                started_unix_nanos,
+                record,
+                running,
+            })
+        }
         Err(error) => {
             // The first error is the one to tell; a cgroup that stays is found by `system check`.
             let _ = persistently(|| Ok(cgroup.remove()?));

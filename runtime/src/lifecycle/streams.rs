@@ -37,7 +37,7 @@ use crate::{
         terminal::{self, RawMode, Screen},
     },
     output::{self, errors::Coded},
-    spec::StdioSpec,
+    spec::{StdioSpec, logging::LogSpec},
 };
 
 /// Where the streams lead.
@@ -45,12 +45,15 @@ pub(crate) enum Wiring {
     /// To ours and from ours. For `run --rm` and `exec`.
     Direct,
     /// Copied to our own streams and to the log.
-    Copied { log: PathBuf },
+    Copied { log: Log },
     /// To the log; an input stays open for who attaches. `size`: of the terminal of who waits for that already.
-    Kept { log: PathBuf, size: Option<(u16, u16)> },
+    Kept { log: Log, size: Option<(u16, u16)> },
     /// Nowhere. For `exec -d`.
     Nowhere,
 }
+
+/// Where a log is, and how much of it is kept.
+pub(crate) type Log = (PathBuf, LogSpec);
 
 /// The side that stays with us until the container has been started. All that copying needs is here already: once the
 /// program has begun, nothing should fail any more.
@@ -97,7 +100,9 @@ pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring) -> Result<(Stdio, Pending
     if spec.terminal && interactive && !io::stdin().is_terminal() {
         return Err(Coded::new(1, "the input device is not a TTY").into());
     }
-    let log = log.map(|path| LogWriter::open(path.clone()).with_context(|| format!("cannot open {}", path.display())));
+    let log = log.map(|(path, spec)| {
+        LogWriter::open(path.clone(), &spec).with_context(|| format!("cannot open {}", path.display()))
+    });
     let log = log.transpose()?.map(|log| Arc::new(Mutex::new(log)));
     let (outputs, input, screen, ended) = (Vec::new(), None, None, None);
     let mut pending = Pending { attached, interactive, keeps_input, log, outputs, input, screen, ended };

@@ -5,4 +5,5 @@ pub(crate) mod host;
 pub(crate) mod own_process;
 pub(crate) mod paths;
 mod places;
+pub(crate) mod tree;
 pub(crate) mod volumes;

@@ -14,18 +14,21 @@ pub(crate) enum OwnProcess {
     Exec,
     /// Compiles a Wasm program: ROOT, RUNROOT, digest of the image, whether fuel is counted, proposals, pid of who waits for it.
     Compile,
+    /// Looks after the health of a container: ROOT, RUNROOT, id.
+    Health,
     /// Imports the images of the demo: ROOT, RUNROOT.
     ImportDemo,
 }
 
 impl OwnProcess {
-    const ALL: [Self; 4] = [Self::Supervise, Self::Exec, Self::Compile, Self::ImportDemo];
+    const ALL: [Self; 5] = [Self::Supervise, Self::Exec, Self::Compile, Self::Health, Self::ImportDemo];
 
     fn word(self) -> &'static str {
         match self {
             Self::Supervise => "__supervise",
             Self::Exec => "__exec",
             Self::Compile => "__compile",
+            Self::Health => "__health",
             Self::ImportDemo => "__import-demo",
         }
     }

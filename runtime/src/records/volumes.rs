@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, Permissions},
+    fs::{self, DirBuilder, File, Permissions},
     io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -12,11 +12,17 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use images::{holds::Holds, remove_tree};
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{Mode, OFlags, ResolveFlags, openat2},
+    io::Errno,
+};
 
 use crate::{
     records::{
         container::{VOLUME, read_json, write_json},
         paths::Paths,
+        tree::{self, Keep},
     },
     spec::{RunSpec, names},
 };
@@ -81,6 +87,35 @@ impl Volumes {
 
     fn labels(&self, name: &str) -> PathBuf {
         self.folder.join(name).join("labels.json")
+    }
+
+    /// Copies into a volume what an image has at `target`, unless something was ever copied or written there.
+    ///
+    /// Whoever fills it has it locked. A mark stands beside it until all is copied, so that who is killed meanwhile leaves nothing half.
+    pub(crate) fn fill(&self, name: &str, root: &OwnedFd, target: &Path) -> io::Result<()> {
+        let folder = File::open(self.folder.join(name))?;
+        let mark = self.folder.join(name).join("filling");
+        let is_new = || -> io::Result<bool> { Ok(fs::read_dir(self.data(name))?.next().is_none() || mark.exists()) };
+        if !is_new()? {
+            return Ok(());
+        }
+        folder.lock()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let image = match openat2(root, target, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+            Ok(image) => image,
+            // It has nothing there, or a file.
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        if !is_new()? {
+            return Ok(());
+        }
+        File::create(&mark)?;
+        let data = File::open(self.data(name))?;
+        let keep = Keep { owners: true, owner: (0, 0) };
+        tree::copy_contents(image.as_fd(), data.as_fd(), keep)?;
+        tree::resemble(image.as_fd(), data.as_fd(), keep)?;
+        fs::remove_file(&mark)
     }
 
     /// All volumes, by name.

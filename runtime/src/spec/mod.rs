@@ -5,7 +5,9 @@
 pub(crate) mod detach_keys;
 pub(crate) mod env;
 pub(crate) mod exit_code;
+pub(crate) mod health;
 pub(crate) mod limits;
+pub(crate) mod logging;
 pub(crate) mod mounts;
 pub(crate) mod names;
 pub(crate) mod network;
@@ -27,7 +29,9 @@ pub use network::Network;
 pub(crate) use workload::{Kind, WasmProgram, Workload};
 
 use crate::spec::{
+    health::Health,
     limits::Limits,
+    logging::LogSpec,
     mounts::{MountKind, MountSpec},
     network::NameService,
     ports::PublishedPort,
@@ -128,6 +132,15 @@ pub(crate) struct RunSpec {
     /// What becomes of it when it ends.
     #[serde(default)]
     pub(crate) restart: RestartPolicy,
+    /// How its output is kept.
+    #[serde(default)]
+    pub(crate) log: LogSpec,
+    /// How it is seen to be well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<Health>,
+    /// What few ask for.
+    #[serde(default)]
+    pub(crate) further: Further,
     /// It is not the record that the container was made with.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) revised: bool,
@@ -167,6 +180,42 @@ pub(crate) struct ImagePin {
     /// What of it runs. None in records that were written before it was decided when a container is made.
     #[serde(default)]
     pub(crate) workload: Option<Workload>,
+}
+
+/// What few ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Further {
+    /// Names or numbers of groups beside the user's own.
+    pub group_add: Vec<String>,
+    /// Settings of its namespaces: name, value.
+    pub sysctls: Vec<(String, String)>,
+    /// -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// Of `/dev/shm`.
+    pub shm_bytes: Option<u64>,
+    /// The host's, instead of one of its own.
+    pub host_ipc: bool,
+    /// The same for host and domain name.
+    pub host_uts: bool,
+    /// The same for what it sees of cgroups.
+    pub host_cgroup: bool,
+    /// Words of others, which mean nothing here.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Further {
+    /// The first of them that only programs for the kernel have.
+    pub(crate) fn of_linux(&self) -> Option<&'static str> {
+        let asked = [
+            (!self.group_add.is_empty(), "--group-add"),
+            (!self.sysctls.is_empty(), "--sysctl"),
+            (self.shm_bytes.is_some(), "--shm-size"),
+            (self.host_ipc, "--ipc"),
+            (self.host_cgroup, "--cgroupns"),
+        ];
+        asked.into_iter().find(|(asked, _)| *asked).map(|(_, flag)| flag)
+    }
 }
 
 /// Rights of the program.

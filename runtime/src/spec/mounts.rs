@@ -20,6 +20,14 @@ pub struct MountSpec {
     pub kind: MountKind,
 }
 
+impl MountSpec {
+    /// A new volume without a name, which begins with what the image has there. None: nothing can be mounted at that place.
+    pub(crate) fn new_volume_at(target: &Path) -> Option<Self> {
+        let target = Some(clean(target)).filter(|target| target.is_absolute() && target != Path::new("/"))?;
+        Some(Self { target, readonly: false, kind: MountKind::Volume { name: None, copy: true } })
+    }
+}
+
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -320,6 +328,9 @@ fn mount_type(value: &Value<'_>, pairs: &[(String, Option<&str>)]) -> Result<Kin
 fn absolute(value: &Value<'_>, source: &str, cwd: &Path) -> Result<String, MountError> {
     let path = match source {
         _ if source.starts_with('/') => clean(Path::new(source)),
+        _ if source.starts_with('.') && !cwd.is_absolute() => {
+            return Err(value.invalid("the current directory was removed: give an absolute path"));
+        }
         _ if source.starts_with('.') => clean(&cwd.join(source)),
         _ => {
             return Err(

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::spec::{
-    Network, Security, StdioSpec, limits::Limits, mounts::MountSpec, network::NameService, ports::PublishedPort,
-    restart::RestartPolicy, wasm::WasmOptions,
+    Further, Network, Security, StdioSpec, health::Health, limits::Limits, logging::LogSpec, mounts::MountSpec,
+    network::NameService, ports::PublishedPort, restart::RestartPolicy, wasm::WasmOptions,
 };
 
 /// Docker's: between the stop signal and SIGKILL, in milliseconds.
@@ -63,6 +63,12 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// What becomes of it when it ends.
     pub restart: RestartPolicy,
+    /// How its output is kept.
+    pub log: LogSpec,
+    /// How it is seen to be well.
+    pub health: Option<Health>,
+    /// What few ask for.
+    pub further: Further,
 }
 
 /// One more program that somebody wants in a container that runs. What is left out is as for the container.

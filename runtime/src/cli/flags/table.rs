@@ -116,25 +116,47 @@ pub(super) static FLAGS: &[Flag] = &[
     texts("volume", "list", |args| &mut args.volume)
         .short('v')
         .help("Mount a directory or a volume: source:target[:ro]"),
+    texts("volumes-from", "list", |args| &mut args.volumes_from)
+        .help("Mount what another container has mounted: CONTAINER[:ro]"),
     texts("wasm", "list", |args| &mut args.wasm)
         .help("Proposals for WebAssembly that the program may use, such as stack-switching,wide-arithmetic"),
     text("workdir", "string", |args| &mut args.workdir)
         .short('w')
         .help_everywhere("Working directory inside the container"),
+    texts("annotation", "map", |args| &mut args.annotation).help("Note NAME=VALUE, as inspect shows it"),
+    text("cgroupns", "string", |args| &mut args.cgroupns).help("Cgroup namespace: private (the default) or host"),
+    texts("group-add", "list", |args| &mut args.group_add).help("Groups beside the user's own, by name or number"),
+    text("health-cmd", "string", |args| &mut args.health_cmd).help("Command that tells whether it is well"),
+    text("health-interval", "duration", |args| &mut args.health_interval).help("Time between two checks (30s)"),
+    text("health-retries", "int", |args| &mut args.health_retries).help("How many checks in a row have to fail (3)"),
+    text("health-start-interval", "duration", |args| &mut args.health_start_interval)
+        .help("Time between two checks while it starts (5s)"),
+    text("health-start-period", "duration", |args| &mut args.health_start_period)
+        .help("Time in which failed checks do not count (0s)"),
+    text("health-timeout", "duration", |args| &mut args.health_timeout).help("Time that a check may take (30s)"),
+    text("ipc", "string", |args| &mut args.ipc).help("IPC namespace: private (the default) or host"),
+    flag("label-file", Takes::Files("list", |args| &mut args.label_file)).help("Read labels from a file"),
+    text("log-driver", "string", |args| &mut args.log_driver)
+        .help("How its output is kept: json-file (the default, here at most 2 files of 16m), local, none"),
+    texts("log-opt", "list", |args| &mut args.log_opt).help("Bounds of the log: max-size=SIZE, max-file=NUMBER"),
+    switch("no-healthcheck", |args| &mut args.no_healthcheck).help("Check its health by no command"),
+    text("oom-score-adj", "int", |args| &mut args.oom_score_adj)
+        .negative()
+        .help("How soon it is killed when the machine has no memory, from -1000 to 1000"),
+    text("shm-size", "bytes", |args| &mut args.shm_size).help("Size of /dev/shm (64m)"),
+    texts("sysctl", "map", |args| &mut args.sysctl).help("Setting of its namespaces: NAME=VALUE"),
+    text("uts", "string", |args| &mut args.uts).help("UTS namespace: its own (the default) or host"),
 ];
 
 /// Docker's options of `run`, `create` and `exec` that are not here, each with what to do instead, or with nothing.
 pub(super) static REFUSED: &[Refused] = &[
     refused("expose", None, "; -p publishes a port, and containers of one network reach all of each other's"),
     refused("gpus", None, "; --privileged gives all devices"),
-    refused("device", None, "; --privileged gives all devices"),
+    refused("device", None, "; -v mounts no device either, --privileged gives all"),
     refused("device-cgroup-rule", None, "; --privileged gives all devices"),
     refused("link", None, "; containers on a network of your own find each other by name (--network NAME)"),
     refused("userns", None, "; a caller without root gets a user namespace always"),
     refused("pid", None, NAMESPACES),
-    refused("ipc", None, NAMESPACES),
-    refused("uts", None, NAMESPACES),
-    refused("cgroupns", None, NAMESPACES),
     refused("cgroup-parent", None, NAMESPACES),
     refused("blkio-weight-device", None, ""),
     refused("cpu-rt-period", None, ""),
@@ -142,27 +164,11 @@ pub(super) static REFUSED: &[Refused] = &[
     refused("memory-swappiness", None, "; -m and --memory-swap are there"),
     refused("kernel-memory", None, "; -m and --memory-swap are there"),
     refused("oom-kill-disable", None, ""),
-    refused("oom-score-adj", None, ""),
-    refused("group-add", None, "; --user takes a group too"),
-    refused("health-cmd", None, ""),
-    refused("health-interval", None, ""),
-    refused("health-retries", None, ""),
-    refused("health-timeout", None, ""),
-    refused("health-start-period", None, ""),
-    refused("health-start-interval", None, ""),
-    refused("no-healthcheck", None, ""),
-    refused("log-driver", None, "; `amphora logs` reads what the container wrote"),
-    refused("log-opt", None, "; `amphora logs` reads what the container wrote"),
-    refused("label-file", None, ""),
-    refused("annotation", None, ""),
     refused("runtime", None, ""),
     refused("isolation", None, ""),
     refused("disable-content-trust", None, ""),
-    refused("shm-size", None, "; --tmpfs /dev/shm:size=SIZE mounts one of that size"),
     refused("storage-opt", None, ""),
-    refused("sysctl", None, ""),
     refused("use-api-socket", None, ""),
-    refused("volumes-from", None, "; -v mounts named volumes"),
     refused("volume-driver", None, "; -v mounts named volumes"),
 ];
 

@@ -58,6 +58,10 @@ impl Behaviour for WasmProgram {
         Vec::new()
     }
 
+    fn has_users(&self) -> bool {
+        false
+    }
+
     fn check_typed(&self, entrypoint: bool, workdir: bool) -> Result<()> {
         match self {
             WasmProgram::File { path } if entrypoint => bail!(
@@ -85,6 +89,12 @@ impl Behaviour for WasmProgram {
             bail!("--network {}: not supported yet for Wasm programs, which take none or host", spec.network.mode());
         }
         proposals(spec)?;
+        if spec.health.is_some() {
+            bail!("--health-cmd: a Wasm program has no other program beside it that could be executed");
+        }
+        if let Some(flag) = spec.further.of_linux() {
+            bail!("{flag}: a Wasm program has nothing of the kind; leave it out");
+        }
         check_ulimits(spec)
     }
 

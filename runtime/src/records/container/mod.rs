@@ -28,6 +28,7 @@ mod between;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod health;
 mod held;
 mod record;
 mod revise;
@@ -47,6 +48,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use images::holds::Holds;
 
 pub(crate) use files::Lock;
+pub(crate) use health::{Check, HealthFound, HealthStatus};
 pub(crate) use held::VOLUME;
 pub(crate) use record::{Ended, LimitHit, Mark, RunFound, RunRecord, Running, read_json, write_json};
 pub(crate) use unreadable::Unreadable;
@@ -279,6 +281,9 @@ impl Containers {
             if is_half_written(&record) {
                 found.push(format!("half-written record: {}", record.display()));
                 remove_if(remove, &record)?;
+                continue;
+            }
+            if health::check(&record, remove, found)? {
                 continue;
             }
             let Ok(Some(run)) = RunFound::open(&record) else { continue };

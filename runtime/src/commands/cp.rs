@@ -1,0 +1,83 @@
+//! `cp` and `diff`: files of containers.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use super::{find, print};
+use crate::{
+    cli::{CpArgs, DiffArgs},
+    lifecycle::{
+        changed::{self, Change},
+        files::{Copy, Root, Side},
+    },
+    output,
+    records::{host::Host, tree::Keep},
+};
+
+/// `amphora cp`.
+pub(crate) fn cp(host: &Host, args: &CpArgs) -> Result<u8> {
+    let (source, target) = (place(&args.source), place(&args.target));
+    if args.source == "-" || args.target == "-" {
+        bail!("not supported yet: `-`, an archive as one side of a copy");
+    }
+    let side = |name: Option<&str>| -> Result<Side> {
+        name.map_or(Ok(Side::Host), |name| Ok(Side::Container(Root::open(host, &find(host, name)?)?)))
+    };
+    let user = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let owner = match (source.0, target.0) {
+        (Some(_), Some(_)) => bail!("copying between containers is not supported"),
+        (None, None) => bail!("must specify at least one container source: CONTAINER:PATH"),
+        (Some(_), None) => user,
+        (None, Some(_)) => (0, 0),
+    };
+    let (from, to) = (side(source.0)?, side(target.0)?);
+    let keep = Keep { owners: args.archive, owner };
+    let copy = Copy { from: &from, source: source.1, to: &to, target: target.1, follow: args.follow_link, keep };
+    let copied = copy.copy()?;
+    if !args.quiet {
+        output::note(&format!("Successfully copied {} to {}", output::size(copied.bytes), args.target));
+    }
+    Ok(0)
+}
+
+/// `CONTAINER:PATH`, or a path of the host, which is known by beginning with a slash or a dot, or by having no colon.
+fn place(text: &str) -> (Option<&str>, &Path) {
+    match text.split_once(':') {
+        Some((name, path)) if !text.starts_with(['/', '.']) && !name.contains('/') => (Some(name), Path::new(path)),
+        _ => (None, Path::new(text)),
+    }
+}
+
+/// `amphora diff`.
+pub(crate) fn diff(host: &Host, args: &DiffArgs) -> Result<u8> {
+    let changes = changed::changes(host, &find(host, &args.container)?)?;
+    let lines = changes.iter().map(|(change, path)| {
+        let letter = match change {
+            Change::Added => 'A',
+            Change::Changed => 'C',
+            Change::Removed => 'D',
+        };
+        format!("{letter} {}\n", output::harmless(&path.to_string_lossy()))
+    });
+    print(&lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_named_before_a_colon() {
+        for (text, name, path) in [
+            ("web:/x", Some("web"), "/x"),
+            ("web:x:y", Some("web"), "x:y"),
+            ("./web:x", None, "./web:x"),
+            ("/a:b", None, "/a:b"),
+            ("a/b:c", None, "a/b:c"),
+            ("plain", None, "plain"),
+        ] {
+            assert_eq!(place(text), (name, Path::new(path)), "{text}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What few lines of `run` and `create` ask for: health, logs, namespaces, other containers' volumes.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::find;
+use crate::{
+    cli::ProgramArgs,
+    records::host::Host,
+    spec::{
+        Further,
+        health::{Health, HealthFlags},
+        logging::LogSpec,
+        mounts::MountSpec,
+        quantity,
+    },
+};
+
+pub(super) fn log(args: &ProgramArgs) -> Result<LogSpec> {
+    Ok(LogSpec::parse(args.log_driver.as_deref(), &args.log_opt)?)
+}
+
+pub(super) fn health(args: &ProgramArgs) -> Result<Option<Health>> {
+    Ok(Health::parse(&HealthFlags {
+        command: args.health_cmd.as_deref(),
+        interval: args.health_interval.as_deref(),
+        timeout: args.health_timeout.as_deref(),
+        retries: args.health_retries.as_deref(),
+        start_period: args.health_start_period.as_deref(),
+        start_interval: args.health_start_interval.as_deref(),
+        none: args.no_healthcheck,
+    })?)
+}
+
+pub(super) fn further(args: &ProgramArgs) -> Result<Further> {
+    let shm_bytes = args.shm_size.as_deref().map(|text| {
+        quantity::parse_bytes(text)
+            .ok()
+            .filter(|bytes| *bytes > 0)
+            .with_context(|| format!("invalid value `{text}` for --shm-size: expected a size such as 64m"))
+    });
+    let oom_score_adj = args.oom_score_adj.as_deref().map(|text| {
+        text.parse().ok().filter(|score| (-1000..=1000).contains(score)).with_context(|| {
+            format!("invalid value `{text}` for --oom-score-adj: expected a number from -1000 to 1000")
+        })
+    });
+    Ok(Further {
+        group_add: args.group_add.clone(),
+        sysctls: pairs("--sysctl", &args.sysctl)?.into_iter().collect(),
+        oom_score_adj: oom_score_adj.transpose()?,
+        shm_bytes: shm_bytes.transpose()?,
+        host_ipc: is_host("--ipc", args.ipc.as_deref(), &["private", "shareable"])?,
+        host_uts: is_host("--uts", args.uts.as_deref(), &[])?,
+        host_cgroup: is_host("--cgroupns", args.cgroupns.as_deref(), &["private"])?,
+        annotations: pairs("--annotation", &args.annotation)?,
+    })
+}
+
+/// Whether a namespace is to be the host's.
+fn is_host(flag: &str, value: Option<&str>, own: &[&str]) -> Result<bool> {
+    match value {
+        None | Some("") => Ok(false),
+        Some("host") => Ok(true),
+        Some(value) if own.contains(&value) => Ok(false),
+        Some(value) if value.starts_with("container:") => {
+            bail!("{flag} {value}: not supported yet: another container's namespace; expected host")
+        }
+        Some(value) => bail!("invalid value `{value}` for {flag}: expected {}", [own, &["host"]].concat().join(" or ")),
+    }
+}
+
+fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => bail!("invalid value `{text}` for {flag}: expected NAME=VALUE"),
+    };
+    texts.iter().map(pair).collect()
+}
+
+/// `NAME=VALUE` of a file, one a line; `#` begins a comment.
+pub(super) fn labels_of_files(files: &[PathBuf]) -> Result<Vec<String>> {
+    let mut labels = Vec::new();
+    for path in files {
+        let text = std::fs::read_to_string(path);
+        let text = text.with_context(|| format!("cannot read the --label-file {}", path.display()))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        labels.extend(lines.map(str::to_owned));
+    }
+    Ok(labels)
+}
+
+/// What other containers have mounted, where nothing else is to be mounted.
+pub(super) fn volumes_from(host: &Host, args: &ProgramArgs, own: Vec<MountSpec>) -> Result<Vec<MountSpec>> {
+    let mut mounts = own;
+    for text in &args.volumes_from {
+        let (name, mode) = text.split_once(':').unwrap_or((text, ""));
+        let readonly = match mode {
+            "" | "rw" | "z" | "Z" => false,
+            "ro" => true,
+            other => bail!("invalid value `{text}` for --volumes-from: the mode `{other}` is neither ro nor rw"),
+        };
+        let other = find(host, name).with_context(|| format!("--volumes-from {text}"))?;
+        for mount in &other.spec.mounts {
+            if mounts.iter().all(|known| known.target != mount.target) {
+                mounts.push(MountSpec { readonly: mount.readonly || readonly, ..mount.clone() });
+            }
+        }
+    }
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    Ok(mounts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_the_hosts_or_not() {
+        assert!(is_host("--ipc", Some("host"), &["private"]).unwrap());
+        assert!(!is_host("--ipc", Some("private"), &["private"]).unwrap());
+        for value in ["container:web", "none", "Host"] {
+            assert!(is_host("--uts", Some(value), &[]).unwrap_err().to_string().contains(value));
+        }
+        assert!(pairs("--sysctl", &["x".to_owned()]).unwrap_err().to_string().contains("--sysctl"));
+    }
+}
