@@ -383,7 +383,7 @@ mod tests {
             ("amphora rm -l web", "error: not supported yet: the flag `-l`;"),
             ("amphora system prune --volumes", "error: not supported yet: the flag `--volumes`;"),
             ("amphora build .", "error: not supported yet: the command `build`; build elsewhere"),
-            ("amphora --root /x cp a b", "error: not supported yet: the command `cp`\n"),
+            ("amphora --root /x events", "error: not supported yet: the command `events`\n"),
         ] {
             let refusal = refusal(line);
             assert!(refusal.starts_with(message), "{line}: {refusal}");

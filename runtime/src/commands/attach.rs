@@ -8,6 +8,7 @@ use super::find;
 use crate::{
     cli::{AttachArgs, ProgramArgs, StartArgs},
     lifecycle::attach::{self, Attachment},
+    output::errors::Coded,
     records::host::Host,
     spec::{RunSpec, detach_keys::DetachKeys},
 };
@@ -17,10 +18,19 @@ pub(crate) fn attach(host: &Host, args: &AttachArgs) -> Result<u8> {
     let container = find(host, &args.container)?;
     let input = !args.no_stdin;
     if input && container.spec.stdio.terminal && container.spec.stdio.interactive && !io::stdin().is_terminal() {
-        bail!(crate::output::errors::Coded::new(1, "the input device is not a TTY"));
+        bail!(Coded::new(1, "the input device is not a TTY"));
     }
     let keys = DetachKeys::parse(args.detach_keys.as_deref())?;
     attach::attach(&container, Attachment { input, stdout: true, stderr: true, keys, passes_signals: args.sig_proxy })
+}
+
+/// A terminal is asked for and the input is none: nothing is to be made then, as with Docker.
+pub(super) fn refuse_without_terminal(args: &ProgramArgs) -> Result<()> {
+    let is_attached = args.attach.is_empty() || args.attach.iter().any(|stream| stream.eq_ignore_ascii_case("stdin"));
+    if !args.detach && args.tty && args.interactive && is_attached && !io::stdin().is_terminal() {
+        bail!(Coded::new(1, "the input device is not a TTY"));
+    }
+    Ok(())
 }
 
 /// How `run` is attached, if that takes more than its own streams: it can be left, or goes on when its program has ended, or only some of

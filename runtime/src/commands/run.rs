@@ -27,6 +27,7 @@ pub(crate) fn run(host: &Host, args: &ProgramArgs) -> Result<u8> {
     if args.detach && !args.attach.is_empty() {
         bail!("conflicting options: cannot specify both --attach and --detach");
     }
+    attach::refuse_without_terminal(args)?;
     let Made { container, image, lock } = create::make(host, args)?;
     timings.stage("resolve");
     if args.detach {

@@ -34,13 +34,15 @@ impl RestartPolicy {
     /// It is none of these.
     pub(crate) fn parse(text: &str) -> Result<Self, NoPolicy> {
         let refused = || NoPolicy { found: text.to_owned() };
-        match text.split_once(':').unwrap_or((text, "")) {
-            ("" | "no", "") => Ok(Self::No),
-            ("always", "") => Ok(Self::Always),
-            ("unless-stopped", "") => Ok(Self::UnlessStopped),
-            ("on-failure", "") if text == "on-failure" => Ok(Self::OnFailure { most: 0 }),
-            ("on-failure", most) => most.parse().map(|most| Self::OnFailure { most }).map_err(|_| refused()),
-            _ => Err(refused()),
+        match text {
+            "" | "no" => Ok(Self::No),
+            "always" => Ok(Self::Always),
+            "unless-stopped" => Ok(Self::UnlessStopped),
+            "on-failure" => Ok(Self::OnFailure { most: 0 }),
+            _ => {
+                let most = text.strip_prefix("on-failure:").and_then(|most| most.parse().ok());
+                most.map(|most| Self::OnFailure { most }).ok_or_else(refused)
+            }
         }
     }
 

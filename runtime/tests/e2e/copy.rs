@@ -10,7 +10,7 @@ use crate::sandbox::Sandbox;
 #[test]
 fn files_are_copied_both_ways_running_or_not() {
     let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
-    let script = "mkdir -p /data/sub && echo text > /data/sub/file && ln -s sub/file /data/link && sleep 1000";
+    let script = "mkdir -p /data/sub && echo text > /data/sub/file && ln -sf sub/file /data/link && sleep 1000";
     sandbox.ok(["run", "-d", "--name", "web", "-v", "vol:/vol", &busybox, "sh", "-c", script]);
     crate::session::until("its files", || {
         (sandbox.run(["exec", "web", "test", "-L", "/data/link"]).code == Some(0)).then_some(())

@@ -195,16 +195,19 @@ fn memory_is_one_limit_for_all_requests_of_a_function() {
 #[test]
 fn a_function_whose_threads_are_withheld_says_which_limit_it_was() {
     let Some((sandbox, [function])) = Sandbox::with(["function:latest"]) else { return };
-    if !sandbox.can_limit(&["--pids-limit", "10"]) {
+    if !sandbox.can_limit(&["--pids-limit", "10", "--cpus", "1"]) {
         return;
     }
+    // With one processor: the program's own thread, the clock, one that answers, and one for calls that block.
     for limit in ["1", "2", "3"] {
-        let ended = sandbox.run(["run", "--rm", "--pids-limit", limit, "-p", "127.0.0.1::80", &function]);
+        let ended =
+            sandbox.run(["run", "--rm", "--cpus", "1", "--pids-limit", limit, "-p", "127.0.0.1::80", &function]);
         assert!(matches!(ended.code, Some(125 | 126)), "{limit}: {ended}");
         assert!(ended.stderr.contains("--pids-limit"), "{limit}: {ended}");
     }
     for limit in ["4", "5"] {
-        sandbox.ok(["run", "-d", "--name", "web", "--pids-limit", limit, "-p", "127.0.0.1::80", &function]);
+        let flags = ["run", "-d", "--name", "web", "--cpus", "1", "--pids-limit", limit, "-p", "127.0.0.1::80"];
+        sandbox.ok(flags.into_iter().chain([function.as_str()]));
         is(&get(port(&sandbox, "web"), "/"), 200);
         sandbox.ok(["stop", "web"]);
         assert_eq!(sandbox.inspect("web", ".State.ExitCode"), "0", "{limit}");

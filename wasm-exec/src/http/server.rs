@@ -15,6 +15,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
     },
     time::Duration,
 };
@@ -27,6 +28,8 @@ use tokio::{
 
 /// Threads for calls that block, as those of files do.
 const BLOCKING_THREADS: usize = 16;
+/// For a thread that was started to begin.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Where descriptors or memory are short, they may not be in a moment.
 const SHORTAGE: Duration = Duration::from_millis(50);
 
@@ -170,10 +173,25 @@ pub fn serve(function: Function, command: Command, setting: Setting) -> Result<S
     })
 }
 
+/// With all threads that answer, and one for calls that block, which stays: tokio lets whatever comes wait for a thread that it could
+/// not start, without end.
 fn event_loop(threads: usize) -> io::Result<Runtime> {
+    let (begun, beginnings) = mpsc::channel();
     let mut builder = runtime::Builder::new_multi_thread();
-    builder.worker_threads(threads).max_blocking_threads(BLOCKING_THREADS).enable_io().enable_time();
-    builder.thread_name("function").build()
+    builder.worker_threads(threads).max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(Duration::MAX);
+    // Nobody listens any more to those that come later.
+    builder.on_thread_start(move || {
+        let _ = begun.send(());
+    });
+    let runtime = builder.enable_io().enable_time().thread_name("function").build()?;
+    runtime.spawn_blocking(|| ());
+    for _ in 0..=threads {
+        if beginnings.recv_timeout(PATIENCE).is_err() {
+            runtime.shutdown_background();
+            return Err(rustix::io::Errno::AGAIN.into());
+        }
+    }
+    Ok(runtime)
 }
 
 /// As many as a semaphore takes, at the most.
