@@ -21,7 +21,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -34,13 +34,17 @@ const COMPILER: &str = "# Compiler: ";
 const LEAST_PERCENT: usize = 95;
 
 /// What is looked at, by what follows the store's options.
-const STARTS: [&[&str]; 5] = [
+const STARTS: [&[&str]; 6] = [
     &["run", "--rm", "hello:wasm"],
     &["run", "--rm", "hello:linux"],
     &["run", "--rm", "hello:component"],
     &["run", "-m", "64m", "--pids-limit", "16", "hello:linux"],
     &["run", "-m", "64m", "--timeout", "1m", "-v", "/tmp:/data:ro", "hello:wasm"],
+    &["exec", RUNNING, "true"],
 ];
+
+/// The container in which `exec` is looked at.
+const RUNNING: &str = "running";
 
 /// The functions in an executable.
 struct Functions {
@@ -54,7 +58,12 @@ struct Functions {
 pub(crate) fn write() -> Result<()> {
     let fixtures = Fixtures::build(false)?;
     build_with_symbols()?;
-    let names = entered(&fixtures, &Functions::of(&paths::binary())?, &STARTS)?;
+    let store = Store::make(&fixtures, &paths::target().join("link-order"))?;
+    store.load(&fixtures, "busybox-latest")?;
+    run(store.command(&["run", "-d", "--name", RUNNING, "busybox", "sleep", "1000"]).stdin(Stdio::null()))?;
+    let names = entered(&store, &Functions::of(&paths::binary())?, &STARTS);
+    run(&mut store.command(&["rm", "-f", RUNNING]))?;
+    let names = names?;
     let path = list();
     fs::write(&path, format!("{HEADER}{COMPILER}{}\n{}\n", compiler()?, names.join("\n")))
         .with_context(|| format!("cannot write {}", path.display()))?;
@@ -69,7 +78,8 @@ pub(crate) fn check(fixtures: &Fixtures) -> Result<()> {
     build_with_symbols()?;
     let functions = Functions::of(&paths::binary())?;
     let known: HashSet<&str> = functions.names.values().map(String::as_str).collect();
-    let entered = entered(fixtures, &functions, &STARTS[..2])?;
+    let store = Store::make(fixtures, &paths::target().join("link-order"))?;
+    let entered = entered(&store, &functions, &STARTS[..2])?;
     let shares = [
         ("listed are in the program", percent(listed.iter().map(|name| known.contains(name)))),
         ("that a start enters are listed", percent(entered.iter().map(|name| listed.contains(name.as_str())))),
@@ -103,8 +113,7 @@ fn compiler() -> Result<String> {
 }
 
 /// The functions that starts enter, each once, in the order of the first time.
-fn entered(fixtures: &Fixtures, functions: &Functions, starts: &[&[&str]]) -> Result<Vec<String>> {
-    let store = Store::make(fixtures, &paths::target().join("link-order"))?;
+fn entered(store: &Store, functions: &Functions, starts: &[&[&str]]) -> Result<Vec<String>> {
     let addresses: Vec<u64> = functions.names.keys().copied().collect();
     let (mut seen, mut order) = (HashSet::new(), Vec::new());
     for start in starts {

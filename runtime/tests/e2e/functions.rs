@@ -198,14 +198,14 @@ fn a_function_whose_threads_are_withheld_says_which_limit_it_was() {
     if !sandbox.can_limit(&["--pids-limit", "10", "--cpus", "1"]) {
         return;
     }
-    // With one processor: the program's own thread, the clock, one that answers, and one for calls that block.
-    for limit in ["1", "2", "3"] {
+    // With one processor: the process's own, one for the stop signal, the clock, one that answers, one for calls that block.
+    for limit in ["1", "2", "3", "4"] {
         let ended =
             sandbox.run(["run", "--rm", "--cpus", "1", "--pids-limit", limit, "-p", "127.0.0.1::80", &function]);
         assert!(matches!(ended.code, Some(125 | 126)), "{limit}: {ended}");
         assert!(ended.stderr.contains("--pids-limit"), "{limit}: {ended}");
     }
-    for limit in ["4", "5"] {
+    for limit in ["5", "6"] {
         let flags = ["run", "-d", "--name", "web", "--cpus", "1", "--pids-limit", limit, "-p", "127.0.0.1::80"];
         sandbox.ok(flags.into_iter().chain([function.as_str()]));
         is(&get(port(&sandbox, "web"), "/"), 200);
