@@ -16,6 +16,7 @@ use linux_exec::interrupt;
 use nix::{
     errno::Errno,
     sys::{
+        ptrace,
         resource::{Usage, UsageWho, getrusage},
         signal::{Signal, kill},
         time::{TimeVal, TimeValLike},
@@ -206,7 +207,7 @@ pub(super) fn settle() -> Result<usize> {
     if all_ended_by(Instant::now() + LEFTOVERS_END_WITHIN)? { Ok(0) } else { end_all() }
 }
 
-/// Reaps whoever has become our child; whether there is none any more.
+/// Reaps whoever has become our child; whether there is none any more. Who was followed and stands still goes on to its end.
 fn all_ended_by(deadline: Instant) -> Result<bool> {
     let mut pause = Duration::from_micros(50);
     loop {
@@ -216,6 +217,10 @@ fn all_ended_by(deadline: Instant) -> Result<bool> {
             Ok(WaitStatus::StillAlive) => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(10));
+            }
+            Ok(WaitStatus::PtraceEvent(pid, ..) | WaitStatus::Stopped(pid, _)) => {
+                // Killed meanwhile, it is waited for next.
+                let _ = ptrace::cont(pid, None);
             }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("cannot wait for processes that were left behind"),

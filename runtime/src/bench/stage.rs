@@ -69,8 +69,8 @@ impl Stage {
         let name = format!("amphora-bench-{}", std::process::id());
         let folder = match work {
             Some(work) => std::path::absolute(work)?,
-            // On a disk, on most machines: where images lie.
-            None => Path::new("/var/tmp").join(&name),
+            // Without the user's word, on a disk on most machines: where images lie.
+            None => std::env::var_os("TMPDIR").map_or("/var/tmp".into(), PathBuf::from).join(&name),
         };
         make_private(&folder)?;
         let state = Path::new("/dev/shm").join(&name);

@@ -24,14 +24,15 @@ pub(crate) fn cp(host: &Host, args: &CpArgs) -> Result<u8> {
     let side = |name: Option<&str>| -> Result<Side> {
         name.map_or(Ok(Side::Host), |name| Ok(Side::Container(Root::open(host, &find(host, name)?)?)))
     };
-    let user = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let owner = match (source.0, target.0) {
+    match (source.0, target.0) {
         (Some(_), Some(_)) => bail!("copying between containers is not supported"),
         (None, None) => bail!("must specify at least one container source: CONTAINER:PATH"),
-        (Some(_), None) => user,
-        (None, Some(_)) => (0, 0),
-    };
+        (Some(_), None) | (None, Some(_)) => {}
+    }
     let (from, to) = (side(source.0)?, side(target.0)?);
+    // Whoever copies, and root of the container: without root the two are one, by the user namespace that was entered.
+    let user = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let owner = if source.0.is_some() { user } else { (0, 0) };
     let keep = Keep { owners: args.archive, owner };
     let copy = Copy { from: &from, source: source.1, to: &to, target: target.1, follow: args.follow_link, keep };
     let copied = copy.copy()?;

@@ -68,6 +68,8 @@ impl Root {
         if !process.is_alive() {
             bail!("the container has ended just now: try again");
         }
+        // Only now: from inside a user namespace a process of another one is out of reach, and what it has open is not.
+        become_root()?;
         Ok(Self { root, _lock: None, mounts: Vec::new() })
     }
 

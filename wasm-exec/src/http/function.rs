@@ -2,7 +2,7 @@
 
 use super::{Bounds, pool};
 use crate::{
-    Compiled, Engine, RunError, component,
+    Compiled, Engine, Profile, RunError, component,
     load::{self, Loaded},
     state::State,
     wasi_p2,
@@ -42,7 +42,7 @@ impl Function {
     /// Maps the code, finds what it imports, and reserves address space for as many instances as there may be requests at once.
     /// Nothing of it runs. What [`Program::load`](crate::Program::load) says of files holds here too.
     pub fn load(code: Compiled, bounds: Bounds) -> Result<Self, RunError> {
-        let engine = Engine::pooled(code.profile, pool::strategy(&bounds))?;
+        let (engine, bounds) = reserve(code.profile, bounds)?;
         let (loaded, descriptor) = load::load(engine.inner(), code)?;
         let component = match loaded {
             Loaded::Component(component) => component,
@@ -56,6 +56,17 @@ impl Function {
     /// As [`Program::descriptor`](crate::Program::descriptor).
     pub fn descriptor(&self) -> Option<RawFd> {
         self.descriptor
+    }
+}
+
+/// An engine with places for as many requests at once as there is address space for, which a limit (RLIMIT_AS) or the system may
+/// withhold; the others wait, as any beyond the bound do.
+fn reserve(profile: Profile, mut bounds: Bounds) -> Result<(Engine, Bounds), RunError> {
+    loop {
+        match Engine::pooled(profile, pool::strategy(&bounds)) {
+            Err(_) if bounds.requests > 1 => bounds.requests /= 2,
+            engine => return engine.map(|engine| (engine, bounds)),
+        }
     }
 }
 
