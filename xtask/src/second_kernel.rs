@@ -29,9 +29,12 @@ use std::{
 };
 
 const SHORT: Duration = Duration::from_secs(60);
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(2700);
 /// For one test binary inside the guest, so that one that hangs does not hide what the others say.
-const TEST_LIMIT: Duration = Duration::from_secs(900);
+const TEST_LIMIT: Duration = Duration::from_secs(1800);
+/// End-to-end tests of what no kernel decides, of races that need more than its one processor, and of networks, for which it has
+/// no modules: beginnings of names, or parts of them.
+const LEFT_OUT: [&str; 5] = ["docker::", "bench::", "wasm_bad_input::", "networks::", "pairs_of_commands"];
 const MEMORY: &str = "mem=4G";
 
 /// Everything up to the tests.
@@ -110,7 +113,9 @@ fn script(guest: &Guest, tests: &[TestBinary], folder: &Path) -> Result<String> 
         writeln!(script, "echo '     Running {} on '$(uname -sr)", test.name)?;
         writeln!(script, "cd '{}'", test.package_folder.display())?;
         let executable = test.executable.display();
-        writeln!(script, "timeout -k 10 {} '{executable}' --show-output || result=1", TEST_LIMIT.as_secs())?;
+        let left_out =
+            if test.name == "e2e" { LEFT_OUT.map(|name| format!(" --skip {name}")).concat() } else { String::new() };
+        writeln!(script, "timeout -k 10 {} '{executable}' --show-output{left_out} || result=1", TEST_LIMIT.as_secs())?;
     }
     writeln!(script, "cd /; sync\necho $result >'{folder}/status.new' && mv '{folder}/status.new' '{folder}/status'")?;
     writeln!(script, "exec busybox halt -f")?;
