@@ -16,9 +16,12 @@ pub(super) const CREATE: u16 = 0x400;
 pub(super) const APPEND: u16 = 0x800;
 
 /// Answers: errno, or 0.
-pub(super) const ERROR: u16 = 2;
+const ERROR: u16 = 2;
 /// The end of a list.
-pub(super) const DONE: u16 = 3;
+const DONE: u16 = 3;
+
+/// Flag of an answer: what is listed changed meanwhile, so that something may be missing or there twice.
+const INTERRUPTED: u16 = 0x10;
 
 const NESTED: u16 = 0x8000;
 const KIND_MASK: u16 = 0x3fff;
@@ -132,6 +135,7 @@ impl Messages {
 /// One message that the kernel sent.
 pub(super) struct Received<'a> {
     pub(super) kind: u16,
+    flags: u16,
     pub(super) sequence: u32,
     pub(super) body: &'a [u8],
 }
@@ -139,20 +143,33 @@ pub(super) struct Received<'a> {
 impl Received<'_> {
     /// What an answer of the kind [`ERROR`] says: 0 or an errno.
     pub(super) fn errno(&self) -> Option<i32> {
-        let code = self.body.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes).wrapping_neg());
-        (self.kind == ERROR).then_some(code.unwrap_or(nix::libc::EPROTO))
+        (self.kind == ERROR).then(|| self.code())
+    }
+
+    /// What the end of a list says, if this is it: 0, or why it ended early.
+    pub(super) fn end(&self) -> Option<i32> {
+        (self.kind == DONE).then(|| if self.body.is_empty() { 0 } else { self.code() })
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.flags & INTERRUPTED != 0
+    }
+
+    fn code(&self) -> i32 {
+        self.body.first_chunk().map_or(nix::libc::EPROTO, |bytes| i32::from_ne_bytes(*bytes).wrapping_neg())
     }
 }
 
-/// The messages in what was received; what is cut off is passed over.
+/// The messages in what was received.
 pub(super) fn received(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
     std::iter::from_fn(move || {
         let header: &[u8; HEADER] = bytes.first_chunk()?;
-        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *header;
+        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
         let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
         let body = bytes.get(HEADER..length)?;
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Received { kind: u16::from_ne_bytes([k0, k1]), sequence: u32::from_ne_bytes([s0, s1, s2, s3]), body })
+        let sequence = u32::from_ne_bytes([s0, s1, s2, s3]);
+        Some(Received { kind: u16::from_ne_bytes([k0, k1]), flags: u16::from_ne_bytes([f0, f1]), sequence, body })
     })
 }
 
@@ -201,6 +218,19 @@ mod tests {
         assert_eq!(find(&nested[8..], 1), Some(&7_u32.to_ne_bytes()[..]));
         assert_eq!(find(&nested[8..], 2), Some(&[][..]));
         assert!(all[1].body.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_list_says_how_it_came() {
+        let mut messages = Messages::default();
+        messages.begin(DONE, INTERRUPTED, &(-nix::libc::ENOMEM).to_ne_bytes());
+        messages.begin(DONE, 0, &[]);
+        messages.begin(ERROR, 0, &(-nix::libc::EPERM).to_ne_bytes());
+        let bytes = messages.bytes().unwrap();
+        let said: Vec<_> = received(bytes).map(|one| (one.end(), one.errno(), one.is_interrupted())).collect();
+        let expected =
+            [(Some(nix::libc::ENOMEM), None, true), (Some(0), None, false), (None, Some(nix::libc::EPERM), false)];
+        assert_eq!(said, expected);
     }
 
     #[test]

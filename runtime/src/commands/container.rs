@@ -50,7 +50,8 @@ pub(crate) fn ps(host: &Host, args: &PsArgs) -> Result<u8> {
     let sized = args.size || format.is_some_and(|format| format.contains("Size") || format.contains("json"));
     let (containers, unreadable) = host.containers.list()?;
     note_unreadable(&unreadable);
-    let on = host.networks.of_containers()?;
+    let (on, damaged) = host.networks.of_containers()?;
+    damaged.iter().for_each(output::complain);
     let mut rows = Vec::new();
     for container in containers {
         let status = container.status();

@@ -12,7 +12,7 @@ use crate::{
         container::{Container, FindError},
         host::Host,
     },
-    spec::exit_code,
+    spec::{exit_code, names},
 };
 
 /// `amphora inspect`: a container is looked for first, then an image, then a volume.
@@ -37,8 +37,10 @@ pub(crate) fn inspect_images(host: &Host, args: &ImageInspectArgs) -> Result<u8>
 }
 
 fn container_and_networks(host: &Host, container: &Container, sized: bool) -> Result<Value> {
-    let found = host.networks.of_containers()?.remove(&container.spec.id).unwrap_or_default();
-    let shown = network::shown(container, container.status().ok().as_ref(), &found);
+    let (mut found, unreadable) = host.networks.of_containers()?;
+    unreadable.iter().for_each(output::complain);
+    let found = found.remove(&container.spec.id).unwrap_or_default();
+    let shown = network::shown(container, Some(&container.status()?), &found);
     view::container_details(host, container, sized, &shown.settings)
 }
 
@@ -48,7 +50,8 @@ fn image_or_volume(host: &Host, name: &str) -> Result<Value> {
         return Ok(found);
     }
     // What no volume can be called is none.
-    match volume::details(host, name).ok().flatten() {
+    let is_name = names::validate("volume name", name).is_ok();
+    match is_name.then(|| volume::details(host, name)).transpose()?.flatten() {
         Some(found) => Ok(found),
         None => bail!("no such object: {name} (neither a container nor an image in the store nor a volume)"),
     }

@@ -155,7 +155,8 @@ fn endpoint_id(network: &Definition, lease: &Lease) -> String {
 
 fn ls(host: &Host, args: &NetworkLsArgs) -> Result<u8> {
     let filters = Filters::parse(&args.filter, &["name", "id", "driver", "scope", "type", "label", "dangling"])?;
-    let mut networks = host.networks.list()?;
+    let (mut networks, unreadable) = host.networks.readable()?;
+    unreadable.iter().for_each(output::complain);
     let mut rows = Vec::new();
     if !networks.iter().any(|network| network.name == DEFAULT_NETWORK) {
         networks.insert(0, host.networks.get(DEFAULT_NETWORK)?);
@@ -259,8 +260,10 @@ fn rm(host: &Host, args: &NetworkRmArgs) -> Result<u8> {
 pub(crate) fn port(host: &Host, args: &PortArgs) -> Result<u8> {
     let container = find(host, &args.container)?;
     let wanted = args.port.as_deref().map(parse_port).transpose()?;
-    let found = host.networks.of_containers()?.remove(&container.spec.id).unwrap_or_default();
-    let all = published(container.status().ok().as_ref(), &found);
+    let (mut found, unreadable) = host.networks.of_containers()?;
+    unreadable.iter().for_each(output::complain);
+    let found = found.remove(&container.spec.id).unwrap_or_default();
+    let all = published(Some(&container.status()?), &found);
     let lines = all.iter().filter(|one| wanted.is_none_or(|wanted| wanted == (one.port, one.protocol)));
     let lines: Vec<String> = lines
         .map(|one| match wanted {

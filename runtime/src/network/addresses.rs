@@ -55,6 +55,18 @@ impl Lease {
     }
 }
 
+/// Each with whether somebody has it.
+type Leases = Vec<(Lease, bool)>;
+
+/// A lease that cannot be read.
+pub(crate) struct Damaged {
+    path: PathBuf,
+    /// A container has it that runs.
+    pub(crate) is_held: bool,
+    /// Why.
+    pub(crate) error: anyhow::Error,
+}
+
 /// A lease of a container that this process supervises.
 pub(super) struct Held {
     pub(super) network: Definition,
@@ -124,10 +136,15 @@ impl Networks {
         for lease in &ended {
             self.give_back(&network.name, lease)?;
         }
-        if !ended.is_empty() {
+        // Whatever it said, nobody has it any more.
+        let mut damaged = self.damaged_leases(network)?;
+        damaged.retain(|one| !one.is_held);
+        damaged.iter().try_for_each(|one| remove(&one.path))?;
+        let forgotten = ended.len() + damaged.len();
+        if forgotten != 0 {
             self.write_rules(&alone)?;
         }
-        Ok(ended.len())
+        Ok(forgotten)
     }
 
     /// The leases of containers that run. `_alone`: nobody gives or takes any meanwhile.
@@ -137,12 +154,17 @@ impl Networks {
 
     /// The leases of containers that run.
     pub(crate) fn leases(&self, network: &Definition) -> Result<Vec<Lease>> {
-        Ok(self.look(network)?.into_iter().filter(|(_, held)| *held).map(|(lease, _)| lease).collect())
+        Ok(self.look(network)?.0.into_iter().filter(|(_, held)| *held).map(|(lease, _)| lease).collect())
     }
 
     /// Those that containers left behind which have ended.
     pub(crate) fn ended_leases(&self, network: &Definition) -> Result<Vec<Lease>> {
-        Ok(self.look(network)?.into_iter().filter(|(_, held)| !*held).map(|(lease, _)| lease).collect())
+        Ok(self.look(network)?.0.into_iter().filter(|(_, held)| !*held).map(|(lease, _)| lease).collect())
+    }
+
+    /// Those that cannot be read; of all other functions here they are no part.
+    pub(crate) fn damaged_leases(&self, network: &Definition) -> Result<Vec<Damaged>> {
+        Ok(self.look(network)?.1)
     }
 
     /// Files of addresses that were being written by processes that are gone.
@@ -154,19 +176,20 @@ impl Networks {
         Ok(found)
     }
 
-    fn look(&self, network: &Definition) -> Result<Vec<(Lease, bool)>> {
+    fn look(&self, network: &Definition) -> Result<(Leases, Vec<Damaged>)> {
         let folder = self.addresses(&network.name);
-        let mut found: Vec<(Lease, bool)> = Vec::new();
+        let (mut found, mut damaged) = (Leases::new(), Vec::new());
         for name in entries(&folder)? {
             let path = folder.join(name);
-            let Some(held) = is_held(&path)? else { continue };
-            let Some(lease) = read_json::<Lease>(&path)? else { continue };
-            if found.iter().all(|(other, _)| other != &lease) {
-                found.push((lease, held));
+            let Some(is_held) = is_held(&path)? else { continue };
+            match read_json::<Lease>(&path) {
+                Ok(Some(lease)) if found.iter().all(|(other, _)| other != &lease) => found.push((lease, is_held)),
+                Ok(_) => {}
+                Err(error) => damaged.push(Damaged { path, is_held, error }),
             }
         }
         found.sort_by_key(|(lease, _)| lease.addresses().next());
-        Ok(found)
+        Ok((found, damaged))
     }
 }
 
@@ -229,8 +252,10 @@ fn write(folder: &Path, lease: &Lease) -> Result<Option<File>> {
 
 fn beginnings(folder: &Path) -> Result<Vec<PathBuf>> {
     let listed = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    let paths = listed.filter_map(|entry| Some(entry.ok()?.path()));
-    Ok(paths.filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))).collect())
+    let paths: Result<Vec<_>, _> = listed.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut paths = paths.with_context(|| format!("cannot list {}", folder.display()))?;
+    paths.retain(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")));
+    Ok(paths)
 }
 
 /// Whether somebody has locked a file; None if it is gone. Who asks at the same time does not count, as he asks for a shared lock.

@@ -5,15 +5,16 @@ use linux_exec::network::{Links, nftables::closed_forward_chains};
 use rustix::fs::FlockOperation;
 
 use super::{Definition, Locked, Networks};
+use crate::output::errors::sentence;
 
 impl Networks {
     /// All of it, a sentence each; taken back, or made again, when `mend`.
     pub(crate) fn check(&self, mend: bool) -> Result<Vec<String>> {
-        let networks = self.list()?;
+        let (networks, unreadable) = self.readable()?;
+        let mut found: Vec<String> = unreadable.iter().map(sentence).collect();
         if networks.is_empty() {
-            return Ok(Vec::new());
+            return Ok(found);
         }
-        let mut found = Vec::new();
         for network in &networks {
             self.check_addresses(network, mend, &mut found)?;
         }
@@ -23,7 +24,8 @@ impl Networks {
         for network in &networks {
             in_use |= self.check_devices(network, &links, &alone, mend, &mut found)?;
         }
-        if in_use && !self.rules_are_whole(&alone)? {
+        // Those of networks that cannot be read are not to go.
+        if in_use && unreadable.is_empty() && !self.rules_are_whole(&alone)? {
             found.push("rules of networks in the packet filter that are not as they were written".to_owned());
             if mend {
                 self.write_rules(&alone)?;
@@ -36,7 +38,7 @@ impl Networks {
     pub(crate) fn in_the_way(&self) -> Result<Vec<String>> {
         let links = Links::open()?;
         let mut bridges = Vec::new();
-        for network in self.list()? {
+        for network in self.readable()?.0 {
             bridges.extend(links.find(&network.bridge)?.map(|bridge| format!("\"{}\"", bridge.name)));
         }
         if bridges.is_empty() {
@@ -57,6 +59,14 @@ impl Networks {
             let ips: Vec<String> = lease.addresses().map(|ip| ip.to_string()).collect();
             let (ips, of) = (ips.join(" and "), &lease.name);
             found.push(format!("address {ips} on network {} of container {of}, which has ended", network.name));
+        }
+        for damaged in self.damaged_leases(network)? {
+            let whose = if damaged.is_held { "of a container that runs" } else { "of a container that has ended" };
+            found.push(format!(
+                "record of an address on network {} {whose}: {}",
+                network.name,
+                sentence(&damaged.error)
+            ));
         }
         let begun = self.abandoned_beginnings(network)?;
         found.extend(begun.iter().map(|path| format!("half-written record: {}", path.display())));

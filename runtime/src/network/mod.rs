@@ -59,6 +59,9 @@ pub(crate) struct Networks {
 /// A lock of all networks, which ends when it is closed.
 pub(crate) struct Locked(#[expect(dead_code, reason = "held for its lock")] OwnedFd);
 
+/// Networks, and what a container has of each, by its id.
+pub(crate) type Joined = BTreeMap<String, Vec<(Definition, Lease)>>;
+
 impl Networks {
     /// Nothing is made before the first network is.
     pub(crate) fn new(paths: &Paths) -> Self {
@@ -101,6 +104,19 @@ impl Networks {
         Ok(found)
     }
 
+    /// Those that can be read, by name, and what is wrong with the others.
+    pub(crate) fn readable(&self) -> Result<(Vec<Definition>, Vec<anyhow::Error>)> {
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        for name in entries(&self.folder)? {
+            match self.load(&name) {
+                Ok(network) => found.extend(network),
+                Err(error) => unreadable.push(error.context(format!("network {name}"))),
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok((found, unreadable))
+    }
+
     /// Makes a network.
     pub(crate) fn create(&self, wanted: Wanted) -> Result<Definition> {
         let _alone = self.lock(FlockOperation::LockExclusive)?;
@@ -133,15 +149,17 @@ impl Networks {
         }
     }
 
-    /// What containers that run have of networks, by their ids.
-    pub(crate) fn of_containers(&self) -> Result<BTreeMap<String, Vec<(Definition, Lease)>>> {
-        let mut found: BTreeMap<String, Vec<(Definition, Lease)>> = BTreeMap::new();
-        for network in self.list()? {
+    /// What containers that run have of networks, by their ids; and what could not be read.
+    pub(crate) fn of_containers(&self) -> Result<(Joined, Vec<anyhow::Error>)> {
+        let mut found = Joined::new();
+        let (networks, mut unreadable) = self.readable()?;
+        for network in networks {
+            unreadable.extend(self.damaged_leases(&network)?.into_iter().map(|damaged| damaged.error));
             for lease in self.leases(&network)? {
                 found.entry(lease.container.clone()).or_default().push((network.clone(), lease));
             }
         }
-        Ok(found)
+        Ok((found, unreadable))
     }
 
     /// Removes a network that no container is on, with its bridge and rules.
@@ -153,6 +171,12 @@ impl Networks {
                 network.name,
                 lease.name,
                 lease.name
+            );
+        }
+        if self.damaged_leases(network)?.iter().any(|damaged| damaged.is_held) {
+            bail!(
+                "network {} has active endpoints: a container is on it whose record cannot be read (amphora system check names it)",
+                network.name
             );
         }
         if network.name == DEFAULT_NETWORK {

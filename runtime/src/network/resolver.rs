@@ -73,6 +73,7 @@ impl Sockets {
             joined: found.to_vec(),
             servers: spec.names.servers.clone(),
             known: Vec::new(),
+            is_all: true,
             read: None,
         };
         let builder = thread::Builder::new().name("names".to_owned()).stack_size(STACK_BYTES);
@@ -90,6 +91,8 @@ struct Names {
     servers: Vec<IpAddr>,
     /// Names and addresses, as they were read.
     known: Vec<Member>,
+    /// Whether none could be left out for an error.
+    is_all: bool,
     /// When, and how old the folders were.
     read: Option<(Instant, Vec<Option<SystemTime>>)>,
 }
@@ -117,9 +120,9 @@ impl Names {
             && self.joined.iter().flat_map(Definition::pools).any(|pool| pool.subnet.contains(ip))
         {
             let member = self.known.iter().find(|member| member.addresses.contains(&ip));
-            return member.map_or(Decided::Nowhere(dns::NO_SUCH_NAME), |member| {
-                Decided::Here(vec![Answer::Name(member.full_name.clone())])
-            });
+            let none = if self.is_all { dns::NO_SUCH_NAME } else { dns::SERVER_FAILURE };
+            return member
+                .map_or(Decided::Nowhere(none), |member| Decided::Here(vec![Answer::Name(member.full_name.clone())]));
         }
         let members: Vec<&Member> = self.known.iter().filter(|member| member.names.contains(&question.name)).collect();
         if !members.is_empty() {
@@ -127,7 +130,8 @@ impl Names {
             let addresses = members.iter().flat_map(|member| member.addresses.iter().filter(is_wanted));
             return Decided::Here(addresses.map(|ip| Answer::Address(*ip)).collect());
         }
-        match self.joined.iter().all(|network| network.internal) {
+        // What may be a name of ours is nobody else's to hear.
+        match !self.is_all || self.joined.iter().all(|network| network.internal) {
             true => Decided::Nowhere(dns::SERVER_FAILURE),
             false => Decided::Elsewhere,
         }
@@ -141,8 +145,11 @@ impl Names {
         }
         self.read = Some((Instant::now(), ages));
         self.known.clear();
+        self.is_all = true;
         for network in self.joined.iter().filter(|network| network.has_names()) {
-            for lease in self.networks.leases(network).unwrap_or_default() {
+            let leases = self.networks.leases(network);
+            self.is_all &= leases.is_ok() && self.networks.damaged_leases(network).is_ok_and(|all| all.is_empty());
+            for lease in leases.unwrap_or_default() {
                 let own = [lease.name.to_lowercase(), short_id(&lease.container).to_owned()];
                 let aliases = lease.aliases.iter().map(|alias| alias.to_lowercase());
                 let names: Vec<String> = own.into_iter().chain(aliases).collect();

@@ -3,6 +3,7 @@
 //! Each test has a network namespace of its own as the machine, so that nothing stays on the real one.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsFd,
@@ -450,6 +451,35 @@ fn what_somebody_else_removes_is_named_and_mended() {
         get_soon("127.0.0.1:8080");
         sandbox.check_clean();
         sandbox.ok(["rm", "-f", "web", "other"]);
+    });
+}
+
+/// One record that cannot be read fails nothing but itself; who runs is told apart from who has ended.
+#[test]
+fn a_damaged_record_of_an_address_is_named_and_goes_with_its_container() {
+    alone(|sandbox, busybox| {
+        sandbox.ok(["network", "create", "front"]);
+        serve(sandbox, busybox, "web", &["--network", "front"]);
+        serve(sandbox, busybox, "other", &["--network", "front"]);
+        let record = sandbox.root().join("networks/front/addresses").join(address(sandbox, "web", "front"));
+        fs::write(&record, "{").expect("the record");
+        let listed = sandbox.run(["ps", "-q"]);
+        assert!(listed.code == Some(0) && listed.stdout.lines().count() == 2, "{listed}");
+        assert!(listed.stderr.contains("addresses/") && listed.stderr.contains("damaged"), "{listed}");
+        let asked = exec(sandbox, "other", "nslookup web; nslookup other");
+        assert!(asked.stdout.contains("can't find web: SERVFAIL") && asked.stdout.contains("Name:\tother"), "{asked}");
+        sandbox.ok(["run", "--rm", "--network", "front", busybox, "true"]);
+        let said = sandbox.run(["system", "check"]);
+        assert!(said.code == Some(1) && said.stdout.contains("of a container that runs"), "{said}");
+        sandbox.ok(["rm", "-f", "other"]);
+        assert!(sandbox.fails(1, ["network", "rm", "front"]).contains("whose record cannot be read"));
+        sandbox.run(["rm", "-f", "web"]);
+        let said = sandbox.run(["system", "check"]);
+        assert!(said.code == Some(1) && said.stdout.contains("of a container that has ended"), "{said}");
+        sandbox.ok(["system", "prune", "-f"]);
+        assert!(!record.exists());
+        sandbox.check_clean();
+        sandbox.ok(["network", "rm", "front"]);
     });
 }
 
