@@ -30,3 +30,27 @@ pub(crate) fn cause(state: &mut State, said: Said, places: &[Place]) -> Option<C
     let changed: Vec<_> = directories.iter().map(|directory| &**directory).zip(parents).collect();
     cause::of_opening().or_else(|| cause::of_change(said, &changed))
 }
+
+/// The functions that change directories, the same in both versions: each by its name in WIT and in Rust, with its parameters, the places
+/// among them, and its result.
+macro_rules! changing {
+    ($functions:ident) => {
+        $functions! {
+            "[method]descriptor.create-directory-at" create_directory_at(fd: Resource<Descriptor>, path: String) [fd path] ();
+            "[method]descriptor.link-at" link_at(
+                fd: Resource<Descriptor>, flags: PathFlags, path: String, to: Resource<Descriptor>, new: String
+            ) [fd path, to new] ();
+            "[method]descriptor.open-at" open_at(
+                fd: Resource<Descriptor>, look: PathFlags, path: String, open: OpenFlags, flags: DescriptorFlags
+            ) [fd path] Resource<Descriptor>;
+            "[method]descriptor.remove-directory-at" remove_directory_at(fd: Resource<Descriptor>, path: String) [fd path] ();
+            "[method]descriptor.rename-at" rename_at(
+                fd: Resource<Descriptor>, path: String, to: Resource<Descriptor>, new: String
+            ) [fd path, to new] ();
+            "[method]descriptor.symlink-at" symlink_at(fd: Resource<Descriptor>, old: String, path: String) [fd path] ();
+            "[method]descriptor.unlink-file-at" unlink_file_at(fd: Resource<Descriptor>, path: String) [fd path] ();
+        }
+    };
+}
+
+pub(crate) use changing;

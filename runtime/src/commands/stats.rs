@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use super::{find, note_unreadable};
 use crate::{
     cli::StatsArgs,
-    lifecycle::processes,
+    lifecycle::{processes, workload_of},
     output::{self, Column},
     records::{
         container::{Container, Running, Status},
         host::Host,
     },
-    spec::{Kind, names},
+    spec::names,
 };
 
 const COLUMNS: [Column; 8] = [
@@ -78,7 +78,7 @@ fn rows(host: &Host, args: &StatsArgs, before: &mut Before) -> Result<Vec<output
     let mut rows = Vec::new();
     for container in containers {
         match container.status() {
-            Ok(Status::Running(running)) => rows.push(row(&container, &running, args.no_trunc, before)?.into()),
+            Ok(Status::Running(running)) => rows.push(row(host, &container, &running, args.no_trunc, before)?.into()),
             _ if args.all || named => rows.push(idle_row(&container, args.no_trunc).into()),
             _ => {}
         }
@@ -105,7 +105,7 @@ fn idle_row(container: &Container, whole: bool) -> Value {
     })
 }
 
-fn row(container: &Container, running: &Running, whole: bool, before: &mut Before) -> Result<Value> {
+fn row(host: &Host, container: &Container, running: &Running, whole: bool, before: &mut Before) -> Result<Value> {
     let spec = &container.spec;
     let cgroup = Cgroups::detect()?.open(&spec.id)?;
     let used = cgroup.map(|cgroup| cgroup.statistics()).unwrap_or_default();
@@ -121,7 +121,7 @@ fn row(container: &Container, running: &Running, whole: bool, before: &mut Befor
         None => 0,
     };
     let own: u64 = processes.iter().map(|process| process.resident_bytes).sum();
-    let memory = memory_bytes(spec.image.kind, &used, own);
+    let memory = memory_bytes(workload_of(host, spec)?.behaviour().has_its_own_memory(), &used, own);
     let limit = spec.limits.memory_bytes.or(used.memory_limit_bytes).unwrap_or_else(machine_memory_bytes);
     let (received, sent) = network_bytes(running.pid);
     let sum = |of: fn(&linux_exec::cgroup::IoStatistics) -> u64| used.io.iter().map(of).sum::<u64>();
@@ -146,10 +146,10 @@ fn row(container: &Container, running: &Running, whole: bool, before: &mut Befor
 
 /// Of a Wasm program what its process has of its own, which is the guest's memory and a little of the engine's; code and what other
 /// containers have too is mapped from files, and counts for nobody. Else as Docker: without files that nobody looked at lately.
-fn memory_bytes(kind: Kind, used: &Statistics, own: u64) -> u64 {
-    match (kind, used.memory_bytes) {
-        (Kind::Wasm, _) | (_, None) => own,
-        (_, Some(bytes)) => bytes.saturating_sub(used.memory_inactive_file_bytes.unwrap_or(0)),
+fn memory_bytes(has_its_own: bool, used: &Statistics, own: u64) -> u64 {
+    match used.memory_bytes.filter(|_| !has_its_own) {
+        None => own,
+        Some(bytes) => bytes.saturating_sub(used.memory_inactive_file_bytes.unwrap_or(0)),
     }
 }
 

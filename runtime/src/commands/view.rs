@@ -13,7 +13,7 @@ use crate::{
         host::Host,
     },
     spec::{
-        Kind, Network, RunSpec, Security,
+        Network, RunSpec, Security,
         limits::Limits,
         mounts::{MountKind, MountSpec},
         names, signals,
@@ -44,7 +44,7 @@ pub(crate) fn container_row(
         "LocalVolumes": spec.volumes().count().to_string(),
         "Mounts": spec.mounts.iter().filter_map(|mount| mounted(mount, no_trunc)).collect::<Vec<_>>().join(","),
         "Networks": network_name(&spec.network),
-        "Platform": platform(spec.image.kind),
+        "Platform": spec.image.kind.platform(),
         "Ports": ports,
         "Size": if sized { container_size(host, container) } else { "N/A".to_owned() },
     });
@@ -81,13 +81,6 @@ fn container_size(host: &Host, container: &Container) -> String {
 /// The image that a container was made from.
 fn image_of(host: &Host, spec: &RunSpec) -> Option<Image> {
     host.store.resolve(&spec.image.digest, &Selection::default()).ok().flatten()
-}
-
-fn platform(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Linux => "linux",
-        Kind::Wasm => "wasi",
-    }
 }
 
 /// One word for where a container is in its life, or for not knowing it.
@@ -129,12 +122,14 @@ fn up_since(running: &Running) -> String {
 /// With its health, while it runs.
 fn status_of(container: &Container, status: &Status) -> String {
     let text = status_text(status);
-    let health =
-        container.health().ok().flatten().filter(|_| matches!(status, Status::Running(running) if !running.paused));
-    match health.map(|found| found.status) {
-        None => text,
-        Some(HealthStatus::Starting) => format!("{text} (health: starting)"),
-        Some(health) => format!("{text} ({})", health.name()),
+    if !matches!(status, Status::Running(running) if !running.paused) {
+        return text;
+    }
+    match container.health().map(|found| found.map(|found| found.status)) {
+        Ok(None) => text,
+        Ok(Some(HealthStatus::Starting)) => format!("{text} (health: starting)"),
+        Ok(Some(health)) => format!("{text} ({})", health.name()),
+        Err(_) => format!("{text} (health: unknown)"),
     }
 }
 
@@ -238,7 +233,7 @@ pub(crate) fn container_details(
         "HostnamePath": "",
         "HostsPath": "",
         "Driver": DRIVER,
-        "Platform": platform(spec.image.kind),
+        "Platform": spec.image.kind.platform(),
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",

@@ -85,6 +85,10 @@ impl Behaviour for Linux {
         0
     }
 
+    fn has_its_own_memory(&self) -> bool {
+        false
+    }
+
     fn limits_memory_itself(&self) -> bool {
         false
     }

@@ -81,6 +81,9 @@ pub(crate) trait Behaviour {
     /// Memory that the process may use beyond what its program may.
     fn allowance_bytes(&self, spec: &RunSpec) -> u64;
 
+    /// Whether the memory of its processes alone is what it uses, and not what its cgroup counts.
+    fn has_its_own_memory(&self) -> bool;
+
     /// Whether a limit of memory holds even where no cgroup can be made.
     fn limits_memory_itself(&self) -> bool;
 

@@ -107,7 +107,12 @@ fn finish(
         noted.error = problems.reduce(|first, second| format!("{first}; {second}"));
     }
     let mut record = Some(record);
-    if !restarts.take_over(host, container, &mut record, &noted) {
+    let goes_on = restarts.take_over(host, container, &mut record, &noted).unwrap_or_else(|error| {
+        let sentence = errors::sentence(&error);
+        noted.error = Some(noted.error.take().map_or(sentence.clone(), |first| format!("{first}; {sentence}")));
+        false
+    });
+    if !goes_on {
         settle(host, container, &noted);
     }
     // What cannot be copied so late is said on our standard error.

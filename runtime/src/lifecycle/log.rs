@@ -88,9 +88,12 @@ impl LogWriter {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        // The file that is written counts too; a missing one is no loss.
+        // The file that is written counts too.
         for number in (1..self.max_files.saturating_sub(1)).rev() {
-            let _ = std::fs::rename(numbered(&self.path, number), numbered(&self.path, number + 1));
+            match std::fs::rename(numbered(&self.path, number), numbered(&self.path, number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         match self.max_files {
             // Who follows it has it open, and reads it to its end.

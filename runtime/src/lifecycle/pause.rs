@@ -32,7 +32,7 @@ pub(crate) fn unpause(container: &Container) -> Result<()> {
     let (_lock, run) = locked(container)?;
     // Who was killed while he froze it has not noted that.
     let cgroup = cgroup(&Cgroups::detect()?, container)?;
-    if !run.running.paused && !cgroup.is_frozen().unwrap_or(false) {
+    if !run.running.paused && !cgroup.is_frozen()? {
         return Err(Coded::new(1, format!("container {name} is not paused")).into());
     }
     cgroup.thaw().with_context(|| format!("cannot let container {name} go on"))?;

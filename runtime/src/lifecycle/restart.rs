@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use linux_exec::process::Process;
 
 use super::{end::persistently, supervise::Signals};
@@ -67,8 +67,8 @@ impl Restarts {
         container: &Container,
         record: &mut Option<RunRecord>,
         ended: &Ended,
-    ) -> bool {
-        let Some(pause) = self.pause.filter(|_| !container.spec.auto_remove) else { return false };
+    ) -> Result<bool> {
+        let Some(pause) = self.pause.filter(|_| !container.spec.auto_remove) else { return Ok(false) };
         let wanted = || -> Result<bool> {
             let policy = host.containers.reload(container)?.spec.restart;
             if !policy.wants_more(ended.exit_code, self.count) || container.is_halted()? {
@@ -78,13 +78,13 @@ impl Restarts {
             record.as_ref().map_or(Ok(()), RunRecord::mark_restarting)?;
             Ok(true)
         };
-        if !persistently(wanted).unwrap_or(false) {
-            return false;
+        if !persistently(wanted).context("it is not started again, as that cannot be prepared")? {
+            return Ok(false);
         }
         let ran = Duration::from_nanos((ended.finished_unix_nanos - ended.started_unix_nanos).unsigned_abs());
         self.pause = Some(if ran >= RAN_WELL { FIRST_PAUSE } else { pause });
         self.between = record.take();
-        true
+        Ok(true)
     }
 
     /// Waits for the next run. None: there is none.

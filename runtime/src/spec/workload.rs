@@ -50,6 +50,16 @@ pub(crate) enum Kind {
     Wasm,
 }
 
+impl Kind {
+    /// Its operating system, as images name it.
+    pub(crate) fn platform(self) -> &'static str {
+        match self {
+            Kind::Linux => "linux",
+            Kind::Wasm => "wasi",
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -22,7 +22,6 @@ use wasmtime_wasi::{
 /// As wasmtime-wasi has it, whose functions these stand for.
 const INTERFACE: &str = "wasi:filesystem/types@0.2.12";
 
-/// Each by its name in WIT and in Rust, with its parameters, the places among them, and its result.
 macro_rules! functions {
     ($($wit:literal $name:ident($($arg:ident: $ty:ty),*) [$($descriptor:ident $path:ident),*] $result:ty;)*) => {
         fn add_all(types: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
@@ -38,21 +37,7 @@ macro_rules! functions {
     };
 }
 
-functions! {
-    "[method]descriptor.create-directory-at" create_directory_at(fd: Resource<Descriptor>, path: String) [fd path] ();
-    "[method]descriptor.link-at" link_at(
-        fd: Resource<Descriptor>, flags: PathFlags, path: String, to: Resource<Descriptor>, new: String
-    ) [fd path, to new] ();
-    "[method]descriptor.open-at" open_at(
-        fd: Resource<Descriptor>, look: PathFlags, path: String, open: OpenFlags, flags: DescriptorFlags
-    ) [fd path] Resource<Descriptor>;
-    "[method]descriptor.remove-directory-at" remove_directory_at(fd: Resource<Descriptor>, path: String) [fd path] ();
-    "[method]descriptor.rename-at" rename_at(
-        fd: Resource<Descriptor>, path: String, to: Resource<Descriptor>, new: String
-    ) [fd path, to new] ();
-    "[method]descriptor.symlink-at" symlink_at(fd: Resource<Descriptor>, old: String, path: String) [fd path] ();
-    "[method]descriptor.unlink-file-at" unlink_file_at(fd: Resource<Descriptor>, path: String) [fd path] ();
-}
+files::changing!(functions);
 
 /// Puts them in the place of wasmtime-wasi's, in a linker that allows that.
 pub(super) fn add(linker: &mut Linker<State>) -> wasmtime::Result<()> {

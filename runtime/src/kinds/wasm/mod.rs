@@ -134,6 +134,10 @@ impl Behaviour for WasmProgram {
         if is_served(spec) { function::ALLOWANCE_BYTES } else { ALLOWANCE_BYTES }
     }
 
+    fn has_its_own_memory(&self) -> bool {
+        true
+    }
+
     /// It is one process that cannot start another, so that a limit of its own memory is enough.
     fn limits_memory_itself(&self) -> bool {
         true

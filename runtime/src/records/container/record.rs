@@ -209,18 +209,20 @@ impl RunRecord {
 
     /// Whether it got cgroups meanwhile.
     pub(crate) fn is_regrouped(&self) -> bool {
-        self.text().contains("\"regrouped\":true")
+        // Where nobody can tell, what it may have got is looked for.
+        self.text().map_or(true, |text| text.contains("\"regrouped\":true"))
     }
 
     /// Says that there will be another run.
     pub(crate) fn mark_restarting(&self) -> Result<()> {
-        set(&self.0, &self.text(), Mark::Restarting, true).context("cannot write into the record of the run")
+        let marked = || set(&self.0, &self.text()?, Mark::Restarting, true);
+        marked().context("cannot write into the record of the run")
     }
 
-    fn text(&self) -> String {
+    fn text(&self) -> io::Result<String> {
         let mut text = [0; 4096];
-        let read = self.0.read_at(&mut text, 0).unwrap_or(0);
-        String::from_utf8_lossy(&text[..read]).into_owned()
+        let read = self.0.read_at(&mut text, 0)?;
+        Ok(String::from_utf8_lossy(&text[..read]).into_owned())
     }
 
     /// Notes how it ended.
