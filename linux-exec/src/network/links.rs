@@ -60,6 +60,8 @@ pub struct Link {
     pub name: String,
     /// Its kind, such as `bridge` or `veth`; empty for hardware.
     pub kind: String,
+    /// Its hardware address; zeros where it has none of this length.
+    pub mac: [u8; 6],
     /// Whether it is switched on.
     pub up: bool,
     /// The largest packet, in bytes.
@@ -325,6 +327,7 @@ fn parse_link(answer: &Received<'_>) -> Option<Link> {
         index: number(&header[4..])?,
         name: text(find(rest, IFLA_IFNAME)?),
         kind: find(info, IFLA_INFO_KIND).map(text).unwrap_or_default(),
+        mac: find(rest, IFLA_ADDRESS).and_then(|mac| mac.try_into().ok()).unwrap_or_default(),
         up: number(&header[8..])? & IFF_UP != 0,
         mtu: find(rest, IFLA_MTU).and_then(number).unwrap_or_default(),
         master: find(rest, IFLA_MASTER).and_then(number),

@@ -250,7 +250,7 @@ fn no_address(network: &Definition, endpoint: &Endpoint) -> anyhow::Error {
 }
 
 fn find_bridge(links: &Links, network: &Definition) -> Result<Link> {
-    let bridge = links.find(&network.bridge)?;
+    let bridge = links.find(&network.bridge)?.filter(|link| network.is_its_bridge(link));
     bridge.with_context(|| {
         format!("the bridge {} of network {} was removed just now: try again", network.bridge, network.name)
     })
@@ -259,7 +259,7 @@ fn find_bridge(links: &Links, network: &Definition) -> Result<Link> {
 impl Networks {
     /// Makes the bridge of a network, unless it is there.
     fn bring_up(&self, network: &Definition, links: &Links) -> Result<()> {
-        let is_up = |link: &Link| link.up && link.kind == "bridge";
+        let is_up = |link: &Link| link.up && network.is_its_bridge(link);
         if links.find(&network.bridge)?.as_ref().is_some_and(is_up) {
             return Ok(());
         }
@@ -282,8 +282,13 @@ impl Networks {
         };
         let made = links.add_bridge(&network.bridge, network.mac(), mtu)?;
         let bridge = links.find(&network.bridge)?.context("a bridge is gone that was just made")?;
-        if bridge.kind != "bridge" {
-            bail!("the network device {} is no bridge, and network {} needs that name", bridge.name, network.name);
+        if !network.is_its_bridge(&bridge) {
+            bail!(
+                "the network device {0} is not of network {1}, which needs that name: another ROOT of amphora's has it, or \
+                 somebody made it by hand; use another network, or remove the device (ip link delete {0})",
+                bridge.name,
+                network.name
+            );
         }
         let addresses: Vec<_> = network.pools().map(|pool| (pool.gateway, pool.subnet.prefix())).collect();
         let prepared = prepare_machine(network)

@@ -86,13 +86,15 @@ impl Networks {
         found: &mut Vec<String>,
     ) -> Result<bool> {
         let leases = self.leases_of(network, alone)?;
-        let mut bridge = links.find(&network.bridge)?;
+        let own =
+            || Ok::<_, linux_exec::Error>(links.find(&network.bridge)?.filter(|link| network.is_its_bridge(link)));
+        let mut bridge = own()?;
         if bridge.is_none() && !leases.is_empty() {
             let (name, bridge_name) = (&network.name, &network.bridge);
             found.push(format!("network {name} without its bridge {bridge_name}, though containers are on it"));
             if mend {
                 self.make_bridge(network, links, alone)?;
-                bridge = links.find(&network.bridge)?;
+                bridge = own()?;
             }
         }
         let Some(bridge) = bridge else { return Ok(false) };

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use anyhow::{Result, bail};
-use linux_exec::network::Links;
+use linux_exec::network::{Link, Links};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -139,6 +139,11 @@ impl Definition {
         [0x02, 0x42, digit(0), digit(2), digit(4), digit(6)]
     }
 
+    /// Whether a device is its bridge, and not somebody else's of that name, as of another ROOT.
+    pub(super) fn is_its_bridge(&self, link: &Link) -> bool {
+        link.kind == "bridge" && link.mac == self.mac()
+    }
+
     /// A hardware address that belongs to an IP address: who had it before is still known by it.
     pub(super) fn mac_of(&self, ip: IpAddr) -> Mac {
         let [a, b, c, d] = match ip {
@@ -181,6 +186,14 @@ fn own_bridge(name: &str, others: &[Definition], links: &Links) -> Result<String
     Ok(name.to_owned())
 }
 
+/// The machine itself, whoever is on the same wire, many at once, and what is kept for later (RFC 6890).
+const RESERVED: [&str; 7] =
+    ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8"];
+
+fn overlaps(subnet: &Subnet, reserved: &str) -> bool {
+    reserved.parse().is_ok_and(|reserved: Subnet| reserved.overlaps(subnet))
+}
+
 /// What a subnet must not overlap.
 struct Taken<'a> {
     others: &'a [Definition],
@@ -209,6 +222,9 @@ fn routes(links: &Links) -> Result<Vec<Subnet>> {
 fn pools(wanted: &Wanted, taken: &Taken<'_>, id: &str) -> Result<(Option<Pool>, Option<Pool>)> {
     let (mut ipv4, mut ipv6) = (None, None);
     for subnet in &wanted.subnets {
+        if let Some(reserved) = RESERVED.iter().find(|reserved| overlaps(subnet, reserved)) {
+            bail!("subnet {subnet} overlaps {reserved}, which no host of a network can have: choose another one");
+        }
         if let Some(by) = taken.by(subnet) {
             bail!("subnet {subnet} overlaps {by}: choose another one");
         }

@@ -182,7 +182,10 @@ impl Networks {
         if network.name == DEFAULT_NETWORK {
             bail!("bridge is a pre-defined network and cannot be removed");
         }
-        Links::open()?.delete(&network.bridge)?;
+        let links = Links::open()?;
+        if links.find(&network.bridge)?.is_some_and(|link| network.is_its_bridge(&link)) {
+            links.delete(&network.bridge)?;
+        }
         let dir = self.dir(&network.name);
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         self.write_rules(&alone)

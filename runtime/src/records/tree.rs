@@ -4,15 +4,15 @@
 use std::{
     ffi::{CStr, CString},
     fs::File,
-    io,
+    io::{self, Read},
     os::unix::ffi::OsStrExt,
 };
 
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown, fstat,
-        futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
+        AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown,
+        fstat, ftruncate, futimens, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
@@ -185,10 +185,36 @@ fn copy_file(
     Ok(())
 }
 
+/// As long as it was at the beginning, whoever still writes to it, and with its holes: a container can make files that are longer than
+/// any disk. How long it is.
 fn fill(source: OwnedFd, target: &OwnedFd) -> rustix::io::Result<u64> {
     let (mut source, mut target) = (File::from(source), File::from(target.try_clone().map_err(|_| Errno::MFILE)?));
-    let copied = io::copy(&mut source, &mut target);
-    copied.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    let failed = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let length = u64::try_from(fstat(&source)?.st_size).unwrap_or(0);
+    // A file of the kernel's, which does not say, or nothing.
+    if length == 0 {
+        return io::copy(&mut source, &mut target).map_err(failed);
+    }
+    let mut at = 0;
+    while at < length {
+        let begin = match seek(&source, SeekFrom::Data(at)) {
+            Err(Errno::NXIO) => break,
+            // A file system without holes.
+            Err(Errno::INVAL) => at,
+            other => other?,
+        };
+        let end = seek(&source, SeekFrom::Hole(begin)).unwrap_or(length).min(length);
+        seek(&source, SeekFrom::Start(begin))?;
+        seek(&target, SeekFrom::Start(begin))?;
+        let part = end.saturating_sub(begin);
+        // Somebody has made it shorter meanwhile.
+        if part == 0 || io::copy(&mut (&source).take(part), &mut target).map_err(failed)? < part {
+            break;
+        }
+        at = end;
+    }
+    ftruncate(&target, length)?;
+    Ok(length)
 }
 
 /// A new file in place of what is there; into what is there where that cannot be replaced, as it is a mount point.
@@ -206,7 +232,7 @@ pub(crate) fn create(to: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Owne
             if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
                 return Err(Errno::BUSY);
             }
-            rustix::fs::ftruncate(&file, 0)?;
+            ftruncate(&file, 0)?;
             Ok(file)
         }
         Err(errno) => Err(errno),
@@ -274,6 +300,20 @@ mod tests {
     fn keep(owners: bool) -> Keep {
         let user = nix::unistd::geteuid().as_raw();
         Keep { owners, owner: (user, nix::unistd::getegid().as_raw()) }
+    }
+
+    #[test]
+    fn a_file_longer_than_the_disk_is_copied_with_its_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = File::create(dir.path().join("long")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&source, b"middle", 1 << 32).unwrap();
+        source.set_len(1 << 40).unwrap();
+        let copied = copy(open(dir.path()).as_fd(), c"long", open(dir.path()).as_fd(), c"new", keep(false)).unwrap();
+        let new = File::open(dir.path().join("new")).unwrap();
+        let (found, mut text) = (new.metadata().unwrap(), [0; 6]);
+        std::os::unix::fs::FileExt::read_exact_at(&new, &mut text, 1 << 32).unwrap();
+        assert_eq!((copied.bytes, found.len(), &text), (1 << 40, 1 << 40, b"middle"));
+        assert!(found.blocks() < 1 << 11, "{} blocks", found.blocks());
     }
 
     #[test]

@@ -454,6 +454,21 @@ fn what_somebody_else_removes_is_named_and_mended() {
     });
 }
 
+/// A device is known by more than its name: one of another ROOT's would join its containers with ours.
+#[test]
+fn a_bridge_of_somebody_elses_is_neither_used_nor_removed() {
+    alone(|sandbox, busybox| {
+        let bridge = format!("am-{}", &sandbox.ok(["network", "create", "front"])[..12]);
+        let links = Links::open().unwrap();
+        assert!(links.add_bridge(&bridge, [2, 0, 0, 0, 0, 1], 1500).unwrap());
+        let said = sandbox.fails(125, ["run", "--rm", "--network", "front", busybox, "true"]);
+        assert!(said.contains(&format!("the network device {bridge} is not of network front")), "{said}");
+        sandbox.ok(["network", "rm", "front"]);
+        assert!(links.delete(&bridge).unwrap());
+        sandbox.check_clean();
+    });
+}
+
 /// One record that cannot be read fails nothing but itself; who runs is told apart from who has ended.
 #[test]
 fn a_damaged_record_of_an_address_is_named_and_goes_with_its_container() {
@@ -498,6 +513,8 @@ fn networks_are_made_listed_and_removed() {
             (&["create", "--subnet", "10.66.0.128/25", "back"], "overlaps network front"),
             (&["create", "--subnet", "198.51.100.0/25", "back"], "overlaps this machine's route to 198.51.100.0/24"),
             (&["create", "--subnet", "10.67.0.1/24", "back"], "10.67.0.0/24"),
+            (&["create", "--subnet", "224.0.0.0/4", "back"], "overlaps 224.0.0.0/3, which no host"),
+            (&["create", "--subnet", "::/0", "back"], "overlaps ::/8, which no host"),
             (&["create", "--subnet", "10.67.0.0/24", "--gateway", "10.68.0.1", "back"], "--gateway"),
             (&["create", "--subnet", "10.67.0.0/24", "--ip-range", "10.68.0.0/25", "back"], "not part of"),
             (&["create", "-d", "overlay", "back"], "--driver overlay"),
