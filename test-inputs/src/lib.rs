@@ -8,6 +8,7 @@
 
 mod mutation;
 mod random;
+pub mod seccomp;
 
 use std::{
     env, fs,

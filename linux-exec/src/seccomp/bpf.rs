@@ -1,19 +1,20 @@
-//! From a table of actions to BPF: a binary search over the ranges of numbers that share an action.
+//! From a table to BPF: a binary search over the ranges of numbers that share a verdict.
 //!
 //! A call costs the architecture's check and about seven comparisons; the kernel remembers the numbers that are allowed
 //! whatever their arguments and does not run the filter for them at all (since Linux 5.11).
 
 use super::{
+    Filter, StandsFor,
     profile::Architecture,
-    table::{Action, FAST_OPEN, NAMESPACES, NEWEST_FAMILY, PERSONALITIES, PLAIN_REQUESTS, REFUSED_FAMILIES, TABLE_LEN},
+    table::{Check, Table, Verdict},
 };
 use linux_raw_sys::{
     errno,
-    general::CLONE_THREAD,
     ptrace::{BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_LD, BPF_RET},
 };
+use std::borrow::Cow;
 
-/// More than the profile takes with any set of capabilities (a test tries all of them).
+/// More than Docker's table takes with any set of capabilities.
 const CAPACITY: usize = 320;
 
 /// The codes of the instructions used, all on 32-bit words and constants (BPF_W and BPF_K are zero).
@@ -29,11 +30,6 @@ const AUDIT_ARCH: u32 = Architecture::NATIVE.audit();
 pub(super) const NUMBER: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
 pub(super) const ARGUMENTS: u32 = 16;
-/// The low half of an argument: the kernel looks at no more of the ones that are judged here, so neither does the
-/// filter, or a bit set above would let a value pass that the kernel then reads as another.
-const FIRST_ARGUMENT: u32 = ARGUMENTS;
-const SECOND_ARGUMENT: u32 = ARGUMENTS + 8;
-const FOURTH_ARGUMENT: u32 = ARGUMENTS + 24;
 
 /// `linux/seccomp.h`.
 const KILL_PROCESS: u32 = 0x8000_0000;
@@ -42,8 +38,12 @@ pub(super) const ENOSYS: u32 = ERRNO | errno::ENOSYS;
 const REFUSE: u32 = ERRNO | errno::EPERM;
 const ALLOW: u32 = 0x7fff_0000;
 
-/// A filter of at most [`CAPACITY`] instructions.
-pub(super) struct Program {
+/// The filter that a [`Table`] describes, put together at compile time where it is a constant.
+///
+/// It ends the process for calls in another architecture's convention: an errno there would leave a 32-bit program looping in its
+/// own `exit`. Numbers above the table's are answered with ENOSYS, so that a C library that looks for a newer call falls back to
+/// an older one.
+pub struct Compiled {
     words: [u64; CAPACITY],
     len: usize,
 }
@@ -51,18 +51,17 @@ pub(super) struct Program {
 /// The first number of each range; a range ends where the next one starts.
 struct Ranges {
     starts: [u32; CAPACITY],
-    actions: [Action; CAPACITY],
+    verdicts: [Verdict; CAPACITY],
     len: usize,
 }
 
-impl Program {
-    /// The instructions.
-    pub(super) fn words(&self) -> &[u64] {
-        &self.words[..self.len]
-    }
-
-    /// Puts the filter together; what is above the table is answered with ENOSYS.
-    pub(super) const fn compile(table: &[Action; TABLE_LEN]) -> Self {
+impl Compiled {
+    /// Puts the filter together.
+    ///
+    /// # Panics
+    /// It takes more than 320 instructions.
+    #[must_use]
+    pub const fn new(table: &Table) -> Self {
         let ranges = Ranges::of(table);
         let mut program = Self { words: [0; CAPACITY], len: 0 };
         program.push(LOAD, 0, 0, ARCHITECTURE);
@@ -73,10 +72,30 @@ impl Program {
         program
     }
 
+    /// The filter, which lies where this does.
+    #[must_use]
+    pub fn filter(&'static self) -> Filter {
+        self.standing_for(StandsFor::default())
+    }
+
+    /// A filter with instructions of its own.
+    #[must_use]
+    pub fn to_filter(&self) -> Filter {
+        Filter { program: Cow::Owned(self.words().to_vec()), flags: 0, stands_for: StandsFor::default() }
+    }
+
+    pub(super) fn standing_for(&'static self, stands_for: StandsFor) -> Filter {
+        Filter { program: Cow::Borrowed(self.words()), flags: 0, stands_for }
+    }
+
+    fn words(&self) -> &[u64] {
+        &self.words[..self.len]
+    }
+
     /// Finds the range among `from..to`.
     const fn search(&mut self, ranges: &Ranges, from: usize, to: usize) {
         if to - from == 1 {
-            return self.act(ranges.actions[from]);
+            return self.act(ranges.verdicts[from]);
         }
         let middle = from + (to - from) / 2;
         let branch = self.push(IF_AT_LEAST, 0, 0, ranges.starts[middle]);
@@ -87,34 +106,33 @@ impl Program {
         self.search(ranges, middle, to);
     }
 
-    const fn act(&mut self, action: Action) {
-        match action {
-            Action::Refuse => self.answer(REFUSE),
-            Action::Unknown => self.answer(ENOSYS),
-            Action::Allow => self.answer(ALLOW),
-            Action::AllowFamilies => self.judge_family(),
-            Action::AllowPersonalities => self.judge(FIRST_ARGUMENT, IF_EQUAL, &PERSONALITIES, [ALLOW, REFUSE]),
-            Action::AllowThread => self.judge(FIRST_ARGUMENT, IF_ANY_BIT, &[CLONE_THREAD], [ALLOW, REFUSE]),
-            Action::AllowWithoutNamespaces => self.judge(FIRST_ARGUMENT, IF_ANY_BIT, &[NAMESPACES], [REFUSE, ALLOW]),
-            Action::AllowPlainSend => self.judge(FOURTH_ARGUMENT, IF_ANY_BIT, &[FAST_OPEN], [REFUSE, ALLOW]),
-            Action::AllowPlainRequests => self.judge(SECOND_ARGUMENT, IF_EQUAL, &PLAIN_REQUESTS, [ALLOW, REFUSE]),
+    const fn act(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Refuse => self.answer(REFUSE),
+            Verdict::Unknown => self.answer(ENOSYS),
+            Verdict::Allow => self.answer(ALLOW),
+            Verdict::AllowIf(argument, check) => self.judge(argument, check),
         }
     }
 
-    /// The first argument of `socket`.
-    const fn judge_family(&mut self) {
-        self.push(LOAD, 0, 0, FIRST_ARGUMENT);
-        // Past the comparisons and the answer that allows.
-        self.push(IF_AT_LEAST, REFUSED_FAMILIES.len() + 1, 0, NEWEST_FAMILY + 1);
-        self.compare(IF_EQUAL, &REFUSED_FAMILIES, [REFUSE, ALLOW]);
+    /// Looks at the low half of an argument: the kernel looks at no more of those that are judged here, and a bit above would let a
+    /// value pass that the kernel then reads as another.
+    const fn judge(&mut self, argument: u8, check: Check) {
+        assert!(argument < 6, "a system call has six arguments");
+        self.push(LOAD, 0, 0, ARGUMENTS + 8 * argument as u32);
+        match check {
+            Check::OneOf(values) => self.compare(IF_EQUAL, values, [ALLOW, REFUSE]),
+            Check::UpTo(last, refused) => {
+                // Past the comparisons and the answer that allows.
+                self.push(IF_AT_LEAST, refused.len() + 1, 0, last + 1);
+                self.compare(IF_EQUAL, refused, [REFUSE, ALLOW]);
+            }
+            Check::AnyBit(bits) => self.compare(IF_ANY_BIT, &[bits], [ALLOW, REFUSE]),
+            Check::NoBit(bits) => self.compare(IF_ANY_BIT, &[bits], [REFUSE, ALLOW]),
+        }
     }
 
-    /// Compares an argument with each value: one answer when one of them holds, another when none does.
-    const fn judge(&mut self, argument: u32, condition: u32, values: &[u32], answers: [u32; 2]) {
-        self.push(LOAD, 0, 0, argument);
-        self.compare(condition, values, answers);
-    }
-
+    /// Compares with each value: one answer when one of them holds, another when none does.
     const fn compare(&mut self, condition: u32, values: &[u32], [held, otherwise]: [u32; 2]) {
         let mut index = 0;
         while index < values.len() {
@@ -141,22 +159,31 @@ impl Program {
 
 impl Ranges {
     #[expect(clippy::cast_possible_truncation, reason = "an index into a table of some hundred entries")]
-    const fn of(table: &[Action; TABLE_LEN]) -> Self {
-        let mut ranges = Self { starts: [0; CAPACITY], actions: [Action::Unknown; CAPACITY], len: 0 };
+    const fn of(table: &Table) -> Self {
+        let table = table.verdicts();
+        let mut ranges = Self { starts: [0; CAPACITY], verdicts: [Verdict::Unknown; CAPACITY], len: 0 };
         let mut number = 0;
-        while number < TABLE_LEN {
-            if number == 0 || table[number] as u8 != table[number - 1] as u8 {
+        while number < table.len() {
+            if number == 0 || !are_same(table[number], table[number - 1]) {
                 ranges.push(number as u32, table[number]);
             }
             number += 1;
         }
-        ranges.push(TABLE_LEN as u32, Action::Unknown);
+        ranges.push(table.len() as u32, Verdict::Unknown);
         ranges
     }
 
-    const fn push(&mut self, start: u32, action: Action) {
+    const fn push(&mut self, start: u32, verdict: Verdict) {
         self.starts[self.len] = start;
-        self.actions[self.len] = action;
+        self.verdicts[self.len] = verdict;
         self.len += 1;
     }
+}
+
+/// Whether two neighbours can share a range. Comparisons of arguments are few, and get one each.
+const fn are_same(left: Verdict, right: Verdict) -> bool {
+    matches!(
+        (left, right),
+        (Verdict::Refuse, Verdict::Refuse) | (Verdict::Unknown, Verdict::Unknown) | (Verdict::Allow, Verdict::Allow)
+    )
 }

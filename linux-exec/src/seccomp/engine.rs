@@ -2,30 +2,33 @@
 
 use super::{
     Sockets,
-    table::{Action, TABLE_LEN, set},
+    table::{Check, Table, Verdict},
 };
 use linux_raw_sys::general::*;
 
-/// The action for each number.
-pub(super) const fn actions(sockets: Sockets) -> [Action; TABLE_LEN] {
-    let mut table = [Action::Refuse; TABLE_LEN];
-    set(&mut table, ALLOWED, Action::Allow);
-    set(&mut table, ALLOWED_HERE, Action::Allow);
-    match sockets {
-        Sockets::None => {}
-        Sockets::Accepted => {
-            set(&mut table, SERVING, Action::Allow);
-            table[__NR_sendto as usize] = Action::AllowPlainSend;
-            table[__NR_ioctl as usize] = Action::AllowPlainRequests;
-        }
+/// MSG_FASTOPEN of `linux/socket.h`: a TCP socket that is not connected connects as it sends.
+const FAST_OPEN: u32 = 0x2000_0000;
+
+/// What any descriptor can be asked, and nothing of networks: TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX (ioctl_tty(2)).
+const PLAIN_REQUESTS: &[u32] = &[0x5401, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451];
+
+/// AF_UNIX, AF_INET and AF_INET6 (`linux/socket.h`).
+const FAMILIES: &[u32] = &[1, 2, 10];
+
+/// The verdict on each call.
+pub(super) const fn table(sockets: Sockets) -> Table {
+    let table = Table::refusing().with(ALLOWED, Verdict::Allow).with(ALLOWED_HERE, Verdict::Allow);
+    let table = match sockets {
+        Sockets::None => table,
+        Sockets::Accepted => table
+            .with(SERVING, Verdict::Allow)
+            .with(&[__NR_sendto], Verdict::AllowIf(3, Check::NoBit(FAST_OPEN)))
+            .with(&[__NR_ioctl], Verdict::AllowIf(1, Check::OneOf(PLAIN_REQUESTS))),
         Sockets::All => {
-            set(&mut table, SOCKETS, Action::Allow);
-            table[__NR_socket as usize] = Action::AllowFamilies;
+            table.with(SOCKETS, Verdict::Allow).with(&[__NR_socket], Verdict::AllowIf(0, Check::OneOf(FAMILIES)))
         }
-    }
-    table[__NR_clone as usize] = Action::AllowThread;
-    table[__NR_clone3 as usize] = Action::Unknown;
-    table
+    };
+    table.with(&[__NR_clone], Verdict::AllowIf(0, Check::AnyBit(CLONE_THREAD))).with(&[__NR_clone3], Verdict::Unknown)
 }
 
 /// What WASI's files, clocks, random numbers and polling, the engine's memory and the C library's threads come down to. No

@@ -1,19 +1,9 @@
-//! Docker's default seccomp profile, and one for programs that an engine runs, as classic BPF put together by the compiler.
+//! Filters of system calls, as classic BPF.
 //!
-//! [`table`] and [`engine`] say which system calls are allowed, [`bpf`] turns that into instructions; all are `const`, so
-//! the filters lie ready in the executable and cost nothing at start. Capabilities that open more system calls than
-//! Docker's default set (or fewer) have theirs put together at run time, by the same code, in some microseconds.
+//! A [`Table`] of verdicts becomes one at compile time ([`Compiled`]), which lies ready in the executable and costs nothing at
+//! start; so is the one for programs that an engine runs ([`engine`]). Any other profile is compiled at run time ([`profile`]).
 //!
-//! What is answered to what is not allowed:
-//! - EPERM, as in Docker, to system calls that the profile knows of and refuses;
-//! - ENOSYS to numbers above the newest one in the profile, so that a libc probing for a newer call falls back to an older
-//!   one, and with them to every x32 call (their numbers start at 2³⁰); and to `clone3`, whose flags a filter cannot see;
-//! - the end of the process, by SIGSYS, to calls in another architecture's convention (`int 0x80` on x86-64, 32-bit programs):
-//!   an errno there would leave a 32-bit program looping in its own `exit`.
-//!
-//! Any other profile is compiled at run time ([`profile`], [`compile`]).
-//!
-//! Source: moby's default profile (`github.com/moby/profiles`, seccomp/default.json, 2026), seccomp(2).
+//! Source: seccomp(2).
 
 mod bpf;
 mod compile;
@@ -22,8 +12,9 @@ mod numbers;
 pub mod profile;
 mod table;
 
-use crate::capabilities::CapabilitySet;
-use bpf::Program;
+pub use bpf::Compiled;
+pub use table::{Check, Table, Verdict};
+
 use std::borrow::Cow;
 
 /// A BPF program.
@@ -51,10 +42,9 @@ impl Filter {
     }
 }
 
-static PRECOMPILED: Program = Program::compile(&table::actions(table::DOCKER_DEFAULT));
-static ENGINE: Program = Program::compile(&engine::actions(Sockets::None));
-static ENGINE_SERVING: Program = Program::compile(&engine::actions(Sockets::Accepted));
-static ENGINE_WITH_SOCKETS: Program = Program::compile(&engine::actions(Sockets::All));
+static ENGINE: Compiled = Compiled::new(&engine::table(Sockets::None));
+static ENGINE_SERVING: Compiled = Compiled::new(&engine::table(Sockets::Accepted));
+static ENGINE_WITH_SOCKETS: Compiled = Compiled::new(&engine::table(Sockets::All));
 
 /// Which sockets an engine's process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,19 +57,8 @@ pub enum Sockets {
     All,
 }
 
-/// The default filter: the precompiled one where `capabilities` allow exactly what Docker's default set does.
-pub fn docker_default(capabilities: CapabilitySet) -> Filter {
-    let program = if (capabilities.0 ^ table::DOCKER_DEFAULT.0) & table::OPENING.0 == 0 {
-        Cow::Borrowed(PRECOMPILED.words())
-    } else {
-        Cow::Owned(Program::compile(&table::actions(capabilities)).words().to_vec())
-    };
-    Filter { program, flags: 0, stands_for: StandsFor::default() }
-}
-
 /// The filter for a process that runs its program in an engine of its own and never executes another: files, memory, time
-/// and threads. It is far narrower than Docker's. That no socket can be made keeps the process off every network without a
-/// network namespace.
+/// and threads. That no socket can be made keeps the process off every network without a network namespace.
 ///
 /// It refuses what comes before a program as well (capabilities, ids, mounts), so it goes with `no_new_privileges`, where
 /// it is installed last.
@@ -89,11 +68,8 @@ pub fn engine(sockets: Sockets) -> Filter {
         Sockets::Accepted => &ENGINE_SERVING,
         Sockets::All => &ENGINE_WITH_SOCKETS,
     };
-    let stands_for = StandsFor { network: sockets != Sockets::All, ipc: true, cgroup: true };
-    Filter { program: Cow::Borrowed(program.words()), flags: 0, stands_for }
+    program.standing_for(StandsFor { network: sockets != Sockets::All, ipc: true, cgroup: true })
 }
 
-#[cfg(test)]
-mod interpreter;
 #[cfg(test)]
 mod tests;

@@ -164,7 +164,8 @@ impl Architecture {
     pub const NATIVE: Self = Self::Aarch64;
 
     /// As `struct seccomp_data` names it: `AUDIT_ARCH_*` of linux/audit.h.
-    pub(super) const fn audit(self) -> u32 {
+    #[must_use]
+    pub const fn audit(self) -> u32 {
         use linux_raw_sys::ptrace::{AUDIT_ARCH_AARCH64, AUDIT_ARCH_ARM, AUDIT_ARCH_I386, AUDIT_ARCH_X86_64};
         match self {
             Self::X86_64 | Self::X32 => AUDIT_ARCH_X86_64,

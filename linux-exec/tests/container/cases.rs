@@ -2,12 +2,12 @@
 use crate::{
     Case, covers, engine, hierarchies, hostile, leftovers, rootless,
     sandbox::{
-        MASKED, READ_ONLY, Sandbox, added, call, confine, finish, part, piped, plan, read_terminal, root_user, run,
-        sleeping, unfiltered,
+        CAPABILITIES, MASKED, READ_ONLY, Sandbox, added, call, confine, finish, part, piped, plan, read_terminal,
+        root_user, run, sleeping, unfiltered,
     },
 };
 use linux_exec::{
-    capabilities::{CapabilitySet, CapabilitySets},
+    capabilities::CapabilitySets,
     cgroup::{Cgroups, Resources},
     confinement::Namespace,
     exec::read_file,
@@ -206,7 +206,7 @@ fn status(text: &str, name: &str) -> u64 {
 fn capabilities_and_seccomp() {
     let sandbox = Sandbox::new();
     let (_, output) = run(sandbox.plan(&["/bin/cat", "/proc/self/status"])).unwrap();
-    let expected = CapabilitySet::docker_default().0;
+    let expected = CAPABILITIES.0;
     for (name, value) in
         [("CapEff", expected), ("CapPrm", expected), ("CapBnd", expected), ("CapInh", 0), ("CapAmb", 0)]
     {
@@ -226,7 +226,7 @@ fn ordinary_user_has_no_capabilities() {
     let user = User { uid: 1000, gid: 1001, groups: vec![7, 8], home: "/".into() };
     let (_, output) = Sandbox::new().sh("id; cat /proc/self/status", |plan| plan.user = user);
     assert!(output.starts_with("uid=1000 gid=1001 groups=7,8,1001\n"), "{output}");
-    for (name, value) in [("CapEff", 0), ("CapPrm", 0), ("CapInh", 0), ("CapBnd", CapabilitySet::docker_default().0)] {
+    for (name, value) in [("CapEff", 0), ("CapPrm", 0), ("CapInh", 0), ("CapBnd", CAPABILITIES.0)] {
         assert_eq!(status(&output, name), value, "{name}");
     }
 }
@@ -622,7 +622,7 @@ fn join_a_running_container() {
     }
     let output = part("@join", &as_arguments(target));
     assert!(output.starts_with("vessel\n0\n") && output.contains("sleep\x001000"), "{output}");
-    assert_eq!(status(&output, "CapEff"), CapabilitySet::docker_default().0);
+    assert_eq!(status(&output, "CapEff"), CAPABILITIES.0);
     assert_eq!((status(&output, "Seccomp"), status(&output, "NoNewPrivs")), (2, 1));
     end(&container);
     assert!(read_file(target, Path::new("/etc/made")).is_err());

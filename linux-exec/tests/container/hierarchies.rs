@@ -1,10 +1,9 @@
 //! Attacks on the host's cgroups by a container that can mount their hierarchies.
-use crate::sandbox::{Sandbox, added, call, confine, finish, part, piped, plan, run, unfiltered};
+use crate::sandbox::{Sandbox, added, call, confine, finish, part, piped, plan, run, unfiltered, without};
 use linux_exec::{
     capabilities::{CapabilitySet, CapabilitySets},
     cgroup::{Cgroup, Cgroups, Resources},
     plan::Plan,
-    seccomp,
     spawn::{Exit, spawn},
 };
 use nix::{
@@ -67,7 +66,7 @@ pub(crate) fn administrator<'a>(mut plan: Plan<'a>, cgroup: &'a Cgroup) -> Plan<
     confine(&mut plan, |_, privileges| {
         let capabilities = added("SYS_ADMIN");
         privileges.capabilities = CapabilitySets::of_user(capabilities, 0);
-        privileges.seccomp = Some(seccomp::docker_default(capabilities));
+        privileges.seccomp = Some(without(&["add_key", "keyctl", "request_key"]));
     });
     plan.cgroup = Some(cgroup);
     plan

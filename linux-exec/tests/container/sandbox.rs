@@ -4,6 +4,10 @@ use linux_exec::{
     confinement::{Confinement, Namespaces, Privileges},
     plan::{Call, Entry, Mount, MountSource, Plan, Stdio, Stream},
     rootfs::Rootfs,
+    seccomp::{
+        Filter,
+        profile::{self, Action, Flags, Profile, Rule},
+    },
     spawn::{Child, Exit, reap, spawn},
     users::User,
 };
@@ -99,18 +103,48 @@ pub(crate) fn plan<'a>(root: Rootfs, entry: Entry) -> Plan<'a> {
 }
 
 /// Those that Docker gives root.
+pub(crate) const CAPABILITIES: CapabilitySet = CapabilitySet::of(&[
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+]);
+
+/// As Docker's root has them, with a filter that refuses little.
 pub(crate) fn privileges() -> Privileges {
-    let capabilities = CapabilitySet::docker_default();
     Privileges {
-        capabilities: CapabilitySets::of_user(capabilities, 0),
+        capabilities: CapabilitySets::of_user(CAPABILITIES, 0),
         no_new_privileges: true,
-        seccomp: Some(linux_exec::seccomp::docker_default(capabilities)),
+        seccomp: Some(without(&["add_key", "keyctl", "mount", "request_key", "setns", "unshare"])),
     }
 }
 
-/// Docker's default set with another one.
+/// A filter that refuses these system calls.
+pub(crate) fn without(names: &[&str]) -> Filter {
+    let calls = names.iter().map(|name| profile::Call::Name((*name).to_owned())).collect();
+    let profile = Profile {
+        default: Action::Allow,
+        architectures: Vec::new(),
+        rules: vec![Rule { calls, action: Action::Errno(1), conditions: Vec::new() }],
+        newer_are_unknown: false,
+        flags: Flags::default(),
+    };
+    profile.compile().unwrap()
+}
+
+/// The usual set with another one.
 pub(crate) fn added(name: &str) -> CapabilitySet {
-    CapabilitySet::docker_default().adjusted(&[name.to_owned()], &[]).unwrap()
+    CAPABILITIES.adjusted(&[name.to_owned()], &[]).unwrap()
 }
 
 /// Changes what a plan keeps its program from.

@@ -16,9 +16,7 @@ use linux_exec::{
 use nix::{fcntl::OFlag, unistd::pipe2};
 use serde_json::{Value, json};
 
-use super::{
-    Behaviour, First, Parts, capabilities, is_filtered, linux_defaults, linux_filter, overlay_root, report::Teller,
-};
+use super::{Behaviour, First, Parts, is_filtered, linux_defaults, linux_filter, overlay_root, report::Teller};
 use crate::{
     output::errors::Coded,
     records::{container::Container, host::Host},
@@ -94,13 +92,16 @@ impl Behaviour for Linux {
     }
 
     fn reaches_devices(&self, spec: &RunSpec) -> Result<bool> {
-        Ok(!spec.security.privileged && capabilities(spec)?.reaches_devices() && !userns::is_inside())
+        let security = &spec.security;
+        Ok(!security.privileged && security.capabilities(false)?.reaches_devices() && !userns::is_inside())
     }
 
     fn can_mount(&self, spec: &RunSpec) -> Result<bool> {
         // Without a filter, or with one that is not ours, it can make itself a user namespace, in which it has all capabilities.
         let security = &spec.security;
-        let able = capabilities(spec)?.can_mount() || security.seccomp_unconfined || security.seccomp_profile.is_some();
+        let able = security.capabilities(security.privileged)?.can_mount()
+            || security.seccomp_unconfined
+            || security.seccomp_profile.is_some();
         Ok(able && !spec.security.privileged && !userns::is_inside())
     }
 

@@ -6,6 +6,7 @@
 
 mod linux;
 mod linux_defaults;
+mod linux_seccomp;
 pub(crate) mod report;
 pub(crate) mod wasm;
 
@@ -217,7 +218,7 @@ impl Workload {
         let user = linux::find_user(spec, &root, behaviour.has_users())?;
         let parts = Parts { host, image, container, root: &root, user: &user, attached };
         let First { entry, report, mounts, timeout_grace, ports } = behaviour.entry(&parts, user_mounts)?;
-        let capabilities = CapabilitySets::of_user(capabilities(spec)?, user.uid);
+        let capabilities = CapabilitySets::of_user(spec.security.capabilities(spec.security.privileged)?, user.uid);
         let (masked_paths, readonly_paths) = behaviour.hidden_paths(spec);
         let ulimits = spec.limits.ulimits.iter().map(|ulimit| (ulimit.resource, ulimit.soft, ulimit.hard));
         let confinement = behaviour.confinement(spec, capabilities, attached.map(Attached::namespace))?;
@@ -355,13 +356,6 @@ fn check_source(source: &Path, target: &Path) -> Result<()> {
     })
 }
 
-/// What the program may do.
-fn capabilities(spec: &RunSpec) -> Result<CapabilitySet> {
-    let security = &spec.security;
-    let base = if security.privileged { CapabilitySet::all() } else { CapabilitySet::docker_default() };
-    Ok(base.adjusted(&security.cap_add, &security.cap_drop)?)
-}
-
 /// Whether system calls are filtered, with the kind's own filter or another.
 fn is_filtered(spec: &RunSpec) -> bool {
     !(spec.security.privileged || spec.security.seccomp_unconfined)
@@ -375,6 +369,6 @@ pub(crate) fn linux_filter(
 ) -> Result<Option<seccomp::Filter>> {
     match &spec.security.seccomp_profile {
         Some(profile) => Ok(Some(profile.lower(&Circumstances::here(capabilities)?)?.compile()?)),
-        None => Ok((!unfiltered).then(|| seccomp::docker_default(capabilities))),
+        None => Ok((!unfiltered).then(|| linux_seccomp::filter(capabilities))),
     }
 }

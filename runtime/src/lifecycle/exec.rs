@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use linux_exec::{
-    capabilities::{CapabilitySet, CapabilitySets},
+    capabilities::CapabilitySets,
     cgroup::Cgroups,
     confinement::Privileges,
     exec::{Join, join, read_file},
@@ -54,8 +54,7 @@ impl Begun {
 pub(crate) fn begin(container: &Container, target: Process, request: &ExecRequest, wiring: Wiring) -> Result<Begun> {
     let spec = &container.spec;
     let privileged = request.privileged || spec.security.privileged;
-    let base = if privileged { CapabilitySet::all() } else { CapabilitySet::docker_default() };
-    let capabilities = base.adjusted(&spec.security.cap_add, &spec.security.cap_drop)?;
+    let capabilities = spec.security.capabilities(privileged)?;
     let user = find_user(request.user.as_deref().unwrap_or(&spec.user), target)?;
     let cgroup = Cgroups::detect()?.open(&spec.id)?;
     let unfiltered = privileged || spec.security.seccomp_unconfined;

@@ -2,6 +2,7 @@
 //!
 //! It knows no command-line types, and it is what is stored as `spec.json`, so that `start` needs nothing else.
 
+pub(crate) mod capabilities;
 pub(crate) mod detach_keys;
 pub(crate) mod env;
 pub(crate) mod exit_code;

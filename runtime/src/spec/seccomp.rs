@@ -12,6 +12,8 @@ use linux_exec::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::capabilities;
+
 /// EPERM.
 const DEFAULT_ERRNO: u16 = 1;
 
@@ -111,7 +113,7 @@ impl SeccompProfile {
         let profile: Self = serde_json::from_str(text).context(
             "it is no seccomp profile: expected Docker's JSON form, or that of an OCI configuration's linux.seccomp",
         )?;
-        profile.lower(&Circumstances::here(CapabilitySet::docker_default())?)?.compile()?;
+        profile.lower(&Circumstances::here(capabilities::DOCKER_DEFAULT)?)?.compile()?;
         Ok(profile)
     }
 

@@ -2,12 +2,10 @@
 
 use super::*;
 use crate::seccomp::{
-    docker_default,
-    interpreter::{Data, run},
-    numbers,
+    Check, Compiled, Sockets, Table, Verdict, engine, numbers,
     profile::{Call, Flags},
-    table,
 };
+use test_inputs::seccomp::{Data, run};
 
 /// Numbers that are the same in every run.
 struct Random(u64);
@@ -234,37 +232,32 @@ fn what_the_kernel_would_change_is_refused() {
     assert_eq!(compile(rule(Action::Trace(u16::MAX), 5)), Ok(()));
 }
 
-/// The precompiled filter's table as a profile.
-fn docker_profile() -> Profile {
-    let rule = |number: usize, action, conditions| Rule {
-        calls: vec![Call::Number(u32::try_from(number).unwrap())],
-        action,
-        conditions,
-    };
-    let first = |comparison, value| Condition { index: 0, comparison, value };
+/// A table as a profile.
+fn profile_of(table: &Table) -> Profile {
     let mut rules = Vec::new();
-    for (number, action) in table::actions(table::DOCKER_DEFAULT).into_iter().enumerate() {
-        match action {
-            table::Action::Refuse => {}
-            table::Action::Unknown => rules.push(rule(number, Action::Errno(38), Vec::new())),
-            table::Action::Allow => rules.push(rule(number, Action::Allow, Vec::new())),
-            table::Action::AllowFamilies => {
-                // Two conditions on one argument would be alternatives.
-                let families = (0..=table::NEWEST_FAMILY).filter(|family| !table::REFUSED_FAMILIES.contains(family));
-                rules.extend(
-                    families.map(|family| rule(number, Action::Allow, vec![first(Comparison::Equal, family.into())])),
-                );
-            }
-            table::Action::AllowPersonalities => rules.extend(
-                table::PERSONALITIES
-                    .map(|value| rule(number, Action::Allow, vec![first(Comparison::Equal, u64::from(value))])),
-            ),
-            table::Action::AllowWithoutNamespaces => {
-                let none = first(Comparison::MaskedEqual(u64::from(table::NAMESPACES)), 0);
-                rules.push(rule(number, Action::Allow, vec![none]));
-            }
-            table::Action::AllowThread | table::Action::AllowPlainSend | table::Action::AllowPlainRequests => {
-                unreachable!("an engine's")
+    for (number, verdict) in table.verdicts().iter().enumerate() {
+        let mut rule = |action, conditions| {
+            let calls = vec![Call::Number(u32::try_from(number).unwrap())];
+            rules.push(Rule { calls, action, conditions });
+        };
+        match *verdict {
+            Verdict::Refuse => {}
+            Verdict::Unknown => rule(Action::Errno(38), Vec::new()),
+            Verdict::Allow => rule(Action::Allow, Vec::new()),
+            Verdict::AllowIf(argument, check) => {
+                let mut allow = |comparison, value: u32| {
+                    let index = argument.into();
+                    rule(Action::Allow, vec![Condition { index, comparison, value: value.into() }]);
+                };
+                match check {
+                    Check::OneOf(values) => values.iter().for_each(|value| allow(Comparison::Equal, *value)),
+                    // Two conditions on one argument would be alternatives.
+                    Check::UpTo(last, refused) => (0..=last)
+                        .filter(|value| !refused.contains(value))
+                        .for_each(|value| allow(Comparison::Equal, value)),
+                    Check::AnyBit(bits) => allow(Comparison::MaskedEqual(bits.into()), bits),
+                    Check::NoBit(bits) => allow(Comparison::MaskedEqual(bits.into()), 0),
+                }
             }
         }
     }
@@ -277,21 +270,29 @@ fn docker_profile() -> Profile {
     }
 }
 
-/// But that it ends the process for calls in other conventions, and x32 ones fail.
+/// But that a table ends the process for calls in other conventions, and x32 ones fail.
 #[test]
-fn dockers_default_profile_is_what_was_precompiled() {
-    let (compiled, precompiled) = (docker_profile().compile().unwrap(), docker_default(table::DOCKER_DEFAULT));
-    for number in 0..1000 {
-        for first in (0..64).chain([8, 0x2_0000, 0x2_0008, 0xffff_ffff, 1 << 25, 1 << 31]) {
-            let data = Data { number, arch: Architecture::NATIVE.audit(), arguments: [first, 0, 0, 0, 0, 0] };
-            let answers = [&compiled, &precompiled].map(|filter| run(&filter.program, &data).0);
-            assert_eq!(answers[0], answers[1], "{data:?}");
+fn a_table_and_its_profile_say_the_same() {
+    const FAMILIES: u32 = 45;
+    let docker_like = engine::table(Sockets::All)
+        .with(&[linux_raw_sys::general::__NR_socket], Verdict::AllowIf(0, Check::UpTo(FAMILIES, &[12, 19, 38, 40])))
+        .with(&[linux_raw_sys::general::__NR_clone], Verdict::AllowIf(0, Check::NoBit(0x7e02_0000)));
+    for table in [docker_like, engine::table(Sockets::Accepted), engine::table(Sockets::None)] {
+        // What is above the last call that a profile names is unknown.
+        let table = table.with(&[linux_raw_sys::general::__NR_removexattrat], Verdict::Allow);
+        let compiled = compile(&profile_of(&table), Architecture::NATIVE).unwrap();
+        let precompiled = Compiled::new(&table).to_filter();
+        for number in 0..1000 {
+            for first in (0..64).chain([8, 0x2_0000, 0x2_0008, 0xffff_ffff, 1 << 25, 1 << 31]) {
+                let arguments = [first, first, 0, first, 0, 0];
+                let data = Data { number, arch: Architecture::NATIVE.audit(), arguments };
+                let answers = [&compiled, &precompiled].map(|filter| run(&filter.program, &data).0);
+                assert_eq!(answers[0], answers[1], "{data:?}");
+            }
+            let data = Data { number, arch: Architecture::NATIVE.audit(), arguments: [0; 6] };
+            assert!(run(&compiled.program, &data).1 <= 24 + FAMILIES as usize * 2, "{number}");
         }
-        let data = Data { number, arch: Architecture::NATIVE.audit(), arguments: [0; 6] };
-        let families =
-            if number == linux_raw_sys::general::__NR_socket { table::NEWEST_FAMILY as usize * 2 } else { 0 };
-        assert!(run(&compiled.program, &data).1 <= 24 + families, "{number}");
+        let longest = precompiled.program.len() * 3 / 2 + FAMILIES as usize * 4;
+        assert!(compiled.program.len() < longest, "{}", compiled.program.len());
     }
-    let longest = precompiled.program.len() * 3 / 2 + table::NEWEST_FAMILY as usize * 4;
-    assert!(compiled.program.len() < longest, "{}", compiled.program.len());
 }
