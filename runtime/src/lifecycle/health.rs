@@ -19,7 +19,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use crate::{
     output,
     records::{
-        container::{Check, Container, HealthFound, HealthStatus},
+        container::{Check, Container, HealthFound, HealthStatus, RunFound},
         host::Host,
         own_process::OwnProcess,
     },
@@ -75,16 +75,18 @@ pub(crate) fn look_after(host: &Host, id: &str) -> Result<u8> {
         if has_ended(&ended, Duration::from_millis(pause)) {
             return Ok(0);
         }
-        // Paused: nothing can be executed in it.
-        if container.going_on()?.is_none_or(|run| run.running.process() != process || run.running.paused) {
+        // Nothing can be executed in one that is paused, and a record that cannot be read now may be later.
+        let goes_on = |run: RunFound| run.running.process() == process && !run.running.paused;
+        if !container.going_on().is_ok_and(|run| run.is_some_and(goes_on)) {
             continue;
         }
-        let check = check(host, &container, &health)?;
+        let check = check(host, &container, &health);
         if has_ended(&ended, Duration::ZERO) {
             return Ok(0);
         }
         found.note(check, &health, millis(begun) < health.start_period_ms, REMEMBERED);
-        container.write_health(&found)?;
+        // What cannot be written now, on a full disk, is with the next check's.
+        let _ = container.write_health(&found);
     }
 }
 
@@ -98,16 +100,21 @@ fn has_ended(process: &OwnedFd, longest: Duration) -> bool {
     poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], longest).is_ok_and(|ready| ready > 0)
 }
 
-/// One check.
-fn check(host: &Host, container: &Container, health: &Health) -> Result<Check> {
+/// One check. One that could not be made has failed: -1, and why.
+fn check(host: &Host, container: &Container, health: &Health) -> Check {
     let started_unix_nanos = output::now_nanos();
+    let (exit_code, output) =
+        execute(host, container, health).unwrap_or_else(|error| (-1, format!("the check was not made: {error:#}")));
+    Check { started_unix_nanos, finished_unix_nanos: output::now_nanos(), exit_code, output }
+}
+
+fn execute(host: &Host, container: &Container, health: &Health) -> Result<(i32, String)> {
     let mut command = Command::new(&host.program);
     command.arg("--root").arg(&host.paths.root).arg("--runroot").arg(&host.paths.runroot);
     command.args(["exec", &container.spec.id]).args(&health.command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().context("cannot start a health check")?;
-    let (exit_code, output) = watch(child, Duration::from_millis(health.timeout_ms))?;
-    Ok(Check { started_unix_nanos, finished_unix_nanos: output::now_nanos(), exit_code, output })
+    watch(child, Duration::from_millis(health.timeout_ms))
 }
 
 /// Waits for a check, and reads what it prints, of which the beginning is kept. One that takes too long is killed: -1, as with Docker.
