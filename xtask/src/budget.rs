@@ -16,11 +16,12 @@ struct Budget {
 }
 
 /// What was measured on Linux 6.18 with cgroup v1 beside v2, and at most a twentieth more, as kernels and the copies of the
-/// program in the page cache differ. Raise one only with the reason in the commit.
+/// program in the page cache differ; for `exec` besides what it takes to look into a v1 hierarchy that is mounted nowhere, as a
+/// killed podman leaves one. Raise one only with the reason in the commit.
 const BUDGETS: [Budget; 3] = [
     Budget { words: &["run", "--rm", "busybox", "true"], minor_faults: 139, system_calls: 700 },
     Budget { words: &["run", "--rm", "hello:wasm"], minor_faults: 196, system_calls: 410 },
-    Budget { words: &["exec", RUNNING, "true"], minor_faults: 134, system_calls: 435 },
+    Budget { words: &["exec", RUNNING, "true"], minor_faults: 134, system_calls: 455 },
 ];
 
 /// The container in which `exec` is measured.

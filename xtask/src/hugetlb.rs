@@ -33,8 +33,17 @@ fn has_children() -> bool {
     fs::read_dir(V2_TREE).is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()))
 }
 
+/// A hierarchy with groups in it outlives its last mount: podman leaves two empty ones.
+fn remove_groups(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        remove_groups(&entry.path());
+        let _ = fs::remove_dir(entry.path());
+    }
+}
+
 impl Drop for V1Hugetlb {
     fn drop(&mut self) {
+        remove_groups(Path::new(V1_TREE));
         let undone = umount(V1_TREE).map_err(std::io::Error::from).and_then(|()| fs::remove_dir(V1_TREE));
         if let Err(error) = undone {
             eprintln!("cannot unmount {V1_TREE} again: {error}");

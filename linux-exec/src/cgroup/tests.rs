@@ -320,9 +320,11 @@ fn a_list_of_devices_is_enforced() {
         assert!(child.wait().unwrap().success());
         let output = std::io::read_to_string(reader).unwrap();
         assert_eq!(output, "null rw\nzero r-\nurandom --\ntty --\n", "every hierarchy: {every_hierarchy}");
-        let parents: Vec<PathBuf> = group.0.paths().iter().filter_map(|path| Some(path.parent()?.to_owned())).collect();
+        // Opened while the group is there: it holds those hierarchies that are mounted nowhere.
+        let root = |path: &PathBuf| fs::File::open(path.ancestors().nth(2).unwrap()).unwrap();
+        let roots: Vec<fs::File> = group.0.paths().iter().map(root).collect();
         drop(group);
-        parents.iter().for_each(|parent| fs::remove_dir(parent).unwrap());
+        roots.iter().for_each(|root| rustix::fs::unlinkat(root, &parent, rustix::fs::AtFlags::REMOVEDIR).unwrap());
     }
 }
 
