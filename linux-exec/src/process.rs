@@ -90,7 +90,11 @@ impl Process {
     /// The start time is read after the descriptor was opened, so a pid taken by another process in between is noticed.
     pub fn pidfd(self) -> io::Result<OwnedFd> {
         let pid = Pid::from_raw(self.pid).ok_or(Errno::SRCH)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
+            // It leads no process (any more): it is just being reaped, or the number has become a thread's.
+            Errno::INVAL | Errno::NOENT => Errno::SRCH,
+            errno => errno,
+        })?;
         if Self::of(self.pid)? == self { Ok(pidfd) } else { Err(Errno::SRCH.into()) }
     }
 
@@ -184,6 +188,16 @@ mod tests {
         let other = Process { start_ticks: own.start_ticks + 1, ..own };
         assert!(!other.is_alive());
         assert_eq!(other.signal(0).unwrap_err().raw_os_error(), Some(Errno::SRCH.raw_os_error()));
+    }
+
+    /// `rm` failed now and then on older kernels, where one that is just being reaped looks like that.
+    #[test]
+    fn a_number_that_has_become_a_threads_is_of_no_process() {
+        let thread = std::thread::spawn(|| {
+            let thread = Process::of(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            thread.pidfd().unwrap_err().raw_os_error()
+        });
+        assert_eq!(thread.join().unwrap(), Some(Errno::SRCH.raw_os_error()));
     }
 
     #[test]
