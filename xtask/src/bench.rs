@@ -60,7 +60,9 @@ fn path_with_peers() -> Result<std::ffi::OsString> {
 fn update_readme(table: &str) -> Result<()> {
     let path = paths::workspace().join("README.md");
     let readme = command::read_text(&path)?;
-    let updated = replace_block(&readme, table)
+    // A reader's checkout lies elsewhere.
+    let table = table.replace(&format!("{}/", paths::workspace().display()), "");
+    let updated = replace_block(&readme, &table)
         .with_context(|| format!("{} has no block between {BEGIN:?} and {END:?}", path.display()))?;
     fs::write(&path, updated).with_context(|| format!("cannot write {}", path.display()))
 }
