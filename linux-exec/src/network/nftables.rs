@@ -227,8 +227,6 @@ pub enum Part<'a> {
 }
 
 /// The packet filter of the network namespace in which it was opened.
-///
-/// Closed soon after something was removed, the kernel lets the caller wait for a grace period of RCU.
 pub struct Filter {
     socket: Socket,
 }

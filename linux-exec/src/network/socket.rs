@@ -1,11 +1,17 @@
 //! A netlink socket. The kernel answers before send(2) returns, so nothing here waits for anybody.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::{
+    io::IoSlice,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 use nix::{
     errno::Errno,
     sys::{
-        socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket, sockopt},
+        socket::{
+            AddressFamily, ControlMessage, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, sendmsg, setsockopt,
+            socket, socketpair, sockopt,
+        },
         time::TimeVal,
     },
 };
@@ -27,6 +33,27 @@ const SECONDS: i64 = 5;
 /// It belongs to the network namespace in which it was made, wherever its thread goes.
 pub(super) struct Socket {
     fd: OwnedFd,
+    protocol: SockProtocol,
+}
+
+impl Drop for Socket {
+    /// Whoever closes a socket of the packet filter soon after anybody removed something waits for a grace period of RCU, up to
+    /// 20 ms. Nobody here has to wait for that, so the kernel closes it.
+    fn drop(&mut self) {
+        if self.protocol == SockProtocol::NetlinkNetFilter {
+            // If it cannot be handed over it is closed here.
+            let _ = leave_to_kernel(&self.fd);
+        }
+    }
+}
+
+/// Makes a copy of a descriptor that nobody can receive: in a message which lies in the queue of a socket that is in the same message.
+/// The kernel finds such circles (unix(7), SCM_RIGHTS) and closes what is in them, since Linux 6.10 by a thread of its own.
+fn leave_to_kernel(fd: &OwnedFd) -> Result<(), Errno> {
+    let (queue, sender) = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)?;
+    let rights = [fd.as_raw_fd(), queue.as_raw_fd()];
+    let message = [ControlMessage::ScmRights(&rights)];
+    sendmsg::<()>(sender.as_raw_fd(), &[IoSlice::new(&[0])], &message, MsgFlags::MSG_DONTWAIT, None).map(drop)
 }
 
 /// A message that the kernel did not take.
@@ -47,7 +74,7 @@ impl Socket {
     pub(super) fn open(protocol: SockProtocol) -> Result<Self, Errno> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(SECONDS, 0))?;
-        Ok(Self { fd })
+        Ok(Self { fd, protocol })
     }
 
     /// Sends messages of which each is to be acknowledged.

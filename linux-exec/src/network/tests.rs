@@ -84,6 +84,27 @@ fn what_the_kernel_refuses_is_named() {
     });
 }
 
+/// It is closed by the kernel, so that nobody waits for what was removed: it must be closed all the same.
+#[test]
+fn a_socket_of_the_packet_filter_goes() {
+    alone(|| {
+        let open = || {
+            let listed = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+            listed.lines().filter(|line| line.split_whitespace().nth(1) == Some("12")).count()
+        };
+        let filters = [Filter::open()?, Filter::open()?];
+        assert_eq!(open(), 2);
+        drop(filters);
+        for _ in 0..1000 {
+            if open() == 0 {
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("{} sockets are still open", open());
+    });
+}
+
 const TABLE: Table<'static> = Table { family: Family::Inet, name: "test" };
 const DESTINATION: [Load; 2] = [Load::Protocol, Load::Header(Layer::Transport, 2, 2)];
 
