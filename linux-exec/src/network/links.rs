@@ -79,6 +79,8 @@ pub struct Veth<'a> {
     pub bridge: u32,
     /// Of the one in the other namespace.
     pub peer: &'a str,
+    /// Its number in the other namespace; None: one that is free.
+    pub peer_index: Option<u32>,
     /// Its hardware address.
     pub peer_mac: [u8; 6],
     /// The other namespace.
@@ -160,7 +162,7 @@ impl Links {
             info.text(IFLA_INFO_KIND, "veth");
             info.nest(IFLA_INFO_DATA, |data| {
                 data.nest(VETH_INFO_PEER, |peer| {
-                    peer.raw(&link_header(0, 0, 0));
+                    peer.raw(&link_header(veth.peer_index.unwrap_or_default(), 0, 0));
                     peer.text(IFLA_IFNAME, veth.peer);
                     peer.attribute(IFLA_ADDRESS, &veth.peer_mac);
                     peer.number(IFLA_MTU, veth.mtu);
@@ -216,12 +218,7 @@ impl Links {
             put_address(&mut messages, *ip, *prefix);
         }
         messages.begin(SET_LINK, ACKNOWLEDGE, &link_header(index, IFF_UP, IFF_UP));
-        for gateway in gateways {
-            let header = [family_of(*gateway), 0, 0, 0, MAIN_TABLE, OF_AN_ADMINISTRATOR, 0, UNICAST, 0, 0, 0, 0];
-            messages.begin(NEW_ROUTE, ACKNOWLEDGE | CREATE | EXCLUSIVE, &header);
-            messages.attribute(RTA_GATEWAY, &octets(*gateway));
-            messages.number(RTA_OIF, index);
-        }
+        gateways.iter().for_each(|gateway| put_default_route(&mut messages, *gateway, index));
         self.socket.request(&messages).map_err(|refused| {
             let number = usize::try_from(refused.message).unwrap_or_default();
             let action = match number.checked_sub(1).and_then(|at| addresses.get(at)) {
@@ -230,6 +227,18 @@ impl Links {
             };
             Error::new(action, refused.errno)
         })
+    }
+
+    /// Routes to everything through `gateway`, unless there is such a route already.
+    pub fn route_by_default(&self, index: u32, gateway: IpAddr) -> Result<(), Error> {
+        let mut messages = Messages::default();
+        put_default_route(&mut messages, gateway, index);
+        match self.socket.request(&messages) {
+            Err(refused) if refused.errno != Errno::EEXIST => {
+                Err(Error::new(format!("route through the gateway {gateway}"), refused.errno))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// All addresses: the number of the device, the address, and how many bits of it are its network's.
@@ -257,6 +266,13 @@ impl Links {
     fn done(&self, messages: &Messages, action: impl FnOnce() -> String) -> Result<(), Error> {
         self.socket.request(messages).map_err(|refused| Error::new(action(), refused.errno))
     }
+}
+
+fn put_default_route(messages: &mut Messages, gateway: IpAddr, index: u32) {
+    let header = [family_of(gateway), 0, 0, 0, MAIN_TABLE, OF_AN_ADMINISTRATOR, 0, UNICAST, 0, 0, 0, 0];
+    messages.begin(NEW_ROUTE, ACKNOWLEDGE | CREATE | EXCLUSIVE, &header);
+    messages.attribute(RTA_GATEWAY, &octets(gateway));
+    messages.number(RTA_OIF, index);
 }
 
 fn put_address(messages: &mut Messages, ip: IpAddr, prefix: u8) {

@@ -44,16 +44,20 @@ fn a_pair_of_devices_connects_two_namespaces() {
         links.configure(bridge.index, &[(ip("10.9.0.1"), 24), (ip("fd09::1"), 64)], &[])?;
         let (inner, there) = make(Links::open)?;
         let (name, peer, peer_mac) = ("veth-test", "eth0", [2, 0, 0, 0, 0, 2]);
-        let veth = Veth { name, bridge: bridge.index, peer, peer_mac, namespace: inner.as_fd(), mtu: 1400 };
+        let namespace = inner.as_fd();
+        let veth = Veth { name, bridge: bridge.index, peer, peer_index: Some(7), peer_mac, namespace, mtu: 1400 };
         assert!(links.add_veth(&veth)? && !links.add_veth(&veth)?);
         let port = links.find("veth-test")?.unwrap();
         assert_eq!((port.master, port.up, port.kind.as_str()), (Some(bridge.index), true, "veth"));
         links.join_bridge(&port, &bridge)?;
         links.set_hairpin(&port)?;
         let eth0 = there.find("eth0")?.unwrap();
-        assert!(!eth0.up && eth0.mtu == 1400);
+        assert!(!eth0.up && eth0.mtu == 1400 && eth0.index == 7);
         links.configure(bridge.index, &[(ip("10.9.0.1"), 24)], &[])?;
         there.configure(eth0.index, &[(ip("10.9.0.2"), 24), (ip("fd09::2"), 64)], &[ip("10.9.0.1"), ip("fd09::1")])?;
+        // There is one already, which stays.
+        there.route_by_default(eth0.index, ip("10.9.0.99"))?;
+        assert!(there.route_by_default(99, ip("fd09::1")).is_ok());
         assert!(there.addresses()?.contains(&(eth0.index, ip("10.9.0.2"), 24)));
         assert_eq!(there.routes()?.iter().filter(|route| route.destination.is_none()).count(), 2);
         assert!(links.routes()?.iter().any(|route| route.destination == Some((ip("10.9.0.0"), 24))));

@@ -27,7 +27,8 @@ pub(crate) use image::{
 };
 pub(crate) use life::{AttachArgs, CpArgs, DiffArgs, PauseArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs};
 pub(crate) use network::{
-    NetworkCommand, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs, NetworkRmArgs, PortArgs,
+    NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs,
+    NetworkPruneArgs, NetworkRmArgs, PortArgs,
 };
 pub(crate) use system::{CompletionsArgs, DfArgs, FormatArgs, ManArgs, PruneArgs, SystemCommand};
 pub(crate) use volume::{

@@ -5,8 +5,12 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum NetworkCommand {
+    /// Put a container on a network
+    Connect(NetworkConnectArgs),
     /// Make a network
     Create(NetworkCreateArgs),
+    /// Take a container off a network
+    Disconnect(NetworkDisconnectArgs),
     /// Show all that is known about networks
     Inspect(NetworkInspectArgs),
     /// List networks
@@ -17,6 +21,38 @@ pub(crate) enum NetworkCommand {
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm(NetworkRmArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NetworkConnectArgs {
+    /// Another name on this network
+    #[arg(long, value_name = "name")]
+    pub(crate) alias: Vec<String>,
+    /// IPv4 address
+    #[arg(long, value_name = "ip")]
+    pub(crate) ip: Option<String>,
+    /// IPv6 address
+    #[arg(long, value_name = "ip")]
+    pub(crate) ip6: Option<String>,
+    /// Name or id
+    #[arg(value_name = "NETWORK")]
+    pub(crate) network: String,
+    /// Container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NetworkDisconnectArgs {
+    /// Docker's, for what is left of a container that is gone: here nothing is
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Name or id
+    #[arg(value_name = "NETWORK")]
+    pub(crate) network: String,
+    /// Container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
 }
 
 #[derive(Debug, Args)]

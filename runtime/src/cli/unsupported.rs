@@ -30,6 +30,22 @@ const FLAGS: &[(&[&str], &str)] = &[
         "; a volume is a folder here",
     ),
     (&["--availability", "--limit-bytes", "--required-bytes"], "; a volume is a folder here"),
+    (
+        &["--driver-opt", "--link-local-ip", "--gw-priority"],
+        "; --ip, --ip6 and --alias say what a container is on a network",
+    ),
+    (
+        &[
+            "--attachable",
+            "--aux-address",
+            "--config-from",
+            "--config-only",
+            "--ingress",
+            "--ipam-driver",
+            "--ipam-opt",
+        ],
+        "; a network is a bridge of this machine",
+    ),
     (&["--topology-preferred", "--topology-required"], "; a volume is a folder here"),
 ];
 

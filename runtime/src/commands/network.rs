@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use super::{confirmed, each, find, inspect, print};
 use crate::{
     cli::{
-        Filters, NetworkCommand, NetworkCreateArgs, NetworkInspectArgs, NetworkLsArgs, NetworkPruneArgs, NetworkRmArgs,
-        PortArgs,
+        Filters, NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs,
+        NetworkLsArgs, NetworkPruneArgs, NetworkRmArgs, PortArgs,
     },
+    lifecycle,
     network::{BUILT_IN, Definition, Lease, Wanted},
     output::{self, Column},
     records::{
@@ -18,9 +19,10 @@ use crate::{
         host::Host,
     },
     spec::{
+        Network,
         names::short_id,
-        network::DEFAULT_NETWORK,
-        ports::{self, HostPort, Protocol},
+        network::{self, DEFAULT_NETWORK, Endpoint},
+        ports::{self, HostPort, Protocol, PublishedPort},
     },
 };
 
@@ -42,12 +44,56 @@ const MORE_COLUMNS: [Column; 4] = [
 /// `amphora network`.
 pub(crate) fn network(host: &Host, command: &NetworkCommand) -> Result<u8> {
     match command {
+        NetworkCommand::Connect(args) => connect(host, args),
         NetworkCommand::Create(args) => create(host, args),
+        NetworkCommand::Disconnect(args) => disconnect(host, args),
         NetworkCommand::Inspect(args) => inspect_networks(host, args),
         NetworkCommand::Ls(args) => ls(host, args),
         NetworkCommand::Prune(args) => prune(host, args),
         NetworkCommand::Rm(args) => rm(host, args),
     }
+}
+
+fn connect(host: &Host, args: &NetworkConnectArgs) -> Result<u8> {
+    let container = find(host, &args.container)?;
+    let network = match args.network.as_str() {
+        built_in if BUILT_IN.contains(&built_in) => {
+            bail!(
+                "container {} cannot be connected to network {built_in}, which is none to be on with others",
+                args.container
+            )
+        }
+        DEFAULT_NETWORK => host.networks.get(DEFAULT_NETWORK)?,
+        name => found(host, name)?,
+    };
+    let endpoint = Endpoint {
+        network: network.name.clone(),
+        ipv4: args.ip.as_deref().map(|text| address("--ip", text)).transpose()?,
+        ipv6: args.ip6.as_deref().map(|text| address("--ip6", text)).transpose()?,
+        mac: None,
+        aliases: names(&args.alias)?,
+    };
+    lifecycle::networks::connect(host, &container, &network, endpoint)?;
+    Ok(0)
+}
+
+fn address<T: FromStr>(flag: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|_| anyhow::anyhow!("invalid value `{text}` for {flag}: it is no such address"))
+}
+
+fn names(aliases: &[String]) -> Result<Vec<String>> {
+    aliases.iter().map(|alias| network::host_name("--alias", alias).map_err(anyhow::Error::msg)).collect()
+}
+
+fn disconnect(host: &Host, args: &NetworkDisconnectArgs) -> Result<u8> {
+    let container = find(host, &args.container)?;
+    // One that is gone, or cannot be read, is left all the same.
+    let network = match host.networks.find(&args.network) {
+        Ok(Some(network)) => network.name,
+        Ok(None) | Err(_) => args.network.clone(),
+    };
+    lifecycle::networks::disconnect(host, &container, &network)?;
+    Ok(0)
 }
 
 fn create(host: &Host, args: &NetworkCreateArgs) -> Result<u8> {
@@ -159,7 +205,12 @@ fn ls(host: &Host, args: &NetworkLsArgs) -> Result<u8> {
     unreadable.iter().for_each(output::complain);
     let mut rows = Vec::new();
     if !networks.iter().any(|network| network.name == DEFAULT_NETWORK) {
-        networks.insert(0, host.networks.get(DEFAULT_NETWORK)?);
+        match host.networks.get(DEFAULT_NETWORK) {
+            Ok(network) => networks.insert(0, network),
+            // It is made of what no other network has, and one of those cannot be read.
+            Err(_) if !unreadable.is_empty() => {}
+            Err(error) => return Err(error),
+        }
     }
     for network in &networks {
         let used = !host.networks.leases(network)?.is_empty();
@@ -220,13 +271,18 @@ fn prune(host: &Host, args: &NetworkPruneArgs) -> Result<u8> {
     }
     let used = used_by(host)?;
     let mut heading = Some("Deleted Networks:");
-    for network in host.networks.list()? {
+    let (networks, unreadable) = host.networks.readable()?;
+    unreadable.iter().for_each(output::complain);
+    for network in networks {
         let is_used = network.name == DEFAULT_NETWORK || used.contains_key(&network.name);
         if !is_used && host.networks.leases(&network)?.is_empty() {
             host.networks.remove(&network)?;
             heading.take().map_or(Ok(()), output::say)?;
             output::say(&network.name)?;
         }
+    }
+    if heading.is_none() {
+        output::say("")?;
     }
     Ok(0)
 }
@@ -247,10 +303,15 @@ fn rm(host: &Host, args: &NetworkRmArgs) -> Result<u8> {
         if BUILT_IN.contains(&name) {
             bail!("{name} is a pre-defined network and cannot be removed");
         }
-        match host.networks.find(name)? {
-            Some(network) => host.networks.remove(&network)?,
-            None if args.force => return Ok(()),
-            None => bail!("network {name} not found (amphora network ls lists them)"),
+        match host.networks.find(name) {
+            Ok(Some(network)) => host.networks.remove(&network)?,
+            Ok(None) if args.force => return Ok(()),
+            Ok(None) => bail!("network {name} not found (amphora network ls lists them)"),
+            Err(error) => {
+                if !host.networks.remove_unreadable(name)? {
+                    return Err(error);
+                }
+            }
         }
         output::say(name)
     })
@@ -346,18 +407,20 @@ pub(super) fn shown(container: &Container, status: Option<&Status>, found: &[(De
     let mut bindings = BTreeMap::<String, Vec<Value>>::new();
     for endpoint in spec.network.endpoints() {
         let at = found.iter().find(|(network, _)| network.name == endpoint.network);
-        networks.insert(endpoint.network.clone(), endpoint_details(at, &endpoint.aliases, container));
+        networks.insert(endpoint.network.clone(), endpoint_details(at, endpoint, container));
     }
-    if networks.is_empty() {
-        networks.insert(spec.network.mode(), endpoint_details(None, &[], container));
+    if matches!(spec.network, Network::None | Network::Host) {
+        networks.insert(spec.network.mode(), endpoint_details(None, &Endpoint::default(), container));
     }
     for one in published(status, found) {
         list.push(format!("{}->{}", one.place(), one.name()));
         let place = json!({ "HostIp": one.ip, "HostPort": one.number.to_string() });
         bindings.entry(one.name()).or_default().push(place);
     }
-    let first = networks.values().next().cloned().unwrap_or_default();
-    let of_first = |field: &str| first[field].clone();
+    // Docker's older fields are about the default network.
+    let default = found.iter().find(|(network, _)| network.name == DEFAULT_NETWORK);
+    let default = endpoint_details(default, &Endpoint::default(), container);
+    let of_default = |field: &str| default[field].clone();
     Shown {
         ports: list.join(", "),
         settings: json!({
@@ -365,20 +428,44 @@ pub(super) fn shown(container: &Container, status: Option<&Status>, found: &[(De
             "SandboxID": "",
             "SandboxKey": "",
             "Ports": bindings,
-            "EndpointID": of_first("EndpointID"),
-            "IPAddress": of_first("IPAddress"),
-            "IPPrefixLen": of_first("IPPrefixLen"),
-            "Gateway": of_first("Gateway"),
-            "GlobalIPv6Address": of_first("GlobalIPv6Address"),
-            "GlobalIPv6PrefixLen": of_first("GlobalIPv6PrefixLen"),
-            "IPv6Gateway": of_first("IPv6Gateway"),
-            "MacAddress": of_first("MacAddress"),
+            "EndpointID": of_default("EndpointID"),
+            "IPAddress": of_default("IPAddress"),
+            "IPPrefixLen": of_default("IPPrefixLen"),
+            "Gateway": of_default("Gateway"),
+            "GlobalIPv6Address": of_default("GlobalIPv6Address"),
+            "GlobalIPv6PrefixLen": of_default("GlobalIPv6PrefixLen"),
+            "IPv6Gateway": of_default("IPv6Gateway"),
+            "MacAddress": of_default("MacAddress"),
             "Networks": networks,
         }),
     }
 }
 
-fn endpoint_details(at: Option<&(Definition, Lease)>, aliases: &[String], container: &Container) -> Value {
+/// `HostConfig.PortBindings`: the ports as they were asked for.
+pub(super) fn port_bindings(ports: &[PublishedPort]) -> Value {
+    let mut bindings = BTreeMap::<String, Vec<Value>>::new();
+    for port in ports {
+        let number = match port.host_port {
+            HostPort::Any => String::new(),
+            HostPort::Fixed(number) => number.to_string(),
+            HostPort::OneOf(first, last) => format!("{first}-{last}"),
+        };
+        let ip = port.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let name = format!("{}/{}", port.container_port, port.protocol);
+        bindings.entry(name).or_default().push(json!({ "HostIp": ip, "HostPort": number }));
+    }
+    json!(bindings)
+}
+
+/// `IPAMConfig`: the addresses that were asked for.
+fn wanted_addresses(endpoint: &Endpoint) -> Value {
+    let ipv4 = endpoint.ipv4.map(|ip| ("IPv4Address".to_owned(), json!(ip)));
+    let wanted: Map<String, Value> =
+        ipv4.into_iter().chain(endpoint.ipv6.map(|ip| ("IPv6Address".to_owned(), json!(ip)))).collect();
+    if wanted.is_empty() { Value::Null } else { wanted.into() }
+}
+
+fn endpoint_details(at: Option<&(Definition, Lease)>, endpoint: &Endpoint, container: &Container) -> Value {
     let pool = |v4: bool| at.and_then(|(network, _)| if v4 { network.ipv4.as_ref() } else { network.ipv6.as_ref() });
     let text = |ip: Option<std::net::IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
     let lease = at.map(|(_, lease)| lease);
@@ -388,10 +475,11 @@ fn endpoint_details(at: Option<&(Definition, Lease)>, aliases: &[String], contai
     };
     let (ipv4, ipv6) = (lease.and_then(|lease| lease.ipv4), lease.and_then(|lease| lease.ipv6));
     json!({
-        "IPAMConfig": null,
+        "IPAMConfig": wanted_addresses(endpoint),
         "Links": null,
         "DriverOpts": null,
-        "Aliases": if aliases.is_empty() { Value::Null } else { json!(aliases) },
+        "GwPriority": 0,
+        "Aliases": if endpoint.aliases.is_empty() { Value::Null } else { json!(endpoint.aliases) },
         "MacAddress": lease.map(|lease| lease.mac.to_string()).unwrap_or_default(),
         "NetworkID": at.map_or("", |(network, _)| network.id.as_str()),
         "EndpointID": at.map(|(network, lease)| endpoint_id(network, lease)).unwrap_or_default(),

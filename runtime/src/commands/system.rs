@@ -49,6 +49,7 @@ fn leftovers(host: &Host, remove: bool) -> Result<(Checked, Vec<String>)> {
     found.extend(lifecycle::check_cgroups(host, remove)?);
     found.extend(host.containers.check(remove)?);
     found.extend(host.networks.check(remove)?);
+    found.extend(lifecycle::networks::check(host, remove)?);
     let mut checked = host.store.check(remove)?;
     found.append(&mut checked.leftovers);
     match wasm::check_compiled(host, remove)? {
@@ -84,7 +85,8 @@ fn elsewhere(host: &Host) -> Result<Vec<String>> {
 
 /// `amphora system repair`: 0 when the list of images is whole, or is again; 1 when something of it could not be kept.
 pub(crate) fn repair(host: &Host) -> Result<u8> {
-    host.networks.check(true)?.iter().try_for_each(|line| output::say(&format!("Mended: {line}")))?;
+    let mended = [host.networks.check(true)?, lifecycle::networks::check(host, true)?].concat();
+    mended.iter().try_for_each(|line| output::say(&format!("Mended: {line}")))?;
     let Some(repaired) = host.store.repair()? else {
         output::say("the list of images is whole; nothing was changed")?;
         return Ok(0);

@@ -6,6 +6,7 @@ use anyhow::Result;
 use images::{Image, Reference, Selection, store::Damaged};
 use serde_json::{Map, Value, json};
 
+use super::network;
 use crate::{
     output::{self, Row},
     records::{
@@ -154,6 +155,8 @@ pub(crate) fn network_name(network: &Network) -> String {
         Network::Joined(endpoints) => {
             endpoints.iter().map(|endpoint| endpoint.network.as_str()).collect::<Vec<_>>().join(",")
         }
+        // As with Docker: the networks are the other container's.
+        Network::Container(_) => String::new(),
         other => other.mode(),
     }
 }
@@ -383,6 +386,7 @@ fn host_config(container: &Container) -> Value {
         "TimeoutMs": timeout_ms,
         "Fuel": fuel,
         "NetworkMode": spec.network.mode(),
+        "PortBindings": network::port_bindings(&spec.ports),
         "AutoRemove": spec.auto_remove,
         "Init": spec.init,
         "ReadonlyRootfs": spec.read_only,
@@ -400,7 +404,7 @@ fn host_config(container: &Container) -> Value {
 /// What Docker tells of every container, where this one has nothing else.
 fn docker_defaults() -> Value {
     json!({
-        "ContainerIDFile": "", "PortBindings": {},
+        "ContainerIDFile": "",
         "VolumeDriver": "", "VolumesFrom": null,
         "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null,
         "Cgroup": "", "Links": null, "PidMode": "", "PublishAllPorts": false,

@@ -8,12 +8,12 @@ use linux_exec::{cgroup::Usage, spawn::Exit};
 use nix::{poll::PollTimeout, sys::signal::Signal};
 
 use super::{
-    health,
+    health, networks,
     remove::leftover_cgroup,
     restart::Restarts,
     start::Started,
     streams::NotCopied,
-    supervise::{self, Ending, StopRule},
+    supervise::{self, Duties, Ending, StopRule},
     timings::Timings,
 };
 use crate::{
@@ -77,7 +77,9 @@ fn finish(
         stop_signal: spec.stop_signal,
         stop_timeout: spec.stop_timeout_ms.map(Duration::from_millis),
     };
-    let ending = supervise::supervise(&child, &signals, rule, &|| copying.resize());
+    let mut look_at_networks = || networks::follow(host, container, attached.as_mut());
+    let mut duties = Duties { resize: &|| copying.resize(), look_at_networks: &mut look_at_networks };
+    let ending = supervise::supervise(&child, &signals, rule, &mut duties);
     timings.stage("run");
     health::end(container, health);
     let told = Told::read(report);

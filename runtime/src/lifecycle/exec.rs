@@ -19,7 +19,7 @@ use super::{
     end::{WITHHELD, told_caller},
     start::abandon,
     streams::{self, Copying, Wiring},
-    supervise::{self, Signals, StopRule},
+    supervise::{self, Duties, Signals, StopRule},
 };
 use crate::{
     kinds::{UMASK, linux_filter},
@@ -40,7 +40,8 @@ impl Begun {
     /// Waits for its end, and gives its exit code.
     pub(crate) fn supervise(self) -> Result<u8> {
         let rule = StopRule { container: None, time_limit: None, stop_signal: self.stop_signal, stop_timeout: None };
-        let ending = supervise::supervise(&self.child, &self.signals, rule, &|| self.copying.resize());
+        let mut duties = Duties { resize: &|| self.copying.resize(), look_at_networks: &mut || {} };
+        let ending = supervise::supervise(&self.child, &self.signals, rule, &mut duties);
         let not_copied = self.copying.finish();
         let ending = ending?;
         if ending.reaped.withheld {

@@ -13,6 +13,7 @@ pub(crate) mod files;
 pub(crate) mod health;
 mod holders;
 pub(crate) mod log;
+pub(crate) mod networks;
 pub(crate) mod pause;
 pub(crate) mod processes;
 mod remove;

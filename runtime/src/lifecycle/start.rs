@@ -243,7 +243,7 @@ fn start(
         let input_fd = pending.input_fd(child.terminal.as_ref());
         let record = note_running(container, &child, started_unix_nanos, restart_count, input_fd, ports)
             .inspect_err(|_| abandon(&child))?;
-        let serving = attached.as_mut().map_or(Ok(()), |attached| attached.serve_names(spec));
+        let serving = attached.as_mut().map_or(Ok(()), |attached| attached.serve(spec));
         serving.inspect_err(|_| abandon(&child))?;
         let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;
         Ok((child, report, timeout_grace, copying, started_unix_nanos, record))

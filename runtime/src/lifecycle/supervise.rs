@@ -37,6 +37,9 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGWINCH,
 ];
 
+/// Asks a supervisor to look which networks its container is to be on. Whoever does not expect it ignores it.
+pub(super) const LOOK_AT_NETWORKS: Signal = Signal::SIGURG;
+
 /// Those by which a user wants a program to end.
 const DEADLY: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 
@@ -46,7 +49,7 @@ pub(crate) struct Signals(SignalFd);
 impl Signals {
     /// Blocks them for this process; the container's process unblocks its own.
     pub(crate) fn block() -> Result<Self> {
-        let set: SigSet = FORWARDED.into_iter().collect();
+        let set: SigSet = FORWARDED.into_iter().chain([LOOK_AT_NETWORKS]).collect();
         set.thread_block().context("cannot block signals")?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
         Ok(Self(fd.context("cannot make a signalfd")?))
@@ -99,6 +102,14 @@ pub(crate) struct StopRule<'a> {
     pub(crate) stop_timeout: Option<Duration>,
 }
 
+/// What is done for signals that are not passed on.
+pub(crate) struct Duties<'a> {
+    /// Our own terminal changed its size.
+    pub(crate) resize: &'a dyn Fn(),
+    /// The container may be wanted on other networks.
+    pub(crate) look_at_networks: &'a mut dyn FnMut(),
+}
+
 /// How it ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ending {
@@ -120,8 +131,13 @@ enum Clock {
 /// How long a killed process may take to end before somebody looks at what keeps it.
 pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
-/// Waits until the process has ended, and reaps it. `resize` is called when our own terminal changed its size.
-pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule<'_>, resize: &dyn Fn()) -> Result<Ending> {
+/// Waits until the process has ended, and reaps it.
+pub(crate) fn supervise(
+    child: &Child,
+    signals: &Signals,
+    rule: StopRule<'_>,
+    duties: &mut Duties<'_>,
+) -> Result<Ending> {
     let mut clock = match rule.time_limit {
         Some(limit) => Clock::StopAt(Instant::now() + limit),
         None => Clock::Unlimited,
@@ -139,7 +155,7 @@ pub(crate) fn supervise(child: &Child, signals: &Signals, rule: StopRule<'_>, re
             return Ok(Ending { exit, timed_out, reaped });
         }
         if signalled {
-            let killed_for = forward(child.process, signals, resize);
+            let killed_for = forward(child.process, signals, duties);
             if killed_for.is_some() && ended_by.is_none() {
                 clock = Clock::LookAt(Instant::now() + ENDS_WITHIN);
             }
@@ -244,12 +260,16 @@ fn wait(pidfd: BorrowedFd<'_>, signals: BorrowedFd<'_>, clock: &Clock) -> (bool,
 
 /// Passes on what came. Gives how the process ends if that was a signal which ends any program that does not care: the
 /// first process of a pid namespace would never see it, so that its default action is ours to do.
-fn forward(process: Process, signals: &Signals, resize: &dyn Fn()) -> Option<Exit> {
+fn forward(process: Process, signals: &Signals, duties: &mut Duties<'_>) -> Option<Exit> {
     let mut ended_by = None;
     while let Ok(Some(info)) = signals.0.read_signal() {
         let Ok(number) = i32::try_from(info.ssi_signo) else { continue };
         if number == Signal::SIGWINCH as i32 {
-            resize();
+            (duties.resize)();
+            continue;
+        }
+        if number == LOOK_AT_NETWORKS as i32 {
+            (duties.look_at_networks)();
             continue;
         }
         let is_deadly = DEADLY.iter().any(|deadly| *deadly as i32 == number) && is_default(process.pid, number);

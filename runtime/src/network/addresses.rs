@@ -71,12 +71,14 @@ pub(crate) struct Damaged {
 pub(super) struct Held {
     pub(super) network: Definition,
     pub(super) lease: Lease,
+    /// Of the container's devices, from 0.
+    pub(super) number: usize,
     /// Its lock, by which others know that it is in use.
     _lock: File,
 }
 
 impl Networks {
-    /// Gives a container addresses of a network; None if none is free. `number`: of its networks, from 0.
+    /// Gives a container addresses of a network; None if none is free. `number`: of its devices, from 0.
     pub(super) fn lease(
         &self,
         network: &Definition,
@@ -111,10 +113,24 @@ impl Networks {
                 ports: ports.to_vec(),
             };
             if let Some(lock) = write(&folder, &lease)? {
-                return Ok(Some(Held { network: network.clone(), lease, _lock: lock }));
+                return Ok(Some(Held { network: network.clone(), lease, number, _lock: lock }));
             }
         }
         bail!("network {}: others take every address that is free before this one does", network.name)
+    }
+
+    /// Writes down that other ports lead to it. `_together`: nobody takes back meanwhile what has no lock.
+    pub(super) fn lead_to(&self, held: &mut Held, ports: &[BoundPort], _together: &Locked) -> Result<()> {
+        let lease = Lease { ports: ports.to_vec(), ..held.lease.clone() };
+        held._lock = replace(&self.addresses(&held.network.name), &lease)?;
+        held.lease = lease;
+        Ok(())
+    }
+
+    /// Whether a container could have such an address of a network.
+    pub(crate) fn check_wanted(&self, network: &Definition, endpoint: &Endpoint) -> Result<()> {
+        choose(network, network.ipv4.as_ref(), endpoint.ipv4.map(IpAddr::V4), None, &[])?;
+        choose(network, network.ipv6.as_ref(), endpoint.ipv6.map(IpAddr::V6), None, &[]).map(drop)
     }
 
     /// Takes the addresses back. What the packet filter has of them must be gone.
@@ -165,6 +181,17 @@ impl Networks {
     /// Those that cannot be read; of all other functions here they are no part.
     pub(crate) fn damaged_leases(&self, network: &Definition) -> Result<Vec<Damaged>> {
         Ok(self.look(network)?.1)
+    }
+
+    /// Whether a container has an address of a network, of which no more than the name may be known.
+    pub(super) fn is_in_use(&self, network: &str) -> Result<bool> {
+        let folder = self.addresses(network);
+        for name in entries(&folder)? {
+            if is_held(&folder.join(name))? == Some(true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Files of addresses that were being written by processes that are gone.
@@ -224,14 +251,40 @@ fn choose(
     Ok(alike.or_else(|| range.find(is_free)).map(Some))
 }
 
-/// Writes a lease under all its addresses, locked; None if somebody has one of them.
-fn write(folder: &Path, lease: &Lease) -> Result<Option<File>> {
+/// A file that is being written, locked, by a name that nobody else has.
+fn begin(folder: &Path, lease: &Lease) -> Result<(PathBuf, std::io::Result<File>)> {
     let own = Process::own().context("cannot read our own start time")?;
     let temporary = folder.join(format!(".{}-{}-{}", own.pid, own.start_ticks, lease.device));
-    let made = || -> std::io::Result<Option<File>> {
+    let begun = || -> std::io::Result<File> {
         let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&temporary)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         file.write_all(&serde_json::to_vec(lease)?)?;
+        Ok(file)
+    };
+    let begun = begun();
+    Ok((temporary, begun))
+}
+
+/// Writes a lease under all its addresses, locked, in place of what is there.
+fn replace(folder: &Path, lease: &Lease) -> Result<File> {
+    let (temporary, begun) = begin(folder, lease)?;
+    let again = temporary.with_extension("again");
+    let replaced = begun.and_then(|file| {
+        for ip in lease.addresses() {
+            fs::hard_link(&temporary, &again)?;
+            fs::rename(&again, folder.join(ip.to_string()))?;
+        }
+        Ok(file)
+    });
+    let _ = (fs::remove_file(&temporary), replaced.is_err().then(|| fs::remove_file(&again)));
+    replaced.with_context(|| format!("cannot write {}", temporary.display()))
+}
+
+/// Writes a lease under all its addresses, locked; None if somebody has one of them.
+fn write(folder: &Path, lease: &Lease) -> Result<Option<File>> {
+    let (temporary, begun) = begin(folder, lease)?;
+    let made = || -> std::io::Result<Option<File>> {
+        let file = begun?;
         let mut linked: Vec<PathBuf> = Vec::new();
         for ip in lease.addresses() {
             let path = folder.join(ip.to_string());

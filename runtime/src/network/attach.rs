@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fs,
-    io::{ErrorKind, PipeWriter},
+    io::{ErrorKind, Write},
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -17,8 +17,10 @@ use super::{
     Definition, Lease, Locked, Networks,
     addresses::Held,
     definition::OPTION_MTU,
+    ports::BoundPort,
+    relay::Relay,
     reserve::{Reserved, reserve},
-    resolver::Sockets,
+    resolver::{Serving, Sockets},
 };
 use crate::spec::{RunSpec, network::Endpoint, ports::Protocol};
 
@@ -27,16 +29,27 @@ const USUAL_MTU: u32 = 1500;
 
 /// A network namespace for a container, and what leads to it. Dropped, it is taken down as far as that can be done.
 pub(crate) struct Attached {
-    namespace: OwnedFd,
-    networks: Networks,
-    held: Vec<Held>,
-    filter: Filter,
+    pub(super) namespace: OwnedFd,
+    pub(super) networks: Networks,
+    pub(super) held: Vec<Held>,
+    pub(super) filter: Filter,
     /// Until the rules that lead the ports away are gone.
-    reserved: Reserved,
+    pub(super) reserved: Reserved,
     /// Of the name server, until it is started.
-    sockets: Option<Sockets>,
-    /// What keeps it going.
-    serving: Option<PipeWriter>,
+    pub(super) sockets: Option<Sockets>,
+    /// The name server.
+    pub(super) serving: Option<Serving>,
+    /// Of those who come over IPv6 and are not led here.
+    pub(super) relay: Option<Relay>,
+}
+
+/// A network that a container is to be on.
+pub(super) struct Wish<'a> {
+    pub(super) network: &'a Definition,
+    pub(super) endpoint: &'a Endpoint,
+    /// Of the container's devices, from 0.
+    pub(super) number: usize,
+    pub(super) ports: &'a [BoundPort],
 }
 
 impl Attached {
@@ -46,11 +59,16 @@ impl Attached {
         let found: Result<Vec<Definition>> = endpoints.iter().map(|endpoint| networks.get(&endpoint.network)).collect();
         let found = found?;
         let (links, filter) = (Links::open()?, Filter::open()?);
-        for network in &found {
-            networks.bring_up(network, &links)?;
-        }
-        let reserved = reserve(&spec.ports)?;
-        let (held, together) = lease_all(networks, &found, spec, &reserved)?;
+        let bridges: Result<Vec<Link>> = found.iter().map(|network| networks.bring_up(network, &links)).collect();
+        let bridges = bridges?;
+        let reserved = reserve(&spec.ports, &|port, number| networks.holder(port.protocol, port.host_ip, number))?;
+        let of_ports = leads_ports(&found).unwrap_or_default();
+        let wish = |(number, (network, endpoint))| {
+            let ports = if number == of_ports { reserved.ports.as_slice() } else { &[] };
+            Wish { network, endpoint, number, ports }
+        };
+        let wishes: Vec<Wish<'_>> = found.iter().zip(endpoints).enumerate().map(wish).collect();
+        let (held, together) = lease_all(networks, spec, &wishes)?;
         let has_names = found.iter().any(Definition::has_names);
         let (namespace, (inner, sockets)) = namespace::make(|| {
             settle(found.iter().any(|network| network.ipv6.is_some()))?;
@@ -58,8 +76,12 @@ impl Attached {
         })
         .inspect_err(|_| _ = take_back(networks, &filter, &held))?;
         let networks = networks.clone();
-        let attached = Self { namespace, networks, held, filter, reserved, sockets, serving: None };
-        attached.connect(&links, &inner)?;
+        let attached = Self { namespace, networks, held, filter, reserved, sockets, serving: None, relay: None };
+        for (held, bridge) in attached.held.iter().zip(&bridges) {
+            // It is the first to have devices there, but for loopback.
+            let index = u32::try_from(held.number).ok().map(|number| number + 2);
+            attached.plug(&links, &inner, held, bridge, index, &gateways(&attached.held, held))?;
+        }
         attached.lead(together)?;
         Ok(attached)
     }
@@ -68,13 +90,28 @@ impl Attached {
     pub(crate) fn shared(networks: &Networks, pid: i32) -> Result<Self> {
         let namespace = namespace::of_process(pid)?;
         let (networks, filter, reserved) = (networks.clone(), Filter::open()?, Reserved::default());
-        Ok(Self { namespace, networks, held: Vec::new(), filter, reserved, sockets: None, serving: None })
+        let held = Vec::new();
+        Ok(Self { namespace, networks, held, filter, reserved, sockets: None, serving: None, relay: None })
     }
 
-    /// Answers who asks for names, on a thread of its own; what was asked before is answered then.
-    pub(crate) fn serve_names(&mut self, spec: &RunSpec) -> Result<()> {
+    /// Does what needs threads: passes on who came over IPv6, and answers who asks for names. What was asked before is answered then.
+    pub(crate) fn serve(&mut self, spec: &RunSpec) -> Result<()> {
+        let doors = std::mem::take(&mut self.reserved.doors);
+        if !doors.is_empty() {
+            self.relay = Some(Relay::begin(doors, self.led_to())?);
+        }
+        self.serve_names(spec)
+    }
+
+    /// The address to which ports lead.
+    pub(super) fn led_to(&self) -> Option<IpAddr> {
+        let held = self.held.iter().find(|held| !held.lease.ports.is_empty())?;
+        held.lease.ipv6.or(held.lease.ipv4)
+    }
+
+    pub(super) fn serve_names(&mut self, spec: &RunSpec) -> Result<()> {
         let joined: Vec<Definition> = self.held.iter().map(|held| held.network.clone()).collect();
-        let serving = self.sockets.take().map(|sockets| sockets.serve(&self.networks, &joined, spec));
+        let serving = self.sockets.take().map(|sockets| sockets.serve(&self.networks, joined, spec));
         self.serving = serving.transpose()?;
         Ok(())
     }
@@ -94,37 +131,45 @@ impl Attached {
         self.held.iter().map(|held| (&held.network, &held.lease))
     }
 
-    fn connect(&self, links: &Links, inner: &Links) -> Result<()> {
-        let out = self.held.iter().position(|held| !held.network.internal);
-        for (number, held) in self.held.iter().enumerate() {
-            let (network, lease) = (&held.network, &held.lease);
-            let bridge = find_bridge(links, network)?;
-            let peer = format!("eth{number}");
-            let veth = Veth {
-                name: &lease.device,
-                bridge: bridge.index,
-                peer: &peer,
-                peer_mac: lease.mac.0,
-                namespace: self.namespace.as_fd(),
-                mtu: bridge.mtu,
-            };
+    /// Makes its devices for a network. `inner`: those of its namespace. `index`: the number of the new one there, if it is known.
+    pub(super) fn plug(
+        &self,
+        links: &Links,
+        inner: &Links,
+        held: &Held,
+        bridge: &Link,
+        index: Option<u32>,
+        gateways: &[IpAddr],
+    ) -> Result<()> {
+        let Held { network, lease, .. } = held;
+        let peer = held.inner_device();
+        let veth = Veth {
+            name: &lease.device,
+            bridge: bridge.index,
+            peer: &peer,
+            peer_index: index,
+            peer_mac: lease.mac.0,
+            namespace: self.namespace.as_fd(),
+            mtu: bridge.mtu,
+        };
+        if !links.add_veth(&veth)? {
+            // That of its last run goes with the namespace, which takes the kernel a moment.
+            links.delete(&lease.device)?;
             if !links.add_veth(&veth)? {
-                // That of its last run goes with the namespace, which takes the kernel a moment.
-                links.delete(&lease.device)?;
-                if !links.add_veth(&veth)? {
-                    bail!("there is a network device {} that does not go", lease.device);
-                }
+                bail!("there is a network device {}, or {peer} in the container, that does not go", lease.device);
             }
-            let port = links.find(&lease.device)?.context("a network device is gone that was just made")?;
-            links.set_hairpin(&port)?;
-            let peer = inner.find(&peer)?.context("a network device is gone that was just made")?;
-            let prefix =
-                |ip: IpAddr| network.pools().find(|pool| pool.subnet.contains(ip)).map(|pool| pool.subnet.prefix());
-            let addresses: Vec<_> = lease.addresses().filter_map(|ip| Some((ip, prefix(ip)?))).collect();
-            let gateways: Vec<_> = network.pools().filter(|_| Some(number) == out).map(|pool| pool.gateway).collect();
-            inner.configure(peer.index, &addresses, &gateways)?;
         }
-        Ok(())
+        if !lease.ports.is_empty() {
+            set_hairpin(links, lease)?;
+        }
+        let index = match index {
+            Some(index) => index,
+            None => inner.find(&peer)?.context("a network device is gone that was just made")?.index,
+        };
+        let prefix =
+            |ip: IpAddr| network.pools().find(|pool| pool.subnet.contains(ip)).map(|pool| pool.subnet.prefix());
+        let addresses: Vec<_> = lease.addresses().filter_map(|ip| Some((ip, prefix(ip)?))).collect();
+        Ok(inner.configure(index, &addresses, gateways)?)
     }
 
     /// Adds the rules; where somebody has taken ours away, all of them.
@@ -135,15 +180,11 @@ impl Attached {
         }
         drop(together);
         self.forget_flows()?;
-        if whole {
-            return Ok(());
-        }
-        let alone = self.networks.lock(FlockOperation::LockExclusive)?;
-        self.networks.write_rules(&alone)
+        self.networks.mend_rules(whole)
     }
 
     /// What somebody sends to a port of UDP again and again goes on to where it went first, if nobody says otherwise.
-    fn forget_flows(&self) -> Result<()> {
+    pub(super) fn forget_flows(&self) -> Result<()> {
         let udp = self.reserved.ports.iter().filter(|port| port.protocol == Protocol::Udp);
         let ports: HashSet<u16> = udp.map(|port| port.host_port).collect();
         if !ports.is_empty() {
@@ -152,15 +193,14 @@ impl Attached {
         Ok(())
     }
 
-    /// Takes everything down. Its addresses and ports are free when this returns; what is left is to be dropped after all that somebody
-    /// waits for: see [`Filter`].
+    /// Takes everything down. Its addresses and ports are free when this returns.
     pub(crate) fn detach(&mut self) -> Result<()> {
         self.take_down()
     }
 
     fn take_down(&mut self) -> Result<()> {
         let held = std::mem::take(&mut self.held);
-        self.serving = None;
+        (self.serving, self.relay) = (None, None);
         take_back(&self.networks, &self.filter, &held)?;
         self.reserved = Reserved::default();
         Ok(())
@@ -172,6 +212,34 @@ impl Drop for Attached {
         // What cannot be taken down here, the next command recognises.
         let _ = self.take_down();
     }
+}
+
+impl Held {
+    /// Its device in the container.
+    pub(super) fn inner_device(&self) -> String {
+        format!("eth{}", self.number)
+    }
+}
+
+/// A container that asks for a port of its own gets its own frames back.
+pub(super) fn set_hairpin(links: &Links, lease: &Lease) -> Result<()> {
+    let port = links.find(&lease.device)?.context("a network device is gone that was just made")?;
+    Ok(links.set_hairpin(&port)?)
+}
+
+/// The network to which ports lead: the first from which somebody outside can be answered.
+pub(super) fn leads_ports<'a>(networks: impl IntoIterator<Item = &'a Definition>) -> Option<usize> {
+    networks.into_iter().position(|network| !network.internal)
+}
+
+/// Through which of a network's gateways a container reaches all others: that of its first network with such addresses.
+pub(super) fn gateways(all: &[Held], of: &Held) -> Vec<IpAddr> {
+    let first = |ipv4: bool| {
+        let mut out = all.iter().filter(|held| !held.network.internal);
+        out.find(|held| held.network.pools().any(|pool| pool.gateway.is_ipv4() == ipv4))
+    };
+    let leads = |ipv4: bool| first(ipv4).is_some_and(|first| first.number == of.number);
+    of.network.pools().map(|pool| pool.gateway).filter(|gateway| leads(gateway.is_ipv4())).collect()
 }
 
 /// Rules first, so that what is led to an address is never led to its next owner.
@@ -187,39 +255,27 @@ fn take_back(networks: &Networks, filter: &Filter, held: &[Held]) -> Result<()> 
         networks.give_back(&network.name, lease)?;
     }
     drop(together);
-    if whole {
-        return Ok(());
-    }
-    let alone = networks.lock(FlockOperation::LockExclusive)?;
-    networks.write_rules(&alone)
+    networks.mend_rules(whole)
 }
 
 /// Addresses of all networks, or of none; with the lock under which they were taken.
-fn lease_all(
-    networks: &Networks,
-    found: &[Definition],
-    spec: &RunSpec,
-    reserved: &Reserved,
-) -> Result<(Vec<Held>, Locked)> {
-    // Ports lead to the first network from which somebody outside can be answered.
-    let of_ports = found.iter().position(|network| !network.internal).unwrap_or_default();
+pub(super) fn lease_all(networks: &Networks, spec: &RunSpec, wishes: &[Wish<'_>]) -> Result<(Vec<Held>, Locked)> {
     let mut swept = false;
     loop {
         let together = networks.lock(FlockOperation::LockShared)?;
-        let mut held = Vec::with_capacity(found.len());
+        let mut held = Vec::with_capacity(wishes.len());
         let mut full = None;
-        for (number, (network, endpoint)) in found.iter().zip(spec.network.endpoints()).enumerate() {
-            let ports = if number == of_ports { reserved.ports.as_slice() } else { &[] };
-            let leased = networks.lease(network, spec, endpoint, number, ports);
+        for wish in wishes {
+            let leased = networks.lease(wish.network, spec, wish.endpoint, wish.number, wish.ports);
             match leased.inspect_err(|_| give_back_all(networks, &held))? {
                 Some(lease) => held.push(lease),
                 None => {
-                    full = Some((network, endpoint));
+                    full = Some(wish);
                     break;
                 }
             }
         }
-        let Some((network, endpoint)) = full else { return Ok((held, together)) };
+        let Some(Wish { network, endpoint, .. }) = full else { return Ok((held, together)) };
         give_back_all(networks, &held);
         drop(together);
         if swept || networks.forget_ended(network)? == 0 {
@@ -249,29 +305,35 @@ fn no_address(network: &Definition, endpoint: &Endpoint) -> anyhow::Error {
     )
 }
 
-fn find_bridge(links: &Links, network: &Definition) -> Result<Link> {
-    let bridge = links.find(&network.bridge)?.filter(|link| network.is_its_bridge(link));
-    bridge.with_context(|| {
-        format!("the bridge {} of network {} was removed just now: try again", network.bridge, network.name)
-    })
-}
-
 impl Networks {
-    /// Makes the bridge of a network, unless it is there.
-    fn bring_up(&self, network: &Definition, links: &Links) -> Result<()> {
-        let is_up = |link: &Link| link.up && network.is_its_bridge(link);
-        if links.find(&network.bridge)?.as_ref().is_some_and(is_up) {
+    /// Writes all rules anew where somebody has taken ours away.
+    pub(super) fn mend_rules(&self, whole: bool) -> Result<()> {
+        if whole {
             return Ok(());
+        }
+        let alone = self.lock(FlockOperation::LockExclusive)?;
+        self.write_rules(&alone)
+    }
+
+    /// The bridge of a network, which is made unless it is there.
+    pub(super) fn bring_up(&self, network: &Definition, links: &Links) -> Result<Link> {
+        let its_bridge =
+            || Ok::<_, anyhow::Error>(links.find(&network.bridge)?.filter(|link| network.is_its_bridge(link)));
+        if let Some(bridge) = its_bridge()?.filter(|bridge| bridge.up) {
+            return Ok(bridge);
         }
         let alone = self.lock(FlockOperation::LockExclusive)?;
         if self.load(&network.name)?.is_none_or(|found| found.id != network.id) {
             bail!("network {} was removed just now", network.name);
         }
         // Others may have waited for the lock to do the same.
-        if links.find(&network.bridge)?.as_ref().is_some_and(is_up) {
-            return Ok(());
+        if let Some(bridge) = its_bridge()?.filter(|bridge| bridge.up) {
+            return Ok(bridge);
         }
-        self.make_bridge(network, links, &alone)
+        self.make_bridge(network, links, &alone)?;
+        its_bridge()?.with_context(|| {
+            format!("the bridge {} of network {} was removed just now: try again", network.bridge, network.name)
+        })
     }
 
     /// The bridge, with its addresses and settings; switched on when all is done.
@@ -343,17 +405,21 @@ fn settle(ipv6: bool) -> Result<()> {
     for setting in ["accept_ra", "accept_redirects"] {
         set(format!("/proc/sys/net/ipv6/conf/default/{setting}"), "0")?;
     }
-    if ipv6 { Ok(()) } else { set("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") }
+    if ipv6 { Ok(()) } else { allow_ipv6(false) }
 }
 
-/// What is not there (a kernel without IPv6) needs no setting; what has the value already is not written, as it may be read-only.
+/// On devices that are made from now on, in the namespace that the caller is in.
+pub(super) fn allow_ipv6(allowed: bool) -> Result<()> {
+    set("/proc/sys/net/ipv6/conf/default/disable_ipv6", if allowed { "0" } else { "1" })
+}
+
+/// What is not there (a kernel without IPv6) needs no setting; what is read-only must have the value already.
 fn set(path: impl AsRef<Path>, value: &str) -> Result<()> {
     let path = path.as_ref();
-    if read(path).is_some_and(|found| found == value) {
-        return Ok(());
-    }
-    match fs::write(path, value) {
+    let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(value.as_bytes()));
+    match written {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(_) if read(path).is_some_and(|found| found == value) => Ok(()),
         written => written.with_context(|| format!("cannot set {} to {value}", path.display())),
     }
 }

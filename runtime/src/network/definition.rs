@@ -135,13 +135,12 @@ impl Definition {
 
     /// The hardware address of its bridge.
     pub(super) fn mac(&self) -> [u8; 6] {
-        let digit = |at: usize| self.id.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or(1);
-        [0x02, 0x42, digit(0), digit(2), digit(4), digit(6)]
+        mac_of_bridge(&self.id)
     }
 
     /// Whether a device is its bridge, and not somebody else's of that name, as of another ROOT.
     pub(super) fn is_its_bridge(&self, link: &Link) -> bool {
-        link.kind == "bridge" && link.mac == self.mac()
+        is_bridge_of(&self.id, link)
     }
 
     /// A hardware address that belongs to an IP address: who had it before is still known by it.
@@ -155,6 +154,16 @@ impl Definition {
         };
         Mac([0x02, 0x42, a, b, c, d])
     }
+}
+
+/// Whether a device is the bridge of the network with this id.
+pub(super) fn is_bridge_of(id: &str, link: &Link) -> bool {
+    link.kind == "bridge" && link.mac == mac_of_bridge(id)
+}
+
+fn mac_of_bridge(id: &str) -> [u8; 6] {
+    let digit = |at: usize| id.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or(1);
+    [0x02, 0x42, digit(0), digit(2), digit(4), digit(6)]
 }
 
 fn check_options(options: &BTreeMap<String, String>) -> Result<()> {

@@ -14,12 +14,8 @@ const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// `/etc/hosts`.
 pub(crate) fn hosts(spec: &RunSpec, attached: Option<&Attached>) -> String {
     let leases: Vec<_> = attached.into_iter().flat_map(Attached::leases).collect();
-    let name = match spec.domainname.as_str() {
-        "" => spec.hostname.clone(),
-        domain => format!("{0}.{domain} {0}", spec.hostname),
-    };
     // Who is on no network is still to find itself.
-    let own = if leases.is_empty() { format!(" {name}") } else { String::new() };
+    let own = if leases.is_empty() { format!(" {}", own_names(spec)) } else { String::new() };
     let mut text = format!("127.0.0.1\tlocalhost{own}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     text.push_str("fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
     let gateway = leases.iter().flat_map(|(network, _)| network.pools()).map(|pool| pool.gateway).next();
@@ -28,10 +24,21 @@ pub(crate) fn hosts(spec: &RunSpec, attached: Option<&Attached>) -> String {
         let ip = ip.or(gateway).unwrap_or_else(|| IpAddr::from([127, 0, 0, 1]));
         let _ = writeln!(text, "{ip}\t{host}");
     }
-    for ip in leases.iter().flat_map(|(_, lease)| lease.addresses()) {
-        let _ = writeln!(text, "{ip}\t{name}");
-    }
+    leases.iter().flat_map(|(_, lease)| lease.addresses()).for_each(|ip| text.push_str(&own_line(spec, ip)));
     text
+}
+
+/// A container's own names.
+fn own_names(spec: &RunSpec) -> String {
+    match spec.domainname.as_str() {
+        "" => spec.hostname.clone(),
+        domain => format!("{0}.{domain} {0}", spec.hostname),
+    }
+}
+
+/// The line of `/etc/hosts` for one of a container's own addresses.
+pub(super) fn own_line(spec: &RunSpec, ip: IpAddr) -> String {
+    format!("{ip}\t{}\n", own_names(spec))
 }
 
 /// `/etc/resolv.conf`: what was typed, and what is left out as the machine has it.

@@ -10,8 +10,11 @@
 use std::{net::IpAddr, path::Path};
 
 use anyhow::Result;
-use linux_exec::network::nftables::{
-    Element, Family, Field, Filter, Hook, HookPoint, Layer, Load, Part, Table, Transaction, Value, count_elements,
+use linux_exec::network::{
+    Links,
+    nftables::{
+        Element, Family, Field, Filter, Hook, HookPoint, Layer, Load, Part, Table, Transaction, Value, count_elements,
+    },
 };
 
 use super::{Definition, Lease, Locked, Networks};
@@ -47,6 +50,7 @@ const NEIGHBOUR: Load = Load::Header(Layer::Transport, 8, 16);
 
 const V4: Part<'_> = Part::Is(Load::IpVersion, &[2]);
 const V6: Part<'_> = Part::Is(Load::IpVersion, &[10]);
+const LOOPBACK_6: Part<'_> = Part::Is(TARGET_6, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 const ICMP_6: Part<'_> = Part::Is(Load::Protocol, &[58]);
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
@@ -93,9 +97,18 @@ impl Networks {
         Ok(filter.commit(change)?)
     }
 
+    /// Takes back what is there for a network, on which no container is; false as above.
+    pub(super) fn remove_network_rules(&self, network: &Definition) -> Result<bool> {
+        let mut change = Transaction::default();
+        for (family, set, element) in of_network(network) {
+            change.remove(self.table(family), set, &[element]);
+        }
+        Ok(Filter::open()?.commit(change)?)
+    }
+
     /// Writes all rules anew, from the records, at one stroke.
     pub(super) fn write_rules(&self, alone: &Locked) -> Result<()> {
-        let networks = self.list()?;
+        let networks = self.with_bridges()?;
         let mut change = Transaction::default();
         for table in [Family::Inet, Family::Bridge].map(|family| self.table(family)) {
             // One that is not there cannot be removed.
@@ -125,9 +138,20 @@ impl Networks {
         }
     }
 
+    /// The networks of which there are rules: with its bridge a network gets them.
+    fn with_bridges(&self) -> Result<Vec<Definition>> {
+        let mut networks = self.list()?;
+        if !networks.is_empty() {
+            let links = Links::open()?.list()?;
+            networks
+                .retain(|network| links.iter().any(|link| link.name == network.bridge && network.is_its_bridge(link)));
+        }
+        Ok(networks)
+    }
+
     /// Whether the rules hold as many elements as the records say.
     pub(super) fn rules_are_whole(&self, alone: &Locked) -> Result<bool> {
-        let networks = self.list()?;
+        let networks = self.with_bridges()?;
         let mut expected: Vec<(Family, &str, usize)> = Vec::new();
         let mut count =
             |family: Family, set: &'static str| match expected.iter_mut().find(|(_, known, _)| *known == set) {
@@ -270,6 +294,8 @@ fn write_translations(change: &mut Transaction, table: Table<'_>) {
     for chain in ["prerouting", "output"] {
         rule(chain, &[Part::Local, Part::Jump("publish")]);
     }
+    // The answer could not come back there: `relay.rs`.
+    rule("publish", &[V6, LOOPBACK_6, Part::Accept]);
     let port = [Load::Protocol, TARGET_PORT];
     for (version, address, at, anywhere, v6) in
         [(V4, TARGET_4, PORTS_AT_4, PORTS_4, false), (V6, TARGET_6, PORTS_AT_6, PORTS_6, true)]
@@ -284,7 +310,7 @@ fn write_translations(change: &mut Transaction, table: Table<'_>) {
     // A container that asks for a published port of its own network, or of itself: the answer has to come back this way.
     rule("postrouting", &[V4, Part::In(&[OUT, SOURCE_4], MEMBERS_4), Part::Translated, Part::Masquerade]);
     rule("postrouting", &[V6, Part::In(&[OUT, SOURCE_6], MEMBERS_6), Part::Translated, Part::Masquerade]);
-    // The machine itself, by its loopback; with IPv6 the kernel routes nothing from there.
+    // The machine itself, by its loopback.
     let to_bridge = Part::In(&[OUT], BRIDGES);
     rule("postrouting", &[to_bridge, V4, Part::Masked(SOURCE_4, &[255, 0, 0, 0], &[127, 0, 0, 0]), Part::Masquerade]);
 }

@@ -20,7 +20,10 @@ mod definition;
 mod dns;
 pub(crate) mod files;
 mod firewall;
+mod holder;
 mod ports;
+mod reconnect;
+mod relay;
 mod reserve;
 mod resolver;
 
@@ -56,6 +59,13 @@ pub(crate) struct Networks {
     table: String,
 }
 
+/// What is still known of a network whose record is damaged.
+#[derive(serde::Deserialize)]
+struct Identity {
+    id: String,
+    bridge: String,
+}
+
 /// A lock of all networks, which ends when it is closed.
 pub(crate) struct Locked(#[expect(dead_code, reason = "held for its lock")] OwnedFd);
 
@@ -83,7 +93,9 @@ impl Networks {
         {
             return Ok(Some(found));
         }
-        let mut by_id = self.list()?.into_iter().filter(|network| !wanted.is_empty() && network.id.starts_with(wanted));
+        // What is damaged has no id, and keeps nobody else from being found.
+        let mut by_id =
+            self.readable()?.0.into_iter().filter(|network| !wanted.is_empty() && network.id.starts_with(wanted));
         match (by_id.next(), by_id.next()) {
             (Some(_), Some(_)) => bail!("{wanted} matches more than one network id; give more digits, or a name"),
             (found, _) => Ok(found),
@@ -127,7 +139,10 @@ impl Networks {
         if BUILT_IN.contains(&wanted.name.as_str()) || self.load(&wanted.name)?.is_some() {
             bail!("network with name {} already exists", wanted.name);
         }
-        let network = Definition::decide(wanted, &self.list()?, &Links::open()?)?;
+        let others = self.list().with_context(|| {
+            format!("network {} is to have addresses of its own, and those of another one cannot be read", wanted.name)
+        })?;
+        let network = Definition::decide(wanted, &others, &Links::open()?)?;
         let dir = self.dir(&network.name);
         make_folder(&self.addresses(&network.name))?;
         network.write(&dir.join("network.json"))?;
@@ -183,12 +198,50 @@ impl Networks {
             bail!("bridge is a pre-defined network and cannot be removed");
         }
         let links = Links::open()?;
-        if links.find(&network.bridge)?.is_some_and(|link| network.is_its_bridge(&link)) {
+        let has_bridge = links.find(&network.bridge)?.is_some_and(|link| network.is_its_bridge(&link));
+        if has_bridge {
             links.delete(&network.bridge)?;
         }
         let dir = self.dir(&network.name);
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-        self.write_rules(&alone)
+        match has_bridge && self.remove_network_rules(network)? {
+            true => Ok(()),
+            false => self.tidy_rules(&alone),
+        }
+    }
+
+    /// Writes the rules anew without those of a network that is gone. Where another one cannot be read they stay, and lead nowhere.
+    fn tidy_rules(&self, alone: &Locked) -> Result<()> {
+        if self.readable()?.1.is_empty() { self.write_rules(alone) } else { Ok(()) }
+    }
+
+    /// Removes a network whose record cannot be read, unless a container is on it that runs; false if its record can be read, or there is
+    /// no such network.
+    pub(crate) fn remove_unreadable(&self, name: &str) -> Result<bool> {
+        names::validate("network name", name).map_err(anyhow::Error::msg)?;
+        let alone = self.lock(FlockOperation::LockExclusive)?;
+        if self.load(name).is_ok() {
+            return Ok(false);
+        }
+        let dir = self.dir(name);
+        if self.is_in_use(name)? {
+            bail!(
+                "network {name} has active endpoints: a container is on it that runs, and {} is damaged",
+                dir.display()
+            );
+        }
+        // As much of it as can be known: its own bridge is one of this name and this address.
+        let text = fs::read(dir.join("network.json")).unwrap_or_default();
+        let links = Links::open()?;
+        if let Ok(Identity { id, bridge }) = serde_json::from_slice(&text)
+            && let Some(link) = links.find(&bridge)?
+            && definition::is_bridge_of(&id, &link)
+        {
+            links.delete(&bridge)?;
+        }
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+        self.tidy_rules(&alone)?;
+        Ok(true)
     }
 
     /// Waits for the lock of all networks.

@@ -15,6 +15,9 @@ pub(crate) struct BoundPort {
     pub(crate) host_port: u16,
     pub(crate) container_port: u16,
     pub(crate) protocol: Protocol,
+    /// What comes over IPv6 and cannot be led there is passed on by hand.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) relayed: bool,
 }
 
 impl BoundPort {
@@ -22,7 +25,9 @@ impl BoundPort {
     pub(crate) fn places(&self, ipv6: bool) -> Vec<(String, u16)> {
         match self.host_ip {
             Some(ip) => vec![(ip.to_string(), self.host_port)],
-            None if ipv6 => vec![("0.0.0.0".to_owned(), self.host_port), ("::".to_owned(), self.host_port)],
+            None if ipv6 || self.relayed => {
+                vec![("0.0.0.0".to_owned(), self.host_port), ("::".to_owned(), self.host_port)]
+            }
             None => vec![("0.0.0.0".to_owned(), self.host_port)],
         }
     }

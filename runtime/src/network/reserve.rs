@@ -1,5 +1,5 @@
-//! Keeps ports of the machine from everybody else, by a socket that is bound and never listens: the packet filter leads away what
-//! comes for it. It ends with the process, so a port is free again however that ended.
+//! Keeps ports of the machine from everybody else, by a socket that is bound: the packet filter leads away what comes for it, but for
+//! what comes over IPv6 and cannot be led, for which it listens. It ends with the process, so a port is free again however that ended.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -9,42 +9,61 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
     sys::socket::{
-        AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn6, SockaddrStorage, bind, getsockname, setsockopt,
-        socket, sockopt,
+        AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn6, SockaddrStorage, bind, getsockname,
+        listen, setsockopt, socket, sockopt,
     },
 };
 
-use super::ports::BoundPort;
+use super::{ports::BoundPort, relay::Door};
 use crate::spec::ports::{HostPort, Protocol, PublishedPort};
 
 /// Ports that are this process's, until it is dropped.
 #[derive(Default)]
 pub(super) struct Reserved {
     pub(super) ports: Vec<BoundPort>,
+    /// Those that listen.
+    pub(super) doors: Vec<Door>,
     _sockets: Vec<OwnedFd>,
 }
 
+/// Says who has a port that is taken.
+pub(super) type Holder<'a> = dyn Fn(&PublishedPort, u16) -> Option<String> + 'a;
+
 /// Takes all ports, or none.
-pub(super) fn reserve(published: &[PublishedPort]) -> Result<Reserved> {
+pub(super) fn reserve(published: &[PublishedPort], holder: &Holder<'_>) -> Result<Reserved> {
     let mut reserved = Reserved::default();
     for port in published {
-        let (host_port, socket) = one(port)?;
+        let (host_port, socket) = one(port, holder)?;
         let PublishedPort { host_ip, container_port, protocol, .. } = *port;
-        reserved.ports.push(BoundPort { host_ip, host_port, container_port, protocol });
-        reserved._sockets.extend(socket);
+        let relayed = socket.as_ref().is_some_and(|taken| taken.listens);
+        reserved.ports.push(BoundPort { host_ip, host_port, container_port, protocol, relayed });
+        match socket {
+            Some(Taken { socket, listens: true }) => {
+                reserved.doors.push(Door { listener: socket.into(), container_port });
+            }
+            taken => reserved._sockets.extend(taken.map(|taken| taken.socket)),
+        }
     }
     Ok(reserved)
 }
 
-fn one(port: &PublishedPort) -> Result<(u16, Option<OwnedFd>)> {
+/// A socket that keeps a port.
+struct Taken {
+    socket: OwnedFd,
+    /// Over IPv6 somebody may connect to it.
+    listens: bool,
+}
+
+fn one(port: &PublishedPort, holder: &Holder<'_>) -> Result<(u16, Option<Taken>)> {
     match port.host_port {
-        HostPort::Any => take(port, 0),
-        HostPort::Fixed(number) => take(port, number),
+        HostPort::Any => take(port, 0, holder),
+        HostPort::Fixed(number) => take(port, number, holder),
         HostPort::OneOf(first, last) => {
             let mut taken = None;
             for number in first..=last {
-                match take(port, number) {
+                match take(port, number, &|_, _| None) {
                     Ok(found) => return Ok(found),
                     Err(error) => taken = Some(error),
                 }
@@ -55,7 +74,7 @@ fn one(port: &PublishedPort) -> Result<(u16, Option<OwnedFd>)> {
     }
 }
 
-fn take(port: &PublishedPort, number: u16) -> Result<(u16, Option<OwnedFd>)> {
+fn take(port: &PublishedPort, number: u16, holder: &Holder<'_>) -> Result<(u16, Option<Taken>)> {
     let ip = port.host_ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     let place = || SocketAddr::new(port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), number);
     let bound = match bound(port.protocol, ip, number, port.host_ip.is_none()) {
@@ -72,17 +91,20 @@ fn take(port: &PublishedPort, number: u16) -> Result<(u16, Option<OwnedFd>)> {
             0 => bail!("-p: the kernel has no SCTP to choose a port of; name one"),
             number => Ok((number, None)),
         },
-        Err(Errno::EADDRINUSE) => bail!(
-            "Bind for {}/{} failed: port is already allocated (ss -lnp shows by whom; amphora ps lists what containers publish)",
-            place(),
-            port.protocol
-        ),
+        Err(Errno::EADDRINUSE) => {
+            let by = holder(port, number).map_or_else(
+                || " (ss -lnp shows by whom; amphora ps lists what containers publish)".to_owned(),
+                |holder| format!(", by {holder}"),
+            );
+            bail!("Bind for {}/{} failed: port is already allocated{by}", place(), port.protocol)
+        }
         Err(Errno::EADDRNOTAVAIL) => bail!("Bind for {} failed: this machine has no such address", place()),
         Err(errno) => Err(errno).with_context(|| format!("cannot publish {}/{}", place(), port.protocol)),
     }
 }
 
-fn bound(protocol: Protocol, ip: IpAddr, port: u16, both: bool) -> Result<(u16, OwnedFd), Errno> {
+fn bound(protocol: Protocol, ip: IpAddr, port: u16, both: bool) -> Result<(u16, Taken), Errno> {
+    let listens = protocol == Protocol::Tcp && matches!(ip, IpAddr::V6(ip) if ip.is_unspecified() || ip.is_loopback());
     let family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let (kind, protocol) = match protocol {
         Protocol::Tcp => (SockType::Stream, Some(SockProtocol::Tcp)),
@@ -90,14 +112,22 @@ fn bound(protocol: Protocol, ip: IpAddr, port: u16, both: bool) -> Result<(u16, 
         Protocol::Sctp => return Err(Errno::EPROTONOSUPPORT),
     };
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
+    if listens {
+        // Connections that have ended keep nobody from the port.
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
     if ip.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &!both)?;
     }
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(ip, port)))?;
+    if listens {
+        listen(&socket, Backlog::MAXCONN)?;
+        fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    }
     let name: SockaddrStorage = getsockname(socket.as_raw_fd())?;
     let number = name.as_sockaddr_in().map(|name| name.port());
     let number = number.or_else(|| name.as_sockaddr_in6().map(SockaddrIn6::port)).ok_or(Errno::EPROTO)?;
-    Ok((number, socket))
+    Ok((number, Taken { socket, listens }))
 }
 
 #[cfg(test)]
@@ -106,7 +136,8 @@ mod tests {
     use crate::spec::ports::parse_all;
 
     fn reserve_texts(texts: &[&str]) -> Result<Reserved> {
-        reserve(&parse_all(&texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>()).unwrap())
+        let ports = parse_all(&texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>()).unwrap();
+        reserve(&ports, &|_, number| Some(format!("who has {number}")))
     }
 
     #[test]
@@ -116,10 +147,7 @@ mod tests {
         assert!(tcp.host_port > 0 && udp.host_port > 0);
         let again = format!("127.0.0.1:{}:80", tcp.host_port);
         let message = reserve_texts(&[&again]).err().unwrap().to_string();
-        assert!(
-            message.contains("port is already allocated") && message.contains(&tcp.host_port.to_string()),
-            "{message}"
-        );
+        assert!(message.contains(&format!("port is already allocated, by who has {}", tcp.host_port)), "{message}");
         assert!(reserve_texts(&[&format!("{}:80", tcp.host_port)]).is_err());
         let range = format!("127.0.0.1:{}-{}:80", tcp.host_port, tcp.host_port);
         assert!(reserve_texts(&[&range]).is_err());

@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsFd,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -62,15 +62,19 @@ impl Sockets {
             tcp.set_nonblocking(true)?;
             Ok(Self { udp, tcp })
         };
-        open().with_context(|| format!("cannot serve names on {ADDRESS}"))
+        open().with_context(|| {
+            format!("cannot serve names on port 53 of {ADDRESS}, where a program may be that serves on all addresses")
+        })
     }
 
     /// Serves until what this gives is dropped.
-    pub(super) fn serve(self, networks: &Networks, found: &[Definition], spec: &RunSpec) -> Result<PipeWriter> {
+    pub(super) fn serve(self, networks: &Networks, found: Vec<Definition>, spec: &RunSpec) -> Result<Serving> {
         let (stop, stopped) = io::pipe().context("cannot make a pipe")?;
+        let on = Arc::new(Mutex::new(found));
         let names = Names {
             networks: networks.clone(),
-            joined: found.to_vec(),
+            on: Arc::clone(&on),
+            joined: Vec::new(),
             servers: spec.names.servers.clone(),
             known: Vec::new(),
             is_all: true,
@@ -79,7 +83,20 @@ impl Sockets {
         let builder = thread::Builder::new().name("names".to_owned()).stack_size(STACK_BYTES);
         let server = Server { sockets: self, names, waiting: Vec::new(), connections: Arc::default() };
         builder.spawn(move || server.run(&stop)).context("cannot start a thread for names")?;
-        Ok(stopped)
+        Ok(Serving { _stopped: stopped, on })
+    }
+}
+
+/// A name server that goes on until this is dropped.
+pub(super) struct Serving {
+    _stopped: PipeWriter,
+    on: Arc<Mutex<Vec<Definition>>>,
+}
+
+impl Serving {
+    /// The container is on these networks from now on.
+    pub(super) fn set_networks(&self, found: Vec<Definition>) {
+        *self.on.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 }
 
@@ -87,6 +104,9 @@ impl Sockets {
 #[derive(Clone)]
 struct Names {
     networks: Networks,
+    /// The networks that the container is on.
+    on: Arc<Mutex<Vec<Definition>>>,
+    /// Those of which names were read.
     joined: Vec<Definition>,
     servers: Vec<IpAddr>,
     /// Names and addresses, as they were read.
@@ -138,6 +158,10 @@ impl Names {
     }
 
     fn refresh(&mut self) {
+        let joined = self.on.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if joined != self.joined {
+            (self.joined, self.read) = (joined, None);
+        }
         let changed = |network: &Definition| self.networks.addresses(&network.name).metadata().ok()?.modified().ok();
         let ages: Vec<_> = self.joined.iter().map(changed).collect();
         if self.read.as_ref().is_some_and(|(at, read)| at.elapsed() < FRESH && *read == ages) {

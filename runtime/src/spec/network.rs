@@ -24,7 +24,7 @@ pub enum Network {
     Host,
     /// That of another container, by its id.
     Container(String),
-    /// These, in order; never empty.
+    /// These, in order; none of them where it was disconnected from all.
     Joined(Vec<Endpoint>),
 }
 
@@ -43,7 +43,9 @@ impl Network {
             Network::None => "none".to_owned(),
             Network::Host => "host".to_owned(),
             Network::Container(id) => format!("container:{id}"),
-            Network::Joined(endpoints) => endpoints.first().map(|first| first.network.clone()).unwrap_or_default(),
+            Network::Joined(endpoints) => {
+                endpoints.first().map_or(DEFAULT_NETWORK, |first| first.network.as_str()).to_owned()
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Docker's command lines, and what a real Docker answered them: the same exit code, and the same on standard output but for
-//! ids, times and sizes. `docker/answers.txt` has them, a block each:
+//! ids, times and sizes. `docker/answers.txt` has them, and `docker/networks.txt` those about networks, a block each:
 //!
 //! ```text
 //! $ ps -a --format '{{.Names}}'      the line
@@ -21,6 +21,7 @@ use regex_lite::Regex;
 use serde_json::Value;
 
 use crate::{
+    networks,
     sandbox::{Sandbox, fixture},
     session::{Ended, Session},
 };
@@ -103,8 +104,11 @@ impl Answer {
     }
 }
 
-fn file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/docker/answers.txt")
+/// The files of lines, each with a store and, for networks, a machine of its own.
+const FILES: [&str; 2] = ["answers.txt", "networks.txt"];
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/docker").join(name)
 }
 
 fn parse(text: &str) -> Vec<Answer> {
@@ -290,10 +294,19 @@ fn dockers_command_lines_give_what_docker_gives() {
         return println!("skipped: the answers are those of a daemon that is root");
     }
     let Some(()) = prepare(&sandbox) else { return };
+    compare_all(&sandbox, "answers.txt");
+}
+
+#[test]
+fn dockers_command_lines_on_networks_give_what_docker_gives() {
+    networks::alone(|sandbox, _| prepare(sandbox).map_or((), |()| compare_all(sandbox, "networks.txt")));
+}
+
+fn compare_all(sandbox: &Sandbox, name: &str) {
     let comparable = Comparable::new();
     let root = sandbox.root().to_str().expect("UTF-8").to_owned();
     let mut wrong = String::new();
-    for answer in parse(&std::fs::read_to_string(file()).expect("the answers")) {
+    for answer in parse(&std::fs::read_to_string(file(name)).expect("the answers")) {
         let ended = sandbox.run(words(&answer.line));
         assert!(!ended.stderr.contains("panicked"), "{}: {ended}", answer.line);
         assert!(ended.code == Some(0) || !ended.stderr.is_empty() || answer.code != 0, "{}: {ended}", answer.line);
@@ -321,18 +334,24 @@ fn the_answers_are_those_of_a_real_docker() {
         let question: Vec<String> = question.iter().map(|&word| word.to_owned()).collect();
         assert_eq!(docker(&question).stdout, "", "the daemon is not empty: {question:?}");
     }
-    let comparable = Comparable::new();
     let root = docker(&words("info -f {{.DockerRootDir}}")).stdout.trim().to_owned();
-    let recorded = parse(&std::fs::read_to_string(file()).expect("the answers"));
+    for name in FILES {
+        ask_again(name, &docker, &root);
+    }
+}
+
+fn ask_again(name: &str, docker: &dyn Fn(&[String]) -> Ended, root: &str) {
+    let comparable = Comparable::new();
+    let recorded = parse(&std::fs::read_to_string(file(name)).expect("the answers"));
     let asked: Vec<Answer> = recorded
         .iter()
         .map(|answer| {
             let differs = answer.differs.clone();
-            Answer { differs, ..comparable.answer(&answer.line, &docker(&words(&answer.line)), &root) }
+            Answer { differs, ..comparable.answer(&answer.line, &docker(&words(&answer.line)), root) }
         })
         .collect();
     if std::env::var_os("AMPHORA_RECORD_ANSWERS").is_some() {
-        std::fs::write(file(), written(&asked)).expect("the answers");
+        std::fs::write(file(name), written(&asked)).expect("the answers");
         return;
     }
     for (recorded, asked) in recorded.iter().zip(&asked) {

@@ -22,6 +22,8 @@ mod lifecycle;
 mod limits;
 mod lost;
 mod networks;
+mod networks_connect;
+mod networks_damaged;
 mod parallel;
 mod published;
 mod registry;

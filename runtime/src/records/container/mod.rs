@@ -5,6 +5,7 @@
 //!                    run.lock      the file that is locked instead, once spec.json was replaced (see [`revise`])
 //!                    ended.json    how the last run ended; as long as it runs, how it will have ended if nobody can say it
 //!                    log           its output, if it is kept
+//!                    networks.answer   a FIFO, while it is connected to a network
 //!                    upper/ work/  the writable layer
 //! ROOT/names/NAME -> ID            claims a name: symlink(2) fails if it is taken
 //! RUNROOT/running/ID.json          the run that is going on: pids and their start times, then its end (see [`record`])
@@ -339,6 +340,11 @@ impl Container {
             make_private_folder(&self.writable)?;
         }
         Ok(&self.writable)
+    }
+
+    /// Where its supervisor answers who changes the networks that it is on.
+    pub(crate) fn answer_path(&self) -> PathBuf {
+        self.dir.join("networks.answer")
     }
 
     /// The log of its output; [`Self::writable`] makes the folder for it.
