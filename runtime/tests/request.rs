@@ -3,7 +3,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-use amphora::{Host, Limits, MountKind, MountSpec, Request};
+use amphora::{Host, Limits, MountKind, MountSpec, Network, Request};
 use images::{Selection, archive};
 
 /// Where the archives of the end-to-end tests are, if they are there and containers can be made from many threads.
@@ -39,6 +39,7 @@ fn a_request_starts_a_container_without_the_command_line() {
             readonly: false,
             kind: MountKind::Bind { source: shared.clone(), recursive: true },
         }],
+        network: Some(Network::None),
         auto_remove: true,
         ..Request::default()
     };

@@ -19,7 +19,7 @@ struct Budget {
 /// program in the page cache differ; for `exec` besides what it takes to look into a v1 hierarchy that is mounted nowhere, as a
 /// killed podman leaves one. Raise one only with the reason in the commit.
 const BUDGETS: [Budget; 3] = [
-    Budget { words: &["run", "--rm", "busybox", "true"], minor_faults: 139, system_calls: 700 },
+    Budget { words: &["run", "--rm", "--network", "none", "busybox", "true"], minor_faults: 139, system_calls: 700 },
     Budget { words: &["run", "--rm", "hello:wasm"], minor_faults: 196, system_calls: 410 },
     Budget { words: &["exec", RUNNING, "true"], minor_faults: 134, system_calls: 455 },
 ];
@@ -46,7 +46,9 @@ pub(crate) fn reason_to_skip(fixtures: &Fixtures) -> Option<&'static str> {
 pub(crate) fn check(fixtures: &Fixtures) -> Result<()> {
     let store = Store::make(fixtures, &paths::target().join("budget"))?;
     store.load(fixtures, "busybox-latest")?;
-    run(store.command(&["run", "-d", "--name", RUNNING, "busybox", "sleep", "1000"]).stdin(Stdio::null()))?;
+    run(store
+        .command(&["run", "-d", "--network", "none", "--name", RUNNING, "busybox", "sleep", "1000"])
+        .stdin(Stdio::null()))?;
     let verdict = compare_all(&store);
     run(&mut store.command(&["rm", "-f", RUNNING]))?;
     verdict

@@ -36,9 +36,9 @@ const LEAST_PERCENT: usize = 95;
 /// What is looked at, by what follows the store's options.
 const STARTS: [&[&str]; 6] = [
     &["run", "--rm", "hello:wasm"],
-    &["run", "--rm", "hello:linux"],
+    &["run", "--rm", "--network", "none", "hello:linux"],
     &["run", "--rm", "hello:component"],
-    &["run", "-m", "64m", "--pids-limit", "16", "hello:linux"],
+    &["run", "-m", "64m", "--network", "none", "--pids-limit", "16", "hello:linux"],
     &["run", "-m", "64m", "--timeout", "1m", "-v", "/tmp:/data:ro", "hello:wasm"],
     &["exec", RUNNING, "true"],
 ];
@@ -60,7 +60,9 @@ pub(crate) fn write() -> Result<()> {
     build_with_symbols()?;
     let store = Store::make(&fixtures, &paths::target().join("link-order"))?;
     store.load(&fixtures, "busybox-latest")?;
-    run(store.command(&["run", "-d", "--name", RUNNING, "busybox", "sleep", "1000"]).stdin(Stdio::null()))?;
+    run(store
+        .command(&["run", "-d", "--network", "none", "--name", RUNNING, "busybox", "sleep", "1000"])
+        .stdin(Stdio::null()))?;
     let names = entered(&store, &Functions::of(&paths::binary())?, &STARTS);
     run(&mut store.command(&["rm", "-f", RUNNING]))?;
     let names = names?;

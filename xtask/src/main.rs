@@ -87,6 +87,8 @@ fn environment() -> Vec<(&'static str, String)> {
     vec![
         ("AMPHORA_TEST_FIXTURES", paths::fixtures().display().to_string()),
         ("AMPHORA_BIN", paths::binary().display().to_string()),
+        // Tests that are about networks have one of their own as the machine's.
+        ("AMPHORA_NETWORK", "none".to_owned()),
     ]
 }
 

@@ -20,7 +20,9 @@ use crate::{
         container::{Container, Lock},
         host::Host,
     },
-    spec::{Security, StdioSpec, Workload, env, request::Request, restart::RestartPolicy, seccomp::SeccompProfile},
+    spec::{
+        Network, Security, StdioSpec, Workload, env, request::Request, restart::RestartPolicy, seccomp::SeccompProfile,
+    },
 };
 
 /// The most that is read of a seccomp profile; Docker's default one has 17 kB.
@@ -65,6 +67,16 @@ pub(crate) fn explain_grants(host: &Host, args: &ProgramArgs) -> Result<u8> {
     Ok(0)
 }
 
+/// What a user, or a machine, wants for all that says nothing of networks.
+fn default_network() -> Result<Option<Network>> {
+    match std::env::var_os("AMPHORA_NETWORK").as_deref().map(|value| value.to_str()) {
+        None | Some(Some("")) => Ok(None),
+        Some(Some("none")) => Ok(Some(Network::None)),
+        Some(Some("bridge")) => Ok(Some(Network::default_one())),
+        Some(other) => bail!("AMPHORA_NETWORK={}: expected bridge or none", other.unwrap_or("…")),
+    }
+}
+
 fn request(host: &Host, args: &ProgramArgs) -> Result<Request> {
     let word = |entrypoint: &String| Some(entrypoint.clone()).into_iter().filter(|word| !word.is_empty()).collect();
     Ok(Request {
@@ -80,6 +92,7 @@ fn request(host: &Host, args: &ProgramArgs) -> Result<Request> {
         mounts: settings::volumes_from(host, args, args.mounts(&std::env::current_dir().unwrap_or_default())?)?,
         domainname: args.domainname.clone(),
         network: args.networks().map_err(anyhow::Error::msg)?,
+        default_network: default_network()?,
         names: args.names().map_err(anyhow::Error::msg)?,
         ports: args.ports()?,
         publish_all: args.publish_all,

@@ -79,6 +79,11 @@ impl Behaviour for Linux {
         false
     }
 
+    /// As with Docker. An ordinary user's is not there yet.
+    fn is_on_default_network(&self) -> bool {
+        nix::unistd::geteuid().is_root() && !userns::is_inside()
+    }
+
     fn allowance_bytes(&self, _spec: &RunSpec) -> u64 {
         0
     }

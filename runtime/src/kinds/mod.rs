@@ -79,6 +79,9 @@ pub(crate) trait Behaviour {
     /// Whether published ports are sockets that the program is given, so that it needs no network for them.
     fn opens_ports(&self) -> bool;
 
+    /// Whether it is on the default network where nothing was said of networks.
+    fn is_on_default_network(&self) -> bool;
+
     /// Memory that the process may use beyond what its program may.
     fn allowance_bytes(&self, spec: &RunSpec) -> u64;
 

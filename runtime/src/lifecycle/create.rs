@@ -15,7 +15,7 @@ use crate::{
         FORMAT, ImagePin, Network, RunSpec, Workload, env,
         mounts::{MountKind, MountSpec},
         names,
-        network::{DEFAULT_NETWORK, Endpoint},
+        network::Endpoint,
         ports::{self, PublishedPort},
         request::Request,
         signals,
@@ -54,7 +54,7 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         cwd: working_directory(request.cwd.as_deref().or(config.working_dir().as_deref()))?,
         user: request.user.or_else(|| config.user().clone()).unwrap_or_default(),
         mounts: name_volumes(with_volumes_of_image(request.mounts, config.volumes().iter().flatten()))?,
-        network: network_of(host, request.network, !ports.is_empty() && !workload.behaviour().opens_ports())?,
+        network: network_of(host, workload, request.network, request.default_network, !ports.is_empty())?,
         names: request.names,
         ports,
         limits: request.limits,
@@ -87,20 +87,36 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
     })
 }
 
-/// What was asked for, with the id of a container in place of its name; else the default network where ports need one.
-fn network_of(host: &Host, wanted: Option<Network>, publishes: bool) -> Result<Network> {
+/// What was asked for, with the id of a container in place of its name; else the default network where ports need one, or where it is
+/// that of all.
+fn network_of(
+    host: &Host,
+    workload: &Workload,
+    wanted: Option<Network>,
+    default: Option<Network>,
+    has_ports: bool,
+) -> Result<Network> {
+    let behaviour = workload.behaviour();
+    let publishes = has_ports && !behaviour.opens_ports();
     match wanted {
         Some(Network::Container(name)) => Ok(Network::Container(host.containers.find(&name)?.spec.id)),
         Some(network @ (Network::None | Network::Host)) if publishes => {
             bail!("-p: with --network {} there is no port to be led to; leave one of them out", network.mode())
         }
-        Some(network) => Ok(network),
-        None if publishes => {
-            let network = DEFAULT_NETWORK.to_owned();
-            Ok(Network::Joined(vec![Endpoint { network, ..Endpoint::default() }]))
+        Some(Network::Joined(endpoints)) => {
+            endpoints.into_iter().map(|one| by_name(host, one)).collect::<Result<_>>().map(Network::Joined)
         }
-        None => Ok(Network::None),
+        Some(network) => Ok(network),
+        None if publishes => Ok(Network::default_one()),
+        None if !behaviour.is_on_default_network() => Ok(Network::None),
+        None => Ok(default.unwrap_or_else(Network::default_one)),
     }
+}
+
+/// The network of a container's endpoint by its name, where it was given by its id.
+fn by_name(host: &Host, endpoint: Endpoint) -> Result<Endpoint> {
+    let found = host.networks.find(&endpoint.network)?;
+    Ok(Endpoint { network: found.map_or(endpoint.network, |found| found.name), ..endpoint })
 }
 
 /// Those that were asked for, and of those that the image exposes the others.

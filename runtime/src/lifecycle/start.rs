@@ -38,7 +38,7 @@ use crate::{
         host::Host,
         own_process::OwnProcess,
     },
-    spec::{FORMAT, Network, RunSpec, Workload, exit_code, ports::PublishedPort, request::Request},
+    spec::{FORMAT, Network, RunSpec, Workload, exit_code, network::Endpoint, ports::PublishedPort, request::Request},
 };
 
 /// A container whose first process has begun.
@@ -290,7 +290,14 @@ fn attach(host: &Host, spec: &RunSpec) -> Result<Option<Attached>> {
         ),
         Network::Joined(_) => {
             let attached = Attached::new(&host.networks, spec);
-            attached.map(Some).with_context(|| format!("cannot connect container {} to its networks", spec.name))
+            attached.map(Some).with_context(|| match spec.network.endpoints() {
+                // It may never have been asked for.
+                [one] if *one == Endpoint::of_default() && spec.ports.is_empty() => format!(
+                    "cannot connect container {} to the default network (--network none runs it without one)",
+                    spec.name
+                ),
+                _ => format!("cannot connect container {} to its networks", spec.name),
+            })
         }
     }
 }

@@ -29,6 +29,11 @@ pub enum Network {
 }
 
 impl Network {
+    /// The network of containers for which no other is named.
+    pub(crate) fn default_one() -> Self {
+        Self::Joined(vec![Endpoint::of_default()])
+    }
+
     /// The networks that it is on.
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
         match self {
@@ -67,6 +72,13 @@ pub struct Endpoint {
     /// By which other names others find it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+}
+
+impl Endpoint {
+    /// On the default network, with nothing of its own.
+    pub(crate) fn of_default() -> Self {
+        Self { network: DEFAULT_NETWORK.to_owned(), ..Self::default() }
+    }
 }
 
 /// How a container finds others: what it is told beside the networks' own names.
@@ -160,7 +172,7 @@ pub(crate) fn parse(typed: &Typed<'_>) -> Result<Option<Network>, String> {
         return Ok(None);
     }
     if joined.is_empty() {
-        joined.push(Endpoint { network: DEFAULT_NETWORK.to_owned(), ..Endpoint::default() });
+        joined.push(Endpoint::of_default());
     }
     let mut names: Vec<&str> = joined.iter().map(|endpoint| endpoint.network.as_str()).collect();
     names.sort_unstable();

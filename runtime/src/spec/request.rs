@@ -33,8 +33,10 @@ pub struct Request {
     pub name: Option<String>,
     /// Volumes, binds and tmpfs.
     pub mounts: Vec<MountSpec>,
-    /// Which network it sees; None: the default network if ports are published, else none.
+    /// Which network it sees; None: the default network if ports are published, else `default_network`.
     pub network: Option<Network>,
+    /// What a Linux image gets of which nothing else was said; None: the default network for root, else none.
+    pub default_network: Option<Network>,
     /// How it finds others by name.
     pub names: NameService,
     /// Ports that the host's addresses lead to.

@@ -448,7 +448,7 @@ fn the_programs_code_is_kept_and_nothing_is_left_however_few_descriptors_there_a
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("ulimit -n {limit} && exec \"$@\"")).arg("sh").arg(binary());
         command.arg("--root").arg(sandbox.root()).arg("--runroot").arg(sandbox.runroot());
-        command.args(["run", "--rm", &busybox, "sh", "-c", "exit 3"]).stdin(Stdio::null());
+        command.args(["run", "--rm", "--network", "none", &busybox, "sh", "-c", "exit 3"]).stdin(Stdio::null());
         let ended = Session::start(command).wait();
         assert!(matches!(ended.code, Some(3 | 125 | 126 | 127)), "{limit}: {ended}");
         codes.push(ended.code);

@@ -24,6 +24,7 @@ mod lost;
 mod networks;
 mod networks_connect;
 mod networks_damaged;
+mod networks_default;
 mod parallel;
 mod published;
 mod registry;

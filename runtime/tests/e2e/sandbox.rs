@@ -99,7 +99,8 @@ impl Sandbox {
         let mut command = Command::new(binary());
         command.arg("--root").arg(self.root()).arg("--runroot").arg(self.runroot());
         command.args(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
-        command.current_dir(self.work()).stdin(Stdio::null());
+        // Those that are about networks say so.
+        command.current_dir(self.work()).stdin(Stdio::null()).env("AMPHORA_NETWORK", "none");
         command
     }
 

@@ -78,6 +78,7 @@ impl Place {
     fn amphora(&self, mut command: Command, words: &[impl AsRef<str>]) -> Command {
         command.arg("--root").arg(self.folder.join("root")).arg("--runroot").arg(self.folder.join("run"));
         command.args(words.iter().map(AsRef::as_ref)).current_dir(&self.folder).stdin(Stdio::null());
+        command.env("AMPHORA_NETWORK", "none");
         command
     }
 

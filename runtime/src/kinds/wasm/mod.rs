@@ -130,6 +130,10 @@ impl Behaviour for WasmProgram {
         true
     }
 
+    fn is_on_default_network(&self) -> bool {
+        false
+    }
+
     fn allowance_bytes(&self, spec: &RunSpec) -> u64 {
         if is_served(spec) { function::ALLOWANCE_BYTES } else { ALLOWANCE_BYTES }
     }
