@@ -180,6 +180,7 @@ mod tests {
             (Some(seccomp::engine(Sockets::None)), false, &[]),
             (Some(seccomp::engine(Sockets::None)), true, &["network", "ipc", "cgroup"]),
             (Some(seccomp::engine(Sockets::Accepted)), true, &["network", "ipc", "cgroup"]),
+            (Some(seccomp::engine(Sockets::Outbound)), true, &["ipc", "cgroup"]),
             (Some(seccomp::engine(Sockets::All)), true, &["ipc", "cgroup"]),
         ] {
             for name in ["pid", "network", "ipc", "uts", "cgroup"] {

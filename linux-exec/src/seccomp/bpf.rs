@@ -112,14 +112,17 @@ impl Compiled {
             Verdict::Unknown => self.answer(ENOSYS),
             Verdict::Allow => self.answer(ALLOW),
             Verdict::AllowIf(argument, check) => self.judge(argument, check),
+            Verdict::AllowIfBoth((argument, values), (other, check)) => {
+                self.demand(argument, values);
+                self.judge(other, check);
+            }
         }
     }
 
     /// Looks at the low half of an argument: the kernel looks at no more of those that are judged here, and a bit above would let a
     /// value pass that the kernel then reads as another.
     const fn judge(&mut self, argument: u8, check: Check) {
-        assert!(argument < 6, "a system call has six arguments");
-        self.push(LOAD, 0, 0, ARGUMENTS + 8 * argument as u32);
+        self.load(argument);
         match check {
             Check::OneOf(values) => self.compare(IF_EQUAL, values, [ALLOW, REFUSE]),
             Check::UpTo(last, refused) => {
@@ -132,16 +135,32 @@ impl Compiled {
         }
     }
 
+    /// Refuses unless an argument has one of these values.
+    const fn demand(&mut self, argument: u8, values: &[u32]) {
+        self.load(argument);
+        self.jump(IF_EQUAL, values);
+        self.answer(REFUSE);
+    }
+
+    const fn load(&mut self, argument: u8) {
+        assert!(argument < 6, "a system call has six arguments");
+        self.push(LOAD, 0, 0, ARGUMENTS + 8 * argument as u32);
+    }
+
     /// Compares with each value: one answer when one of them holds, another when none does.
     const fn compare(&mut self, condition: u32, values: &[u32], [held, otherwise]: [u32; 2]) {
-        let mut index = 0;
-        while index < values.len() {
-            let to_held = values.len() - index;
-            self.push(condition, to_held, 0, values[index]);
-            index += 1;
-        }
+        self.jump(condition, values);
         self.answer(otherwise);
         self.answer(held);
+    }
+
+    /// Past the next instruction if one of them holds.
+    const fn jump(&mut self, condition: u32, values: &[u32]) {
+        let mut index = 0;
+        while index < values.len() {
+            self.push(condition, values.len() - index, 0, values[index]);
+            index += 1;
+        }
     }
 
     const fn answer(&mut self, answer: u32) {

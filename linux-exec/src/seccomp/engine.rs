@@ -15,6 +15,12 @@ const PLAIN_REQUESTS: &[u32] = &[0x5401, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451]
 /// AF_UNIX, AF_INET and AF_INET6 (`linux/socket.h`).
 const FAMILIES: &[u32] = &[1, 2, 10];
 
+/// AF_INET and AF_INET6.
+const INTERNET: &[u32] = &[2, 10];
+
+/// SOCK_STREAM and SOCK_DGRAM, each with and without SOCK_NONBLOCK and SOCK_CLOEXEC: no packets that the kernel does not make.
+const TRANSPORTS: &[u32] = &[1, 2, 0x801, 0x802, 0x8_0001, 0x8_0002, 0x8_0801, 0x8_0802];
+
 /// The verdict on each call.
 pub(super) const fn table(sockets: Sockets) -> Table {
     let table = Table::refusing().with(ALLOWED, Verdict::Allow).with(ALLOWED_HERE, Verdict::Allow);
@@ -23,6 +29,11 @@ pub(super) const fn table(sockets: Sockets) -> Table {
         Sockets::Accepted => table
             .with(SERVING, Verdict::Allow)
             .with(&[__NR_sendto], Verdict::AllowIf(3, Check::NoBit(FAST_OPEN)))
+            .with(&[__NR_ioctl], Verdict::AllowIf(1, Check::OneOf(PLAIN_REQUESTS))),
+        Sockets::Outbound => table
+            .with(SERVING, Verdict::Allow)
+            .with(CONNECTING, Verdict::Allow)
+            .with(&[__NR_socket], Verdict::AllowIfBoth((0, INTERNET), (1, Check::OneOf(TRANSPORTS))))
             .with(&[__NR_ioctl], Verdict::AllowIf(1, Check::OneOf(PLAIN_REQUESTS))),
         Sockets::All => {
             table.with(SOCKETS, Verdict::Allow).with(&[__NR_socket], Verdict::AllowIf(0, Check::OneOf(FAMILIES)))
@@ -70,6 +81,10 @@ const ALLOWED_HERE: &[u32] = &[];
 /// asked for by ioctl, of the devices and addresses of its network, is none of a server's business.
 const SERVING: &[u32] =
     &[__NR_accept4, __NR_getpeername, __NR_getsockname, __NR_getsockopt, __NR_recvfrom, __NR_shutdown];
+
+/// What it takes to connect, and to ask a name server, besides what it takes to serve. Nothing that hands over descriptors, and nothing
+/// that listens.
+const CONNECTING: &[u32] = &[__NR_bind, __NR_connect, __NR_sendto, __NR_setsockopt];
 
 /// Without these a process reaches no network, and no other process by an abstract address, whatever namespace it is in.
 #[rustfmt::skip]

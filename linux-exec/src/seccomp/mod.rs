@@ -44,6 +44,7 @@ impl Filter {
 
 static ENGINE: Compiled = Compiled::new(&engine::table(Sockets::None));
 static ENGINE_SERVING: Compiled = Compiled::new(&engine::table(Sockets::Accepted));
+static ENGINE_CONNECTING: Compiled = Compiled::new(&engine::table(Sockets::Outbound));
 static ENGINE_WITH_SOCKETS: Compiled = Compiled::new(&engine::table(Sockets::All));
 
 /// Which sockets an engine's process may use.
@@ -53,6 +54,8 @@ pub enum Sockets {
     None,
     /// Those that it finds open, and what it accepts at them. It can make none, and connect to nobody.
     Accepted,
+    /// Those, and what it connects itself: TCP and UDP over IP, to wherever its network namespace leads. It listens at none.
+    Outbound,
     /// All that its network namespace has.
     All,
 }
@@ -66,9 +69,11 @@ pub fn engine(sockets: Sockets) -> Filter {
     let program = match sockets {
         Sockets::None => &ENGINE,
         Sockets::Accepted => &ENGINE_SERVING,
+        Sockets::Outbound => &ENGINE_CONNECTING,
         Sockets::All => &ENGINE_WITH_SOCKETS,
     };
-    program.standing_for(StandsFor { network: sockets != Sockets::All, ipc: true, cgroup: true })
+    let network = matches!(sockets, Sockets::None | Sockets::Accepted);
+    program.standing_for(StandsFor { network, ipc: true, cgroup: true })
 }
 
 #[cfg(test)]

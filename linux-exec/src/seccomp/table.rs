@@ -16,6 +16,8 @@ pub enum Verdict {
     Allow,
     /// Goes ahead if the argument of this index, of which the kernel reads the low 32 bits, is so; else EPERM.
     AllowIf(u8, Check),
+    /// The same of two arguments, the first of which is one of these values.
+    AllowIfBoth((u8, &'static [u32]), (u8, Check)),
 }
 
 /// What is asked of an argument.

@@ -64,14 +64,16 @@ fn an_engine_may_do_little() {
         __NR_io_uring_setup,
         __NR_bpf,
     ];
-    for sockets_of in [Sockets::None, Sockets::Accepted, Sockets::All] {
+    for sockets_of in [Sockets::None, Sockets::Accepted, Sockets::Outbound, Sockets::All] {
         let filter = engine(sockets_of);
         let with_sockets = sockets_of == Sockets::All;
         for number in files_memory_time_and_threads {
             assert_eq!(judge(&filter, number, 0), Answer::Allow, "{number}");
         }
         for number in sockets {
-            assert_eq!(judge(&filter, number, 1), if with_sockets { Answer::Allow } else { EPERM }, "{number}");
+            let connects = number == __NR_connect && sockets_of == Sockets::Outbound;
+            let expected = if with_sockets || connects { Answer::Allow } else { EPERM };
+            assert_eq!(judge(&filter, number, 1), expected, "{number}");
         }
         for number in never {
             assert_eq!(judge(&filter, number, 0), EPERM, "{number}");
@@ -87,6 +89,46 @@ fn an_engine_may_do_little() {
         assert_eq!(judge(&filter, __NR_clone, 17), EPERM, "a process");
         assert_eq!(judge(&filter, __NR_clone3, 0), ENOSYS, "a C library then uses clone");
     }
+}
+
+#[test]
+fn an_engine_that_connects_has_sockets_of_the_internet_alone_and_listens_at_none() {
+    let filter = engine(Sockets::Outbound);
+    let judge = |number, first, second| {
+        let data = Data { number, arch: HERE, arguments: [first, second, 0, 0, 0, 0] };
+        answer(interpreter::run(&filter.program, &data).0)
+    };
+    let (non_blocking, close_on_exec, high) = (0x800, 0x8_0000, 1 << 32);
+    let (unix, ipv4, ipv6, netlink, packet, vsock) = (1, 2, 10, 16, 17, 40);
+    let (stream, datagram, raw, sequenced) = (1, 2, 3, 5);
+    for family in [ipv4, ipv6] {
+        for transport in [stream, datagram] {
+            for flags in [0, non_blocking, close_on_exec, non_blocking | close_on_exec] {
+                assert_eq!(
+                    judge(__NR_socket, family, transport | flags),
+                    Answer::Allow,
+                    "{family} {transport} {flags}"
+                );
+            }
+        }
+        for other in [raw, raw | close_on_exec, sequenced, 10, 0] {
+            assert_eq!(judge(__NR_socket, family, other), EPERM, "{family} {other}");
+        }
+    }
+    for family in [unix, netlink, packet, vsock, 0] {
+        assert_eq!(judge(__NR_socket, family, stream), EPERM, "{family}");
+    }
+    // The kernel reads the low half of both.
+    assert_eq!(judge(__NR_socket, ipv4 | high, raw | high), EPERM);
+    assert_eq!(judge(__NR_socket, unix | high, stream), EPERM);
+    for number in [__NR_connect, __NR_bind, __NR_sendto, __NR_recvfrom, __NR_setsockopt, __NR_accept4] {
+        assert_eq!(judge(number, 0, 0), Answer::Allow, "{number}");
+    }
+    for number in [__NR_listen, __NR_sendmsg, __NR_recvmsg, __NR_sendmmsg, __NR_socketpair] {
+        assert_eq!(judge(number, 0, 0), EPERM, "{number}");
+    }
+    let interfaces = 0x8912;
+    assert_eq!(judge(__NR_ioctl, 9, interfaces), EPERM);
 }
 
 #[test]
@@ -131,17 +173,23 @@ fn expected(verdict: Verdict, arguments: [u64; 6]) -> Answer {
         Verdict::Allow => true,
         Verdict::Refuse => false,
         Verdict::Unknown => return ENOSYS,
-        Verdict::AllowIf(argument, check) => {
-            let value = u32::try_from(arguments[usize::from(argument)] & 0xffff_ffff).unwrap();
-            match check {
-                Check::OneOf(values) => values.contains(&value),
-                Check::UpTo(last, refused) => value <= last && !refused.contains(&value),
-                Check::AnyBit(bits) => value & bits != 0,
-                Check::NoBit(bits) => value & bits == 0,
-            }
+        Verdict::AllowIf(argument, check) => does_hold(check, arguments[usize::from(argument)]),
+        Verdict::AllowIfBoth((first, values), (second, check)) => {
+            does_hold(Check::OneOf(values), arguments[usize::from(first)])
+                && does_hold(check, arguments[usize::from(second)])
         }
     };
     if holds { Answer::Allow } else { EPERM }
+}
+
+fn does_hold(check: Check, argument: u64) -> bool {
+    let value = u32::try_from(argument & 0xffff_ffff).unwrap();
+    match check {
+        Check::OneOf(values) => values.contains(&value),
+        Check::UpTo(last, refused) => value <= last && !refused.contains(&value),
+        Check::AnyBit(bits) => value & bits != 0,
+        Check::NoBit(bits) => value & bits == 0,
+    }
 }
 
 /// A filter as seccomp(2) takes it: at most 4096 instructions, all jumps within it, a return at the end of every path.
@@ -165,9 +213,14 @@ fn random_table(random: &mut Random) -> Table {
             2 => Check::AnyBit(1 << random.below(32)),
             _ => Check::NoBit(1 << random.below(32) | 1 << random.below(32)),
         };
-        let (verdict, most) = match random.below(8) {
+        let (verdict, most) = match random.below(9) {
             0 => (Verdict::AllowIf(u8::try_from(random.below(6)).unwrap(), check), 1),
-            1 => (Verdict::Unknown, 3),
+            1 => {
+                let [first, second] = [(); 2].map(|()| u8::try_from(random.below(6)).unwrap());
+                let values = VALUES[random.within(VALUES.len())];
+                (Verdict::AllowIfBoth((first, values), (second, check)), 1)
+            }
+            2 => (Verdict::Unknown, 3),
             _ => (Verdict::Allow, 30),
         };
         let first = random.within(table.verdicts().len());

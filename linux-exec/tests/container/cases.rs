@@ -67,6 +67,10 @@ pub(crate) const CASES: &[Case] = &[
         "an_engine_that_serves_makes_no_connection_of_its_sockets",
         engine::an_engine_that_serves_makes_no_connection_of_its_sockets,
     ),
+    (
+        "an_engine_that_connects_has_the_internet_and_nothing_else_of_a_network",
+        engine::an_engine_that_connects_has_the_internet_and_nothing_else_of_a_network,
+    ),
     ("join_a_running_container", join_a_running_container),
     ("join_with_a_terminal", join_with_a_terminal),
     (

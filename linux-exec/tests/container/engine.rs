@@ -6,7 +6,7 @@ use linux_exec::{
     seccomp::{self, Sockets},
     spawn::Exit,
 };
-use nix::sys::socket::{MsgFlags, Shutdown, SockaddrIn, sendto, shutdown};
+use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrIn, sendto, shutdown, socket};
 use std::{
     fs::File,
     io,
@@ -74,6 +74,40 @@ pub(crate) fn an_engine_that_serves_makes_no_connection_of_its_sockets() {
         privileges.seccomp = Some(seccomp::engine(Sockets::Accepted));
     });
     assert_eq!(run(plan).unwrap(), (Exit::Code(0), "accept done\nsend 1\n".to_owned()));
+}
+
+/// What executes other code than the engine's in that process can connect, which the engine alone keeps to what was granted; it can
+/// reach no other process, receive no connection, and make no packet that the kernel does not make.
+pub(crate) fn an_engine_that_connects_has_the_internet_and_nothing_else_of_a_network() {
+    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = outside.local_addr().unwrap();
+    let function = Box::new(move || {
+        attempt("connect", TcpStream::connect(target));
+        attempt("udp", UdpSocket::bind("127.0.0.1:0"));
+        attempt("listen", TcpListener::bind("127.0.0.1:0"));
+        let name = local::SocketAddr::from_abstract_name("amphora-test").unwrap();
+        attempt("abstract", local::UnixStream::connect_addr(&name));
+        attempt("pair", local::UnixStream::pair());
+        for (name, family, transport) in [
+            ("raw", AddressFamily::Inet, SockType::Raw),
+            ("netlink", AddressFamily::Netlink, SockType::Datagram),
+            ("packet", AddressFamily::Packet, SockType::Datagram),
+            ("vsock", AddressFamily::Vsock, SockType::Stream),
+        ] {
+            attempt(name, socket(family, transport, SockFlag::empty(), None).map_err(io::Error::from));
+        }
+        attempt("spawn", Command::new("/proc/self/exe").spawn());
+        0
+    });
+    let mut plan = plan(Rootfs::empty().unwrap(), call(function, vec![]));
+    confine(&mut plan, |namespaces, privileges| {
+        namespaces.network = Namespace::Host;
+        (namespaces.ipc, namespaces.cgroup) = (Namespace::Filtered, Namespace::Filtered);
+        privileges.seccomp = Some(seccomp::engine(Sockets::Outbound));
+    });
+    let expected =
+        "connect done\nudp done\nlisten 1\nabstract 1\npair 1\nraw 1\nnetlink 1\npacket 1\nvsock 1\nspawn 1\n";
+    assert_eq!(run(plan).unwrap(), (Exit::Code(0), expected.to_owned()));
 }
 
 /// Prints the errno, or `done`.

@@ -244,6 +244,8 @@ fn profile_of(table: &Table) -> Profile {
             Verdict::Refuse => {}
             Verdict::Unknown => rule(Action::Errno(38), Vec::new()),
             Verdict::Allow => rule(Action::Allow, Vec::new()),
+            // None of those that are compared here asks for two.
+            Verdict::AllowIfBoth(..) => unreachable!(),
             Verdict::AllowIf(argument, check) => {
                 let mut allow = |comparison, value: u32| {
                     let index = argument.into();
