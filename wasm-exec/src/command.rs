@@ -1,16 +1,7 @@
 //! What a program is given.
 
-use crate::Preopen;
+use crate::{Configuration, Network, Preopen, Stores};
 use std::time::Duration;
-
-/// Which sockets the program may open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NetworkGrant {
-    /// None at all; name look-up neither.
-    None,
-    /// All that the process's network namespace has (WASI p2 sockets, name look-up).
-    All,
-}
 
 /// All that a program is given. Stdio is this process's own.
 #[derive(Debug)]
@@ -27,8 +18,12 @@ pub struct Command {
     /// granted once more under the name `.`, if it is inside a granted one and none of them is `/` or `.` already;
     /// relative paths of a C program then begin there.
     pub cwd: Option<String>,
-    /// Sockets.
-    pub network: NetworkGrant,
+    /// Sockets, and requests by HTTP.
+    pub network: Network,
+    /// Values that a component asks for by `wasi:config`.
+    pub config: Configuration,
+    /// Stores that it opens by `wasi:keyvalue`.
+    pub stores: Stores,
     /// The sum of all linear memories and tables, in bytes; a table element counts 8.
     pub memory_bytes: Option<u64>,
     /// Instructions, roughly; needs code compiled with fuel.

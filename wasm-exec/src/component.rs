@@ -1,6 +1,6 @@
 //! Components that are commands: `wasi:cli/run`.
 
-use crate::{RunError, imports, state::State, wasi_p2};
+use crate::{RunError, imports, parts::Parts, state::State, wasi_p2};
 use wasmtime::{Engine, Store, component::Component};
 use wasmtime_wasi::{I32Exit, p2, p3};
 
@@ -16,8 +16,13 @@ pub(crate) enum Command {
 }
 
 /// Checks that the component can be started and that all its imports are there.
-pub(crate) fn prepare(engine: &Engine, component: &Component, concurrent: bool) -> Result<Command, RunError> {
-    let linker = wasi_p2::linker(engine, concurrent).map_err(RunError::engine)?;
+pub(crate) fn prepare(
+    engine: &Engine,
+    component: &Component,
+    concurrent: bool,
+    parts: &Parts,
+) -> Result<Command, RunError> {
+    let linker = wasi_p2::linker(engine, concurrent, parts).map_err(RunError::engine)?;
     let exports = component.component_type();
     let runs: Vec<&str> = exports.exports(engine).map(|(name, _)| name).filter(|name| name.starts_with(RUN)).collect();
     // One for both versions is called as what it was made for last.
@@ -26,7 +31,7 @@ pub(crate) fn prepare(engine: &Engine, component: &Component, concurrent: bool) 
         let expected = "an instance `wasi:cli/run@0.2.x` or `@0.3.x`";
         return Err(RunError::no_entry(expected, exports.exports(engine).map(|(name, _)| name)));
     };
-    let linked = linker.instantiate_pre(component).map_err(|error| missing(engine, component, false, &error))?;
+    let linked = linker.instantiate_pre(component).map_err(|error| missing(engine, component, &error))?;
     let command = match p3 {
         Some(_) => p3::bindings::CommandPre::new(linked).map(Command::P3),
         None => p2::bindings::CommandPre::new(linked).map(Command::P2),
@@ -50,9 +55,9 @@ pub(crate) async fn start(command: &Command, store: &mut Store<State>) -> wasmti
 }
 
 /// What keeps a component from being linked.
-pub(crate) fn missing(engine: &Engine, component: &Component, serves: bool, error: &wasmtime::Error) -> RunError {
+pub(crate) fn missing(engine: &Engine, component: &Component, error: &wasmtime::Error) -> RunError {
     let ty = component.component_type();
-    match imports::missing_of_component(ty.imports(engine).map(|(name, _)| name), serves) {
+    match imports::missing_of_component(ty.imports(engine).map(|(name, _)| name)) {
         missing if missing.is_empty() => RunError::Imports { missing: vec![format!("{error:#}")] },
         missing => RunError::Imports { missing },
     }

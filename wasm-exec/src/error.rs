@@ -54,6 +54,14 @@ pub enum RunError {
         /// Names, with what is wrong where it is not the name.
         missing: Vec<String>,
     },
+    /// A key-value store that cannot be opened.
+    #[error("cannot open the key-value store {name}: {detail}")]
+    Store {
+        /// What the program calls it.
+        name: String,
+        /// Why not.
+        detail: String,
+    },
     /// A granted directory that cannot be opened.
     #[error("cannot open the granted directory {host}: {detail}")]
     Directory {

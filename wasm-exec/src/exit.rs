@@ -26,7 +26,7 @@ pub(crate) fn error(state: &mut State, status: i32) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Profile, component, engine, module};
+    use crate::{Profile, component, engine, module, parts::Parts};
     use std::future::Future;
     use wasmtime::{Engine, Module, component::Component};
 
@@ -71,7 +71,7 @@ mod tests {
     fn the_frames_of_a_components_exit_are_not_looked_up() {
         let engine = engine::compiler(Profile::default()).unwrap();
         let component = Component::new(&engine, wat::parse_str(COMPONENT).unwrap()).unwrap();
-        let component = component::prepare(&engine, &component, false).unwrap();
+        let component = component::prepare(&engine, &component, false, &Parts::default()).unwrap();
         check(component::start(&component, &mut store(&engine)), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! What a program imports that it would not be given.
 
-use crate::{NetworkGrant, Profile, RunError, cache::Kind, engine, http, state::State, wasi_p1, wasi_p2};
+use crate::{Profile, RunError, cache::Kind, config, engine, keyvalue, parts::Parts, state::State, wasi_p1, wasi_p2};
 use std::collections::HashMap;
 use wasmparser::{CompositeInnerType, Parser, Payload, TypeRef};
 use wasmtime::{Engine, FuncType, Store, ValType, component::Component};
@@ -11,9 +11,10 @@ type Import = (String, String, Option<FuncType>);
 /// Imports that [`crate::run`] would not provide; for `explain` and for the check before a start.
 ///
 /// Takes the program's bytes. A module's import is named `module::name`, with the two types where only those differ; a
-/// component's as it stands in it, an interface with its version. All of WASI's sockets are provided whatever is
-/// granted: without a grant they fail with `access-denied`, as they would for a user who may not.
-pub fn unprovided_imports(wasm: &[u8], _network: NetworkGrant) -> Result<Vec<String>, RunError> {
+/// component's as it stands in it, an interface with its version. Sockets and requests by HTTP are provided
+/// whatever is granted: without a grant they fail, as they would for a user who may not. Configuration and key-value stores count
+/// as provided here, and are refused where the program is run without any.
+pub fn unprovided_imports(wasm: &[u8]) -> Result<Vec<String>, RunError> {
     let invalid = |detail: String| RunError::Program { detail };
     match Kind::of(wasm).map_err(|error| invalid(error.to_string()))? {
         Kind::Module => {
@@ -25,7 +26,7 @@ pub fn unprovided_imports(wasm: &[u8], _network: NetworkGrant) -> Result<Vec<Str
             let profile = Profile { concurrent: kind == Kind::ConcurrentComponent, ..Profile::default() };
             let imports = ComponentImports::parse(wasm).map_err(|error| invalid(error.to_string()))?;
             let Some(error) = imports.link_error(profile).map_err(RunError::engine)? else { return Ok(Vec::new()) };
-            let missing = missing_of_component(imports.names.iter().copied(), imports.serves);
+            let missing = missing_of_component(imports.names.iter().copied());
             Ok(if missing.is_empty() { vec![error] } else { missing })
         }
     }
@@ -101,18 +102,16 @@ fn func_type(engine: &Engine, ty: &CompositeInnerType) -> Option<FuncType> {
     Some(FuncType::new(engine, params?, results?))
 }
 
-/// Those of a component's imports that are not of WASI 0.2 and 0.3; a function that `serves` has `wasi:http`, too. A linker cannot
-/// be asked what is in it.
-pub(crate) fn missing_of_component<'a>(names: impl Iterator<Item = &'a str>, serves: bool) -> Vec<String> {
-    let is_provided = |name: &str| {
-        is_wasi(name) || serves && name.starts_with("wasi:http/") && (name.contains("@0.2.") || name.contains("@0.3."))
-    };
+/// Those of a component's imports that are not here. A linker cannot be asked what is in it.
+pub(crate) fn missing_of_component<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let is_provided = |name: &str| is_wasi(name) || config::is_interface(name) || keyvalue::is_interface(name);
     names.filter(|name| !is_provided(name)).map(str::to_owned).collect()
 }
 
-/// Whether it is one of the packages of the `wasi:cli/command` worlds, in a version that is compatible with ours.
+/// Whether it is one of the packages of the `wasi:cli/command` and `wasi:http/proxy` worlds, in a version that is compatible with ours.
 fn is_wasi(name: &str) -> bool {
-    const PACKAGES: [&str; 5] = ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:random", "wasi:sockets"];
+    const PACKAGES: [&str; 6] =
+        ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:random", "wasi:sockets"];
     name.split_once('@').is_some_and(|(interface, version)| {
         let package = interface.split_once('/').map(|(package, _)| package);
         package.is_some_and(|package| match PACKAGES.contains(&package) {
@@ -125,8 +124,6 @@ fn is_wasi(name: &str) -> bool {
 /// What a component imports, and its bytes up to the last import.
 struct ComponentImports<'a> {
     names: Vec<&'a str>,
-    /// Whether it answers HTTP requests, and is then given what goes with that.
-    serves: bool,
     /// A component that imports the same and does nothing. None if there is code before the last import, which would
     /// have to be compiled.
     head: Option<&'a [u8]>,
@@ -134,7 +131,7 @@ struct ComponentImports<'a> {
 
 impl<'a> ComponentImports<'a> {
     fn parse(wasm: &'a [u8]) -> wasmparser::Result<Self> {
-        let mut imports = Self { names: Vec::new(), serves: false, head: Some(&wasm[..8]) };
+        let mut imports = Self { names: Vec::new(), head: Some(&wasm[..8]) };
         let mut depth = 0_u32;
         let mut has_code = false;
         for payload in Parser::new(0).parse_all(wasm) {
@@ -150,11 +147,6 @@ impl<'a> ComponentImports<'a> {
                         imports.names.push(import?.name.name);
                     }
                 }
-                Payload::ComponentExportSection(section) if depth == 0 => {
-                    for export in section {
-                        imports.serves |= http::is_handler(export?.name.name);
-                    }
-                }
                 _ => {}
             }
         }
@@ -164,14 +156,11 @@ impl<'a> ComponentImports<'a> {
     /// What keeps them from being linked, if anything does; where that cannot be tried, the names decide.
     fn link_error(&self, profile: Profile) -> wasmtime::Result<Option<String>> {
         let Some(head) = self.head else {
-            return Ok(missing_of_component(self.names.iter().copied(), self.serves).into_iter().next());
+            return Ok(missing_of_component(self.names.iter().copied()).into_iter().next());
         };
         let engine = engine::compiler(profile)?;
         let component = Component::new(&engine, head)?;
-        let linker = match self.serves {
-            true => http::linker(&engine, profile.concurrent)?,
-            false => wasi_p2::linker(&engine, profile.concurrent)?,
-        };
+        let linker = wasi_p2::linker(&engine, profile.concurrent, &Parts::named(self.names.iter().copied()))?;
         Ok(linker.instantiate_pre(&component).err().map(|error| format!("{error:#}")))
     }
 }

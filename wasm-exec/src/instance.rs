@@ -26,6 +26,8 @@ impl Instance {
         if command.fuel.is_some() && !counts {
             return Err(RunError::NotCounting);
         }
+        program.parts().check(command)?;
+        command.stores.open()?;
         let fuel = counts.then(|| command.fuel.unwrap_or(u64::MAX));
         let mut store = Store::new(program.engine().inner(), State::new(command, memory.clone())?);
         exit::prepare(&mut store);

@@ -1,6 +1,6 @@
 //! Calling one function that a program exports, with arguments and results in WAVE (the component model's text for values).
 
-use crate::{RunError, module, state::State, stdio::Output, wasi_p2};
+use crate::{RunError, module, parts::Parts, state::State, stdio::Output, wasi_p2};
 use wasmtime::{
     Engine, ExternType, InstancePre, Module, Store, Val as CoreVal, ValType,
     component::{
@@ -80,6 +80,7 @@ pub(crate) fn of_component(
     component: &Component,
     call: &str,
     concurrent: bool,
+    parts: &Parts,
 ) -> Result<Call, RunError> {
     let words = Words::parse(call)?;
     let functions = functions(engine, component);
@@ -94,9 +95,9 @@ pub(crate) fn of_component(
         }
     };
     let arguments = words.arguments::<Val>(&WasmFunc::params(&function.ty).collect::<Vec<_>>())?;
-    let linker = wasi_p2::linker(engine, concurrent).map_err(RunError::engine)?;
+    let linker = wasi_p2::linker(engine, concurrent, parts).map_err(RunError::engine)?;
     let linked = linker.instantiate_pre(component);
-    let linked = linked.map_err(|error| crate::component::missing(engine, component, false, &error))?;
+    let linked = linked.map_err(|error| crate::component::missing(engine, component, &error))?;
     let results = function.ty.results().len();
     Ok(Call::Component { component: linked, function: function.index, arguments, results })
 }

@@ -4,6 +4,7 @@ use crate::{
     Compiled, Engine, RunError, component, invoke,
     load::{self, Loaded},
     module,
+    parts::Parts,
     state::State,
 };
 use std::os::fd::RawFd;
@@ -13,6 +14,7 @@ use wasmtime::{InstancePre, Store};
 pub struct Program {
     engine: Engine,
     linked: Linked,
+    parts: Parts,
     descriptor: Option<RawFd>,
 }
 
@@ -32,13 +34,14 @@ impl Program {
     pub fn load(engine: &Engine, code: Compiled) -> Result<Self, RunError> {
         let concurrent = engine.profile().concurrent;
         let (loaded, descriptor) = load::load(engine.inner(), code)?;
+        let parts = parts(engine, &loaded);
         let linked = match &loaded {
             Loaded::Module(module) => Linked::Module(module::prepare(engine.inner(), module)?),
             Loaded::Component(component) => {
-                Linked::Component(component::prepare(engine.inner(), component, concurrent)?)
+                Linked::Component(component::prepare(engine.inner(), component, concurrent, &parts)?)
             }
         };
-        Ok(Self { engine: engine.clone(), linked, descriptor })
+        Ok(Self { engine: engine.clone(), linked, parts, descriptor })
     }
 
     /// The same, to call one function that it exports instead of what starts a command: `call` is its name with arguments in WAVE,
@@ -49,11 +52,12 @@ impl Program {
     pub fn load_call(engine: &Engine, code: Compiled, call: &str) -> Result<Self, RunError> {
         let concurrent = engine.profile().concurrent;
         let (loaded, descriptor) = load::load(engine.inner(), code)?;
+        let parts = parts(engine, &loaded);
         let linked = match &loaded {
             Loaded::Module(module) => invoke::of_module(engine.inner(), module, call)?,
-            Loaded::Component(component) => invoke::of_component(engine.inner(), component, call, concurrent)?,
+            Loaded::Component(component) => invoke::of_component(engine.inner(), component, call, concurrent, &parts)?,
         };
-        Ok(Self { engine: engine.clone(), linked: Linked::Call(linked), descriptor })
+        Ok(Self { engine: engine.clone(), linked: Linked::Call(linked), parts, descriptor })
     }
 
     /// The engine that it was loaded for.
@@ -69,8 +73,21 @@ impl Program {
         self.descriptor
     }
 
+    /// What of it has to be granted.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     pub(crate) fn linked(&self) -> &Linked {
         &self.linked
+    }
+}
+
+/// Of a module there are none.
+fn parts(engine: &Engine, loaded: &Loaded) -> Parts {
+    match loaded {
+        Loaded::Module(_) => Parts::default(),
+        Loaded::Component(component) => Parts::of(engine.inner(), component),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Running a program as all that this process still does.
 
 use crate::{
-    Command, Instance, NetworkGrant, Outcome, Program, Report, RunError,
+    Command, Instance, Network, Outcome, Program, Report, RunError,
     limits::MemorySum,
     watch::{self, Watched},
 };
@@ -44,14 +44,14 @@ fn execute(
     if let Some(watched) = watched {
         watched.attach(instance.store());
     }
-    let runtime = event_loop(command.network).map_err(|error| RunError::Thread { what: "the event loop", error })?;
+    let runtime = event_loop(&command.network).map_err(|error| RunError::Thread { what: "the event loop", error })?;
     ManuallyDrop::new(runtime).block_on(instance.run())
 }
 
-fn event_loop(network: NetworkGrant) -> io::Result<Runtime> {
+fn event_loop(network: &Network) -> io::Result<Runtime> {
     let mut builder = runtime::Builder::new_current_thread();
     builder.enable_time();
-    if network == NetworkGrant::All {
+    if !network.is_none() {
         builder.enable_io();
     }
     builder.build()

@@ -1,9 +1,9 @@
 //! What the host's functions of one instance work on.
 
 use crate::{
-    Command, NetworkGrant, RunError,
-    http::Hooks,
+    Command, Configuration, Network, RunError, Stores,
     limits::MemorySum,
+    network::Hooks,
     preopens::{self, Granted},
     stdio::Output,
     wasi_p1::{Listings, Outward, Places},
@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) listings: Listings,
     /// Of a module whose working directory lies within a grant.
     pub(crate) outward: Option<Outward>,
+    pub(crate) config: Configuration,
+    pub(crate) stores: Stores,
     http: WasiHttpCtx,
     hooks: Hooks,
 }
@@ -35,22 +37,33 @@ impl State {
         wasi.inherit_stdin();
         // Nobody else is served by this thread, and handing file operations to another costs far more than most of them.
         wasi.allow_blocking_current_thread(true);
-        Ok(Self { places: Places::new(granted.places), outward: granted.outward, ..Self::with(wasi, memory) })
+        Ok(Self { places: Places::new(granted.places), outward: granted.outward, ..Self::with(wasi, memory, command) })
     }
 
     /// Of a function that answers one request beside others: it has no standard input, and what blocks is done elsewhere.
     pub(crate) fn of_request(command: &Command, memory: MemorySum) -> Result<Self, RunError> {
         // The rest is for modules, and a function is a component.
         let (wasi, _granted) = wasi(command, memory.clone())?;
-        Ok(Self::with(wasi, memory))
+        Ok(Self::with(wasi, memory, command))
     }
 
     /// A state for linking and not for running.
     pub(crate) fn empty() -> Self {
-        Self::with(WasiCtxBuilder::new(), MemorySum::new(None))
+        let (wasi, memory) = (WasiCtxBuilder::new(), MemorySum::new(None));
+        Self::granted(wasi, memory, Network::none(|_| ()), Configuration::default(), Stores::default())
     }
 
-    fn with(mut wasi: WasiCtxBuilder, memory: MemorySum) -> Self {
+    fn with(wasi: WasiCtxBuilder, memory: MemorySum, command: &Command) -> Self {
+        Self::granted(wasi, memory, command.network.clone(), command.config.clone(), command.stores.clone())
+    }
+
+    fn granted(
+        mut wasi: WasiCtxBuilder,
+        memory: MemorySum,
+        network: Network,
+        config: Configuration,
+        stores: Stores,
+    ) -> Self {
         Self {
             wasi: wasi.build_p1(),
             memory,
@@ -58,9 +71,16 @@ impl State {
             places: Places::default(),
             listings: Listings::default(),
             outward: None,
+            config,
+            stores,
             http: WasiHttpCtx::new(),
-            hooks: Hooks,
+            hooks: Hooks(network),
         }
+    }
+
+    /// Where it may connect to.
+    pub(crate) fn network(&self) -> &Network {
+        &self.hooks.0
     }
 }
 
@@ -89,8 +109,13 @@ fn wasi(command: &Command, memory: MemorySum) -> Result<(WasiCtxBuilder, Granted
     }
     let granted = preopens::grant(&mut wasi, &command.preopens, command.cwd.as_deref())?;
     // Otherwise no socket can even be made.
-    if command.network == NetworkGrant::All {
-        wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+    if !command.network.is_none() {
+        let network = command.network.clone();
+        wasi.socket_addr_check(move |address, used_for| {
+            let permitted = network.permits(address, used_for);
+            Box::pin(async move { permitted })
+        });
+        wasi.allow_tcp(true).allow_udp(true);
     }
     Ok((wasi, granted))
 }

@@ -2,15 +2,15 @@
 
 mod files;
 
-use crate::{exit, state::State, wasi_p3};
+use crate::{exit, parts::Parts, state::State, wasi_p3};
 use wasmtime::{
     Engine,
     component::{HasSelf, Linker},
 };
 use wasmtime_wasi::p2::{add_to_linker_async, bindings::cli::exit as wasi_exit};
 
-/// All that a component can import, in any version 0.2.x, and 0.3.x if it is `concurrent`; such a one may use both.
-pub(crate) fn linker(engine: &Engine, concurrent: bool) -> wasmtime::Result<Linker<State>> {
+/// All that a component with these `parts` can import, in any version 0.2.x, and 0.3.x if it is `concurrent`; such a one may use both.
+pub(crate) fn linker(engine: &Engine, concurrent: bool, parts: &Parts) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     add_to_linker_async(&mut linker)?;
     // In place of wasmtime-wasi's.
@@ -20,6 +20,7 @@ pub(crate) fn linker(engine: &Engine, concurrent: bool) -> wasmtime::Result<Link
     if concurrent {
         wasi_p3::add(&mut linker)?;
     }
+    parts.add(&mut linker, concurrent)?;
     Ok(linker)
 }
 

@@ -6,7 +6,7 @@ mod program;
 
 use program::{Command, command, outcome, refusal};
 use std::{fs, os::unix::fs::symlink, path::Path};
-use wasm_exec::{NetworkGrant, Outcome, Preopen, RunError};
+use wasm_exec::{Destinations, NameFiles, Network, NetworkSetting, Outcome, Preopen, RunError};
 
 /// WASI p1's error numbers.
 const ACCES: u8 = 2;
@@ -201,5 +201,114 @@ fn sockets_can_be_made_only_if_granted() {
         (instance $cli (export "run" (func $run)))
         (export "wasi:cli/run@0.2.0" (instance $cli)))"#;
     assert_eq!(status(command(text)), 1);
-    assert_eq!(status(Command { network: NetworkGrant::All, ..command(text) }), 0);
+    let setting =
+        NetworkSetting { destinations: None, listens: true, names: NameFiles::default(), authorities: Vec::new() };
+    assert_eq!(status(Command { network: Network::new(setting, |_| ()), ..command(text) }), 0);
+}
+
+/// A component that looks up a name, waits, and looks at the first answer: `run` is an error unless `check` leaves 0 on the stack.
+fn lookup(name: &str, check: &str) -> String {
+    let length = name.len();
+    format!(
+        r#"(component $lookup
+        (import "wasi:io/poll@0.2.3" (instance $poll
+            (export "pollable" (type $pollable (sub resource)))
+            (export "[method]pollable.block" (func (param "self" (borrow $pollable))))))
+        (alias export $poll "pollable" (type $pollable))
+        (import "wasi:sockets/network@0.2.3" (instance $network
+            (export "network" (type (sub resource)))
+            (type $code (enum "unknown" "access-denied" "not-supported" "invalid-argument" "out-of-memory" "timeout"
+                "concurrency-conflict" "not-in-progress" "would-block" "invalid-state" "new-socket-limit"
+                "address-not-bindable" "address-in-use" "remote-unreachable" "connection-refused" "connection-reset"
+                "connection-aborted" "datagram-too-large" "name-unresolvable" "temporary-resolver-failure"
+                "permanent-resolver-failure"))
+            (export "error-code" (type (eq $code)))
+            (type $four (tuple u8 u8 u8 u8))
+            (export "ipv4-address" (type $ipv4 (eq $four)))
+            (type $eight (tuple u16 u16 u16 u16 u16 u16 u16 u16))
+            (export "ipv6-address" (type $ipv6 (eq $eight)))
+            (type $either (variant (case "ipv4" $ipv4) (case "ipv6" $ipv6)))
+            (export "ip-address" (type (eq $either)))))
+        (alias export $network "network" (type $network-type))
+        (alias export $network "error-code" (type $code))
+        (alias export $network "ip-address" (type $address))
+        (import "wasi:sockets/instance-network@0.2.3" (instance $instance
+            (alias outer $lookup $network-type (type $outer))
+            (export "network" (type $network (eq $outer)))
+            (export "instance-network" (func (result (own $network))))))
+        (import "wasi:sockets/ip-name-lookup@0.2.3" (instance $names
+            (alias outer $lookup $pollable (type $outer-pollable))
+            (export "pollable" (type $pollable (eq $outer-pollable)))
+            (alias outer $lookup $network-type (type $outer-network))
+            (export "network" (type $network (eq $outer-network)))
+            (alias outer $lookup $code (type $outer-code))
+            (export "error-code" (type $code (eq $outer-code)))
+            (alias outer $lookup $address (type $outer-address))
+            (export "ip-address" (type $address (eq $outer-address)))
+            (export "resolve-address-stream" (type $stream (sub resource)))
+            (export "resolve-addresses" (func
+                (param "network" (borrow $network)) (param "name" string) (result (result (own $stream) (error $code)))))
+            (export "[method]resolve-address-stream.resolve-next-address" (func
+                (param "self" (borrow $stream)) (result (result (option $address) (error $code)))))
+            (export "[method]resolve-address-stream.subscribe" (func
+                (param "self" (borrow $stream)) (result (own $pollable))))))
+        (core module $memory
+            (memory (export "memory") 1)
+            (data (i32.const 1024) "{name}")
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096))
+        (core instance $memory (instantiate $memory))
+        (alias core export $memory "memory" (core memory $bytes))
+        (core func $block (canon lower (func $poll "[method]pollable.block")))
+        (core func $instance-network (canon lower (func $instance "instance-network")))
+        (core func $resolve (canon lower (func $names "resolve-addresses") (memory $bytes)))
+        (core func $next (canon lower (func $names "[method]resolve-address-stream.resolve-next-address")
+            (memory $bytes)))
+        (core func $subscribe (canon lower (func $names "[method]resolve-address-stream.subscribe")))
+        (core func $drop (canon resource.drop $pollable))
+        (core module $program
+            (import "" "memory" (memory 1))
+            (import "" "block" (func $block (param i32)))
+            (import "" "network" (func $network (result i32)))
+            (import "" "resolve" (func $resolve (param i32 i32 i32 i32)))
+            (import "" "next" (func $next (param i32 i32)))
+            (import "" "subscribe" (func $subscribe (param i32) (result i32)))
+            (import "" "drop" (func $drop (param i32)))
+            (func (export "run") (result i32) (local $stream i32) (local $pollable i32)
+                (call $resolve (call $network) (i32.const 1024) (i32.const {length}) (i32.const 16))
+                (if (i32.load8_u (i32.const 16)) (then unreachable))
+                (local.set $stream (i32.load (i32.const 20)))
+                (local.set $pollable (call $subscribe (local.get $stream)))
+                (call $block (local.get $pollable))
+                (call $drop (local.get $pollable))
+                (call $next (local.get $stream) (i32.const 16))
+                {check}))
+        (core instance $program (instantiate $program (with "" (instance
+            (export "memory" (memory $bytes)) (export "block" (func $block)) (export "network" (func $instance-network))
+            (export "resolve" (func $resolve)) (export "next" (func $next)) (export "subscribe" (func $subscribe))
+            (export "drop" (func $drop))))))
+        (func $run (result (result)) (canon lift (core func $program "run")))
+        (instance $cli (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $cli)))"#
+    )
+}
+
+/// The answer is `ok(some(ipv4(203, 0, 113, 7)))`.
+const THE_ADDRESS: &str = "(i32.or (i32.load8_u (i32.const 16))
+    (i32.or (i32.ne (i32.load8_u (i32.const 18)) (i32.const 1))
+    (i32.or (i32.load8_u (i32.const 20)) (i32.ne (i32.load (i32.const 22)) (i32.const 0x077100cb)))))";
+
+#[test]
+fn names_are_looked_up_where_they_are_granted() {
+    let network = |allowed: &[&str]| {
+        let allowed: Vec<String> = allowed.iter().map(|text| (*text).to_owned()).collect();
+        let destinations = Some(Destinations::parse(&allowed).unwrap());
+        let names = NameFiles { resolv_conf: Vec::new(), hosts: b"203.0.113.7 db.example\n".to_vec() };
+        Network::new(NetworkSetting { destinations, listens: false, names, authorities: Vec::new() }, |_| ())
+    };
+    let run = |name: &str, check: &str, network| status(Command { network, ..command(&lookup(name, check)) });
+    let code = |code: u32| format!("(i32.sub (i32.load8_u (i32.const 18)) (i32.const {code}))");
+    assert_eq!(run("db.example", THE_ADDRESS, network(&["db.example:5432"])), 0);
+    assert_eq!(run("203.0.113.7", THE_ADDRESS, network(&["db.example"])), 0, "an address needs no question");
+    assert_eq!(run("db.example", &code(1), network(&["other.example"])), 0, "access-denied");
+    assert_eq!(run("db.example", &code(1), Network::none(|_| ())), 0, "access-denied");
 }

@@ -7,7 +7,7 @@ mod program;
 use program::{compiled, component, counting, plain};
 use std::{thread, time::Duration};
 use tokio::runtime::{Builder, Runtime};
-use wasm_exec::{Command, Engine, Instance, NetworkGrant, Outcome, Profile, Program};
+use wasm_exec::{Command, Configuration, Engine, Instance, Network, Outcome, Profile, Program, Stores};
 
 /// Exits with its number of arguments, unless another instance has written to its memory.
 const COUNTS_ARGUMENTS: &str = r#"(module
@@ -32,7 +32,9 @@ fn command(arguments: usize) -> Command {
         env: Vec::new(),
         preopens: Vec::new(),
         cwd: None,
-        network: NetworkGrant::None,
+        network: Network::none(|_| ()),
+        config: Configuration::default(),
+        stores: Stores::default(),
         memory_bytes: None,
         fuel: None,
         timeout: None,

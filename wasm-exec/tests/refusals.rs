@@ -5,10 +5,10 @@
 mod program;
 
 use program::{Command, command, component, refusal};
-use wasm_exec::{NetworkGrant, RunError, unprovided_imports};
+use wasm_exec::{RunError, unprovided_imports};
 
 fn unprovided(text: &str) -> Vec<String> {
-    unprovided_imports(&wat::parse_str(text).unwrap(), NetworkGrant::None).unwrap()
+    unprovided_imports(&wat::parse_str(text).unwrap()).unwrap()
 }
 
 fn missing(text: &str) -> Vec<String> {
@@ -105,7 +105,7 @@ fn what_is_no_program_has_no_imports() {
         b"\0asm\x01\0\0\0\x02\xff",
         b"\0asm\x0d\0\x01\0\x0a\xff",
     ] {
-        let error = unprovided_imports(bytes, NetworkGrant::None).unwrap_err();
+        let error = unprovided_imports(bytes).unwrap_err();
         assert!(matches!(error, RunError::Program { .. }), "{bytes:?}: {error}");
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 use wasm_exec::{
-    CodeCache, Command, NetworkGrant, Profile, RunError,
+    CodeCache, Command, Configuration, Network, Profile, RunError, Stores,
     http::{Bounds, Function, Served, Setting, Stop, serve},
 };
 
@@ -39,7 +39,9 @@ fn command(memory_bytes: Option<u64>) -> Command {
         env: Vec::new(),
         preopens: Vec::new(),
         cwd: None,
-        network: NetworkGrant::None,
+        network: Network::none(|_| ()),
+        config: Configuration::default(),
+        stores: Stores::default(),
         memory_bytes,
         fuel: None,
         timeout: None,

@@ -98,7 +98,7 @@ fn request(host: &Host, args: &ProgramArgs) -> Result<Request> {
         publish_all: args.publish_all,
         limits: args.limits()?,
         security: security(args)?,
-        wasm: args.wasm(),
+        wasm: settings::wasm(args)?,
         read_only: args.read_only,
         stdio: StdioSpec { interactive: args.interactive, terminal: args.tty },
         init: args.init,

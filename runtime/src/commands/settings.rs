@@ -1,6 +1,9 @@
 //! What few lines of `run` and `create` ask for: health, logs, namespaces, other containers' volumes.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -14,6 +17,7 @@ use crate::{
         logging::LogSpec,
         mounts::MountSpec,
         quantity,
+        wasm::{StoreSpec, WasmOptions},
     },
 };
 
@@ -55,6 +59,37 @@ pub(super) fn further(args: &ProgramArgs) -> Result<Further> {
         host_cgroup: is_host("--cgroupns", args.cgroupns.as_deref(), &["private"])?,
         annotations: pairs("--annotation", &args.annotation)?,
     })
+}
+
+pub(super) fn wasm(args: &ProgramArgs) -> Result<WasmOptions> {
+    let listed = |lists: &[String]| -> Vec<String> {
+        let words = lists.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|word| !word.is_empty());
+        words.map(str::to_owned).collect()
+    };
+    let mut config = BTreeMap::new();
+    for path in &args.config_file {
+        config.extend(config_of_file(path)?);
+    }
+    config.extend(pairs("--config", &args.config)?);
+    let absolute = |path: &PathBuf| {
+        std::path::absolute(path).with_context(|| format!("invalid value `{}` for --cacert", path.display()))
+    };
+    Ok(WasmOptions {
+        invoke: args.invoke.clone(),
+        proposals: listed(&args.wasm),
+        allow_net: listed(&args.allow_net),
+        ca_files: args.cacert.iter().map(absolute).collect::<Result<_>>()?,
+        config,
+        stores: StoreSpec::parse_all(&args.kv).map_err(anyhow::Error::msg)?,
+    })
+}
+
+/// As in a file of variables, without the caller's: `NAME=VALUE` as it stands, one a line, `#` before what does not count.
+fn config_of_file(path: &Path) -> Result<BTreeMap<String, String>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read the --config-file {}", path.display()))?;
+    let text = std::str::from_utf8(&bytes).with_context(|| format!("--config-file {}", path.display()))?;
+    let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    pairs(&format!("--config-file {}", path.display()), &lines.map(str::to_owned).collect::<Vec<_>>())
 }
 
 /// Whether a namespace is to be the host's.

@@ -53,7 +53,9 @@ impl Behaviour for Linux {
             );
         }
         if !spec.wasm.is_default() {
-            bail!("--invoke, --wasm: only Wasm programs have exported functions and proposals; leave them out");
+            bail!(
+                "--allow-net, --cacert, --config, --invoke, --kv, --wasm: only a Wasm program's engine knows these; leave them out"
+            );
         }
         mounts::refuse_root(&spec.mounts)
     }

@@ -150,10 +150,11 @@ pub(crate) struct RunSpec {
 impl RunSpec {
     /// Names of the volumes that it has.
     pub(crate) fn volumes(&self) -> impl Iterator<Item = &str> {
-        self.mounts.iter().filter_map(|mount| match &mount.kind {
+        let mounted = self.mounts.iter().filter_map(|mount| match &mount.kind {
             MountKind::Volume { name, .. } => name.as_deref(),
             MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
-        })
+        });
+        mounted.chain(self.wasm.stores.iter().filter_map(|store| store.volume.as_deref()))
     }
 }
 

@@ -25,6 +25,7 @@ mod networks;
 mod networks_connect;
 mod networks_damaged;
 mod networks_default;
+mod outbound;
 mod parallel;
 mod published;
 mod registry;

@@ -4,11 +4,12 @@ use super::{Bounds, pool};
 use crate::{
     Compiled, Engine, Profile, RunError, component,
     load::{self, Loaded},
+    parts::Parts,
     state::State,
     wasi_p2,
 };
 use std::os::fd::RawFd;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Component;
 use wasmtime_wasi_http::{p2, p3};
 
 /// What makes a component a function; any last number is accepted.
@@ -35,6 +36,7 @@ pub struct Function {
     pub(super) engine: Engine,
     pub(super) handler: Handler,
     pub(super) bounds: Bounds,
+    pub(super) parts: Parts,
     descriptor: Option<RawFd>,
 }
 
@@ -50,7 +52,8 @@ impl Function {
                 return Err(RunError::no_entry(EXPECTED, module.exports().map(|export| export.name())));
             }
         };
-        Ok(Self { handler: prepare(&engine, &component)?, engine, bounds, descriptor })
+        let parts = Parts::of(engine.inner(), &component);
+        Ok(Self { handler: prepare(&engine, &component, &parts)?, engine, bounds, parts, descriptor })
     }
 
     /// As [`Program::descriptor`](crate::Program::descriptor).
@@ -70,7 +73,7 @@ fn reserve(profile: Profile, mut bounds: Bounds) -> Result<(Engine, Bounds), Run
     }
 }
 
-fn prepare(of: &Engine, component: &Component) -> Result<Handler, RunError> {
+fn prepare(of: &Engine, component: &Component, parts: &Parts) -> Result<Handler, RunError> {
     let engine = of.inner();
     let exports = component.component_type();
     let named = |handler: &str| exports.exports(engine).map(|(name, _)| name).find(|name| name.starts_with(handler));
@@ -79,22 +82,11 @@ fn prepare(of: &Engine, component: &Component) -> Result<Handler, RunError> {
     let Some(name) = p3.or(p2) else {
         return Err(RunError::no_entry(EXPECTED, exports.exports(engine).map(|(name, _)| name)));
     };
-    let linker = linker(engine, of.profile().concurrent).map_err(RunError::engine)?;
-    let linked =
-        linker.instantiate_pre(component).map_err(|error| component::missing(engine, component, true, &error))?;
+    let linker = wasi_p2::linker(engine, of.profile().concurrent, parts).map_err(RunError::engine)?;
+    let linked = linker.instantiate_pre(component).map_err(|error| component::missing(engine, component, &error))?;
     let handler = match p3 {
         Some(_) => p3::bindings::ServicePre::new(linked).map(Handler::P3),
         None => p2::bindings::ProxyPre::new(linked).map(Handler::P2),
     };
     handler.map_err(|error| RunError::Entry { name: name.to_owned(), detail: format!("{error:#}") })
-}
-
-/// All that a function can import: what a command can, and `wasi:http`.
-pub(crate) fn linker(engine: &wasmtime::Engine, concurrent: bool) -> wasmtime::Result<Linker<State>> {
-    let mut linker = wasi_p2::linker(engine, concurrent)?;
-    p2::add_only_http_to_linker_async(&mut linker)?;
-    if concurrent {
-        p3::add_to_linker(&mut linker)?;
-    }
-    Ok(linker)
 }

@@ -25,9 +25,6 @@ mod upload;
 pub use function::{Function, is_handler};
 pub use server::{Served, Setting, Stop, serve};
 
-pub(crate) use function::linker;
-pub(crate) use request::Hooks;
-
 use std::time::Duration;
 
 /// What a client may take, and what a function may, before the server goes on without them.

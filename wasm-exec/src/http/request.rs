@@ -27,40 +27,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use wasmtime::{Store, UpdateDeadline};
-use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
-
-/// What a function may send before it is asked to wait until its client has taken some of it.
-const BUFFERED_CHUNKS: usize = 8;
-const CHUNK_BYTES: usize = 16 << 10;
+use wasmtime_wasi_http::{Error, WasiBody};
 
 /// How long a function that is told to stop may take to notice: it does at its next loop or call, within a tick of the clock.
 const NOTICES_WITHIN: Duration = Duration::from_millis(200);
-
-/// What wasmtime-wasi-http asks its host.
-#[derive(Debug, Default)]
-pub(crate) struct Hooks;
-
-impl WasiHttpHooks for Hooks {
-    fn send_request(
-        &mut self,
-        _request: hyper::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _sent: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
-        Box::new(async { Err(Error::HttpRequestDenied) })
-    }
-
-    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        BUFFERED_CHUNKS
-    }
-
-    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        CHUNK_BYTES
-    }
-}
-
-/// An answer to a request of a function's own, and what goes on beside it.
-type Sent = (hyper::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 /// A function at work on one request. When it is dropped it ends where it is.
 pub(super) struct Guest {

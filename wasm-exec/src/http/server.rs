@@ -138,6 +138,8 @@ pub fn serve(function: Function, command: Command, setting: Setting) -> Result<S
     if command.fuel.is_some() && !function.engine.profile().fuel {
         return Err(RunError::NotCounting);
     }
+    function.parts.check(&command)?;
+    command.stores.open()?;
     let thread = |what| move |error| RunError::Thread { what, error };
     // What each request will need is there.
     let memory = MemoryTotal::new(command.memory_bytes);

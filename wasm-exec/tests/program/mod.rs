@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test file is a crate of its own, and none uses all of this")]
 
 use std::time::Duration;
-use wasm_exec::{CodeCache, Compiled, Engine, NetworkGrant, Outcome, Preopen, Profile, Program, Report, RunError};
+use wasm_exec::{
+    CodeCache, Compiled, Configuration, Engine, Network, Outcome, Preopen, Profile, Program, Report, RunError, Stores,
+};
 
 /// Any digest will do where each program has a cache of its own.
 pub(crate) const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -15,7 +17,9 @@ pub(crate) struct Command {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) preopens: Vec<Preopen>,
     pub(crate) cwd: Option<String>,
-    pub(crate) network: NetworkGrant,
+    pub(crate) network: Network,
+    pub(crate) config: Configuration,
+    pub(crate) stores: Stores,
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) fuel: Option<u64>,
     pub(crate) timeout: Option<Duration>,
@@ -23,8 +27,8 @@ pub(crate) struct Command {
 
 /// Loads and runs it.
 fn run(command: Command) -> Result<Report, RunError> {
-    let Command { code, argv, env, preopens, cwd, network, memory_bytes, fuel, timeout } = command;
-    let command = wasm_exec::Command { argv, env, preopens, cwd, network, memory_bytes, fuel, timeout };
+    let Command { code, argv, env, preopens, cwd, network, config, stores, memory_bytes, fuel, timeout } = command;
+    let command = wasm_exec::Command { argv, env, preopens, cwd, network, config, stores, memory_bytes, fuel, timeout };
     wasm_exec::run(Program::load(&Engine::new(code.profile)?, code)?, command)
 }
 
@@ -58,7 +62,9 @@ pub(crate) fn command_of(code: Compiled) -> Command {
         env: Vec::new(),
         preopens: Vec::new(),
         cwd: None,
-        network: NetworkGrant::None,
+        network: Network::none(|_| ()),
+        config: Configuration::default(),
+        stores: Stores::default(),
         memory_bytes: None,
         fuel: None,
         timeout: None,

@@ -7,7 +7,6 @@ use crate::spec::{
     network::{self, NameService},
     ports::{self, PortError, PublishedPort},
     request::StopTimeout,
-    wasm::WasmOptions,
 };
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
@@ -16,9 +15,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default)]
 pub(crate) struct ProgramArgs {
     pub(crate) add_host: Vec<String>,
+    pub(crate) allow_net: Vec<String>,
+    pub(crate) cacert: Vec<PathBuf>,
     pub(crate) cap_add: Vec<String>,
     pub(crate) cap_drop: Vec<String>,
     pub(crate) cidfile: Option<PathBuf>,
+    pub(crate) config: Vec<String>,
+    pub(crate) config_file: Vec<PathBuf>,
     pub(crate) cpu_shares: Option<String>,
     pub(crate) cpus: Option<String>,
     pub(crate) cpuset_cpus: Option<String>,
@@ -38,6 +41,7 @@ pub(crate) struct ProgramArgs {
     pub(crate) invoke: Option<String>,
     pub(crate) ip: Option<String>,
     pub(crate) ip6: Option<String>,
+    pub(crate) kv: Vec<String>,
     pub(crate) label: Vec<String>,
     pub(crate) memory: Option<String>,
     pub(crate) memory_swap: Option<String>,
@@ -196,12 +200,6 @@ impl ProgramArgs {
     /// The first flag that cannot be used, or two for one port of the host.
     pub(crate) fn ports(&self) -> Result<Vec<PublishedPort>, PortError> {
         ports::parse_all(&self.publish)
-    }
-
-    /// `--invoke` and `--wasm`, whose values may be lists.
-    pub(crate) fn wasm(&self) -> WasmOptions {
-        let names = self.wasm.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
-        WasmOptions { invoke: self.invoke.clone(), proposals: names.map(str::to_owned).collect() }
     }
 
     /// How long the container has between its stop signal and SIGKILL.

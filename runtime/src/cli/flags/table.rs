@@ -18,10 +18,18 @@ pub(super) static FLAGS: &[Flag] = &[
         .of(RUN, "Pass signals on to the program (true), where it has no terminal"),
     switch("timings", |args| &mut args.timings).of(RUN, "Print how long each stage of the start took").hidden(),
     texts("add-host", "list", |args| &mut args.add_host).help("Name and address for /etc/hosts: name:ip"),
+    texts("allow-net", "list", |args| &mut args.allow_net)
+        .help("Destinations that a Wasm program may connect to, and no others: HOST:PORT, *.NAME, NETWORK/BITS"),
     text("blkio-weight", "uint16", |args| &mut args.blkio_weight).help("Weight of block I/O, from 10 to 1000"),
+    flag("cacert", Takes::Files("file", |args| &mut args.cacert))
+        .help("Certificates that a Wasm program trusts for TLS, beside the machine's"),
     texts("cap-add", "list", |args| &mut args.cap_add).help("Add a Linux capability"),
     texts("cap-drop", "list", |args| &mut args.cap_drop).help("Drop a Linux capability"),
     flag("cidfile", Takes::File("file", |args| &mut args.cidfile)).help("Write the container's id to this file"),
+    texts("config", "list", |args| &mut args.config)
+        .help("Value that a Wasm program asks for by wasi:config: NAME=VALUE"),
+    flag("config-file", Takes::Files("list", |args| &mut args.config_file))
+        .help("Read such values from a file, one a line"),
     text("cpu-period", "int", |args| &mut args.cpu_period).help("Period of the CPU quota, in microseconds"),
     text("cpu-quota", "int", |args| &mut args.cpu_quota)
         .negative()
@@ -63,6 +71,8 @@ pub(super) static FLAGS: &[Flag] = &[
         .help("Call one function of a Wasm program, such as 'f(1, \"x\")', and print its results"),
     text("ip", "string", |args| &mut args.ip).help("IPv4 address on the first network"),
     text("ip6", "string", |args| &mut args.ip6).help("IPv6 address on the first network"),
+    texts("kv", "list", |args| &mut args.kv)
+        .help("Key-value store of a Wasm program, in memory or kept in a volume: NAME[=VOLUME][:size=BYTES]"),
     texts("label", "list", |args| &mut args.label).short('l').help("Set a label"),
     text("memory", "bytes", |args| &mut args.memory).short('m').help("Memory limit, such as 128m or 1g"),
     text("memory-reservation", "bytes", |args| &mut args.memory_reservation)

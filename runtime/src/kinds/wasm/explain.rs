@@ -3,14 +3,13 @@
 use anyhow::Result;
 use images::program::{self, Form, Program};
 use serde_json::{Value, json};
-use wasm_exec::NetworkGrant;
 
 use super::grants;
 
 /// Names and values.
 pub(super) fn fields(bytes: &[u8]) -> Result<Vec<(&'static str, Value)>> {
     let Program { form, role, imports, exports, memory } = program::inspect(bytes)?;
-    let missing = wasm_exec::unprovided_imports(bytes, NetworkGrant::None)?;
+    let missing = wasm_exec::unprovided_imports(bytes)?;
     let form = match form {
         Form::Module => "module",
         Form::Component => "component",

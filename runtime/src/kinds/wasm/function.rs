@@ -54,19 +54,14 @@ struct Serving {
 pub(super) fn entry(
     spec: &RunSpec,
     code: Compiled,
-    whole_root: bool,
+    command: Command,
     sockets: Vec<TcpListener>,
 ) -> Result<WasmProcess> {
     let (report, report_writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
     let bounds = Bounds::default();
     let connections = descriptors(spec).0.saturating_sub(OTHER_DESCRIPTORS).clamp(1, u64::from(bounds.connections));
     let bounds = Bounds { connections: u32::try_from(connections).unwrap_or(bounds.connections), ..bounds };
-    let serving = Serving {
-        command: process::command(spec, whole_root),
-        sockets,
-        threads: threads(spec),
-        stop_signal: spec.stop_signal,
-    };
+    let serving = Serving { command, sockets, threads: threads(spec), stop_signal: spec.stop_signal };
     let prepare = Box::new(move || prepare(code, bounds, serving, report_writer));
     Ok(WasmProcess { entry: Entry::Call { prepare }, report })
 }
@@ -94,7 +89,8 @@ fn prepare(code: Compiled, bounds: Bounds, serving: Serving, report: OwnedFd) ->
     let function = panic::catch_unwind(AssertUnwindSafe(|| Function::load(code, bounds)));
     let descriptor = function.as_ref().ok().and_then(|loaded| loaded.as_ref().ok()).and_then(Function::descriptor);
     let sockets = serving.sockets.iter().map(AsRawFd::as_raw_fd);
-    let keep = descriptor.into_iter().chain([report.as_raw_fd()]).chain(sockets).collect();
+    let stores = serving.command.stores.descriptors();
+    let keep = descriptor.into_iter().chain([report.as_raw_fd()]).chain(sockets).chain(stores).collect();
     let run = move || {
         let served = function.and_then(|function| {
             panic::catch_unwind(AssertUnwindSafe(|| function.map(|function| run(function, serving))))

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use images::program::{self, Program, Role};
-use wasm_exec::{NetworkGrant, Proposals};
+use wasm_exec::Proposals;
 
 /// A grant, and the beginnings of the imports that make use of it.
 struct Grant {
@@ -14,13 +14,20 @@ struct Grant {
 }
 
 /// What there is to grant. Nothing is given for clocks, random numbers, arguments and output, which every program has.
-const GRANTS: [Grant; 4] = [
+const GRANTS: [Grant; 7] = [
     Grant {
         flag: "-v SOURCE:TARGET",
         what: "directories",
         imports: &["wasi:filesystem/", "wasi_snapshot_preview1::path_", "wasi_snapshot_preview1::fd_prestat_"],
     },
+    Grant {
+        flag: "--allow-net HOST:PORT",
+        what: "connections",
+        imports: &["wasi:http/outgoing-handler@", "wasi:http/client@", "wasi:sockets/"],
+    },
     Grant { flag: "--network host", what: "sockets", imports: &["wasi:sockets/", "wasi_snapshot_preview1::sock_"] },
+    Grant { flag: "--config NAME=VALUE", what: "values", imports: &["wasi:config/"] },
+    Grant { flag: "--kv NAME[=VOLUME]", what: "a store", imports: &["wasi:keyvalue/"] },
     Grant {
         flag: "-e NAME=VALUE",
         what: "variables",
@@ -44,11 +51,19 @@ pub(super) fn needs(imports: &[String]) -> Vec<String> {
     GRANTS.iter().filter_map(line).collect()
 }
 
+/// Without these flags a program that imports so is not started: the flag is named, and as it is typed at the least.
+const REQUIRED: [(&str, &str); 2] = [("wasi:config/", "--config NAME=VALUE"), ("wasi:keyvalue/", "--kv default")];
+
 /// An import that is not provided, and why, where its name tells.
 pub(super) fn missing(import: &str) -> String {
-    const PACKAGES: [&str; 6] =
-        ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
+    const PACKAGES: [&str; 7] =
+        ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:io", "wasi:random", "wasi:sockets"];
     let package = import.split('/').next().unwrap_or(import);
+    let granted =
+        REQUIRED.iter().find(|(beginning, _)| import.starts_with(beginning) && wasm_exec::is_granted_by_value(import));
+    if let Some((_, flag)) = granted {
+        return format!("{import} ({flag} grants it)");
+    }
     let why = if PACKAGES.contains(&package) {
         "this version of WASI is not known here: 0.2 and 0.3 are, with any last number"
     } else if package.starts_with("wasi_unstable") {
@@ -73,15 +88,25 @@ pub(super) fn command_line(name: &str, bytes: &[u8]) -> Result<String> {
         }
         None => {}
     }
+    for (beginning, flag) in REQUIRED {
+        if imports.iter().any(|import| import.starts_with(beginning) && wasm_exec::is_granted_by_value(import)) {
+            flags.push(format!("{flag} "));
+        }
+    }
     match role {
         Role::Command => {}
-        Role::Function => notes.push("it does not run here: it answers HTTP requests".to_owned()),
+        Role::Function if exports.iter().any(|export| wasm_exec::http::is_handler(export)) => {
+            flags.push("-p HOST_PORT:PORT ".to_owned());
+        }
+        Role::Function => {
+            notes.push("it does not run here: it answers HTTP requests of a version that is not known".to_owned());
+        }
         Role::Library => {
             flags.push("--invoke 'FUNCTION(ARGUMENTS)' ".to_owned());
             notes.push(format!("it exports {}", exports.join(", ")));
         }
     }
-    let missing_imports = wasm_exec::unprovided_imports(bytes, NetworkGrant::None)?;
+    let missing_imports = wasm_exec::unprovided_imports(bytes)?;
     notes.extend(missing_imports.iter().map(|import| format!("it does not run here: it imports {}", missing(import))));
     notes.extend(needs(&imports));
     let notes: String = notes.iter().map(|note| format!("\n# {note}")).collect();
@@ -95,8 +120,9 @@ mod tests {
     #[test]
     fn grants_are_named_as_flags_with_what_they_are_for() {
         let imports = ["wasi_snapshot_preview1::path_open".to_owned(), "wasi:sockets/tcp@0.2.0".to_owned()];
-        let [directories, sockets]: [String; 2] = needs(&imports).try_into().expect("two");
+        let [directories, connections, sockets]: [String; 3] = needs(&imports).try_into().expect("three");
         assert_eq!(directories, "-v SOURCE:TARGET grants directories, for wasi_snapshot_preview1::path_open");
+        assert_eq!(connections, "--allow-net HOST:PORT grants connections, for wasi:sockets/tcp@0.2.0");
         assert_eq!(sockets, "--network host grants sockets, for wasi:sockets/tcp@0.2.0");
         assert!(needs(&["wasi_snapshot_preview1::fd_write".to_owned()]).is_empty());
     }
@@ -105,6 +131,9 @@ mod tests {
     fn what_is_missing_says_why() {
         assert!(missing("wasi:cli/run@0.4.0").contains("0.2 and 0.3"));
         assert!(missing("wasi:nn/tensor@0.2.0").contains("this part of WASI"));
+        assert!(missing("wasi:config/store@0.2.0-rc.1").contains("(--config NAME=VALUE grants it)"));
+        assert!(missing("wasi:keyvalue/store@0.2.0-draft").contains("(--kv default grants it)"));
+        assert!(missing("wasi:keyvalue/store@0.3.0").contains("no flag grants it"));
         assert!(missing("wasi_unstable::fd_write").contains("2019"));
         assert!(missing("env::print").contains("no part of WASI"));
     }

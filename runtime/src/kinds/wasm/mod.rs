@@ -5,7 +5,9 @@ mod explain;
 mod function;
 mod grants;
 mod listeners;
+mod network;
 mod process;
+mod stores;
 
 use std::{os::fd::BorrowedFd, path::PathBuf, time::Duration};
 
@@ -16,7 +18,7 @@ use linux_exec::{
     confinement::{Confinement, Namespace, Namespaces, Privileges},
     plan::Mount,
     rootfs::Rootfs,
-    seccomp::{self, Sockets},
+    seccomp,
 };
 use nix::libc::{RLIMIT_DATA, RLIMIT_NOFILE};
 use serde_json::Value;
@@ -26,7 +28,7 @@ use super::{Behaviour, First, Parts, is_filtered, linux_defaults, overlay_root, 
 use crate::{
     output::{self, errors::Coded},
     records::{container::Container, host::Host},
-    spec::{Network, RunSpec, WasmProgram, exit_code, mounts},
+    spec::{RunSpec, WasmProgram, exit_code, mounts},
 };
 
 use listeners::Listeners;
@@ -85,9 +87,7 @@ impl Behaviour for WasmProgram {
         if let WasmProgram::File { .. } = self {
             mounts::refuse_root(&spec.mounts)?;
         }
-        if matches!(spec.network, Network::Container(_) | Network::Joined(_)) {
-            bail!("--network {}: not supported yet for Wasm programs, which take none or host", spec.network.mode());
-        }
+        network::check(spec)?;
         proposals(spec)?;
         if spec.health.is_some() {
             bail!("--health-cmd: a Wasm program has no other program beside it that could be executed");
@@ -135,7 +135,8 @@ impl Behaviour for WasmProgram {
     }
 
     fn allowance_bytes(&self, spec: &RunSpec) -> u64 {
-        if is_served(spec) { function::ALLOWANCE_BYTES } else { ALLOWANCE_BYTES }
+        let own = if is_served(spec) { function::ALLOWANCE_BYTES } else { ALLOWANCE_BYTES };
+        own.saturating_add(network::allowance_bytes(spec)).saturating_add(stores::allowance_bytes(spec))
     }
 
     fn has_its_own_memory(&self) -> bool {
@@ -181,16 +182,8 @@ impl Behaviour for WasmProgram {
     ) -> Result<Confinement<'a>> {
         let filtered = is_filtered(spec);
         let own = if filtered { Namespace::Filtered } else { Namespace::New };
-        let network = match spec.network {
-            Network::Host => Namespace::Host,
-            Network::None | Network::Container(_) | Network::Joined(_) => own,
-        };
-        let sockets = match spec.network {
-            Network::Host => Sockets::All,
-            Network::None | Network::Container(_) | Network::Joined(_) if is_served(spec) => Sockets::Accepted,
-            Network::None | Network::Container(_) | Network::Joined(_) => Sockets::None,
-        };
-        let seccomp = filtered.then(|| seccomp::engine(sockets));
+        let network = network::namespace(spec, own);
+        let seccomp = filtered.then(|| seccomp::engine(network::sockets(spec)));
         let privileges = Privileges { capabilities, no_new_privileges: true, seccomp };
         Ok(Confinement::new(Namespaces { network, ipc: own, cgroup: own, ..Namespaces::NEW }, privileges)?)
     }
@@ -205,7 +198,7 @@ impl Behaviour for WasmProgram {
             let (soft, hard) = function::descriptors(spec);
             return vec![(RLIMIT_NOFILE, soft, hard)];
         }
-        let bytes = spec.limits.memory_bytes.map(|bytes| bytes.saturating_add(ALLOWANCE_BYTES));
+        let bytes = spec.limits.memory_bytes.map(|bytes| bytes.saturating_add(self.allowance_bytes(spec)));
         bytes.map(|bytes| (RLIMIT_DATA, bytes, bytes)).into_iter().collect()
     }
 
@@ -217,10 +210,11 @@ impl Behaviour for WasmProgram {
             WasmProgram::File { .. } => true,
             WasmProgram::Blob { .. } => false,
         };
+        let command = process::command(of.host, spec, sees_root)?;
         let Listeners { sockets, ports } = listeners::open(&spec.ports)?;
         let process::WasmProcess { entry, report } = match is_served(spec) {
-            true => function::entry(spec, code, sees_root, sockets)?,
-            false => process::entry(spec, code, sees_root)?,
+            true => function::entry(spec, code, command, sockets)?,
+            false => process::entry(spec, code, command)?,
         };
         // A terminal lives in a /dev/pts; the program is not granted it, so it cannot see that it is there.
         let terminal = spec.stdio.terminal.then(|| linux_defaults::devices(spec));

@@ -14,12 +14,13 @@ use std::{
 use anyhow::{Context, Result};
 use linux_exec::plan::{Call, Entry};
 use nix::{fcntl::OFlag, unistd::pipe2};
-use wasm_exec::{Command, Compiled, Engine, NetworkGrant, Outcome, Preopen, Program, RunError};
+use wasm_exec::{Command, Compiled, Engine, Outcome, Preopen, Program, RunError};
 
-use super::grants;
+use super::{grants, network, stores};
 use crate::{
     kinds::report::Report,
-    spec::{Network, RunSpec, exit_code},
+    records::host::Host,
+    spec::{RunSpec, exit_code},
 };
 
 /// The first process and the end of the pipe on which it reports.
@@ -29,28 +30,27 @@ pub(super) struct WasmProcess {
 }
 
 /// The process, with exactly what was granted.
-pub(super) fn entry(spec: &RunSpec, code: Compiled, whole_root: bool) -> Result<WasmProcess> {
+pub(super) fn entry(spec: &RunSpec, code: Compiled, command: Command) -> Result<WasmProcess> {
     let (report, report_writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
-    let (command, call) = (command(spec, whole_root), spec.wasm.invoke.clone());
+    let call = spec.wasm.invoke.clone();
     let prepare = Box::new(move || prepare(code, command, call.as_deref(), report_writer));
     Ok(WasmProcess { entry: Entry::Call { prepare }, report })
 }
 
 /// What the program is granted.
-pub(super) fn command(spec: &RunSpec, whole_root: bool) -> Command {
-    Command {
+pub(super) fn command(host: &Host, spec: &RunSpec, whole_root: bool) -> Result<Command> {
+    Ok(Command {
         argv: spec.argv.clone(),
         env: spec.env.iter().filter_map(|v| v.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
         preopens: preopens(spec, whole_root),
         cwd: Some(spec.cwd.clone()),
-        network: match spec.network {
-            Network::Host => NetworkGrant::All,
-            Network::None | Network::Container(_) | Network::Joined(_) => NetworkGrant::None,
-        },
+        network: network::granted(spec)?,
+        config: spec.wasm.config.clone().into_iter().collect(),
+        stores: stores::granted(host, spec)?,
         memory_bytes: spec.limits.memory_bytes,
         fuel: spec.limits.fuel,
         timeout: spec.limits.timeout_ms.map(Duration::from_millis),
-    }
+    })
 }
 
 /// In the container's own process, on the host's files: loads the program, which is mapped only where its file can be
@@ -68,7 +68,7 @@ fn prepare(code: Compiled, command: Command, call: Option<&str>, report: OwnedFd
     };
     let program = panic::catch_unwind(AssertUnwindSafe(load));
     let descriptor = program.as_ref().ok().and_then(|loaded| loaded.as_ref().ok()).and_then(Program::descriptor);
-    let keep = descriptor.into_iter().chain([report.as_raw_fd()]).collect();
+    let keep = descriptor.into_iter().chain([report.as_raw_fd()]).chain(command.stores.descriptors()).collect();
     Call { function: Box::new(move || run(program, command, report)), keep }
 }
 

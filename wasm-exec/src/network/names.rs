@@ -1,0 +1,97 @@
+//! Names to addresses, by what the host's files said when they were read: a program's process sees neither of them.
+
+use hickory_resolver::{
+    Hosts, TokioResolver,
+    config::{LookupIpStrategy, ResolveHosts, ResolverConfig, ResolverOpts},
+    net::runtime::TokioRuntimeProvider,
+    system_conf::parse_resolv_conf,
+};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::time::timeout;
+
+/// What a lookup may take with all its repetitions.
+const LOOKUP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Contents of /etc/resolv.conf and /etc/hosts.
+#[derive(Debug, Clone, Default)]
+pub struct NameFiles {
+    /// Name servers; without any, only what is listed is found.
+    pub resolv_conf: Vec<u8>,
+    /// Names that are known without asking.
+    pub hosts: Vec<u8>,
+}
+
+pub(super) struct Names {
+    files: NameFiles,
+    /// Made with the first question, within the event loop.
+    resolver: OnceLock<Result<TokioResolver, String>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LookupError {
+    NoSuchName,
+    TimedOut,
+    Failed(String),
+}
+
+impl Names {
+    pub(super) fn new(files: NameFiles) -> Self {
+        Self { files, resolver: OnceLock::new() }
+    }
+
+    /// All addresses of a name.
+    pub(super) async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
+        // RFC 6761: nobody is asked for this one.
+        if name == "localhost" {
+            return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        let resolver = self.resolver.get_or_init(|| resolver(&self.files));
+        let resolver = resolver.as_ref().map_err(|detail| LookupError::Failed(detail.clone()))?;
+        match timeout(LOOKUP_WITHIN, resolver.lookup_ip(name)).await {
+            Ok(Ok(found)) => match found.iter().collect::<Vec<_>>() {
+                none if none.is_empty() => Err(LookupError::NoSuchName),
+                found => Ok(found),
+            },
+            Ok(Err(error)) if error.is_no_records_found() => Err(LookupError::NoSuchName),
+            Ok(Err(error)) => Err(LookupError::Failed(error.to_string())),
+            Err(_) => Err(LookupError::TimedOut),
+        }
+    }
+}
+
+fn resolver(files: &NameFiles) -> Result<TokioResolver, String> {
+    // It is an error for there to be no name server.
+    let (config, mut options) = parse_resolv_conf(&files.resolv_conf)
+        .unwrap_or_else(|_| (ResolverConfig::from_parts(None, Vec::new(), Vec::new()), ResolverOpts::default()));
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.use_hosts_file = ResolveHosts::Never;
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options;
+    let mut resolver = builder.build().map_err(|error| error.to_string())?;
+    let mut hosts = Hosts::default();
+    // Reading memory does not fail.
+    let _ = hosts.read_hosts_conf(files.hosts.as_slice());
+    resolver.set_hosts(Arc::new(hosts));
+    Ok(resolver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_the_files_alone() {
+        let hosts = b"# known\n203.0.113.7 db.example db # the database\n2001:db8::7 DB\n".to_vec();
+        let names = Names::new(NameFiles { resolv_conf: Vec::new(), hosts });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let found = |name| runtime.block_on(names.look_up(name));
+        assert_eq!(found("db.example"), Ok(vec!["203.0.113.7".parse().unwrap()]));
+        assert_eq!(found("db").map(|all| all.len()), Ok(2));
+        assert_eq!(found("localhost").map(|all| all.len()), Ok(2));
+        assert!(found("other.example").is_err());
+    }
+}
