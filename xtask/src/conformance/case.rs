@@ -1,8 +1,11 @@
 //! One test, run.
 
-use super::suite::{Case, Operation};
+use super::{
+    http::{Running, free_port},
+    suite::{Case, Operation},
+};
 use crate::{
-    command::{bounded, run},
+    command::{run, tied},
     paths,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -13,7 +16,7 @@ use nix::{
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -37,15 +40,17 @@ impl Contender {
 
     /// An error says what the test found.
     pub(super) fn run(&self, case: &Case, scratch: &Path) -> Result<()> {
-        if case.serves || case.servers {
-            bail!("it is a test of HTTP, which this command does not speak");
-        }
+        let servers: Vec<Running> = case.servers.iter().map(Running::start).collect::<Result<_>>()?;
+        let port = case.serves.then(free_port).transpose()?;
         let mut session = None;
         for operation in &case.operations {
             match (operation, &mut session) {
                 (Operation::Run { args, env, root }, _) => {
                     let root = root.as_deref().map(|root| copied(root, scratch)).transpose()?;
-                    session = Some(Session::start(&mut self.command(case, env, root.as_deref(), args)?)?);
+                    let mut env = env.clone();
+                    env.extend(servers.iter().map(|server| (server.variable.clone(), server.address.to_string())));
+                    let given = Given { env: &env, root: root.as_deref(), args, servers: &servers, port };
+                    session = Some(Session::start(&mut self.command(case, &given)?, port)?);
                 }
                 (other, Some(session)) => session.take(other)?,
                 (_, None) => bail!("the test begins with something else than `run`"),
@@ -54,8 +59,9 @@ impl Contender {
         Ok(())
     }
 
-    fn command(&self, case: &Case, env: &[(String, String)], root: Option<&Path>, args: &[String]) -> Result<Command> {
-        let variables = env.iter().map(|(name, value)| format!("{name}={value}"));
+    fn command(&self, case: &Case, given: &Given<'_>) -> Result<Command> {
+        let root = given.root;
+        let variables = given.env.iter().map(|(name, value)| format!("{name}={value}"));
         let mut command = match self {
             Self::Amphora { .. } => {
                 // Programs find the name of their file first among their arguments.
@@ -65,12 +71,17 @@ impl Contender {
                 command.args(["run", "--rm", "-i", "--timeout", "20s"]);
                 command.args(root.map(|root| format!("-v={}:/", root.display())));
                 command.args(variables.map(|variable| format!("--env={variable}")));
-                command.args(case.sockets.then_some("--network=host")).arg(image);
+                command.args(case.sockets.then_some("--network=host"));
+                command.args(given.port.map(|port| format!("-p=127.0.0.1:{port}:80")));
+                command.args(given.servers.iter().map(|server| format!("--allow-net={}", server.address))).arg(image);
                 command
             }
             Self::Wasmtime(program) => {
-                let mut command = bounded(program, LIMIT);
-                command.arg("run");
+                let mut command = alone(program);
+                match given.port {
+                    Some(port) => command.args(["serve", "-Scli", &format!("--addr=127.0.0.1:{port}")]),
+                    None => command.arg("run"),
+                };
                 if case.suite.contains("wasip3") {
                     command.args(["-Wcomponent-model-async", "-Sp3,http"]);
                 }
@@ -80,17 +91,34 @@ impl Contender {
                 command
             }
         };
-        command.args(args);
+        command.args(given.args);
         Ok(command)
     }
 
     fn amphora_command(&self) -> Command {
-        let mut command = bounded(paths::binary(), LIMIT);
+        let mut command = alone(&paths::binary());
         if let Self::Amphora { root, runroot } = self {
             command.arg("--root").arg(root).arg("--runroot").arg(runroot);
         }
         command
     }
+}
+
+/// Bounded in time, and without its process group: a signal reaches the program once.
+fn alone(program: &Path) -> Command {
+    let mut command = tied(&"timeout");
+    command.args(["--foreground", "--kill-after=10", &LIMIT.as_secs().to_string()]).arg(program);
+    command
+}
+
+/// What a program is given.
+struct Given<'a> {
+    env: &'a [(String, String)],
+    root: Option<&'a Path>,
+    args: &'a [String],
+    servers: &'a [Running],
+    /// At which it answers.
+    port: Option<u16>,
 }
 
 /// A copy of a test's files that the program may change, without what another run left behind.
@@ -111,21 +139,27 @@ struct Session {
     stdout: BufReader<Box<dyn Read>>,
     stderr: BufReader<Box<dyn Read>>,
     connection: Option<TcpStream>,
+    port: Option<u16>,
 }
 
 impl Session {
-    fn start(command: &mut Command) -> Result<Self> {
+    fn start(command: &mut Command, port: Option<u16>) -> Result<Self> {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start it")?;
         let stdout: Box<dyn Read> = Box::new(child.stdout.take().context("it has no stdout")?);
         let stderr: Box<dyn Read> = Box::new(child.stderr.take().context("it has no stderr")?);
-        Ok(Self { child, stdout: BufReader::new(stdout), stderr: BufReader::new(stderr), connection: None })
+        Ok(Self { child, stdout: BufReader::new(stdout), stderr: BufReader::new(stderr), connection: None, port })
     }
 
     fn take(&mut self, operation: &Operation) -> Result<()> {
         match operation {
             Operation::Run { .. } => bail!("it runs already"),
-            Operation::Other(name) => bail!("`{name}` is a step of the HTTP tests"),
+            Operation::Other(name) => bail!("`{name}` is a step that is not known here"),
+            Operation::Request(exchange) => {
+                let port = self.port.context("it answers no requests")?;
+                exchange.make(SocketAddr::from(([127, 0, 0, 1], port)))
+            }
+            Operation::Kill { signal } => self.signal(signal.parse().with_context(|| format!("`{signal}`"))?),
             Operation::Wait { exit_code } => self.wait(*exit_code),
             Operation::Read { stderr, payload } => {
                 let stream = if *stderr { &mut self.stderr } else { &mut self.stdout };
@@ -138,6 +172,10 @@ impl Session {
             Operation::Send { payload } => Ok(self.connection()?.write_all(payload.as_bytes())?),
             Operation::Receive { payload } => expect(self.connection()?, payload, "its connection"),
         }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
     }
 
     /// It prints where it listens.
@@ -170,7 +208,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // A test that failed in the middle; one that has ended is waited for once more, which is no error.
-        let _ = i32::try_from(self.child.id()).map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
+        let _ = self.signal(Signal::SIGTERM);
         let _ = self.child.wait();
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask conformance`: public test suites, run against what was built last.
 
 mod case;
+mod http;
 mod reasons;
 mod suite;
 

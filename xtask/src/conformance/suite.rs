@@ -1,5 +1,6 @@
 //! The tests of a checkout of WebAssembly/wasi-testsuite, and what each asks for (its doc/specification.md).
 
+use super::http::{Endpoint, Exchange, Fields, Reply, Server};
 use crate::command::read_text;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -18,36 +19,22 @@ pub(super) struct Case {
     /// It answers requests, instead of running to its end.
     pub(super) serves: bool,
     pub(super) sockets: bool,
-    /// It asks HTTP servers that would have to be started.
-    pub(super) servers: bool,
+    /// HTTP servers that it asks.
+    pub(super) servers: Vec<Server>,
     pub(super) operations: Vec<Operation>,
 }
 
 /// One step of a test.
 pub(super) enum Operation {
-    Run {
-        args: Vec<String>,
-        env: Vec<(String, String)>,
-        root: Option<PathBuf>,
-    },
-    Wait {
-        exit_code: i32,
-    },
-    Read {
-        stderr: bool,
-        payload: String,
-    },
-    Write {
-        payload: String,
-    },
+    Run { args: Vec<String>, env: Vec<(String, String)>, root: Option<PathBuf> },
+    Wait { exit_code: i32 },
+    Read { stderr: bool, payload: String },
+    Write { payload: String },
     Connect,
-    Send {
-        payload: String,
-    },
-    Receive {
-        payload: String,
-    },
-    /// Of the HTTP tests.
+    Send { payload: String },
+    Receive { payload: String },
+    Request(Exchange),
+    Kill { signal: String },
     Other(String),
 }
 
@@ -89,7 +76,7 @@ fn read(folder: &Path, program: &Path) -> Result<Case> {
         program: program.to_owned(),
         serves: config["world"] == "wasi:http/service",
         sockets: asks_for("sockets"),
-        servers: config["servers"].is_array(),
+        servers: config["servers"].as_array().into_iter().flatten().map(server).collect(),
         operations: operations(folder, &config),
     })
 }
@@ -123,8 +110,61 @@ fn parse(folder: &Path, operation: &Value) -> Operation {
         "connect" => Operation::Connect,
         "send" => Operation::Send { payload: payload() },
         "recv" => Operation::Receive { payload: payload() },
+        "request" => Operation::Request(exchange(operation)),
+        "kill" => Operation::Kill { signal: text(&operation["signal"], "SIGTERM") },
         other => Operation::Other(other.to_owned()),
     }
+}
+
+fn exchange(operation: &Value) -> Exchange {
+    let expected = &operation["response"];
+    Exchange {
+        method: text(&operation["method"], "GET"),
+        path: text(&operation["path"], "/"),
+        headers: fields(&operation["headers"]),
+        body: text(&operation["body"], ""),
+        status: status(expected),
+        expected_headers: fields(&expected["headers"]),
+        expected_body: text(&expected["body"], ""),
+    }
+}
+
+fn server(config: &Value) -> Server {
+    Server {
+        name: text(&config["name"], "?"),
+        listens: config["kind"] != "closed",
+        endpoints: config["endpoints"].as_array().into_iter().flatten().map(endpoint).collect(),
+    }
+}
+
+fn endpoint(config: &Value) -> Endpoint {
+    let response = &config["response"];
+    let reply = match text(&config["mode"], "static").as_str() {
+        "echo-body" => Reply::EchoBody,
+        "echo-headers" => Reply::EchoHeaders,
+        _ if response["chunks"].is_array() => Reply::Chunked {
+            status: status(response),
+            headers: fields(&response["headers"]),
+            chunks: strings(&response["chunks"]),
+            trailers: fields(&response["trailers"]),
+        },
+        // The shorter form is its body alone.
+        _ => Reply::Fixed {
+            status: status(response),
+            headers: fields(&response["headers"]),
+            body: response.as_str().map_or_else(|| text(&response["body"], ""), str::to_owned),
+        },
+    };
+    Endpoint { method: text(&config["method"], "GET"), path: text(&config["path"], "/"), reply }
+}
+
+fn status(response: &Value) -> u16 {
+    response["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(200)
+}
+
+fn fields(config: &Value) -> Fields {
+    let fields = config.as_object().into_iter().flatten();
+    fields.map(|(name, value)| (name.clone(), text(value, ""))).collect()
 }
 
 fn run(folder: &Path, config: &Value) -> Operation {
