@@ -2,13 +2,17 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     thread,
 };
 
-use crate::{sandbox::Sandbox, session::until};
+use crate::{
+    sandbox::Sandbox,
+    session::{PATIENCE, until},
+};
 
 const COUNTER: &str = include_str!("../../../xtask/fixtures/components/counter.wat");
+const TALLY: &str = include_str!("../../../xtask/fixtures/components/tally.wat");
 const ASKER: &str = include_str!("../../../xtask/fixtures/components/asker.wat");
 
 /// Numbers of `wasi:http/types.error-code`, as the program prints them.
@@ -161,6 +165,37 @@ fn a_store_in_a_volume_survives_its_containers_and_what_kills_them() {
     sandbox.ok(["start", "often"]);
     sandbox.ok(["rm", "-f", "often"]);
     sandbox.ok(["volume", "rm", "data"]);
+    sandbox.check_clean();
+}
+
+/// The number that a function which counts its requests answers with.
+fn tally(port: u16) -> u64 {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("somebody who listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    // The body comes in chunks: a length, a line of it, and the length 0.
+    let digits = answer.split("\r\n\r\n").nth(1).and_then(|body| body.lines().nth(1)).unwrap_or_default();
+    digits.parse().unwrap_or_else(|_| panic!("no number: {answer}"))
+}
+
+#[test]
+fn requests_of_a_function_share_its_store() {
+    let Some((sandbox, program)) = with(TALLY) else { return };
+    for kv in ["default", "default=data"] {
+        sandbox.ok(["run", "-d", "--name", "tally", "-p", "127.0.0.1::80", "--kv", kv, program]);
+        let port = sandbox.details("tally")["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"].to_string();
+        let port: u16 = port.trim_matches('"').parse().expect("a port");
+        let clients: Vec<_> = (0..8).map(|_| thread::spawn(move || (0..10).map(|_| tally(port)).collect())).collect();
+        let mut told: Vec<u64> =
+            clients.into_iter().flat_map(|client| client.join().unwrap_or_else(|_| Vec::new())).collect();
+        told.sort_unstable();
+        assert_eq!(told, (1..=80).collect::<Vec<_>>(), "{kv}: each number once");
+        sandbox.ok(["rm", "-f", "tally"]);
+    }
+    let told = sandbox.run(["run", "--rm", "-p", "127.0.0.1::80", program]);
+    assert!(told.code == Some(126) && told.stderr.contains("(--kv default grants it)"), "{told}");
     sandbox.check_clean();
 }
 
