@@ -11,18 +11,24 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use linux_exec::network::{Link, Links, Veth, conntrack, namespace, nftables::Filter};
-use rustix::fs::FlockOperation;
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    io::Errno,
+};
 
 use super::{
-    Definition, Lease, Locked, Networks,
+    Definition, Lease, Locked, Networks, Wanted,
     addresses::Held,
-    definition::OPTION_MTU,
+    definition::{self, OPTION_MTU},
     ports::BoundPort,
     relay::Relay,
     reserve::{Reserved, reserve},
     resolver::{Serving, Sockets},
 };
 use crate::spec::{RunSpec, network::Endpoint, ports::Protocol};
+
+/// Nobody but root can hold it.
+const MACHINE_LOCK: &str = "/run/amphora-networks.lock";
 
 /// What Ethernet carries.
 const USUAL_MTU: u32 = 1500;
@@ -59,8 +65,8 @@ impl Attached {
         let found: Result<Vec<Definition>> = endpoints.iter().map(|endpoint| networks.get(&endpoint.network)).collect();
         let found = found?;
         let (links, filter) = (Links::open()?, Filter::open()?);
-        let bridges: Result<Vec<Link>> = found.iter().map(|network| networks.bring_up(network, &links)).collect();
-        let bridges = bridges?;
+        let up: Result<Vec<_>> = found.into_iter().map(|network| networks.bring_up(network, &links)).collect();
+        let (found, bridges): (Vec<Definition>, Vec<Link>) = up?.into_iter().unzip();
         let reserved = reserve(&spec.ports, &|port, number| networks.holder(port.protocol, port.host_ip, number))?;
         let of_ports = leads_ports(&found).unwrap_or_default();
         let wish = |(number, (network, endpoint))| {
@@ -315,25 +321,43 @@ impl Networks {
         self.write_rules(&alone)
     }
 
-    /// The bridge of a network, which is made unless it is there.
-    pub(super) fn bring_up(&self, network: &Definition, links: &Links) -> Result<Link> {
-        let its_bridge =
-            || Ok::<_, anyhow::Error>(links.find(&network.bridge)?.filter(|link| network.is_its_bridge(link)));
-        if let Some(bridge) = its_bridge()?.filter(|bridge| bridge.up) {
-            return Ok(bridge);
+    /// A network's bridge, which is made unless it is there. The default network may become another one before: what was free when it
+    /// was decided may be another ROOT's by now.
+    pub(super) fn bring_up(&self, network: Definition, links: &Links) -> Result<(Definition, Link)> {
+        let its_bridge = |network: &Definition| {
+            let found = links.find(&network.bridge)?;
+            Ok::<_, anyhow::Error>(found.filter(|bridge| network.is_its_bridge(bridge)))
+        };
+        if let Some(bridge) = its_bridge(&network)?.filter(|bridge| bridge.up) {
+            return Ok((network, bridge));
         }
         let alone = self.lock(FlockOperation::LockExclusive)?;
-        if self.load(&network.name)?.is_none_or(|found| found.id != network.id) {
-            bail!("network {} was removed just now", network.name);
-        }
+        let found = self.load(&network.name)?.filter(|found| found.id == network.id || !found.has_names());
+        let network = found.with_context(|| format!("network {} was removed just now", network.name))?;
         // Others may have waited for the lock to do the same.
-        if let Some(bridge) = its_bridge()?.filter(|bridge| bridge.up) {
-            return Ok(bridge);
+        if let Some(bridge) = its_bridge(&network)?.filter(|bridge| bridge.up) {
+            return Ok((network, bridge));
         }
-        self.make_bridge(network, links, &alone)?;
-        its_bridge()?.with_context(|| {
+        let _machine = lock_machine()?;
+        let network = self.settle(network, links, &alone)?;
+        self.make_bridge(&network, links, &alone)?;
+        let bridge = its_bridge(&network)?.with_context(|| {
             format!("the bridge {} of network {} was removed just now: try again", network.bridge, network.name)
-        })
+        })?;
+        Ok((network, bridge))
+    }
+
+    /// The network as it is, if nobody else has its device's name or its addresses; the default one, decided anew.
+    fn settle(&self, network: Definition, links: &Links, alone: &Locked) -> Result<Definition> {
+        let Some(by) = network.taken_by(links)? else { return Ok(network) };
+        if network.has_names() || !self.leases_of(&network, alone)?.is_empty() {
+            bail!("network {} cannot be brought up: {by}", network.name);
+        }
+        let others: Vec<_> = self.list()?.into_iter().filter(|other| other.name != network.name).collect();
+        let wanted = Wanted { name: network.name, ..Wanted::default() };
+        let anew = Definition::decide(wanted, &others, links, self.first_piece)?;
+        anew.write(&self.dir(&anew.name).join("network.json"))?;
+        Ok(anew)
     }
 
     /// The bridge, with its addresses and settings; switched on when all is done.
@@ -345,12 +369,7 @@ impl Networks {
         let made = links.add_bridge(&network.bridge, network.mac(), mtu)?;
         let bridge = links.find(&network.bridge)?.context("a bridge is gone that was just made")?;
         if !network.is_its_bridge(&bridge) {
-            bail!(
-                "the network device {0} is not of network {1}, which needs that name: another ROOT of amphora's has it, or \
-                 somebody made it by hand; use another network, or remove the device (ip link delete {0})",
-                bridge.name,
-                network.name
-            );
+            bail!("{}", definition::foreign(&bridge, network));
         }
         let addresses: Vec<_> = network.pools().map(|pool| (pool.gateway, pool.subnet.prefix())).collect();
         let prepared = prepare_machine(network)
@@ -359,6 +378,18 @@ impl Networks {
         // Half of it would be taken for all of it.
         prepared.inspect_err(|_| _ = made.then(|| links.delete(&network.bridge)))
     }
+}
+
+/// Of two ROOTs that bring up bridges on one machine, one looks and takes while the other waits.
+fn lock_machine() -> Result<Option<Locked>> {
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = match rustix::fs::open(MACHINE_LOCK, flags, Mode::from_raw_mode(0o600)) {
+        Ok(file) => file,
+        // Only two first starts at the same moment are not kept apart then.
+        Err(Errno::NOENT | Errno::ROFS) => return Ok(None),
+        Err(errno) => return Err(errno).with_context(|| format!("cannot open {MACHINE_LOCK}")),
+    };
+    super::lock_file(file, FlockOperation::LockExclusive, Path::new(MACHINE_LOCK)).map(Some)
 }
 
 /// That of the device by which this machine reaches others.

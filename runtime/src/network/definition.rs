@@ -82,12 +82,12 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
-    /// Decides what was left open. `others`: networks that there are.
-    pub(super) fn decide(wanted: Wanted, others: &[Definition], links: &Links) -> Result<Self> {
+    /// Decides what was left open. `others`: networks that there are. `first_piece`: where a free subnet is looked for first.
+    pub(super) fn decide(wanted: Wanted, others: &[Definition], links: &Links, first_piece: u64) -> Result<Self> {
         names::validate("network name", &wanted.name)?;
         check_options(&wanted.options)?;
         let id = names::new_id()?;
-        let taken = Taken { others, routes: routes(links)? };
+        let taken = Taken { others, routes: routes(links)?, first_piece };
         let (ipv4, ipv6) = pools(&wanted, &taken, &id)?;
         let bridge = match wanted.options.get(OPTION_NAME) {
             Some(name) => own_bridge(name, others, links)?,
@@ -143,6 +143,24 @@ impl Definition {
         is_bridge_of(&self.id, link)
     }
 
+    /// What keeps its bridge from being made: a device of that name, or one that has addresses of its subnets.
+    pub(super) fn taken_by(&self, links: &Links) -> Result<Option<String>> {
+        let own = links.find(&self.bridge)?;
+        if let Some(other) = own.as_ref().filter(|link| !self.is_its_bridge(link)) {
+            return Ok(Some(foreign(other, self)));
+        }
+        let overlaps = |(device, ip, prefix): &(u32, IpAddr, u8)| {
+            let subnet = Subnet::around(*ip, *prefix);
+            own.as_ref().is_none_or(|own| own.index != *device) && self.pools().any(|pool| pool.subnet.covers(&subnet))
+        };
+        let Some((device, ip, prefix)) = links.addresses()?.into_iter().find(overlaps) else { return Ok(None) };
+        let device = links.list()?.into_iter().find(|link| link.index == device).map(|link| link.name);
+        Ok(Some(format!(
+            "device {} has the address {ip}/{prefix}, which is in its subnet: remove the device, or the network, and make it anew",
+            device.unwrap_or_default()
+        )))
+    }
+
     /// A hardware address that belongs to an IP address: who had it before is still known by it.
     pub(super) fn mac_of(&self, ip: IpAddr) -> Mac {
         let [a, b, c, d] = match ip {
@@ -154,6 +172,15 @@ impl Definition {
         };
         Mac([0x02, 0x42, a, b, c, d])
     }
+}
+
+/// Says that a device is not the network's bridge.
+pub(super) fn foreign(device: &Link, network: &Definition) -> String {
+    format!(
+        "the network device {0} is not of network {1}, which needs that name: another ROOT of amphora's has it, or somebody made it \
+         by hand; use another network, or remove the device (ip link delete {0})",
+        device.name, network.name
+    )
 }
 
 /// Whether a device is the bridge of the network with this id.
@@ -207,6 +234,7 @@ fn overlaps(subnet: &Subnet, reserved: &str) -> bool {
 struct Taken<'a> {
     others: &'a [Definition],
     routes: Vec<Subnet>,
+    first_piece: u64,
 }
 
 impl Taken<'_> {
@@ -277,7 +305,11 @@ fn free_subnet(is_default: bool, taken: &Taken<'_>) -> Result<Subnet> {
     let of = |bytes: [u8; 4], prefix| Subnet::around(IpAddr::from(bytes), prefix);
     let [first, second] = DEFAULT_SUBNET;
     let large = is_default.then(|| of([first, second, 0, 0], 16));
-    let small = SECOND_BYTES.flat_map(|second| (0..=255).map(move |third| of([first, second, third, 0], 24)));
+    let pieces: Vec<_> =
+        SECOND_BYTES.flat_map(|second| (0..=255).map(move |third| [first, second, third, 0])).collect();
+    // Another ROOT's networks may have no bridge at the moment, and then no route: each begins elsewhere.
+    let skipped = usize::try_from(taken.first_piece % pieces.len() as u64)?;
+    let small = pieces.iter().cycle().skip(skipped).take(pieces.len()).map(|bytes| of(*bytes, 24));
     let free = large.into_iter().chain(small).find(|subnet| taken.by(subnet).is_none());
     free.ok_or_else(|| {
         anyhow::anyhow!("no subnet is free: all of 10.91.0.0 to 10.99.255.0 are used; give one with --subnet")

@@ -7,7 +7,7 @@
 //! at it. Networks reach each other by published ports alone, and internal ones nothing. `bridge`: a port of a bridge sends only by
 //! the hardware and IP addresses that its container was given, of ARP too, and no router advertisements.
 
-use std::{net::IpAddr, path::Path};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use linux_exec::network::{
@@ -56,20 +56,6 @@ const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
-
-/// The tables of one ROOT: several on one machine have one each.
-pub(super) fn table_name(root: &Path) -> String {
-    if root == Path::new("/var/lib/amphora") {
-        return "amphora".to_owned();
-    }
-    // FNV-1a.
-    let hash = root
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("amphora-{hash:016x}")
-}
 
 /// Elements, each with its table and set.
 type Elements<'a> = Vec<(Family, &'static str, Element<'a>)>;
@@ -346,10 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_root_has_tables_of_its_own() {
-        let name = |root: &str| table_name(Path::new(root));
-        assert_eq!(name("/var/lib/amphora"), "amphora");
-        assert!(name("/a") != name("/b") && name("/a").len() <= 31);
+    fn a_device_has_an_address_of_its_hardware() {
         assert_eq!(link_local([0x02, 0x42, 1, 2, 3, 4]).to_string(), "fe80::42:1ff:fe02:304");
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Networks {
     folder: PathBuf,
     /// The name of our tables in the packet filter.
     table: String,
+    /// Where subnets are looked for first.
+    first_piece: u64,
 }
 
 /// What is still known of a network whose record is damaged.
@@ -75,7 +77,8 @@ pub(crate) type Joined = BTreeMap<String, Vec<(Definition, Lease)>>;
 impl Networks {
     /// Nothing is made before the first network is.
     pub(crate) fn new(paths: &Paths) -> Self {
-        Self { folder: paths.root.join("networks"), table: firewall::table_name(&paths.root) }
+        let number = number_of(&paths.root);
+        Self { folder: paths.root.join("networks"), table: table_name(number), first_piece: number.unwrap_or_default() }
     }
 
     fn dir(&self, name: &str) -> PathBuf {
@@ -142,7 +145,7 @@ impl Networks {
         let others = self.list().with_context(|| {
             format!("network {} is to have addresses of its own, and those of another one cannot be read", wanted.name)
         })?;
-        let network = Definition::decide(wanted, &others, &Links::open()?)?;
+        let network = Definition::decide(wanted, &others, &Links::open()?, self.first_piece)?;
         let dir = self.dir(&network.name);
         make_folder(&self.addresses(&network.name))?;
         network.write(&dir.join("network.json"))?;
@@ -248,12 +251,29 @@ impl Networks {
     fn lock(&self, how: FlockOperation) -> Result<Locked> {
         make_folder(&self.folder)?;
         let file = fs::File::open(&self.folder).with_context(|| format!("cannot open {}", self.folder.display()))?;
-        loop {
-            match flock(&file, how) {
-                Ok(()) => return Ok(Locked(file.into())),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", self.folder.display())),
-            }
+        lock_file(file.into(), how, &self.folder)
+    }
+}
+
+/// What tells one ROOT's networks from another's on the same machine; None: the usual place.
+fn number_of(root: &Path) -> Option<u64> {
+    // FNV-1a.
+    let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let number = || root.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325, hash);
+    (root != Path::new("/var/lib/amphora")).then(number)
+}
+
+/// The tables of one ROOT in the packet filter.
+fn table_name(number: Option<u64>) -> String {
+    number.map_or_else(|| "amphora".to_owned(), |number| format!("amphora-{number:016x}"))
+}
+
+fn lock_file(file: OwnedFd, how: FlockOperation, path: &Path) -> Result<Locked> {
+    loop {
+        match flock(&file, how) {
+            Ok(()) => return Ok(Locked(file)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
         }
     }
 }
@@ -275,4 +295,16 @@ fn entries(folder: &Path) -> Result<Vec<String>> {
 fn make_folder(folder: &Path) -> Result<()> {
     let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(folder);
     made.with_context(|| format!("cannot make {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_root_has_tables_of_its_own() {
+        let name = |root: &str| table_name(number_of(Path::new(root)));
+        assert_eq!(name("/var/lib/amphora"), "amphora");
+        assert!(name("/a") != name("/b") && name("/a").len() <= 31);
+    }
 }

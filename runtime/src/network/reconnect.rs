@@ -63,8 +63,7 @@ impl Attached {
     }
 
     fn join(&mut self, links: &Links, spec: &RunSpec, endpoint: &Endpoint) -> Result<()> {
-        let network = self.networks.get(&endpoint.network)?;
-        let bridge = self.networks.bring_up(&network, links)?;
+        let (network, bridge) = self.networks.bring_up(self.networks.get(&endpoint.network)?, links)?;
         let number = (0..).find(|number| self.held.iter().all(|held| held.number != *number)).unwrap_or_default();
         let inner = self.inside(|| {
             allow_ipv6(network.ipv6.is_some())?;

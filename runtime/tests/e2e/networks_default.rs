@@ -3,7 +3,7 @@
 use std::{net::TcpListener, process::Command};
 
 use crate::{
-    networks::{address, alone, no_devices, serve},
+    networks::{address, alone, get_soon, no_devices, serve},
     sandbox::{Sandbox, binary, fixture},
     session::{Ended, Session},
 };
@@ -44,6 +44,35 @@ fn a_linux_image_is_on_the_default_network_and_a_wasm_image_on_none() {
         sandbox.ok(["rm", "-f", "web"]);
         no_devices();
         sandbox.check_clean();
+    });
+}
+
+/// Both had the device `amphora0` and one subnet: who came second did not start, or was reached in the other's place.
+#[test]
+fn two_roots_have_default_networks_of_their_own() {
+    // Where the registry can be reached.
+    let Some((other, [_])) = Sandbox::with(["busybox:latest"]) else { return };
+    alone(|sandbox, busybox| {
+        serve(sandbox, busybox, "web", &["--network", "bridge"]);
+        sandbox.ok(["rm", "-f", "web"]);
+        // As a restart of the machine does.
+        linux_exec::network::Links::open().expect("links").delete("amphora0").expect("deleted");
+        let of = [&other, sandbox];
+        let addresses = of.map(|of| {
+            serve(of, busybox, "web", &["--network", "bridge"]);
+            address(of, "web", "bridge")
+        });
+        let subnets = addresses.each_ref().map(|address| address.rsplit_once('.').expect("an address").0);
+        assert!(subnets[0] != subnets[1] && subnets[0].starts_with("10.90."), "{addresses:?}");
+        for of in of {
+            let name = of.inspect("web", ".Config.Hostname");
+            let reached = get_soon(&format!("{}:80", address(of, "web", "bridge")));
+            assert_eq!(reached, name);
+            of.ok(["rm", "-f", "web"]);
+        }
+        no_devices();
+        sandbox.check_clean();
+        other.check_clean();
     });
 }
 
