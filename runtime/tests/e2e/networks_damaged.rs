@@ -77,3 +77,17 @@ fn a_network_whose_record_is_damaged_can_be_removed() {
         sandbox.check_clean();
     });
 }
+
+/// Its rules come with its bridge, and so with the first container.
+#[test]
+fn a_network_that_no_container_was_on_yet_is_no_damage() {
+    alone(|sandbox, busybox| {
+        sandbox.ok(["network", "create", "front"]);
+        serve(sandbox, busybox, "web", &["--network", "front"]);
+        sandbox.ok(["network", "create", "back"]);
+        sandbox.check_clean();
+        sandbox.ok(["network", "rm", "back"]);
+        sandbox.check_clean();
+        sandbox.ok(["rm", "-f", "web"]);
+    });
+}
