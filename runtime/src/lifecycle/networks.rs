@@ -120,6 +120,14 @@ fn change(host: &Host, container: &Container, lock: &Lock, endpoints: Vec<Endpoi
     })
 }
 
+/// Lets the supervisor of a container that runs know that it has another name.
+pub(super) fn tell_name(container: &Container, lock: &Lock) -> Result<()> {
+    if container.spec.network.endpoints().is_empty() {
+        return Ok(());
+    }
+    container.going_on_under(lock)?.map_or(Ok(()), |run| ask(container, &run, &container.spec.network))
+}
+
 /// Lets the supervisor do what is written. Of a container that ends meanwhile there is nothing to do.
 fn ask(container: &Container, run: &RunFound, wanted: &Network) -> Result<()> {
     let name = &container.spec.name;

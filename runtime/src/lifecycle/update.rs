@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use linux_exec::cgroup::{Cgroups, Place, Resources};
 
-use super::workload_of;
+use super::{networks, workload_of};
 use crate::{
     records::{
         container::{Container, Mark, RunFound},
@@ -113,8 +113,12 @@ fn apply(container: &Container, run: &RunFound, resources: &Resources) -> Result
     Ok(Cgroups::detect()?.update(&Place::of_container(&container.spec.id)?, resources)?)
 }
 
-/// Gives a container another name.
+/// Gives a container another name, by which others on its networks find it at once.
 pub(crate) fn rename(host: &Host, container: &Container, name: &str) -> Result<()> {
     let lock = container.lock()?;
-    host.containers.rename(&host.containers.reload(container)?, &lock, name)
+    host.containers.rename(&host.containers.reload(container)?, &lock, name)?;
+    let told = networks::tell_name(&host.containers.reload(container)?, &lock);
+    told.with_context(|| {
+        format!("container {name} was renamed, but is found on its networks by its old name: restart it")
+    })
 }

@@ -119,9 +119,8 @@ impl Networks {
         bail!("network {}: others take every address that is free before this one does", network.name)
     }
 
-    /// Writes down that other ports lead to it. `_together`: nobody takes back meanwhile what has no lock.
-    pub(super) fn lead_to(&self, held: &mut Held, ports: &[BoundPort], _together: &Locked) -> Result<()> {
-        let lease = Lease { ports: ports.to_vec(), ..held.lease.clone() };
+    /// Writes down what has changed of a lease, but for its addresses. `_together`: nobody takes back meanwhile what has no lock.
+    pub(super) fn rewrite(&self, held: &mut Held, lease: Lease, _together: &Locked) -> Result<()> {
         held._lock = replace(&self.addresses(&held.network.name), &lease)?;
         held.lease = lease;
         Ok(())

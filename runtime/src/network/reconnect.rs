@@ -90,6 +90,7 @@ impl Attached {
 
     /// What depends on all networks together: where ports lead, the way to everybody else, names.
     fn arrange(&mut self, links: &Links, spec: &RunSpec, folder: &Path, before: &[Lease]) -> Result<()> {
+        self.take_name(spec)?;
         self.lead_ports(links)?;
         let inner = self.inside(|| Ok(Links::open()?))?;
         for held in &self.held {
@@ -107,6 +108,16 @@ impl Attached {
         change_hosts(&folder.join("hosts"), spec, &addresses(before), &addresses(&now))
     }
 
+    /// It may have another name since.
+    fn take_name(&mut self, spec: &RunSpec) -> Result<()> {
+        let together = self.networks.lock(FlockOperation::LockShared)?;
+        for held in self.held.iter_mut().filter(|held| held.lease.name != spec.name) {
+            let lease = Lease { name: spec.name.clone(), ..held.lease.clone() };
+            self.networks.rewrite(held, lease, &together)?;
+        }
+        Ok(())
+    }
+
     /// Ports lead to the first network from which somebody outside can be answered.
     fn lead_ports(&mut self, links: &Links) -> Result<()> {
         let wanted = leads_ports(self.held.iter().map(|held| &held.network)).unwrap_or_default();
@@ -120,7 +131,8 @@ impl Attached {
                     continue;
                 }
                 whole &= self.networks.remove_rules(&self.filter, &held.network, &held.lease)?;
-                self.networks.lead_to(held, ports, &together)?;
+                let lease = Lease { ports: ports.to_vec(), ..held.lease.clone() };
+                self.networks.rewrite(held, lease, &together)?;
                 whole &= self.networks.add_rules(&self.filter, &held.network, &held.lease)?;
                 if !ports.is_empty() {
                     set_hairpin(links, &held.lease)?;

@@ -141,6 +141,22 @@ fn one_that_does_not_run_is_connected_when_it_begins() {
     });
 }
 
+#[test]
+fn a_container_is_found_by_its_new_name() {
+    alone(|sandbox, busybox| {
+        sandbox.ok(["network", "create", "front"]);
+        serve(sandbox, busybox, "web", &["--network", "front", "-p", "8080:80"]);
+        serve(sandbox, busybox, "client", &["--network", "front"]);
+        sandbox.ok(["rename", "web", "shop"]);
+        assert_eq!(exec(sandbox, "client", "wget -q -O - http://shop/hostname").code, Some(0));
+        assert_ne!(exec(sandbox, "client", "nslookup web 127.0.0.11").code, Some(0));
+        assert!(sandbox.ok(["network", "inspect", "-f", "{{json .Containers}}", "front"]).contains("\"shop\""));
+        get_soon("127.0.0.1:8080");
+        sandbox.check_clean();
+        sandbox.ok(["rm", "-f", "shop", "client"]);
+    });
+}
+
 /// Nobody waits for ever, and nothing is believed that an older question's answer says.
 #[test]
 fn a_supervisor_that_was_stopped_does_it_when_it_goes_on() {
