@@ -54,7 +54,7 @@ impl Behaviour for Linux {
         }
         if !spec.wasm.is_default() {
             bail!(
-                "--allow-net, --cacert, --config, --invoke, --kv, --wasm: only a Wasm program's engine knows these; leave them out"
+                "--allow-net, --cacert, --config, --invoke, --kv, --wasm: only Wasm programs have an engine that knows these; leave them out"
             );
         }
         mounts::refuse_root(&spec.mounts)

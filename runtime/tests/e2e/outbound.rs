@@ -234,6 +234,6 @@ fn linux_programs_are_told_that_they_have_none_of_it() {
     let Some((sandbox, [hello])) = Sandbox::with(["hello:linux"]) else { return };
     for flag in ["--allow-net=a", "--config=a=b", "--kv=default"] {
         let told = sandbox.fails(125, ["run", "--rm", flag, &hello]);
-        assert!(told.contains("only a Wasm program's engine"), "{flag}: {told}");
+        assert!(told.contains("only Wasm programs"), "{flag}: {told}");
     }
 }
