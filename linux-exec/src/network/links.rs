@@ -79,8 +79,6 @@ pub struct Veth<'a> {
     pub bridge: u32,
     /// Of the one in the other namespace.
     pub peer: &'a str,
-    /// Its number in the other namespace; None: one that is free.
-    pub peer_index: Option<u32>,
     /// Its hardware address.
     pub peer_mac: [u8; 6],
     /// The other namespace.
@@ -162,7 +160,7 @@ impl Links {
             info.text(IFLA_INFO_KIND, "veth");
             info.nest(IFLA_INFO_DATA, |data| {
                 data.nest(VETH_INFO_PEER, |peer| {
-                    peer.raw(&link_header(veth.peer_index.unwrap_or_default(), 0, 0));
+                    peer.raw(&link_header(0, 0, 0));
                     peer.text(IFLA_IFNAME, veth.peer);
                     peer.attribute(IFLA_ADDRESS, &veth.peer_mac);
                     peer.number(IFLA_MTU, veth.mtu);

@@ -84,9 +84,7 @@ impl Attached {
         let networks = networks.clone();
         let attached = Self { namespace, networks, held, filter, reserved, sockets, serving: None, relay: None };
         for (held, bridge) in attached.held.iter().zip(&bridges) {
-            // It is the first to have devices there, but for loopback.
-            let index = u32::try_from(held.number).ok().map(|number| number + 2);
-            attached.plug(&links, &inner, held, bridge, index, &gateways(&attached.held, held))?;
+            attached.plug(&links, &inner, held, bridge, &gateways(&attached.held, held))?;
         }
         attached.lead(together)?;
         Ok(attached)
@@ -137,14 +135,13 @@ impl Attached {
         self.held.iter().map(|held| (&held.network, &held.lease))
     }
 
-    /// Makes its devices for a network. `inner`: those of its namespace. `index`: the number of the new one there, if it is known.
+    /// Makes its devices for a network. `inner`: those of its namespace.
     pub(super) fn plug(
         &self,
         links: &Links,
         inner: &Links,
         held: &Held,
         bridge: &Link,
-        index: Option<u32>,
         gateways: &[IpAddr],
     ) -> Result<()> {
         let Held { network, lease, .. } = held;
@@ -153,7 +150,6 @@ impl Attached {
             name: &lease.device,
             bridge: bridge.index,
             peer: &peer,
-            peer_index: index,
             peer_mac: lease.mac.0,
             namespace: self.namespace.as_fd(),
             mtu: bridge.mtu,
@@ -168,10 +164,7 @@ impl Attached {
         if !lease.ports.is_empty() {
             set_hairpin(links, lease)?;
         }
-        let index = match index {
-            Some(index) => index,
-            None => inner.find(&peer)?.context("a network device is gone that was just made")?.index,
-        };
+        let index = inner.find(&peer)?.context("a network device is gone that was just made")?.index;
         let prefix =
             |ip: IpAddr| network.pools().find(|pool| pool.subnet.contains(ip)).map(|pool| pool.subnet.prefix());
         let addresses: Vec<_> = lease.addresses().filter_map(|ip| Some((ip, prefix(ip)?))).collect();

@@ -73,7 +73,7 @@ impl Attached {
         let (leased, together) = lease_all(&self.networks, spec, &[wish])?;
         let mut whole = true;
         for held in leased {
-            let plugged = self.plug(links, &inner, &held, &bridge, None, &[]);
+            let plugged = self.plug(links, &inner, &held, &bridge, &[]);
             let ready = plugged.and_then(|()| self.networks.add_rules(&self.filter, &network, &held.lease));
             match ready {
                 Ok(added) => whole &= added,
