@@ -1,6 +1,8 @@
 //! What a program imports that it would not be given.
 
-use crate::{Profile, RunError, cache::Kind, config, engine, keyvalue, parts::Parts, state::State, wasi_p1, wasi_p2};
+use crate::{
+    Profile, RunError, cache::Kind, config, engine, keyvalue, logging, parts::Parts, state::State, wasi_p1, wasi_p2,
+};
 use std::collections::HashMap;
 use wasmparser::{CompositeInnerType, Parser, Payload, TypeRef};
 use wasmtime::{Engine, FuncType, Store, ValType, component::Component};
@@ -104,7 +106,9 @@ fn func_type(engine: &Engine, ty: &CompositeInnerType) -> Option<FuncType> {
 
 /// Those of a component's imports that are not here. A linker cannot be asked what is in it.
 pub(crate) fn missing_of_component<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let is_provided = |name: &str| is_wasi(name) || config::is_interface(name) || keyvalue::is_interface(name);
+    let is_further =
+        |name: &str| config::is_interface(name) || keyvalue::is_interface(name) || logging::is_interface(name);
+    let is_provided = |name: &str| is_wasi(name) || is_further(name);
     names.filter(|name| !is_provided(name)).map(str::to_owned).collect()
 }
 

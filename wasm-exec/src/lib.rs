@@ -27,6 +27,7 @@ mod invoke;
 mod keyvalue;
 mod limits;
 mod load;
+mod logging;
 mod module;
 mod network;
 mod outcome;

@@ -1,6 +1,6 @@
 //! Parts of WASI that are linked for those components alone that import them: most do not, and each takes its time to link.
 
-use crate::{Command, RunError, config, keyvalue, network, state::State};
+use crate::{Command, RunError, config, keyvalue, logging, network, state::State};
 use wasmtime::{
     Engine, Result,
     component::{Component, Linker},
@@ -17,6 +17,7 @@ pub fn is_granted_by_value(import: &str) -> bool {
 pub(crate) struct Parts {
     http: bool,
     lookup: bool,
+    logging: bool,
     config: Vec<String>,
     keyvalue: Vec<String>,
 }
@@ -31,6 +32,7 @@ impl Parts {
         for name in imports {
             parts.http |= name.starts_with("wasi:http/");
             parts.lookup |= name.starts_with("wasi:sockets/ip-name-lookup@");
+            parts.logging |= logging::is_interface(name);
             if config::is_interface(name) {
                 parts.config.push(name.to_owned());
             } else if keyvalue::is_interface(name) {
@@ -53,6 +55,9 @@ impl Parts {
             if concurrent {
                 network::add_concurrent_lookup(linker)?;
             }
+        }
+        if self.logging {
+            logging::add(linker)?;
         }
         if !self.config.is_empty() {
             config::add(linker)?;

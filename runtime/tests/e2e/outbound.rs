@@ -27,6 +27,24 @@ fn with(text: &str) -> Option<(Sandbox, &'static str)> {
     Some((sandbox, "local/program"))
 }
 
+const LOGGER: &str = r#"(component
+  (import "wasi:logging/logging@0.1.0-draft" (instance $logging
+    (type $levels (enum "trace" "debug" "info" "warn" "error" "critical"))
+    (export "level" (type $level (eq $levels)))
+    (export "log" (func (param "level" $level) (param "context" string) (param "message" string)))))
+  (core module $memory (memory (export "memory") 1) (data (i32.const 16) "netno route"))
+  (core instance $memory (instantiate $memory))
+  (core func $log (canon lower (func $logging "log") (memory (core memory $memory "memory"))))
+  (core module $program
+    (import "" "log" (func $log (param i32 i32 i32 i32 i32)))
+    (func (export "run") (result i32)
+      (call $log (i32.const 3) (i32.const 16) (i32.const 3) (i32.const 19) (i32.const 8))
+      (i32.const 0)))
+  (core instance $program (instantiate $program (with "" (instance (export "log" (func $log))))))
+  (func $run (result (result)) (canon lift (core func $program "run")))
+  (instance $cli (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.3" (instance $cli)))"#;
+
 /// A server that answers everybody on this machine's loopback, as long as the test runs.
 fn server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
@@ -227,6 +245,13 @@ fn a_store_has_bounds_and_a_file_that_is_none_is_left_alone() {
     nix::unistd::mkfifo(&kept, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     let told = sandbox.fails(125, run);
     assert!(told.contains("it is no file"), "{told}");
+}
+
+#[test]
+fn messages_of_wasi_logging_are_in_the_log() {
+    let Some((sandbox, program)) = with(LOGGER) else { return };
+    let ended = sandbox.run(["run", "--rm", program]);
+    assert!(ended.code == Some(0) && ended.stderr == "WARN net: no route\n", "{ended}");
 }
 
 #[test]
