@@ -3,7 +3,7 @@
 //!
 //! wasmtime asks that they are what its own compiler returned, and that they do not change while they are mapped. A
 //! [`Compiled`] is made by `CodeCache` alone (its file is private to this crate), from a regular file that this user owns,
-//! that nobody else can write, and whose last bytes say that it was written whole by `CodeCache::compile`. Our own code
+//! that nobody else can write, and that a keyed digest over all of it says was written by `CodeCache::compile`. Our own code
 //! never writes to such a file again: a newer one replaces it by rename. wasmtime compares version, settings and processor
 //! features before it uses any of it.
 //!
@@ -36,7 +36,7 @@ pub(crate) enum Loaded {
 ///
 /// Of a component that descriptor is right only if no other thread opens or closes files meanwhile.
 pub(crate) fn load(engine: &Engine, code: Compiled) -> Result<(Loaded, Option<RawFd>), RunError> {
-    let Compiled { file, component, profile: _ } = code;
+    let Compiled { file, component, .. } = code;
     let loaded = match (component, can_be_mapped(&file, component)) {
         (true, true) => map_component(engine, &file),
         (false, true) => map_module(engine, file),

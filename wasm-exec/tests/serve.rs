@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 use wasm_exec::{
-    CodeCache, Command, Configuration, Network, Profile, RunError, Stores,
+    CacheError, CodeCache, Command, Configuration, Network, Profile, RunError, Stores,
     http::{Bounds, Function, Served, Setting, Stop, serve},
 };
 
@@ -30,7 +30,8 @@ fn log(message: &str) {
 fn function(text: &str, profile: Profile, bounds: Bounds) -> Result<Function, RunError> {
     let dir = tempfile::tempdir().unwrap();
     let wasm = wat::parse_str(text).unwrap();
-    Function::load(CodeCache::new(dir.path().into()).compile(DIGEST, &wasm, profile).unwrap(), bounds)
+    let cache = CodeCache::new(dir.path().join("compiled"), dir.path().join("checked"));
+    Function::load(cache.compile(DIGEST, profile, || Ok::<_, CacheError>(wasm)).unwrap(), bounds)
 }
 
 fn command(memory_bytes: Option<u64>) -> Command {

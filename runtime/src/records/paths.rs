@@ -30,6 +30,11 @@ impl Paths {
         self.root.join("compiled")
     }
 
+    /// Which of them were checked since the machine was started.
+    pub(crate) fn checked(&self) -> PathBuf {
+        self.runroot.join("checked")
+    }
+
     /// Volumes.
     pub(crate) fn volumes(&self) -> PathBuf {
         self.root.join("volumes")

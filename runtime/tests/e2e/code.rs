@@ -100,3 +100,48 @@ fn code_and_memory_image_are_mapped_and_not_read() {
         sandbox.ok(["rm", "-f", kind]);
     }
 }
+
+/// Machine code in the store is run only if the store wrote it: a file in the right place, of the right form and owner is not enough.
+#[test]
+fn code_that_was_tampered_with_is_noticed_and_compiled_again() {
+    let Some((sandbox, [hello])) = Sandbox::with(["hello:wasm"]) else { return };
+    let said = sandbox.ok(["run", "--rm", &hello]);
+    let [code] = sandbox.stored("compiled").try_into().expect("one file");
+    let code = sandbox.root().join("compiled").join(code);
+    let whole = fs::read(&code).expect("the code");
+    let noted = sandbox.runroot().join("checked");
+    let tampered = |what: &str, told: bool| {
+        let ended = sandbox.run(["run", "--rm", &hello]);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), said.as_str()), "{what}: {ended}");
+        assert_eq!(ended.stderr.contains("is not used, and compiled again"), told, "{what}: {ended}");
+    };
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    fs::write(&code, flipped).expect("a bit less");
+    tampered("a bit", true);
+    tampered("nothing", false);
+    fs::write(&code, &whole[..whole.len() / 2]).expect("half of it");
+    tampered("its end", true);
+    // As after a start of the machine.
+    fs::remove_dir_all(&noted).expect("what was noted");
+    tampered("nothing", false);
+    assert_eq!(fs::read_dir(&noted).expect("what was noted").count(), 1);
+    fs::remove_file(sandbox.root().join("compiled.key")).expect("a key");
+    fs::remove_dir_all(&noted).expect("what was noted");
+    tampered("its key", true);
+    sandbox.ok(["rmi", &hello]);
+    sandbox.check_clean();
+}
+
+#[test]
+fn many_first_runs_at_once_compile_once() {
+    let Some((sandbox, [hello])) = Sandbox::with(["hello:component"]) else { return };
+    let said = sandbox.ok(["run", "--rm", &hello]);
+    fs::remove_dir_all(sandbox.root().join("compiled")).expect("the code");
+    let sessions: Vec<_> = (0..20).map(|_| sandbox.start(["run", "--rm", &hello])).collect();
+    for session in sessions {
+        let ended = session.wait();
+        assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), said.as_str(), ""));
+    }
+    assert_eq!(sandbox.stored("compiled").len(), 1);
+}

@@ -143,8 +143,16 @@ fn files_of_the_store_that_became_pipes_hold_nobody_up() {
     let Some((sandbox, [busybox, hello])) = Sandbox::with(["busybox:latest", "hello:wasm"]) else { return };
     let id = sandbox.ok(["images", "-q", "--no-trunc", &hello]).trim().to_owned();
     let manifest = sandbox.root().join("image-layout/blobs").join(id.replace(':', "/"));
+    // Code is made anew in the place of what is none.
     let code = sandbox.root().join("compiled").join(&sandbox.stored("compiled")[0]);
-    for path in [code, index(&sandbox), manifest.clone()] {
+    fs::remove_file(&code).expect("the code");
+    nix::unistd::mkfifo(&code, Mode::S_IRWXU).expect("a FIFO");
+    for command in [&["system", "check"][..], &["system", "prune", "-f"]] {
+        sandbox.run(command);
+    }
+    let ended = sandbox.run(["run", "--rm", &hello]);
+    assert!(ended.code == Some(0) && ended.stderr.contains("it is not a regular file"), "{ended}");
+    for path in [index(&sandbox), manifest.clone()] {
         let aside = sandbox.work().join("aside");
         fs::rename(&path, &aside).expect("a file of the store");
         nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("a FIFO");

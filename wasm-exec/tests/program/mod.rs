@@ -2,9 +2,10 @@
 
 #![allow(dead_code, reason = "each test file is a crate of its own, and none uses all of this")]
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 use wasm_exec::{
-    CodeCache, Compiled, Configuration, Engine, Network, Outcome, Preopen, Profile, Program, Report, RunError, Stores,
+    CacheError, CodeCache, Compiled, Configuration, Engine, Network, Outcome, Preopen, Profile, Program, Report,
+    RunError, Stores,
 };
 
 /// Any digest will do where each program has a cache of its own.
@@ -42,11 +43,21 @@ pub(crate) fn counting() -> Profile {
     Profile { fuel: true, ..plain() }
 }
 
+/// A cache in a folder that does not outlive the test.
+pub(crate) fn cache_in(dir: &Path) -> CodeCache {
+    CodeCache::new(dir.join("store/compiled"), dir.join("run/compiled"))
+}
+
+/// Compiles a program whose bytes are there.
+pub(crate) fn compile(cache: &CodeCache, sha256: &str, wasm: &[u8], profile: Profile) -> Result<Compiled, CacheError> {
+    cache.compile(sha256, profile, || Ok(wasm.to_vec()))
+}
+
 /// Assembles and compiles a module or component.
 pub(crate) fn compiled(text: &str, fuel: bool) -> Compiled {
     let dir = tempfile::tempdir().unwrap();
     let wasm = wat::parse_str(text).unwrap();
-    CodeCache::new(dir.path().into()).compile(DIGEST, &wasm, Profile { fuel, ..plain() }).unwrap()
+    compile(&cache_in(dir.path()), DIGEST, &wasm, Profile { fuel, ..plain() }).unwrap()
 }
 
 /// A program that is granted nothing.

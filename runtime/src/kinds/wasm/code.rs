@@ -1,14 +1,10 @@
 //! A program's bytes, and its native code in the cache.
 
-use std::{
-    collections::HashSet,
-    fs::{self, File},
-    io::{self, Read},
-};
+use std::{collections::HashSet, fs::File, io::Read};
 
 use anyhow::{Context, Result, anyhow, bail};
 use images::Image;
-use wasm_exec::{CacheError, CodeCache, Compiled, Profile, Proposals};
+use wasm_exec::{CacheError, CodeCache, Compiled, Found, Profile, Proposals};
 
 use crate::{
     output::{self, errors::Coded},
@@ -26,14 +22,18 @@ const MOST_BYTES: u64 = 128 << 20;
 /// The native code of an image's program: from the cache, else compiled now, outside the program's own cgroup and in a
 /// process of its own, as the compiler's threads must be gone before this process is copied.
 pub(crate) fn compiled(program: &WasmProgram, host: &Host, image: &Image, profile: Profile) -> Result<Compiled> {
-    let cache = CodeCache::new(host.paths.compiled());
+    let cache = cache(host);
     let key = cache_key(program, image)?;
-    if let Some(code) = cache.lookup(&key, profile)? {
-        return Ok(code);
-    }
-    if image.size_bytes > WORTH_A_WORD_BYTES {
-        let name = image.reference.as_ref().map_or_else(|| key.clone(), |r| r.familiar());
-        output::note(&format!("Compiling {name} to native code, once"));
+    let name = || image.reference.as_ref().map_or_else(|| key.clone(), |r| r.familiar());
+    match cache.lookup(&key, profile)? {
+        Found::Code(code) => return Ok(code),
+        Found::Refused(why) => {
+            output::note(&format!("The compiled code of {} is not used, and compiled again: {why}", name()));
+        }
+        Found::Nothing if image.size_bytes > WORTH_A_WORD_BYTES => {
+            output::note(&format!("Compiling {} to native code, once", name()));
+        }
+        Found::Nothing => {}
     }
     let compiler = OwnProcess::Compile
         .command(&host.program)
@@ -52,7 +52,7 @@ pub(crate) fn compiled(program: &WasmProgram, host: &Host, image: &Image, profil
             _ => anyhow!(said),
         });
     }
-    cache.lookup(&key, profile)?.context("the compiled program vanished from the cache; try again")
+    cache.lookup(&key, profile)?.code().context("the compiled program vanished from the cache; try again")
 }
 
 /// What the compiler process does.
@@ -60,19 +60,22 @@ pub(crate) fn compile(host: &Host, image: &Image, fuel: bool, proposals: &str) -
     let Workload::Wasm(program) = Workload::of(image)? else { bail!("a Linux program is not compiled") };
     // Who removes compiled code does so while nobody has this lock.
     let _writing = host.store.writing()?;
-    let bytes = bytes(&program, host, image)?;
-    let cache = CodeCache::new(host.paths.compiled());
     let mut names = proposals.split(',').filter(|name| !name.is_empty());
     let proposals = names.try_fold(Proposals::default(), Proposals::with)?;
     let profile = Profile { fuel, proposals, ..Profile::default() };
-    match cache.compile(&cache_key(&program, image)?, &bytes, profile) {
-        Err(CacheError::Off { names, detail }) => {
+    let compiled = cache(host).compile(&cache_key(&program, image)?, profile, || bytes(&program, host, image));
+    compiled.map(drop).map_err(|error| match error.downcast_ref() {
+        Some(CacheError::Off { names, detail }) => {
             let with = format!("run it with --wasm {names}");
             let what = "it uses proposals for WebAssembly that are off unless they are asked for";
-            Err(Coded::new(exit_code::NOT_EXECUTABLE, format!("{what}: {with} ({detail})")).into())
+            Coded::new(exit_code::NOT_EXECUTABLE, format!("{what}: {with} ({detail})")).into()
         }
-        other => Ok(other.map(drop)?),
-    }
+        _ => error,
+    })
+}
+
+fn cache(host: &Host) -> CodeCache {
+    CodeCache::new(host.paths.compiled(), host.paths.checked())
 }
 
 /// Compiled code of no image that is here: one sentence each; removed when `remove`. None while that cannot be told from
@@ -91,15 +94,10 @@ fn check_compiled_alone(host: &Host, remove: bool) -> Result<Vec<String>> {
             keys.insert(key);
         }
     }
-    let stale = CodeCache::new(host.paths.compiled()).stale(&|key| keys.contains(key))?;
+    let cache = cache(host);
+    let stale = cache.stale(&|key| keys.contains(key))?;
     if remove {
-        stale.iter().try_for_each(|path| match fs::remove_file(path) {
-            // Another command may clean up at the same time.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", path.display()))
-            }
-            _ => Ok(()),
-        })?;
+        stale.iter().try_for_each(|path| cache.discard(path))?;
     }
     Ok(stale.iter().map(|path| format!("compiled code of no image: {}", path.display())).collect())
 }
