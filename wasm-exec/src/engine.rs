@@ -34,10 +34,21 @@ impl Engine {
         Ok(Self { inner: runner(profile).map_err(RunError::engine)?, profile })
     }
 
-    /// One whose instances lie in places that are reserved now, for a program that is instantiated again and again.
-    pub(crate) fn pooled(profile: Profile, strategy: InstanceAllocationStrategy) -> Result<Self, RunError> {
+    /// The same; what does not end by itself leaves a [core dump](crate::Report::core_dump).
+    pub fn with_core_dumps(profile: Profile) -> Result<Self, RunError> {
         let mut config = config(profile);
-        config.enable_compiler(false).allocation_strategy(strategy);
+        let inner = wasmtime::Engine::new(config.enable_compiler(false).coredump_on_trap(true));
+        Ok(Self { inner: inner.map_err(RunError::engine)?, profile })
+    }
+
+    /// One whose instances lie in places that are reserved now, for a program that is instantiated again and again.
+    pub(crate) fn pooled(
+        profile: Profile,
+        strategy: InstanceAllocationStrategy,
+        core_dumps: bool,
+    ) -> Result<Self, RunError> {
+        let mut config = config(profile);
+        config.enable_compiler(false).allocation_strategy(strategy).coredump_on_trap(core_dumps);
         let inner = wasmtime::Engine::new(&config).map_err(RunError::engine)?;
         Ok(Self { inner, profile })
     }

@@ -1,6 +1,8 @@
 //! One instance of a program: a memory and a state of its own.
 
-use crate::{Command, Outcome, Program, Report, RunError, exit, limits::MemorySum, program::Linked, state::State};
+use crate::{
+    Command, Outcome, Program, Report, RunError, core_dump, exit, limits::MemorySum, program::Linked, state::State,
+};
 use wasmtime::Store;
 
 /// A program with all that it is given, before it has begun. It is independent of all other instances.
@@ -8,6 +10,8 @@ pub struct Instance {
     linked: Linked,
     store: Store<State>,
     memory: MemorySum,
+    /// What a dump of it is called.
+    name: String,
     /// What it was given, if it counts instructions.
     fuel: Option<u64>,
 }
@@ -37,7 +41,8 @@ impl Instance {
         if let Some(fuel) = fuel {
             store.set_fuel(fuel).map_err(RunError::engine)?;
         }
-        Ok(Self { linked: program.linked().clone(), store, memory, fuel })
+        let name = command.argv.first().cloned().unwrap_or_default();
+        Ok(Self { linked: program.linked().clone(), store, memory, name, fuel })
     }
 
     pub(crate) fn store(&mut self) -> &mut Store<State> {
@@ -49,12 +54,16 @@ impl Instance {
     /// Needs a tokio runtime with time, and with I/O if sockets are granted. Calls of the program's to its host block the
     /// thread; instances on other threads are not held up.
     pub async fn run(&mut self) -> Result<Report, RunError> {
-        let outcome = match self.linked.start(&mut self.store).await {
-            Ok(()) => Outcome::Exited(0),
-            Err(error) => Outcome::of_error(&error, &self.memory)
-                .ok_or_else(|| RunError::Start { detail: format!("{error:#}") })?,
+        let (outcome, core_dump) = match self.linked.start(&mut self.store).await {
+            Ok(()) => (Outcome::Exited(0), None),
+            Err(error) => {
+                let outcome = Outcome::of_error(&error, &self.memory);
+                let outcome = outcome.ok_or_else(|| RunError::Start { detail: format!("{error:#}") })?;
+                let core_dump = core_dump::of(&error, &outcome, &mut self.store, &self.name);
+                (outcome, core_dump)
+            }
         };
         let fuel_used = self.fuel.zip(self.store.get_fuel().ok()).map(|(given, left)| given.saturating_sub(left));
-        Ok(Report::new(outcome, &self.memory, fuel_used))
+        Ok(Report { core_dump, ..Report::new(outcome, &self.memory, fuel_used) })
     }
 }

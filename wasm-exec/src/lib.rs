@@ -16,6 +16,7 @@ mod command;
 mod component;
 mod concurrency;
 mod config;
+mod core_dump;
 mod engine;
 mod error;
 mod exit;

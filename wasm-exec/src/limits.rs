@@ -48,6 +48,11 @@ impl MemoryTotal {
         Self { limit_bytes, shared: Arc::default() }
     }
 
+    /// What there is now.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.shared.used_bytes.load(Relaxed)
+    }
+
     /// Most that there was at once.
     pub(crate) fn peak_bytes(&self) -> u64 {
         self.shared.peak_bytes.load(Relaxed)

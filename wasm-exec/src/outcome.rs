@@ -39,7 +39,7 @@ pub enum Outcome {
 }
 
 /// What a run came to.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Report {
     /// The end.
     pub outcome: Outcome,
@@ -49,11 +49,14 @@ pub struct Report {
     pub peak_memory_bytes: u64,
     /// Whether any growth was refused because of `memory_bytes`.
     pub memory_refused: bool,
+    /// A Wasm core dump, if the [engine](crate::Engine::with_core_dumps) makes them and the program did not end by itself.
+    pub core_dump: Option<Vec<u8>>,
 }
 
 impl Report {
     pub(crate) fn new(outcome: Outcome, memory: &MemorySum, fuel_used: Option<u64>) -> Self {
-        Self { outcome, fuel_used, peak_memory_bytes: memory.peak_bytes(), memory_refused: memory.refused().is_some() }
+        let (peak_memory_bytes, memory_refused) = (memory.peak_bytes(), memory.refused().is_some());
+        Self { outcome, fuel_used, peak_memory_bytes, memory_refused, core_dump: None }
     }
 }
 

@@ -85,6 +85,8 @@ fn what_was_compiled_is_found_and_runs() {
 #[test]
 fn code_that_counts_is_another_file() {
     let (_dir, cache, file) = filled();
+    assert_eq!(cache.bytes(DIGEST, plain()).unwrap(), Some(file.metadata().unwrap().len()));
+    assert_eq!(cache.bytes(DIGEST, counting()).unwrap(), None);
     assert!(cache.lookup(DIGEST, counting()).unwrap().code().is_none());
     assert!(compile(&cache, DIGEST, PROGRAM, counting()).unwrap().profile.fuel);
     let names: Vec<_> = files(&cache).iter().map(|path| path.file_name().unwrap().to_owned()).collect();

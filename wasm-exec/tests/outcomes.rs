@@ -258,3 +258,56 @@ fn a_refused_growth_is_not_given_back_by_a_later_failure() {
     let ended = report(Command { memory_bytes: Some(10 * PAGE), ..command(text) });
     assert_eq!((ended.outcome, ended.peak_memory_bytes), (Outcome::Exited(0), 9 * PAGE));
 }
+
+/// Sections of a dump by name, and what its memories' data are.
+fn sections(dump: &[u8]) -> (Vec<String>, Vec<u8>) {
+    let (mut names, mut data) = (Vec::new(), Vec::new());
+    for payload in wasmparser::Parser::new(0).parse_all(dump) {
+        match payload.unwrap() {
+            wasmparser::Payload::CustomSection(section) => names.push(section.name().to_owned()),
+            wasmparser::Payload::DataSection(section) => {
+                section.into_iter().for_each(|segment| data.extend(segment.unwrap().data));
+            }
+            _ => {}
+        }
+    }
+    (names, data)
+}
+
+#[test]
+fn a_core_dump_has_the_memory_and_the_stack_of_what_did_not_end_by_itself() {
+    let module = r#"(module $dumped (memory 1) (global $g (mut i32) (i32.const 7))
+        (func $inner (i32.store (i32.const 9000) (i32.const 0x64636261)) unreachable)
+        (func (export "_start") call $inner))"#;
+    let component = component("(i32.store (i32.const 9000) (i32.const 0x64636261)) unreachable");
+    for text in [module, &component] {
+        let dumping = |text: &str| program::report_dumping(command(text));
+        let dump = dumping(text).core_dump.expect("a dump");
+        let (names, data) = sections(&dump);
+        for name in ["core", "coremodules", "coreinstances", "corestack"] {
+            assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
+        }
+        assert!(data.windows(4).any(|bytes| bytes == b"abcd"));
+    }
+    let ended = |text: &str| program::report_dumping(command(text)).core_dump;
+    assert!(ended(r#"(module (func (export "_start")))"#).is_none());
+    let exit = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (func (export "_start") (call $exit (i32.const 3))))"#;
+    assert!(ended(exit).is_none());
+    assert!(report(command(module)).core_dump.is_none(), "nobody asked for it");
+}
+
+/// The engine has no form for some references; the trap is told all the same.
+#[test]
+fn a_dump_that_cannot_be_made_takes_nothing_else_with_it() {
+    let text = r#"(module (global $g (mut exnref) (ref.null exn)) (func (export "_start") unreachable))"#;
+    let ended = program::report_dumping(command(text));
+    assert!(matches!(ended.outcome, Outcome::Trapped { .. }), "{:?}", ended.outcome);
+}
+
+#[test]
+fn a_time_out_leaves_a_core_dump_too() {
+    let text = r#"(module (memory 1) (func (export "_start") (loop br 0)))"#;
+    let ended = program::report_dumping(Command { timeout: Some(Duration::from_millis(50)), ..command(text) });
+    assert!(matches!(ended.outcome, Outcome::TimedOut { .. }) && ended.core_dump.is_some(), "{:?}", ended.outcome);
+}

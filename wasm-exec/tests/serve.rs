@@ -5,13 +5,13 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 use wasm_exec::{
     CacheError, CodeCache, Command, Configuration, Network, Profile, RunError, Stores,
-    http::{Bounds, Function, Served, Setting, Stop, serve},
+    http::{Bounds, CoreDumpSink, Function, Served, Setting, Stop, serve},
 };
 
 const HANDLER: &str = include_str!("../../xtask/fixtures/functions/handler.wat");
@@ -31,7 +31,7 @@ fn function(text: &str, profile: Profile, bounds: Bounds) -> Result<Function, Ru
     let dir = tempfile::tempdir().unwrap();
     let wasm = wat::parse_str(text).unwrap();
     let cache = CodeCache::new(dir.path().join("compiled"), dir.path().join("checked"));
-    Function::load(cache.compile(DIGEST, profile, || Ok::<_, CacheError>(wasm)).unwrap(), bounds)
+    Function::load(cache.compile(DIGEST, profile, || Ok::<_, CacheError>(wasm)).unwrap(), bounds, true)
 }
 
 fn command(memory_bytes: Option<u64>) -> Command {
@@ -59,6 +59,8 @@ struct Server {
     address: SocketAddr,
     stop: Stop,
     served: JoinHandle<Result<Served, RunError>>,
+    /// What it told last of itself.
+    noted: Arc<Mutex<Served>>,
 }
 
 impl Server {
@@ -71,12 +73,22 @@ impl Server {
     }
 
     fn with(function: Function, command: Command) -> Self {
+        Self::set(function, command, 1, None)
+    }
+
+    fn set(function: Function, command: Command, reuse: u32, core_dump: Option<CoreDumpSink>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Stop::new();
-        let setting = Setting { listeners: vec![listener], threads: 2, stop: stop.clone(), log };
+        let noted = Arc::new(Mutex::new(Served::default()));
+        let note = {
+            let noted = Arc::clone(&noted);
+            Box::new(move |served: &Served| noted.lock().unwrap().clone_from(served))
+        };
+        let listeners = vec![listener];
+        let setting = Setting { listeners, threads: 2, stop: stop.clone(), log, reuse, core_dump, note };
         let served = thread::spawn(move || serve(function, command, setting));
-        Self { address, stop, served }
+        Self { address, stop, served, noted }
     }
 
     fn connect(&self) -> TcpStream {
@@ -105,7 +117,9 @@ impl Server {
 
     fn end(self) -> Served {
         self.stop.request();
-        self.served.join().unwrap().unwrap()
+        let served = self.served.join().unwrap().unwrap();
+        assert_eq!(*self.noted.lock().unwrap(), served, "it told something else while it ended");
+        served
     }
 }
 
@@ -139,7 +153,104 @@ fn each_request_is_answered_by_an_instance_of_its_own() {
     let answer = server.post("/echo", &body);
     is(&answer, 200);
     assert_eq!(answer.matches('x').count(), body.len());
-    assert_eq!(server.end(), Served { requests: 51, failed: 0, peak_memory_bytes: 4 << 16, memory_refused: false });
+    assert_eq!(server.end(), Served { requests: 51, peak_memory_bytes: 4 << 16, ..Served::default() });
+}
+
+/// The function traps at its 32nd request, as far as it remembers.
+#[test]
+fn an_instance_answers_as_many_requests_as_it_may() {
+    let counting = CONCURRENT.replace(
+        "(local $ends i64)",
+        "(local $ends i64)
+        (i32.store (i32.const 2048) (i32.add (i32.load (i32.const 2048)) (i32.const 1)))
+        (if (i32.eq (i32.load (i32.const 2048)) (i32.const 32)) (then unreachable))",
+    );
+    let server =
+        |reuse| Server::set(function(&counting, Profile::default(), bounds()).unwrap(), command(None), reuse, None);
+    for reuse in [1, 10] {
+        let server = server(reuse);
+        (0..40).for_each(|_| is(&server.get("/"), 203));
+        server.end();
+    }
+    let server = server(u32::MAX);
+    // One that waits long is let go of, which forgets its count.
+    let trapped = (0..1000).any(|_| server.get("/").starts_with("HTTP/1.1 500 "));
+    assert!(trapped);
+    // After that there is a new one.
+    is(&server.get("/"), 203);
+    assert_eq!(server.end().traps, 1);
+}
+
+#[test]
+fn what_did_not_end_well_is_not_used_again() {
+    let server = Server::set(function(HANDLER, Profile::default(), bounds()).unwrap(), command(None), 1000, None);
+    for _ in 0..5 {
+        is(&server.get("/trap"), 500);
+        is(&server.get("/hello"), 200);
+        is(&server.get("/never"), 500);
+        // A client that goes away takes its instance with it.
+        drop({
+            let mut stream = server.connect();
+            stream.write_all(b"GET /spin HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+            stream
+        });
+        is(&server.get("/hello"), 200);
+    }
+    let served = server.end();
+    assert!(served.requests >= 20 && served.traps == 5, "{served:?}");
+    assert!(served.last_trap.is_some_and(|trap| trap.starts_with("request ") && trap.contains("unreachable")));
+}
+
+/// Each request has the fuel of a fresh instance, and none of another's.
+#[test]
+fn fuel_is_each_requests_own_in_an_instance_that_answers_many() {
+    let counting = Profile { fuel: true, ..Profile::default() };
+    let command = Command { fuel: Some(20_000), ..command(None) };
+    let server = Server::set(function(HANDLER, counting, bounds()).unwrap(), command, 1000, None);
+    (0..50).for_each(|_| is(&server.get("/hello"), 200));
+    is(&server.get("/spin"), 500);
+    let served = server.end();
+    assert!(served.fuel_used > 50 * 20, "{served:?}");
+    assert_eq!(served.traps, 1);
+}
+
+/// What memory holds when a request ends is the next one's where instances are used again, so the sum counts it.
+#[test]
+fn memory_of_instances_that_wait_is_counted_and_given_back() {
+    let server =
+        Server::set(function(HANDLER, Profile::default(), bounds()).unwrap(), command(Some(1 << 20)), 1000, None);
+    is(&server.get("/hello"), 200);
+    is(&server.get("/grow"), 500);
+    is(&server.get("/hello"), 200);
+    let served = server.end();
+    assert!(served.memory_refused && served.peak_memory_bytes <= 1 << 20, "{served:?}");
+    assert_eq!(served.memory_bytes, 0);
+}
+
+/// A request's id, and what was dumped.
+type Dumped = (String, Vec<u8>);
+
+#[test]
+fn a_trap_of_a_request_leaves_a_core_dump_under_its_id() {
+    let dumped: Arc<Mutex<Vec<Dumped>>> = Arc::default();
+    let sink: CoreDumpSink = {
+        let dumped = Arc::clone(&dumped);
+        Box::new(move |id, dump| {
+            dumped.lock().unwrap().push((id.to_owned(), dump.to_vec()));
+            false
+        })
+    };
+    let server = Server::set(function(HANDLER, Profile::default(), bounds()).unwrap(), command(None), 1, Some(sink));
+    is(&server.get("/hello"), 200);
+    let answer = server.get("/trap");
+    is(&answer, 500);
+    // Nobody takes another.
+    is(&server.get("/trap"), 500);
+    server.end();
+    let dumped = dumped.lock().unwrap();
+    let [(id, dump)] = dumped.as_slice() else { panic!("{} dumps", dumped.len()) };
+    assert!(answer.contains(id.as_str()));
+    assert!(dump.starts_with(b"\0asm\x01\0\0\0"));
 }
 
 #[test]

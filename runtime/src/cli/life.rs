@@ -67,6 +67,13 @@ pub(crate) struct TopArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DebugArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StatsArgs {
     /// Show those that do not run too
     #[arg(short, long)]

@@ -25,7 +25,7 @@ pub(crate) use image::{
     ExplainArgs, ExplainFormat, HistoryArgs, ImageCommand, ImageInspectArgs, ImagesArgs, ImportArgs, LoadArgs,
     PullArgs, RmiArgs, SaveArgs, TagArgs,
 };
-pub(crate) use life::{AttachArgs, CpArgs, DiffArgs, PauseArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs};
+pub(crate) use life::{AttachArgs, CpArgs, DebugArgs, DiffArgs, PauseArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs};
 pub(crate) use network::{
     NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs,
     NetworkPruneArgs, NetworkRmArgs, PortArgs,
@@ -107,6 +107,8 @@ pub(crate) enum Command {
     Update(UpdateArgs),
     /// Show the processes of a container
     Top(TopArgs),
+    /// Show what can be seen of a Wasm program: imports, grants, last trap, memory
+    Debug(DebugArgs),
     /// Show what containers use
     Stats(StatsArgs),
     /// Remove containers

@@ -6,6 +6,7 @@ mod changes;
 mod container;
 mod cp;
 mod create;
+mod debug;
 mod demo;
 mod df;
 mod exec;
@@ -92,6 +93,7 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::Rename(args) => life::rename(host, args),
         Command::Update(args) => life::update(host, args),
         Command::Top(args) => top::top(host, args),
+        Command::Debug(args) => debug::debug(host, args),
         Command::Stats(args) => stats::stats(host, args),
         Command::Rm(args) => container::rm(host, args),
         Command::Images(args) | Command::Image(ImageCommand::Ls(args)) => image::images(host, args),
@@ -138,7 +140,7 @@ fn touches_files_of_images(command: &Command) -> bool {
         // These have to reach the container's process first.
         Command::Rm(_) | Command::Restart(_) => false,
         Command::Pause(_) | Command::Unpause(_) | Command::Rename(_) | Command::Update(_) => false,
-        Command::Top(_) | Command::Stats(_) | Command::Attach(_) => false,
+        Command::Top(_) | Command::Debug(_) | Command::Stats(_) | Command::Attach(_) => false,
         // One that runs has to be reached first.
         Command::Cp(_) | Command::Network(_) | Command::Port(_) => false,
         Command::Diff(_) => true,

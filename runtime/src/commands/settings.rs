@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::find;
 use crate::{
@@ -71,16 +71,22 @@ pub(super) fn wasm(args: &ProgramArgs) -> Result<WasmOptions> {
         config.extend(config_of_file(path)?);
     }
     config.extend(pairs("--config", &args.config)?);
-    let absolute = |path: &PathBuf| {
-        std::path::absolute(path).with_context(|| format!("invalid value `{}` for --cacert", path.display()))
+    let absolute = |flag: &str, path: &PathBuf| {
+        std::path::absolute(path).with_context(|| format!("invalid value `{}` for {flag}", path.display()))
+    };
+    let count = |text: &String| {
+        text.parse()
+            .map_err(|_| anyhow!("invalid value `{text}` for --reuse: expected a number of requests, such as 100"))
     };
     Ok(WasmOptions {
         invoke: args.invoke.clone(),
         proposals: listed(&args.wasm),
         allow_net: listed(&args.allow_net),
-        ca_files: args.cacert.iter().map(absolute).collect::<Result<_>>()?,
+        ca_files: args.cacert.iter().map(|path| absolute("--cacert", path)).collect::<Result<_>>()?,
         config,
         stores: StoreSpec::parse_all(&args.kv).map_err(anyhow::Error::msg)?,
+        reuse: args.reuse.as_ref().map(count).transpose()?,
+        core_dumps: args.coredump.as_ref().map(|path| absolute("--coredump", path)).transpose()?,
     })
 }
 

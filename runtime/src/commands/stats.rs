@@ -17,7 +17,7 @@ use crate::{
     lifecycle::{processes, workload_of},
     output::{self, Column},
     records::{
-        container::{Container, Running, Status},
+        container::{Container, EngineRecord, Running, Status},
         host::Host,
     },
     spec::names,
@@ -35,7 +35,14 @@ const COLUMNS: [Column; 8] = [
 ];
 
 /// What a template may name besides.
-const MORE_COLUMNS: [Column; 1] = [Column { header: "CONTAINER", field: "Container" }];
+const MORE_COLUMNS: [Column; 6] = [
+    Column { header: "CONTAINER", field: "Container" },
+    Column { header: "REQUESTS", field: "Requests" },
+    Column { header: "TRAPS", field: "Traps" },
+    Column { header: "GUEST MEMORY", field: "GuestMemory" },
+    Column { header: "GUEST PEAK", field: "GuestPeak" },
+    Column { header: "FUEL", field: "Fuel" },
+];
 
 /// Between two looks; CPU time is that of this long.
 const TICK: Duration = Duration::from_secs(1);
@@ -102,6 +109,11 @@ fn idle_row(container: &Container, whole: bool) -> Value {
         "NetIO": "--",
         "BlockIO": "--",
         "PIDs": "--",
+        "Requests": "--",
+        "Traps": "--",
+        "GuestMemory": "--",
+        "GuestPeak": "--",
+        "Fuel": "--",
     })
 }
 
@@ -127,6 +139,9 @@ fn row(host: &Host, container: &Container, running: &Running, whole: bool, befor
     let sum = |of: fn(&linux_exec::cgroup::IoStatistics) -> u64| used.io.iter().map(of).sum::<u64>();
     let threads: u64 = processes.iter().map(|process| process.threads).sum();
     let id = id(container, whole);
+    // Of a function; of nothing else it is known while it runs.
+    let engine = container.engine().filter(|_| !spec.ports.is_empty());
+    let of_engine = |of: &dyn Fn(&EngineRecord) -> String| engine.as_ref().map_or_else(|| "--".to_owned(), of);
     Ok(json!({
         "Container": id,
         "ID": id,
@@ -141,6 +156,11 @@ fn row(host: &Host, container: &Container, running: &Running, whole: bool, befor
             output::size(sum(|device| device.written_bytes))
         ),
         "PIDs": used.pids.unwrap_or(threads).to_string(),
+        "Requests": of_engine(&|engine| engine.requests.to_string()),
+        "Traps": of_engine(&|engine| engine.traps.to_string()),
+        "GuestMemory": of_engine(&|engine| output::binary_size(engine.memory_bytes)),
+        "GuestPeak": of_engine(&|engine| output::binary_size(engine.peak_memory_bytes)),
+        "Fuel": of_engine(&|engine| engine.fuel_used.map_or_else(|| "--".to_owned(), |fuel| fuel.to_string())),
     }))
 }
 

@@ -247,6 +247,11 @@ pub(crate) fn container_details(
         "Config": container_config(spec, image.as_ref()),
         "NetworkSettings": network_settings,
     });
+    let workload = spec.image.workload.as_ref();
+    let of_kind = workload.and_then(|workload| workload.behaviour().details(host, image.as_ref(), container));
+    if let Some(details) = details.as_object_mut() {
+        details.extend(of_kind.map(|(name, value)| (name.to_owned(), value)));
+    }
     if sized && let Some(details) = details.as_object_mut() {
         let written = container.written_bytes();
         let whole = written + image.map_or(0, |image| host.store.unpacked_size(&image));

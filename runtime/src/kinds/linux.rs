@@ -54,7 +54,8 @@ impl Behaviour for Linux {
         }
         if !spec.wasm.is_default() {
             bail!(
-                "--allow-net, --cacert, --config, --invoke, --kv, --wasm: only Wasm programs have an engine that knows these; leave them out"
+                "--allow-net, --cacert, --config, --coredump, --invoke, --kv, --reuse, --wasm: only Wasm programs have an engine \
+                 that knows these; leave them out"
             );
         }
         mounts::refuse_root(&spec.mounts)
@@ -75,6 +76,15 @@ impl Behaviour for Linux {
 
     fn explain_grants(&self, _host: &Host, _image: &Image, name: &str) -> Result<String> {
         Ok(format!("amphora run {name}\n# a Linux program: what it needs cannot be told before it runs"))
+    }
+
+    fn debug(&self, _host: &Host, _image: &Image, container: &Container, _pid: Option<i32>) -> Result<String> {
+        let name = &container.spec.name;
+        bail!("container {name} runs a Linux program, into which amphora exec {name} PROGRAM looks with its own tools")
+    }
+
+    fn details(&self, _host: &Host, _image: Option<&Image>, _container: &Container) -> Option<(&'static str, Value)> {
+        None
     }
 
     fn opens_ports(&self) -> bool {

@@ -76,6 +76,12 @@ pub(crate) trait Behaviour {
     /// The shortest command line that runs an image of this name, and below it, as comments, what more flags would give.
     fn explain_grants(&self, host: &Host, image: &Image, name: &str) -> Result<String>;
 
+    /// What can be seen of the program in a container; `pid`: of its process, if it runs.
+    fn debug(&self, host: &Host, image: &Image, container: &Container, pid: Option<i32>) -> Result<String>;
+
+    /// What `inspect` says of it besides, and under which name.
+    fn details(&self, host: &Host, image: Option<&Image>, container: &Container) -> Option<(&'static str, Value)>;
+
     /// Whether published ports are sockets that the program is given, so that it needs no network for them.
     fn opens_ports(&self) -> bool;
 

@@ -5,6 +5,8 @@ use std::{fs::File, io::Read, os::fd::OwnedFd};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
+use super::wasm::core_dumps::{Dumps, Filled};
+
 /// The longest report that is read.
 const MOST_BYTES: u64 = 1 << 20;
 
@@ -26,6 +28,21 @@ pub(crate) struct Report {
     pub(crate) fuel_used: Option<u64>,
     /// Most that memories and tables came to.
     pub(crate) peak_memory_bytes: u64,
+    /// What it did not end by itself with, and where it was then; at most [`MOST_TRAP_BYTES`].
+    pub(crate) trap: Option<String>,
+    /// Files of core dumps that have been filled.
+    pub(crate) filled: Vec<Filled>,
+    /// Where they lie, once they have names.
+    #[serde(skip)]
+    pub(crate) core_dumps: Vec<String>,
+}
+
+/// As JSON it may be six times as long, and the report waits in a pipe, which as a rule has room for 64 KiB.
+const MOST_TRAP_BYTES: usize = 8 << 10;
+
+/// The beginning of what is told of a trap: as much as is kept of it.
+pub(crate) fn beginning_of(trap: &str) -> String {
+    trap[..trap.floor_char_boundary(MOST_TRAP_BYTES)].trim_end().to_owned()
 }
 
 /// What an init tells, which is all that is believed of it: as its neighbours in the container may write where it does.
@@ -38,8 +55,8 @@ struct InitReport {
 /// The reading end of a first process that tells of its end.
 #[derive(Debug)]
 pub(crate) enum Teller {
-    /// A Wasm program's engine, which no program can pose as.
-    Engine(OwnedFd),
+    /// A Wasm program's engine, which no program can pose as; and its core dumps, if it makes any.
+    Engine { report: OwnedFd, dumps: Option<Dumps> },
     /// An init.
     Init(OwnedFd),
 }
@@ -62,7 +79,17 @@ impl Told {
     pub(crate) fn read(teller: Option<Teller>) -> Self {
         match teller {
             None => Self::NotAsked,
-            Some(Teller::Engine(pipe)) => serde_json::from_slice(&read_now(pipe)).map_or(Self::Nothing, Self::Report),
+            Some(Teller::Engine { report, dumps }) => match serde_json::from_slice::<Report>(&read_now(report)) {
+                Ok(mut report) => {
+                    if let Some(dumps) = dumps {
+                        let (paths, problem) = dumps.publish(&report.filled);
+                        report.core_dumps = paths;
+                        report.error = report.error.or(problem);
+                    }
+                    Self::Report(report)
+                }
+                Err(_) => Self::Nothing,
+            },
             Some(Teller::Init(pipe)) => {
                 let bytes = read_now(pipe);
                 // It speaks last.
@@ -110,9 +137,10 @@ mod tests {
 
     #[test]
     fn an_engine_is_believed_and_its_silence_noticed() {
-        let (all, _writer) = told(Teller::Engine, &[r#"{"out_of_fuel":true}"#]);
+        let engine = |report| Teller::Engine { report, dumps: None };
+        let (all, _writer) = told(engine, &[r#"{"out_of_fuel":true}"#]);
         assert!(matches!(all, Told::Report(Report { out_of_fuel: true, .. })), "{all:?}");
-        let (nothing, _writer) = told(Teller::Engine, &[]);
+        let (nothing, _writer) = told(engine, &[]);
         assert!(matches!(nothing, Told::Nothing), "{nothing:?}");
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     network::Attached,
     output::{self, errors},
     records::{
-        container::{Container, Ended, LimitHit},
+        container::{Container, Ended, EngineRecord, LimitHit},
         host::Host,
     },
     spec::{FORMAT, RunSpec, exit_code},
@@ -43,6 +43,30 @@ pub(super) fn end(
             Err(error)
         }
     }
+}
+
+/// Keeps what an engine told of a trap, and says where core dumps lie.
+fn note_trap(container: &Container, told: &Told) -> Result<()> {
+    let Told::Report(report) = told else { return Ok(()) };
+    for path in &report.core_dumps {
+        output::note(&format!("amphora: core dump: {path}"));
+    }
+    if container.spec.auto_remove || (report.trap.is_none() && report.core_dumps.is_empty()) {
+        return Ok(());
+    }
+    let mut record = match &report.trap {
+        Some(trap) => EngineRecord {
+            traps: 1,
+            peak_memory_bytes: report.peak_memory_bytes,
+            fuel_used: report.fuel_used,
+            last_trap: Some(trap.clone()),
+            ..EngineRecord::default()
+        },
+        // A server has told all of it itself.
+        None => container.engine().unwrap_or_default(),
+    };
+    record.core_dumps.clone_from(&report.core_dumps);
+    record.write_to(&container.new_engine_file()?)
 }
 
 /// How long the reader of its output may hold up what comes after a container's end. Who reads so slowly gets all of it still.
@@ -83,6 +107,7 @@ fn finish(
     timings.stage("run");
     health::end(container, health);
     let told = Told::read(report);
+    let noted_of_engine = note_trap(container, &told);
     // Of what is removed now nobody can ask what it used.
     let usage = if spec.auto_remove { Usage::default() } else { cgroup.usage() };
     let removed = persistently(|| Ok(cgroup.remove()?));
@@ -94,7 +119,8 @@ fn finish(
         ended.finished_unix_nanos = output::now_nanos();
         ended.restart_count = restarts.count;
         // Whatever still holds the cgroup cannot be helped here; `system check` finds it.
-        ended.error = ended.error.or(removed.and(detached).err().map(|error| errors::sentence(&error)));
+        let problem = removed.and(detached).and(noted_of_engine).err().map(|error| errors::sentence(&error));
+        ended.error = ended.error.or(problem);
         ended
     });
     let mut noted = ended.as_ref().map_or_else(not_known, Ended::clone);

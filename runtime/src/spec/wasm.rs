@@ -2,7 +2,7 @@
 
 use super::{names, quantity};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 
 /// Of a Linux program none of it can be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,12 @@ pub struct WasmOptions {
     /// `--kv`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stores: Vec<StoreSpec>,
+    /// `--reuse`: how many requests one instance of a function answers; None: each gets its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<NonZeroU32>,
+    /// `--coredump`: a folder of the host for core dumps of what does not end by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub core_dumps: Option<PathBuf>,
 }
 
 /// A key-value store that a program may open.

@@ -21,7 +21,7 @@ fn find_port(sandbox: &Sandbox, name: &str) -> Option<u16> {
     ports.values().next()?[0]["HostPort"].as_str()?.parse().ok()
 }
 
-fn port(sandbox: &Sandbox, name: &str) -> u16 {
+pub(crate) fn port(sandbox: &Sandbox, name: &str) -> u16 {
     find_port(sandbox, name).unwrap_or_else(|| panic!("no port: {}", sandbox.ok(["inspect", name])))
 }
 
@@ -31,7 +31,7 @@ fn connect(port: u16) -> TcpStream {
     stream
 }
 
-fn get(port: u16, path: &str) -> String {
+pub(crate) fn get(port: u16, path: &str) -> String {
     let mut stream = connect(port);
     write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").expect("a request");
     let mut answer = Vec::new();
@@ -41,7 +41,7 @@ fn get(port: u16, path: &str) -> String {
 }
 
 #[track_caller]
-fn is(answer: &str, status: u16) {
+pub(crate) fn is(answer: &str, status: u16) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "not {status}: {answer}");
 }
 

@@ -38,4 +38,5 @@ mod terminal;
 mod volumes;
 mod wasm_bad_input;
 mod wasm_calls;
+mod wasm_debug;
 mod wasm_files;

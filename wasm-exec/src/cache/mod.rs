@@ -128,6 +128,15 @@ impl CodeCache {
         })
     }
 
+    /// What a program's code takes on disk, whatever is in it; None if there is none.
+    pub fn bytes(&self, sha256: &str, profile: Profile) -> Result<Option<u64>, CacheError> {
+        let path = self.dir.join(name::of(sha256, profile)?);
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            found => found.map(|found| Some(found.len())).map_err(io_error("look at", &path)),
+        }
+    }
+
     /// Compiles what `wasm` gives (a binary module or component) unless the cache has it. Of several processes at once one compiles,
     /// and the others wait for it, for a minute.
     pub fn compile<E: From<CacheError>>(

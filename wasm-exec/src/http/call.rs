@@ -1,6 +1,6 @@
 //! The call of a function, as each version of WASI has it: what it is given, and where its answer goes.
 
-use super::function::Handler;
+use super::{function::Handler, instance::Instance};
 use crate::state::State;
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -25,6 +25,12 @@ use wasmtime_wasi_http::{
 
 /// An answer, or with which error there is none.
 pub(super) type Head = Result<Response<WasiBody>, Error>;
+
+/// What an instance is called by.
+pub(super) enum Exports {
+    P2(p2::bindings::Proxy),
+    P3(p3::bindings::Service),
+}
 
 /// What is to be called, and with what.
 pub(super) enum Call {
@@ -65,18 +71,30 @@ impl Call {
         }
     }
 
-    /// Instantiates the function, and calls it; it has ended when this is ready.
-    pub(super) async fn run(self, store: &mut Store<State>) -> Result<()> {
-        match self {
-            Self::P2 { handler, request, answer } => {
-                let function = handler.instantiate_async(&mut *store).await?;
-                function.wasi_http_incoming_handler().call_handle(store, request, answer).await
+    /// Instantiates the function, unless it has been used before, and calls it; it has ended when this is ready.
+    pub(super) async fn run(self, instance: &mut Instance) -> Result<()> {
+        let (store, before) = (&mut instance.store, instance.exports.take());
+        match (self, before) {
+            (Self::P2 { handler, request, answer }, before) => {
+                let function = match before {
+                    Some(Exports::P2(function)) => function,
+                    _ => handler.instantiate_async(&mut *store).await?,
+                };
+                function.wasi_http_incoming_handler().call_handle(&mut *store, request, answer).await?;
+                instance.exports = Some(Exports::P2(function));
             }
-            Self::P3 { handler, request, answer } => {
-                let function = handler.instantiate_async(&mut *store).await?;
-                store.run_concurrent(async |store| answer_concurrently(&function, store, request, answer).await).await?
+            (Self::P3 { handler, request, answer }, before) => {
+                let function = match before {
+                    Some(Exports::P3(function)) => function,
+                    _ => handler.instantiate_async(&mut *store).await?,
+                };
+                store
+                    .run_concurrent(async |store| answer_concurrently(&function, store, request, answer).await)
+                    .await??;
+                instance.exports = Some(Exports::P3(function));
             }
         }
+        Ok(())
     }
 }
 

@@ -13,6 +13,8 @@ use std::{
 
 /// For how long one function may keep a thread from the others.
 const TICK: Duration = Duration::from_millis(10);
+/// Ticks after which somebody is told how things are.
+const LOOK_TICKS: u32 = 100;
 /// Ticks without a function before the clock stands still: waking it costs more than some ticks.
 const IDLE_TICKS: u32 = 50;
 
@@ -31,11 +33,12 @@ struct Running {
 }
 
 impl Clock {
-    /// A thread of its own; it ends after [`Clock::end`].
-    pub(super) fn start(engine: Engine) -> io::Result<(Self, JoinHandle<()>)> {
+    /// A thread of its own; it ends after [`Clock::end`]. `look` is called about once a second as long as functions run, and when the last
+    /// one has ended for a while: then with true.
+    pub(super) fn start(engine: Engine, look: impl Fn(bool) + Send + 'static) -> io::Result<(Self, JoinHandle<()>)> {
         let running = Arc::new(Running::default());
         let seen = Arc::clone(&running);
-        let handle = thread::Builder::new().name("clock".into()).spawn(move || tick(&engine, &seen))?;
+        let handle = thread::Builder::new().name("clock".into()).spawn(move || tick(&engine, &seen, &look))?;
         Ok((Self { running, thread: handle.thread().clone() }, handle))
     }
 
@@ -58,10 +61,12 @@ impl Clock {
     }
 }
 
-fn tick(engine: &Engine, running: &Running) {
-    let mut idle = 0;
+fn tick(engine: &Engine, running: &Running, look: &impl Fn(bool)) {
+    let (mut idle, mut unseen) = (0, 0);
     while !running.over.load(SeqCst) {
         if idle >= IDLE_TICKS {
+            look(true);
+            unseen = 0;
             running.stands.store(true, SeqCst);
             if running.functions.load(SeqCst) == 0 {
                 thread::park();
@@ -70,6 +75,11 @@ fn tick(engine: &Engine, running: &Running) {
             idle = 0;
         }
         thread::sleep(TICK);
+        unseen += 1;
+        if unseen >= LOOK_TICKS {
+            look(false);
+            unseen = 0;
+        }
         match running.functions.load(SeqCst) {
             0 => idle += 1,
             _ => {
@@ -78,4 +88,5 @@ fn tick(engine: &Engine, running: &Running) {
             }
         }
     }
+    look(true);
 }

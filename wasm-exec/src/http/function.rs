@@ -43,8 +43,10 @@ pub struct Function {
 impl Function {
     /// Maps the code, finds what it imports, and reserves address space for as many instances as there may be requests at once.
     /// Nothing of it runs. What [`Program::load`](crate::Program::load) says of files holds here too.
-    pub fn load(code: Compiled, bounds: Bounds) -> Result<Self, RunError> {
-        let (engine, bounds) = reserve(code.profile, bounds)?;
+    ///
+    /// `core_dumps`: what does not end by itself leaves one, for [`Setting::core_dump`](super::Setting::core_dump).
+    pub fn load(code: Compiled, bounds: Bounds, core_dumps: bool) -> Result<Self, RunError> {
+        let (engine, bounds) = reserve(code.profile, bounds, core_dumps)?;
         let (loaded, descriptor) = load::load(engine.inner(), code)?;
         let component = match loaded {
             Loaded::Component(component) => component,
@@ -64,9 +66,9 @@ impl Function {
 
 /// An engine with places for as many requests at once as there is address space for, which a limit (RLIMIT_AS) or the system may
 /// withhold; the others wait, as any beyond the bound do.
-fn reserve(profile: Profile, mut bounds: Bounds) -> Result<(Engine, Bounds), RunError> {
+fn reserve(profile: Profile, mut bounds: Bounds, core_dumps: bool) -> Result<(Engine, Bounds), RunError> {
     loop {
-        match Engine::pooled(profile, pool::strategy(&bounds)) {
+        match Engine::pooled(profile, pool::strategy(&bounds), core_dumps) {
             Err(_) if bounds.requests > 1 => bounds.requests /= 2,
             engine => return engine.map(|engine| (engine, bounds)),
         }

@@ -1,7 +1,8 @@
 //! Functions: components that answer HTTP requests (`wasi:http`), served from sockets that somebody else opened.
 //!
 //! Each request gets an instance of its own, with a memory and a state of its own, from a pool that was reserved beforehand; it is
-//! gone when the request is over, whatever its program has done. Nothing here opens a socket.
+//! gone when the request is over, whatever its program has done. Where that is wanted ([`Setting::reuse`]), one that ended well answers
+//! more requests, one after another. Nothing here opens a socket.
 //!
 //! ```text
 //! Function (loaded, linked) ──┐
@@ -13,8 +14,10 @@ mod answer;
 mod call;
 mod clock;
 mod connection;
+mod counts;
 mod failure;
 mod function;
+mod instance;
 mod pace;
 mod pool;
 mod request;
@@ -22,8 +25,9 @@ mod server;
 mod stream;
 mod upload;
 
+pub use counts::Served;
 pub use function::{Function, is_handler};
-pub use server::{Served, Setting, Stop, serve};
+pub use server::{CoreDumpSink, Setting, Stop, serve};
 
 use std::time::Duration;
 

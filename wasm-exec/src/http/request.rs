@@ -4,11 +4,12 @@ use super::{
     answer::Answer,
     call::{Call, Head},
     failure::{Failure, RequestId},
+    instance::Instance,
     pace::Pace,
     server::Shared,
     upload::{Upload, Watched},
 };
-use crate::{Outcome, RunError, limits::MemorySum, state::State};
+use crate::{Outcome, RunError, core_dump};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
@@ -26,7 +27,6 @@ use tokio::{
     sync::oneshot::{self, error::TryRecvError},
     time::{sleep, timeout},
 };
-use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// How long a function that is told to stop may take to notice: it does at its next loop or call, within a tick of the clock.
@@ -139,39 +139,45 @@ async fn begin(
     answer: oneshot::Sender<Head>,
 ) -> Result<Guest, Failure> {
     let place = shared.place().await;
-    let memory = MemorySum::part_of(&shared.memory);
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let mut store = store(shared, &memory, Arc::clone(&interrupted)).map_err(Failure::NotStarted)?;
-    let call = Call::new(&shared.handler, &mut store, request, answer);
+    let mut instance = Instance::ready(shared).map_err(Failure::NotStarted)?;
+    let interrupted = Arc::clone(&instance.interrupted);
+    let call = Call::new(&shared.handler, &mut instance.store, request, answer);
     let call = call.map_err(|error| Failure::NotStarted(RunError::engine(error)))?;
-    let running = Box::pin(async move {
-        let _place = place;
-        let ended = call.run(&mut store).await;
-        drop(store);
-        ended.or_else(|error| match Outcome::of_error(&error, &memory) {
-            Some(Outcome::Exited(0)) => Ok(()),
-            Some(outcome) => Err(Failure::Ended(outcome)),
-            None => Err(Failure::NotStarted(RunError::Start { detail: format!("{error:#}") })),
+    let running = {
+        let shared = Arc::clone(shared);
+        Box::pin(async move {
+            let _place = place;
+            let ended = call.run(&mut instance).await;
+            conclude(&shared, id, instance, ended)
         })
-    });
+    };
     Ok(Guest { running, interrupted, shared: Arc::clone(shared), id })
 }
 
-/// A state of its own for one request.
-fn store(shared: &Shared, memory: &MemorySum, interrupted: Arc<AtomicBool>) -> Result<Store<State>, RunError> {
-    let state = State::of_request(&shared.command, memory.clone())?;
-    let mut store = Store::new(shared.engine.inner(), state);
-    store.limiter(|state| &mut state.memory);
-    if shared.engine.profile().fuel {
-        store.set_fuel(shared.command.fuel.unwrap_or(u64::MAX)).map_err(RunError::engine)?;
+/// What becomes of an instance, and what it has come to.
+fn conclude(
+    shared: &Shared,
+    id: RequestId,
+    mut instance: Instance,
+    ended: wasmtime::Result<()>,
+) -> Result<(), Failure> {
+    shared.counts.add_fuel(instance.fuel_used());
+    let Err(error) = ended else {
+        shared.idle.keep(instance);
+        return Ok(());
+    };
+    match Outcome::of_error(&error, &instance.memory) {
+        Some(Outcome::Exited(0)) => Ok(()),
+        Some(outcome) => {
+            shared.dump(id, |name| core_dump::of(&error, &outcome, &mut instance.store, name));
+            if matches!(outcome, Outcome::OutOfMemory { .. }) {
+                // What waits for a request may be what is in the way.
+                shared.idle.clear();
+            }
+            Err(Failure::Ended(outcome))
+        }
+        None => Err(Failure::NotStarted(RunError::Start { detail: format!("{error:#}") })),
     }
-    // The clock ticks while anything runs: whoever takes long lets others go on.
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| match interrupted.load(Relaxed) {
-        true => Ok(UpdateDeadline::Interrupt),
-        false => Ok(UpdateDeadline::Yield(1)),
-    });
-    Ok(store)
 }
 
 /// Runs the function until it answers or waits, and so on. The head, and whether the function has ended.

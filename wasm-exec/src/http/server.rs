@@ -1,11 +1,13 @@
 //! The server: accepts until it is told to stop, and ends when all that was begun is done.
 
 use super::{
-    Bounds, Function,
+    Bounds, Function, Served,
     clock::Clock,
     connection,
+    counts::Counts,
     failure::{Failure, RequestId},
     function::Handler,
+    instance::Idle,
 };
 use crate::{Command, Engine, RunError, limits::MemoryTotal, state::State};
 use std::{
@@ -14,7 +16,7 @@ use std::{
     net::TcpListener,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc,
     },
     time::Duration,
@@ -33,8 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where descriptors or memory are short, they may not be in a moment.
 const SHORTAGE: Duration = Duration::from_millis(50);
 
+/// Takes the core dump of a request, with its id. Whether it takes one more.
+pub type CoreDumpSink = Box<dyn Fn(&str, &[u8]) -> bool + Send + Sync>;
+
 /// Where and how a function is served.
-#[derive(Debug)]
 pub struct Setting {
     /// Sockets that listen already.
     pub listeners: Vec<TcpListener>,
@@ -44,6 +48,12 @@ pub struct Setting {
     pub stop: Stop,
     /// Takes what is to be told of requests that failed, a message at a time.
     pub log: fn(&str),
+    /// How many requests one instance answers, one after another; 1 gives each its own.
+    pub reuse: u32,
+    /// Takes the core dumps, if the function was loaded to make them.
+    pub core_dump: Option<CoreDumpSink>,
+    /// Is told now and then what the server has come to, while it has something to do, and when it has nothing more.
+    pub note: Box<dyn Fn(&Served) + Send>,
 }
 
 /// Tells a server to accept nothing more; from any thread.
@@ -69,32 +79,20 @@ impl Default for Stop {
     }
 }
 
-/// What a server came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Served {
-    /// Requests whose heads came.
-    pub requests: u64,
-    /// Those that got no answer of the function's, or not all of it.
-    pub failed: u64,
-    /// Most that memories and tables came to at once.
-    pub peak_memory_bytes: u64,
-    /// Whether any growth was refused because of `memory_bytes`.
-    pub memory_refused: bool,
-}
-
 /// What all requests share.
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) handler: Handler,
     pub(super) command: Command,
     pub(super) bounds: Bounds,
-    pub(super) memory: MemoryTotal,
+    pub(super) counts: Arc<Counts>,
+    pub(super) idle: Arc<Idle>,
+    core_dump: Option<CoreDumpSink>,
+    takes_core_dumps: AtomicBool,
     pub(super) runtime: Handle,
     places: Arc<Semaphore>,
     clock: Arc<Clock>,
     names: RandomState,
-    requests: AtomicU64,
-    failed: AtomicU64,
     log: fn(&str),
 }
 
@@ -120,13 +118,25 @@ impl Shared {
     }
 
     pub(super) fn begin_request(&self) -> RequestId {
-        RequestId(self.names.hash_one(self.requests.fetch_add(1, Relaxed)))
+        RequestId(self.names.hash_one(self.counts.begin_request()))
+    }
+
+    /// Hands on the dump that `make` makes, as long as somebody takes it: making one copies all of a memory.
+    pub(super) fn dump(&self, id: RequestId, make: impl FnOnce(&str) -> Option<Vec<u8>>) {
+        let Some(sink) = self.core_dump.as_ref().filter(|_| self.takes_core_dumps.load(Relaxed)) else { return };
+        let id = id.to_string();
+        if let Some(dump) = make(&id)
+            && !sink(&id, &dump)
+        {
+            self.takes_core_dumps.store(false, Relaxed);
+        }
     }
 
     pub(super) fn note_failure(&self, id: RequestId, failure: &Failure) {
         if let Some(message) = failure.log() {
-            self.failed.fetch_add(1, Relaxed);
-            (self.log)(&format!("request {id}: {message}"));
+            let message = format!("request {id}: {message}");
+            self.counts.note_failure(failure, &message);
+            (self.log)(&message);
         }
     }
 }
@@ -144,35 +154,41 @@ pub fn serve(function: Function, command: Command, setting: Setting) -> Result<S
     // What each request will need is there.
     let memory = MemoryTotal::new(command.memory_bytes);
     State::of_request(&command, crate::limits::MemorySum::part_of(&memory))?;
-    let (clock, ticking) = Clock::start(function.engine.clone()).map_err(thread("the clock"))?;
+    let (counts, idle) = (Arc::new(Counts::new(memory)), Arc::new(Idle::new(setting.reuse)));
+    let (clock, ticking) = {
+        let (counts, idle, note) = (Arc::clone(&counts), Arc::clone(&idle), setting.note);
+        let look = move |rests: bool| {
+            if rests {
+                idle.clear();
+            }
+            note(&counts.now());
+        };
+        Clock::start(function.engine.clone(), look).map_err(thread("the clock"))?
+    };
     let runtime = event_loop(setting.threads).map_err(thread("the event loop"))?;
     let shared = Arc::new(Shared {
         engine: function.engine,
         handler: function.handler,
         command,
         bounds: function.bounds,
-        memory,
+        counts: Arc::clone(&counts),
+        idle,
+        core_dump: setting.core_dump,
+        takes_core_dumps: AtomicBool::new(true),
         runtime: runtime.handle().clone(),
         places: Arc::new(Semaphore::new(places(function.bounds.requests))),
         clock: Arc::new(clock),
         names: RandomState::new(),
-        requests: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
         log: setting.log,
     });
     let served = runtime.block_on(accept_all(&shared, setting.listeners, &setting.stop));
     // Not dropped, which waits for all of its threads, for one that could never be started too.
     runtime.shutdown_background();
     shared.clock.end();
-    // It cannot have panicked: it does nothing that does.
+    // It tells for the last time how things are. It cannot have panicked: it does nothing that does.
     let _ = ticking.join();
     served.map_err(thread("serving a socket"))?;
-    Ok(Served {
-        requests: shared.requests.load(Relaxed),
-        failed: shared.failed.load(Relaxed),
-        peak_memory_bytes: shared.memory.peak_bytes(),
-        memory_refused: shared.memory.was_refused(),
-    })
+    Ok(counts.now())
 }
 
 /// With all threads that answer, and one for calls that block, which stays: tokio lets whatever comes wait for a thread that it could

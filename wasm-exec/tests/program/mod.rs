@@ -28,9 +28,14 @@ pub(crate) struct Command {
 
 /// Loads and runs it.
 fn run(command: Command) -> Result<Report, RunError> {
+    let engine = Engine::new(command.code.profile)?;
+    run_with(&engine, command)
+}
+
+fn run_with(engine: &Engine, command: Command) -> Result<Report, RunError> {
     let Command { code, argv, env, preopens, cwd, network, config, stores, memory_bytes, fuel, timeout } = command;
     let command = wasm_exec::Command { argv, env, preopens, cwd, network, config, stores, memory_bytes, fuel, timeout };
-    wasm_exec::run(Program::load(&Engine::new(code.profile)?, code)?, command)
+    wasm_exec::run(Program::load(engine, code)?, command)
 }
 
 /// What most programs are compiled for.
@@ -85,6 +90,12 @@ pub(crate) fn command_of(code: Compiled) -> Command {
 /// Runs a program that must start.
 pub(crate) fn report(command: Command) -> Report {
     run(command).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same, of an engine that makes core dumps.
+pub(crate) fn report_dumping(command: Command) -> Report {
+    let engine = Engine::with_core_dumps(command.code.profile).unwrap();
+    run_with(&engine, command).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Runs a program that must start, and says how it ended.

@@ -30,6 +30,8 @@ pub(super) static FLAGS: &[Flag] = &[
         .help("Value that a Wasm program asks for by wasi:config: NAME=VALUE"),
     flag("config-file", Takes::Files("list", |args| &mut args.config_file))
         .help("Read such values from a file, one a line"),
+    flag("coredump", Takes::File("dir", |args| &mut args.coredump))
+        .help("Folder for core dumps of a Wasm program that does not end by itself"),
     text("cpu-period", "int", |args| &mut args.cpu_period).help("Period of the CPU quota, in microseconds"),
     text("cpu-quota", "int", |args| &mut args.cpu_quota)
         .negative()
@@ -106,6 +108,8 @@ pub(super) static FLAGS: &[Flag] = &[
     switch("read-only", |args| &mut args.read_only).help("Make the root file system read-only"),
     text("restart", "policy", |args| &mut args.restart)
         .help("When to start it again: no, on-failure[:TIMES], always, unless-stopped"),
+    text("reuse", "int", |args| &mut args.reuse)
+        .help("Requests that one instance of a Wasm function answers, one after another (1)"),
     switch("rm", |args| &mut args.rm).help("Remove the container when it ends"),
     texts("security-opt", "list", |args| &mut args.security_opt)
         .help("Security options: no-new-privileges, seccomp=unconfined|builtin|FILE"),

@@ -55,6 +55,11 @@ pub(crate) fn compiled(program: &WasmProgram, host: &Host, image: &Image, profil
     cache.lookup(&key, profile)?.code().context("the compiled program vanished from the cache; try again")
 }
 
+/// How large the code is that has been compiled for this; None: none has.
+pub(super) fn size(program: &WasmProgram, host: &Host, image: &Image, profile: Profile) -> Result<Option<u64>> {
+    Ok(cache(host).bytes(&cache_key(program, image)?, profile)?)
+}
+
 /// What the compiler process does.
 pub(crate) fn compile(host: &Host, image: &Image, fuel: bool, proposals: &str) -> Result<()> {
     let Workload::Wasm(program) = Workload::of(image)? else { bail!("a Linux program is not compiled") };

@@ -54,6 +54,11 @@ pub(super) fn needs(imports: &[String]) -> Vec<String> {
 /// Without these flags a program that imports so is not started: the flag is named, and as it is typed at the least.
 const REQUIRED: [(&str, &str); 2] = [("wasi:config/", "--config NAME=VALUE"), ("wasi:keyvalue/", "--kv default")];
 
+/// The flag that gives an import something, if there is one.
+pub(super) fn flag_of(import: &str) -> Option<&'static str> {
+    GRANTS.iter().find(|grant| grant.serves(import)).map(|grant| grant.flag)
+}
+
 /// An import that is not provided, and why, where its name tells.
 pub(super) fn missing(import: &str) -> String {
     const PACKAGES: [&str; 7] =

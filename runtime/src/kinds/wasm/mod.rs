@@ -1,6 +1,8 @@
 //! Programs for the engine.
 
 mod code;
+pub(super) mod core_dumps;
+mod debug;
 mod explain;
 mod function;
 mod grants;
@@ -89,6 +91,9 @@ impl Behaviour for WasmProgram {
         }
         network::check(spec)?;
         proposals(spec)?;
+        if spec.wasm.reuse.is_some() && !is_served(spec) {
+            bail!("--reuse: only a function that is served at a port (-p) answers requests; leave it out");
+        }
         if spec.health.is_some() {
             bail!("--health-cmd: a Wasm program has no other program beside it that could be executed");
         }
@@ -101,7 +106,7 @@ impl Behaviour for WasmProgram {
     fn check_exec(&self, name: &str) -> Result<()> {
         bail!(
             "container {name} runs a Wasm program: it has no shell and no other programs to execute; \
-             amphora run starts another instance of its image"
+             amphora debug {name} shows what can be seen of it, and amphora run starts another instance of its image"
         )
     }
 
@@ -126,6 +131,16 @@ impl Behaviour for WasmProgram {
         grants::command_line(name, &code::bytes(self, host, image)?)
     }
 
+    fn debug(&self, host: &Host, image: &Image, container: &Container, pid: Option<i32>) -> Result<String> {
+        let code_bytes = code::size(self, host, image, profile(&container.spec)?)?;
+        debug::describe(container, &code::bytes(self, host, image)?, code_bytes, pid)
+    }
+
+    fn details(&self, host: &Host, image: Option<&Image>, container: &Container) -> Option<(&'static str, Value)> {
+        let code = |image| code::size(self, host, image, profile(&container.spec).ok()?).ok()?;
+        Some(("Wasm", debug::details(container, image.and_then(code))))
+    }
+
     fn opens_ports(&self) -> bool {
         true
     }
@@ -136,7 +151,8 @@ impl Behaviour for WasmProgram {
 
     fn allowance_bytes(&self, spec: &RunSpec) -> u64 {
         let own = if is_served(spec) { function::ALLOWANCE_BYTES } else { ALLOWANCE_BYTES };
-        own.saturating_add(network::allowance_bytes(spec)).saturating_add(stores::allowance_bytes(spec))
+        let further = [network::allowance_bytes(spec), stores::allowance_bytes(spec), core_dumps::bytes(spec)];
+        further.into_iter().fold(own, u64::saturating_add)
     }
 
     fn has_its_own_memory(&self) -> bool {
@@ -204,25 +220,31 @@ impl Behaviour for WasmProgram {
 
     fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First> {
         let spec = &of.container.spec;
-        let profile = Profile { fuel: spec.limits.fuel.is_some(), proposals: proposals(spec)?, ..Profile::default() };
-        let code = code::compiled(self, of.host, of.image, profile)?;
+        let code = code::compiled(self, of.host, of.image, profile(spec)?)?;
         let sees_root = match self {
             WasmProgram::File { .. } => true,
             WasmProgram::Blob { .. } => false,
         };
         let command = process::command(of.host, spec, sees_root)?;
         let Listeners { sockets, ports } = listeners::open(&spec.ports)?;
+        let (dumps, empty) = core_dumps::open(spec, is_served(spec))?;
         let process::WasmProcess { entry, report } = match is_served(spec) {
-            true => function::entry(spec, code, command, sockets)?,
-            false => process::entry(spec, code, command)?,
+            true => function::entry(of.container, code, command, sockets, empty)?,
+            false => process::entry(spec, code, command, empty)?,
         };
         // A terminal lives in a /dev/pts; the program is not granted it, so it cannot see that it is there.
         let terminal = spec.stdio.terminal.then(|| linux_defaults::devices(spec));
         let granted =
             user_mounts.into_iter().map(|mount| Mount { target: process::place(&mount.target).into(), ..mount });
         let mounts = terminal.into_iter().chain(granted).collect();
-        Ok(First { entry, report: Some(Teller::Engine(report)), mounts, timeout_grace: TIMEOUT_GRACE, ports })
+        let report = Some(Teller::Engine { report, dumps });
+        Ok(First { entry, report, mounts, timeout_grace: TIMEOUT_GRACE, ports })
     }
+}
+
+/// What its code has to be compiled for.
+fn profile(spec: &RunSpec) -> Result<Profile> {
+    Ok(Profile { fuel: spec.limits.fuel.is_some(), proposals: proposals(spec)?, ..Profile::default() })
 }
 
 /// What the user has switched on.

@@ -16,12 +16,15 @@ use linux_exec::plan::{Call, Entry};
 use nix::{fcntl::OFlag, unistd::pipe2};
 use wasm_exec::{Command, Compiled, Engine, Outcome, Preopen, Program, RunError};
 
-use super::{grants, network, stores};
+use super::{core_dumps::Empty, grants, network, stores};
 use crate::{
-    kinds::report::Report,
+    kinds::report::{Report, beginning_of},
     records::host::Host,
     spec::{RunSpec, exit_code},
 };
+
+/// The least that a pipe has room for.
+const PIPE_BYTES: usize = 4096;
 
 /// The first process and the end of the pipe on which it reports.
 pub(super) struct WasmProcess {
@@ -30,10 +33,10 @@ pub(super) struct WasmProcess {
 }
 
 /// The process, with exactly what was granted.
-pub(super) fn entry(spec: &RunSpec, code: Compiled, command: Command) -> Result<WasmProcess> {
+pub(super) fn entry(spec: &RunSpec, code: Compiled, command: Command, dumps: Option<Empty>) -> Result<WasmProcess> {
     let (report, report_writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
     let call = spec.wasm.invoke.clone();
-    let prepare = Box::new(move || prepare(code, command, call.as_deref(), report_writer));
+    let prepare = Box::new(move || prepare(code, command, call.as_deref(), dumps, report_writer));
     Ok(WasmProcess { entry: Entry::Call { prepare }, report })
 }
 
@@ -55,12 +58,13 @@ pub(super) fn command(host: &Host, spec: &RunSpec, whole_root: bool) -> Result<C
 
 /// In the container's own process, on the host's files: loads the program, which is mapped only where its file can be
 /// named and before there is a limit to what may be mapped. What is wrong with it is told in its turn, by the call.
-fn prepare(code: Compiled, command: Command, call: Option<&str>, report: OwnedFd) -> Call {
+fn prepare(code: Compiled, command: Command, call: Option<&str>, dumps: Option<Empty>, report: OwnedFd) -> Call {
     // Of a thread, say, that a limit withholds the engine's libraries know nothing better than a panic. It is told as what it
     // is, once, by the call; for the message that the standard library would print nobody asked.
     panic::set_hook(Box::new(|_| {}));
     let load = || {
-        let engine = Engine::new(code.profile)?;
+        let new = if dumps.is_some() { Engine::with_core_dumps } else { Engine::new };
+        let engine = new(code.profile)?;
         match call {
             Some(call) => Program::load_call(&engine, code, call),
             None => Program::load(&engine, code),
@@ -68,8 +72,9 @@ fn prepare(code: Compiled, command: Command, call: Option<&str>, report: OwnedFd
     };
     let program = panic::catch_unwind(AssertUnwindSafe(load));
     let descriptor = program.as_ref().ok().and_then(|loaded| loaded.as_ref().ok()).and_then(Program::descriptor);
-    let keep = descriptor.into_iter().chain([report.as_raw_fd()]).chain(command.stores.descriptors()).collect();
-    Call { function: Box::new(move || run(program, command, report)), keep }
+    let (stores, dumped_to) = (command.stores.descriptors(), dumps.iter().flat_map(Empty::descriptors));
+    let keep = descriptor.into_iter().chain([report.as_raw_fd()]).chain(stores).chain(dumped_to).collect();
+    Call { function: Box::new(move || run(program, command, dumps.as_ref(), report)), keep }
 }
 
 /// Where what the program calls `target` lies in its process's root: there the root itself can hold nothing but what is
@@ -90,9 +95,14 @@ fn preopens(spec: &RunSpec, whole_root: bool) -> Vec<Preopen> {
 }
 
 /// Runs in the container's own process; the last thing that it does is to report.
-fn run(program: thread::Result<Result<Program, RunError>>, command: Command, pipe: OwnedFd) -> u8 {
+fn run(
+    program: thread::Result<Result<Program, RunError>>,
+    command: Command,
+    dumps: Option<&Empty>,
+    pipe: OwnedFd,
+) -> u8 {
     let run = |program| panic::catch_unwind(AssertUnwindSafe(|| wasm_exec::run(program?, command)));
-    tell(program.and_then(run).map(|ended| ended.map(|report| conclude(&report))), pipe)
+    tell(program.and_then(run).map(|ended| ended.map(|report| conclude(&report, dumps))), pipe)
 }
 
 /// Tells how it ended, or why it could not begin, in the log and to the supervisor. The exit code.
@@ -105,11 +115,21 @@ pub(super) fn tell(ended: thread::Result<Result<(u8, Report), RunError>>, pipe: 
     if let Some(error) = &report.error {
         say(error);
     }
-    if let Ok(bytes) = serde_json::to_vec(&report) {
-        // The supervisor may be gone; then nobody wants to know.
-        let _ = File::from(pipe).write_all(&bytes);
-    }
+    // The supervisor may be gone; then nobody wants to know.
+    let _ = send(report, pipe);
     code
+}
+
+/// Nobody reads the pipe before the process has ended. What is told at length is left out where it has less room than is usual, as
+/// for users of very many pipes; a page it has always.
+fn send(mut report: Report, pipe: OwnedFd) -> Result<()> {
+    let mut bytes = serde_json::to_vec(&report)?;
+    if bytes.len() > PIPE_BYTES && bytes.len() > rustix::pipe::fcntl_getpipe_size(&pipe)? {
+        report.trap = None;
+        report.error = report.error.map(|error| error[..error.floor_char_boundary(PIPE_BYTES / 8)].to_owned());
+        bytes = serde_json::to_vec(&report)?;
+    }
+    Ok(File::from(pipe).write_all(&bytes)?)
 }
 
 /// Why it does not start; of each import that is missing, what would grant it, or why nothing does.
@@ -142,33 +162,42 @@ fn engine_failure(panic: &(dyn Any + Send)) -> String {
     format!("the Wasm engine cannot go on: {message}{hint}")
 }
 
-fn conclude(run: &wasm_exec::Report) -> (u8, Report) {
+fn conclude(run: &wasm_exec::Report, dumps: Option<&Empty>) -> (u8, Report) {
     let mut report = Report {
         fuel_used: run.fuel_used,
         peak_memory_bytes: run.peak_memory_bytes,
         memory_refused: run.memory_refused,
+        timed_out: matches!(run.outcome, Outcome::TimedOut { .. }),
+        out_of_fuel: run.outcome == Outcome::OutOfFuel,
+        out_of_memory: matches!(run.outcome, Outcome::OutOfMemory { .. }),
         ..Report::default()
     };
-    match &run.outcome {
-        Outcome::Exited(_) => {}
-        Outcome::Trapped { trap, backtrace } => say(&format!("{trap}\n{backtrace}")),
-        Outcome::TimedOut { backtrace } => {
-            say(&format!("the time limit (--timeout) was reached\n{backtrace}"));
-            report.timed_out = true;
+    if let Some(trap) = told(&run.outcome) {
+        say(&trap);
+        report.trap = Some(beginning_of(&trap));
+    }
+    if let (Some(dumps), Some(dump)) = (dumps, &run.core_dump) {
+        if let Some(error) = dumps.fill(None, dump) {
+            say(&format!("the core dump cannot be written: {error}"));
         }
-        Outcome::OutOfFuel => {
-            say("wasm trap: all fuel (--fuel) consumed");
-            report.out_of_fuel = true;
-        }
-        Outcome::OutOfMemory { limit_bytes, wanted_bytes, trap, backtrace } => {
-            say(&format!("out of memory: the program asked for {wanted_bytes} bytes, its limit (-m) is {limit_bytes}"));
-            if !trap.is_empty() {
-                say(&format!("{trap}\n{backtrace}"));
-            }
-            report.out_of_memory = true;
-        }
+        report.filled = dumps.filled();
     }
     (exit_code::of_outcome(&run.outcome), report)
+}
+
+/// What is told of a program that did not end by itself.
+fn told(outcome: &Outcome) -> Option<String> {
+    Some(match outcome {
+        Outcome::Exited(_) => return None,
+        Outcome::Trapped { trap, backtrace } => format!("{trap}\n{backtrace}"),
+        Outcome::TimedOut { backtrace } => format!("the time limit (--timeout) was reached\n{backtrace}"),
+        Outcome::OutOfFuel => "wasm trap: all fuel (--fuel) consumed".to_owned(),
+        Outcome::OutOfMemory { limit_bytes, wanted_bytes, trap, backtrace } => {
+            let want =
+                format!("out of memory: the program asked for {wanted_bytes} bytes, its limit (-m) is {limit_bytes}");
+            if trap.is_empty() { want } else { format!("{want}\n{trap}\n{backtrace}") }
+        }
+    })
 }
 
 /// To the program's own standard error, so that it is in its log.

@@ -26,6 +26,7 @@
 //! What this version cannot read is named and spared ([`unreadable`]): only `rm -f` removes it.
 
 mod between;
+mod engine;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -48,6 +49,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use images::holds::Holds;
 
+pub(crate) use engine::EngineRecord;
 pub(crate) use files::Lock;
 pub(crate) use health::{Check, HealthFound, HealthStatus};
 pub(crate) use held::VOLUME;
