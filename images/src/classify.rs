@@ -51,6 +51,8 @@ const WASMCLOUD_PREFIX: &str = "application/vnd.wasmcloud.";
 const WASMCLOUD_LAYER: &str = "application/vnd.module.wasm.content.layer.v1+wasm";
 const PROXY_PREFIX: &str = "application/vnd.module.wasm.";
 const SPIN_PREFIX: &str = "application/vnd.fermyon.spin.";
+/// What describes one.
+pub(crate) const SPIN_APPLICATION: &str = "application/vnd.fermyon.spin.application.v1+config";
 const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
 /// What tools write who were told no type: ORAS, and others.
 const SAYING_NOTHING: [&str; 5] =

@@ -14,6 +14,7 @@ mod ready;
 pub mod reference;
 pub mod registry;
 mod removal;
+pub mod spin;
 pub mod store;
 pub mod unpack;
 

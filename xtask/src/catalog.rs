@@ -202,7 +202,7 @@ impl Kitchen {
         self.layout.manifest(&config, &[layer])
     }
 
-    /// Row 6: a Spin application, whose description is a layer.
+    /// Row 6: a Spin application, whose description is a layer, and one of whose triggers nothing here serves.
     fn spin_application(&self) -> Result<Value> {
         let program = self.layout.blob("application/vnd.wasm.content.layer.v1+wasm", &self.module("hello")?)?;
         let source = json!({ "content_type": "application/wasm", "digest": program["digest"] });
@@ -210,7 +210,9 @@ impl Kitchen {
             "spin_lock_version": 1,
             "metadata": { "name": "spin-app", "trigger": { "type": "http", "base": "/" } },
             "triggers": [{ "id": "trigger--hello", "trigger_type": "http",
-                           "trigger_config": { "component": "hello", "route": "/" } }],
+                           "trigger_config": { "component": "hello", "route": "/" } },
+                         { "id": "trigger--news", "trigger_type": "redis",
+                           "trigger_config": { "component": "hello", "channel": "news" } }],
             "components": [{ "id": "hello", "source": source }],
         });
         let application = self.layout.json("application/vnd.fermyon.spin.application.v1+config", &application)?;

@@ -82,7 +82,7 @@ pub use repair::Repaired;
 pub use resolve::Damaged;
 pub use sizes::tree_size;
 
-use crate::{Classification, Reference};
+use crate::{Classification, Reference, spin};
 use oci_spec::image::{Digest, ImageConfiguration, ImageManifest};
 use std::{
     fs::{self, DirBuilder},
@@ -120,6 +120,8 @@ pub struct Image {
     pub size_bytes: u64,
     /// When it came to be: config.created, else the index entry's annotation written at pull or import (RFC 3339).
     pub created: Option<String>,
+    /// What it is made of, if it is a Spin application: or why that cannot be told.
+    pub spin: Option<Result<spin::Application, String>>,
 }
 
 impl Store {

@@ -6,10 +6,11 @@ use super::{
 };
 use crate::{
     Reference, Selection,
-    classify::{self, Class},
+    classify::{self, Class, SPIN_APPLICATION},
     platform::{Platform, Search, Step, is_attestation, is_index},
+    spin,
 };
-use oci_spec::image::{Digest, ImageConfiguration, ImageIndex, ImageManifest};
+use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
 use std::{collections::HashSet, fmt, str::FromStr};
 
@@ -259,14 +260,35 @@ impl Store {
         let Some(manifest) = self.document::<ImageManifest>(&digest)? else { return Ok(None) };
         let Some(config_bytes) = self.bytes(manifest.config().digest())? else { return Ok(None) };
         // Artifacts have configs of any kind, or none.
-        let config: ImageConfiguration = serde_json::from_slice(&config_bytes).unwrap_or_default();
+        let mut config: ImageConfiguration = serde_json::from_slice(&config_bytes).unwrap_or_default();
         let mut head = |path: &str| self.head(&manifest, &config, path);
         let classification = classify::classify(&manifest, &config_bytes, &mut head);
+        let spin = (classification.class == Class::Spin).then(|| self.spin_application(&manifest, &config_bytes));
+        if let Some(Ok(application)) = &spin
+            && let Ok(served) = application.served()
+        {
+            let mut settings = config.config().clone().unwrap_or_default();
+            settings.set_env(Some(served.env));
+            config.set_config(Some(settings));
+        }
         let sizes = manifest.layers().iter().map(|layer| layer.size());
         let size_bytes = sizes.fold(manifest.config().size(), u64::saturating_add);
         let created = config.created().clone().or_else(|| created_of(&config_bytes)).or_else(|| target.stored.clone());
         let reference = target.reference.clone();
-        Ok(Some(Image { reference, digest, manifest, config, classification, size_bytes, created }))
+        Ok(Some(Image { reference, digest, manifest, config, classification, size_bytes, created, spin }))
+    }
+
+    /// The description of a Spin application, which is a layer, or the config itself.
+    fn spin_application(&self, manifest: &ImageManifest, config: &[u8]) -> Result<spin::Application, String> {
+        let is_description = |layer: &&Descriptor| layer.media_type().to_string() == SPIN_APPLICATION;
+        let Some(layer) = manifest.layers().iter().find(is_description) else {
+            return spin::Application::parse(config);
+        };
+        match self.bytes(layer.digest()) {
+            Ok(Some(bytes)) => spin::Application::parse(&bytes),
+            Ok(None) => Err("its description is not here yet".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 

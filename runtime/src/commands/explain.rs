@@ -43,6 +43,9 @@ fn fields(host: &Host, image: &Image) -> Result<Fields> {
     put("platform", json!(platform(host, image)?));
     put("size_bytes", json!(image.size_bytes));
     put("layers", json!(layers(image)));
+    if let Some(Ok(application)) = &image.spin {
+        put("triggers", json!(application.describe()));
+    }
     let workload = match Workload::of(image) {
         Err(error) => {
             put("runs_here", json!(false));

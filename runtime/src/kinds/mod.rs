@@ -172,7 +172,11 @@ impl Workload {
             }
             Class::WasmRootfs { program } => return Ok(Workload::Wasm(WasmProgram::File { path: program.clone() })),
             Class::ProxyWasm => "a proxy-wasm plugin: it runs inside a proxy such as Envoy, not by itself".to_owned(),
-            Class::Spin => "a Spin application: its components expect Spin's own trigger and interfaces".to_owned(),
+            Class::Spin => match image.spin.as_ref().map(|application| application.as_ref()?.served()) {
+                Some(Ok(served)) => return Ok(Workload::Wasm(WasmProgram::Blob { digest: served.program })),
+                Some(Err(why)) => format!("a Spin application that does not run here: {why}"),
+                None => "a Spin application without a description".to_owned(),
+            },
             Class::Windows => "a Windows image: it needs a Windows kernel".to_owned(),
             Class::Other { media_type } => format!("an artifact of type {media_type}: it is no program"),
         };

@@ -33,6 +33,7 @@ mod run;
 mod sandbox;
 mod session;
 mod settings;
+mod spin;
 mod store;
 mod terminal;
 mod volumes;
