@@ -69,9 +69,12 @@ impl Engine {
     }
 }
 
-/// An engine that compiles; it uses all processors.
-pub(crate) fn compiler(profile: Profile) -> wasmtime::Result<wasmtime::Engine> {
-    wasmtime::Engine::new(&config(profile))
+/// A program of fewer bytes is compiled before threads for it have begun.
+const WORTH_THREADS_BYTES: usize = 64 << 10;
+
+/// An engine that compiles a program of so many bytes; it uses all processors for what is not small.
+pub(crate) fn compiler(profile: Profile, program_bytes: usize) -> wasmtime::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(config(profile).parallel_compilation(program_bytes >= WORTH_THREADS_BYTES))
 }
 
 /// An engine that runs what [`compiler`] made.
@@ -194,7 +197,7 @@ mod tests {
 
     #[test]
     fn code_of_the_compiling_engine_is_accepted_by_the_running_one() {
-        let image = compiler(plain()).unwrap().precompile_module(b"\0asm\x01\0\0\0").unwrap();
+        let image = compiler(plain(), 0).unwrap().precompile_module(b"\0asm\x01\0\0\0").unwrap();
         assert_eq!(wasmtime::Engine::detect_precompiled(&image), Some(wasmtime::Precompiled::Module));
     }
 }

@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_frames_of_a_modules_exit_are_not_looked_up() {
-        let engine = engine::compiler(Profile::default()).unwrap();
+        let engine = engine::compiler(Profile::default(), 0).unwrap();
         let module = Module::new(&engine, wat::parse_str(MODULE).unwrap()).unwrap();
         let module = module::prepare(&engine, &module).unwrap();
         check(module::start(&module, &mut store(&engine)), 3);
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_frames_of_a_components_exit_are_not_looked_up() {
-        let engine = engine::compiler(Profile::default()).unwrap();
+        let engine = engine::compiler(Profile::default(), 0).unwrap();
         let component = Component::new(&engine, wat::parse_str(COMPONENT).unwrap()).unwrap();
         let component = component::prepare(&engine, &component, false, &Parts::default()).unwrap();
         check(component::start(&component, &mut store(&engine)), 1);

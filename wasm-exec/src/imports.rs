@@ -162,7 +162,7 @@ impl<'a> ComponentImports<'a> {
         let Some(head) = self.head else {
             return Ok(missing_of_component(self.names.iter().copied()).into_iter().next());
         };
-        let engine = engine::compiler(profile)?;
+        let engine = engine::compiler(profile, 0)?;
         let component = Component::new(&engine, head)?;
         let linker = wasi_p2::linker(&engine, profile.concurrent, &Parts::named(self.names.iter().copied()))?;
         Ok(linker.instantiate_pre(&component).err().map(|error| format!("{error:#}")))

@@ -34,7 +34,7 @@ impl Kind {
 
     pub(super) fn compile(self, wasm: &[u8], profile: Profile) -> Result<Vec<u8>, CacheError> {
         let profile = Profile { concurrent: self == Self::ConcurrentComponent, ..profile };
-        let engine = engine::compiler(profile).map_err(engine_error)?;
+        let engine = engine::compiler(profile, wasm.len()).map_err(engine_error)?;
         let image = match self {
             Self::Module => engine.precompile_module(wasm),
             Self::Component | Self::ConcurrentComponent => engine.precompile_component(wasm),
