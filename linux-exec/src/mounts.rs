@@ -109,6 +109,10 @@ impl<'a> Mounts<'a> {
                 let kind = c_path(kind.as_ref())?;
                 self.asked(mount, FileSystem { options: options?, ..file_system(mount, &kind, self.nodev()) })
             }
+            MountSource::Detached(tree) => {
+                let tree = tree.try_clone().map_err(|_| Error::new("duplicate a descriptor", Errno::MFILE))?;
+                self.attach(tree, &mount.target, false)
+            }
             MountSource::Bind { source, recursive } => self.bind(mount, source, *recursive),
         }
     }
@@ -289,7 +293,10 @@ fn has_null_stream(plan: &Plan<'_>) -> bool {
 /// Whether a mount is what the runtime's own promises rest on, and not something that somebody asked for.
 fn is_own(mount: &Mount) -> bool {
     match mount.source {
-        MountSource::Bind { .. } | MountSource::Tmpfs { .. } | MountSource::FileSystem { .. } => false,
+        MountSource::Bind { .. }
+        | MountSource::Detached(_)
+        | MountSource::Tmpfs { .. }
+        | MountSource::FileSystem { .. } => false,
         MountSource::Proc
         | MountSource::Sysfs
         | MountSource::Cgroup

@@ -27,11 +27,18 @@ use std::{
 pub(crate) struct Overlay<'a> {
     /// Base first.
     pub(crate) lower: &'a [PathBuf],
-    pub(crate) upper: &'a Path,
-    pub(crate) work: &'a Path,
+    /// None: it cannot be written to.
+    pub(crate) writable: Option<Writable<'a>>,
     pub(crate) volatile: bool,
     /// Privileged attributes (`trusted.overlay.*`) cannot be set.
     pub(crate) user_namespace: bool,
+}
+
+/// Where what is written to an overlay goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Writable<'a> {
+    pub(crate) upper: &'a Path,
+    pub(crate) work: &'a Path,
 }
 
 /// mount(2) takes a page of options, NUL included (Linux's PAGE_SIZE of the smallest kind).
@@ -66,8 +73,14 @@ impl Overlay<'_> {
         for lower in self.lower.iter().rev() {
             set(c"lowerdir+", lower)?;
         }
-        set(c"upperdir", self.upper)?;
-        set(c"workdir", self.work)?;
+        match self.writable {
+            Some(Writable { upper, work }) => {
+                set(c"upperdir", upper)?;
+                set(c"workdir", work)?;
+            }
+            // Else a directory that is another overlay's upper one is refused.
+            None => fsconfig_set_string(context, c"index", c"off")?,
+        }
         for (flag, wanted) in [(c"volatile", self.volatile), (c"userxattr", self.user_namespace)] {
             if wanted {
                 fsconfig_set_flag(context, flag)?;
@@ -77,7 +90,8 @@ impl Overlay<'_> {
     }
 
     fn all_paths(&self) -> impl Iterator<Item = &Path> {
-        self.lower.iter().map(PathBuf::as_path).chain([self.upper, self.work])
+        let writable = self.writable.into_iter().flat_map(|writable| [writable.upper, writable.work]);
+        self.lower.iter().map(PathBuf::as_path).chain(writable)
     }
 
     /// For older kernels. `message`: what the kernel said to the first attempt.
@@ -94,8 +108,9 @@ impl Overlay<'_> {
             ));
         }
         let directory = c_string(directory.as_os_str())?;
-        let (options, upper) = (c_string(&options)?, c_string(self.upper.as_os_str())?);
-        in_private_mount_namespace(|| mount_and_take(&directory, &options, &upper))
+        let place = self.writable.map_or(self.lower[0].as_path(), |writable| writable.upper);
+        let (options, place) = (c_string(&options)?, c_string(place.as_os_str())?);
+        in_private_mount_namespace(|| mount_and_take(&directory, &options, &place))
             .map_err(|errno| self.error(errno, message))
     }
 
@@ -110,9 +125,14 @@ impl Overlay<'_> {
             let name = lower.strip_prefix(&directory).unwrap_or(lower);
             escape(if name.as_os_str().is_empty() { Path::new(".") } else { name }, &mut options);
         }
-        for (key, path) in [(",upperdir=", self.upper), (",workdir=", self.work)] {
-            options.extend(key.as_bytes());
-            escape(path, &mut options);
+        match self.writable {
+            Some(Writable { upper, work }) => {
+                for (key, path) in [(",upperdir=", upper), (",workdir=", work)] {
+                    options.extend(key.as_bytes());
+                    escape(path, &mut options);
+                }
+            }
+            None => options.extend(b",index=off"),
         }
         options.extend(if self.volatile { ",volatile" } else { "" }.as_bytes());
         options.extend(if self.user_namespace { ",userxattr" } else { "" }.as_bytes());
@@ -120,8 +140,13 @@ impl Overlay<'_> {
     }
 
     fn error(&self, errno: Errno, message: &str) -> Error {
-        let action =
-            format!("mount an overlay of {} layers with upper directory {}", self.lower.len(), self.upper.display());
+        let count = self.lower.len();
+        let action = match self.writable {
+            Some(Writable { upper, .. }) => {
+                format!("mount an overlay of {count} layers with upper directory {}", upper.display())
+            }
+            None => format!("mount an overlay of {count} layers to read it"),
+        };
         let hint = match errno {
             _ if !message.is_empty() => message,
             Errno::INVAL => {
@@ -170,12 +195,12 @@ fn c_string(text: &OsStr) -> Result<CString, Error> {
         .map_err(|_| Error::new(format!("use {}: it contains a NUL byte", text.display()), Errno::INVAL))
 }
 
-/// Mounts over the upper directory, where nobody sees it, and takes a copy of the mount.
-fn mount_and_take(directory: &CStr, options: &CStr, upper: &CStr) -> rustix::io::Result<OwnedFd> {
+/// Mounts over one of the directories, where nobody sees it, and takes a copy of the mount.
+fn mount_and_take(directory: &CStr, options: &CStr, place: &CStr) -> rustix::io::Result<OwnedFd> {
     mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     rustix::process::chdir(directory)?;
-    mount(c"overlay", upper, c"overlay", MountFlags::empty(), options)?;
-    open_tree(CWD, upper, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+    mount(c"overlay", place, c"overlay", MountFlags::empty(), options)?;
+    open_tree(CWD, place, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
 }
 
 /// Runs `make` in a process that shares memory and descriptors with this one, but has a mount namespace of its own.
@@ -209,9 +234,11 @@ fn kernel_message(context: BorrowedFd<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{Mode, OFlags, openat};
 
     fn overlay<'a>(lower: &'a [PathBuf], upper: &'a Path) -> Overlay<'a> {
-        Overlay { lower, upper, work: Path::new("/c/work"), volatile: true, user_namespace: false }
+        let writable = Some(Writable { upper, work: Path::new("/c/work") });
+        Overlay { lower, writable, volatile: true, user_namespace: false }
     }
 
     #[test]
@@ -271,12 +298,23 @@ mod tests {
             std::fs::write(lower[0].join("a"), "base").unwrap();
             std::fs::write(lower[0].join("b"), "base").unwrap();
             std::fs::write(lower[1].join("a"), "top").unwrap();
-            let overlay = Overlay { lower: &lower, upper: &upper, work: &work, volatile: true, user_namespace: false };
+            let writable = Some(Writable { upper: &upper, work: &work });
+            let overlay = Overlay { lower: &lower, writable, volatile: true, user_namespace: false };
             let mount = if by_path { overlay.mount_by_path("") } else { overlay.mount() }.unwrap();
             let root = crate::rootfs::Rootfs { mount };
             let read = |name: &str| std::io::read_to_string(root.open(Path::new(name)).unwrap().unwrap()).unwrap();
             assert_eq!((read("a").as_str(), read("b").as_str()), ("top", "base"), "by path: {by_path}");
             assert!(root.open(Path::new("/c")).unwrap().is_none());
+            // The same once more while that is there, to be read only.
+            std::fs::write(upper.join("c"), "written").unwrap();
+            let lower = [lower[0].clone(), lower[1].clone(), upper.clone()];
+            let overlay = Overlay { lower: &lower, writable: None, volatile: false, user_namespace: false };
+            let mount = if by_path { overlay.mount_by_path("") } else { overlay.mount() }.unwrap();
+            let flags = OFlags::WRONLY | OFlags::CREATE;
+            assert_eq!(openat(&mount, c"d", flags, Mode::RUSR).unwrap_err(), Errno::ROFS, "by path: {by_path}");
+            let root = crate::rootfs::Rootfs { mount };
+            let text = std::io::read_to_string(root.open(Path::new("/c")).unwrap().unwrap()).unwrap();
+            assert_eq!(text, "written");
         }
     }
 }

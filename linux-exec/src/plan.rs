@@ -269,6 +269,8 @@ pub enum MountSource {
         /// `key=value`, or `key`, as mount(8) has them after the general ones.
         options: Vec<String>,
     },
+    /// A mount that is detached (fsmount(2)), and is taken as it is: the attributes are not asked.
+    Detached(Arc<OwnedFd>),
     /// A host file or directory, which must exist. Later mounts on either side do not show on the other, unless the attributes say so.
     Bind {
         /// Host path.

@@ -66,11 +66,16 @@ impl Rootfs {
         let Some((mount, rest)) = cover.min_by_key(|(_, rest)| rest.components().count()) else {
             return look_in(self.mount.as_fd(), path);
         };
-        let MountSource::Bind { source, .. } = &mount.source else { return Found::Missing };
-        match open_host_path(source) {
-            Ok(file) if rest.as_os_str().is_empty() => look_at(file.as_fd()),
-            Ok(directory) => look_in(directory.as_fd(), rest),
-            Err(_) => Found::Missing,
+        let look = |mounted: BorrowedFd<'_>| match rest.as_os_str().is_empty() {
+            true => look_at(mounted),
+            false => look_in(mounted, rest),
+        };
+        match &mount.source {
+            MountSource::Bind { source, .. } => {
+                open_host_path(source).map_or(Found::Missing, |source| look(source.as_fd()))
+            }
+            MountSource::Detached(tree) => look(tree.as_fd()),
+            _ => Found::Missing,
         }
     }
 }

@@ -1,5 +1,10 @@
 //! A container's root as a detached mount: made and looked into by the parent, attached by the child.
-use crate::{detached, error::Error, magic, overlay, resolve, sys};
+use crate::{
+    detached,
+    error::Error,
+    magic, overlay, resolve,
+    sys::{self, MountChange},
+};
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},
     fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs},
@@ -32,8 +37,31 @@ impl Rootfs {
     /// must fit in 4095 bytes, for which names relative to the directory that the layers share are used.
     pub fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, volatile: bool) -> Result<Self, Error> {
         let user_namespace = sys::in_user_namespace();
-        let mount = overlay::Overlay { lower, upper, work, volatile, user_namespace }.mount()?;
+        let writable = Some(overlay::Writable { upper, work });
+        let mount = overlay::Overlay { lower, writable, volatile, user_namespace }.mount()?;
         Ok(Self { mount })
+    }
+
+    /// An overlay that nobody can write to, base first: to look at what a container sees, which may write to the uppermost directory
+    /// meanwhile (the kernel says so in its log). One directory alone is that directory.
+    pub fn read_only(lower: &[PathBuf]) -> Result<Self, Error> {
+        if let [only] = lower {
+            return Self::part(only, true);
+        }
+        let user_namespace = sys::in_user_namespace();
+        let mount = overlay::Overlay { lower, writable: None, volatile: false, user_namespace }.mount()?;
+        let change = MountChange::set(MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV);
+        sys::mount_setattr(mount.as_fd(), c"", change)
+            .map_err(|errno| Error::new("make an overlay read-only", errno))?;
+        Ok(Self { mount })
+    }
+
+    /// A directory or file of the host's, to be mounted somewhere: nothing in it is a device.
+    pub fn part(path: &Path, readonly: bool) -> Result<Self, Error> {
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+        attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, readonly);
+        let mount = detached::copy(path, true, attributes);
+        Ok(Self { mount: mount.map_err(|errno| Error::new(format!("bind {}", path.display()), errno))? })
     }
 
     /// An existing directory, with what is mounted below it.
