@@ -134,6 +134,41 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Changes the `config` object of an image that there is: single values are replaced, the others come to what is there.
+    pub(crate) fn apply(&self, config: &mut Map<String, Value>) {
+        for (name, value) in [("Cmd", &self.cmd), ("Entrypoint", &self.entrypoint)] {
+            if let Some(value) = value {
+                config.insert(name.to_owned(), json!(value));
+            }
+        }
+        for (name, value) in [("WorkingDir", &self.workdir), ("User", &self.user)] {
+            if let Some(value) = value {
+                config.insert(name.to_owned(), json!(value));
+            }
+        }
+        let nothing = || json!({});
+        let pairs = self.labels.iter().map(|(name, value)| ("Labels", name, json!(value)));
+        let ports = self.exposed_ports.iter().map(|port| ("ExposedPorts", port, nothing()));
+        let volumes = self.volumes.iter().map(|volume| ("Volumes", volume, nothing()));
+        for (place, name, value) in pairs.chain(ports).chain(volumes) {
+            let map = config.entry(place).or_insert_with(nothing);
+            if !map.is_object() {
+                *map = nothing();
+            }
+            map[name.as_str()] = value;
+        }
+        let mut env: Vec<String> =
+            config.get("Env").and_then(|env| serde_json::from_value(env.clone()).ok()).unwrap_or_default();
+        for variable in &self.env {
+            let name = variable.split_once('=').map_or(variable.as_str(), |(name, _)| name);
+            env.retain(|other| other.split_once('=').map_or(other.as_str(), |(name, _)| name) != name);
+            env.push(variable.clone());
+        }
+        if !self.env.is_empty() {
+            config.insert("Env".to_owned(), json!(env));
+        }
+    }
+
     /// The `config` object of an image config; what is not set is left out.
     fn config(&self) -> Value {
         let mut config = Map::new();

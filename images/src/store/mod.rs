@@ -74,6 +74,7 @@ mod verified;
 
 pub use blobs::BlobWriter;
 pub(crate) use blobs::WholeBlob;
+pub(crate) use blobs::sha256_digest;
 pub use error::StoreError;
 pub use garbage::{Checked, Used};
 pub use layers::LayerStage;
@@ -81,8 +82,9 @@ pub use lock::Writing;
 pub use repair::Repaired;
 pub use resolve::Damaged;
 pub use sizes::tree_size;
+pub use temporary::Scratch;
 
-use crate::{Classification, Reference, spin};
+use crate::{Classification, Healthcheck, Reference, spin};
 use oci_spec::image::{Digest, ImageConfiguration, ImageManifest};
 use std::{
     fs::{self, DirBuilder},
@@ -114,6 +116,8 @@ pub struct Image {
     pub manifest: ImageManifest,
     /// The config; default when the config blob is not an image config (artifacts).
     pub config: ImageConfiguration,
+    /// How its containers are seen to be well.
+    pub healthcheck: Option<Healthcheck>,
     /// What it is.
     pub classification: Classification,
     /// Sum of config and layer blob sizes, bytes.

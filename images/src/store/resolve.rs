@@ -5,7 +5,7 @@ use super::{
     index::{self, Entries, EntryView},
 };
 use crate::{
-    Reference, Selection,
+    Healthcheck, Reference, Selection,
     classify::{self, Class, SPIN_APPLICATION},
     platform::{Platform, Search, Step, is_attestation, is_index},
     spin,
@@ -271,11 +271,12 @@ impl Store {
             settings.set_env(Some(served.env));
             config.set_config(Some(settings));
         }
+        let healthcheck = Healthcheck::of_config(&config_bytes);
         let sizes = manifest.layers().iter().map(|layer| layer.size());
         let size_bytes = sizes.fold(manifest.config().size(), u64::saturating_add);
         let created = config.created().clone().or_else(|| created_of(&config_bytes)).or_else(|| target.stored.clone());
         let reference = target.reference.clone();
-        Ok(Some(Image { reference, digest, manifest, config, classification, size_bytes, created, spin }))
+        Ok(Some(Image { reference, digest, manifest, config, healthcheck, classification, size_bytes, created, spin }))
     }
 
     /// The description of a Spin application, which is a layer, or the config itself.

@@ -162,3 +162,26 @@ mod tests {
         }
     }
 }
+
+/// A folder of this store's, on its file system, which is removed with all that is in it when this is dropped, and by
+/// [`Store::check`] where that does not come to it.
+#[derive(Debug)]
+pub struct Scratch(Temporary);
+
+impl Store {
+    /// A new one.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn scratch(&self) -> Result<Scratch, StoreError> {
+        Temporary::directory(self).map(Scratch)
+    }
+}
+
+impl Scratch {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+}

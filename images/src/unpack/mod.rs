@@ -118,8 +118,19 @@ pub enum UnpackError {
 /// # Errors
 /// See [`UnpackError`].
 pub fn unpack(tar: &mut dyn Read, target: &Path, budget: &Budget) -> Result<Digest, UnpackError> {
+    place_all(tar, place::Placer::new(target, budget)?, budget)
+}
+
+/// The same for an archive that is no layer, whose names mean nothing but themselves.
+///
+/// # Errors
+/// See [`UnpackError`].
+pub fn extract(tar: &mut dyn Read, target: &Path, budget: &Budget) -> Result<(), UnpackError> {
+    place_all(tar, place::Placer::new(target, budget)?.without_marks(), budget).map(drop)
+}
+
+fn place_all(tar: &mut dyn Read, mut placer: place::Placer, budget: &Budget) -> Result<Digest, UnpackError> {
     let mut entries = Entries::new(input::Input::new(tar, budget));
-    let mut placer = place::Placer::new(target, budget)?;
     while let Some(entry) = entries.next()? {
         let too_large = |source| UnpackError::TooLarge { entry: names::printable(&entry.path), source };
         budget.entries(1).map_err(too_large)?;

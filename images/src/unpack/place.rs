@@ -64,6 +64,8 @@ pub(super) struct Placer {
     held: Hold,
     budget: Budget,
     us: Us,
+    /// Names of a layer's marks are names like others.
+    plain: bool,
 }
 
 /// What a directory still has to get.
@@ -106,9 +108,15 @@ impl Placer {
                 held: budget.hold(0, HELD).map_err(beyond)?,
                 budget: budget.clone(),
                 us: Us::look()?,
+                plain: false,
             })
         };
         open().map_err(|(action, source)| system(b"", target, action, source))
+    }
+
+    /// For an archive that is no layer.
+    pub(super) fn without_marks(self) -> Self {
+        Self { plain: true, ..self }
     }
 
     /// Makes what an entry describes, reading its data.
@@ -116,7 +124,7 @@ impl Placer {
         let refused =
             |reason: &str| UnpackError::Refused { entry: names::printable(&entry.path), reason: reason.to_owned() };
         let path = names::clean(&entry.path).map_err(refused)?;
-        let marker = names::marker(&path).map_err(refused)?;
+        let marker = if self.plain { None } else { names::marker(&path).map_err(refused)? };
         let done = match (marker, entry.kind) {
             (Some(Marker::Ignored), _) => Ok(()),
             (Some(Marker::Opaque), _) => self.opaque(names::split(&path).0),
