@@ -1,8 +1,8 @@
 //! Commands on containers that exist, and the group of all commands on containers.
 
 use super::{
-    AttachArgs, Command, CpArgs, CreateArgs, DiffArgs, ExecArgs, PauseArgs, RenameArgs, RunArgs, StatsArgs, TopArgs,
-    UpdateArgs, filter::parse_pair,
+    AttachArgs, Command, CommitArgs, CpArgs, CreateArgs, DiffArgs, ExecArgs, ExportArgs, PauseArgs, RenameArgs,
+    RunArgs, StatsArgs, TopArgs, UpdateArgs, filter::parse_pair,
 };
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -39,6 +39,10 @@ pub(crate) enum ContainerCommand {
     Cp(CpArgs),
     /// Show what a container has changed of its image's files
     Diff(DiffArgs),
+    /// Make an image of what a container has changed
+    Commit(CommitArgs),
+    /// Write a container's files to an archive
+    Export(ExportArgs),
     /// Freeze all processes of containers
     Pause(PauseArgs),
     /// Let paused containers go on
@@ -76,6 +80,8 @@ impl ContainerCommand {
             Self::Attach(args) => Command::Attach(args),
             Self::Cp(args) => Command::Cp(args),
             Self::Diff(args) => Command::Diff(args),
+            Self::Commit(args) => Command::Commit(args),
+            Self::Export(args) => Command::Export(args),
             Self::Pause(args) => Command::Pause(args),
             Self::Unpause(args) => Command::Unpause(args),
             Self::Rename(args) => Command::Rename(args),
@@ -200,6 +206,30 @@ pub(crate) struct InspectArgs {
     pub(crate) names: Vec<String>,
 }
 
+/// `wait --condition`: those of Docker's API, and Podman's states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WaitCondition {
+    // It does not run, now or later
+    NotRunning,
+    // It ends once more
+    NextExit,
+    // It is no more
+    Removed,
+    // It was made and has not run
+    Created,
+    // It runs
+    Running,
+    // It stands still
+    Paused,
+    // It has run and ended
+    #[value(alias = "stopped")]
+    Exited,
+    // Its health checks say so
+    Healthy,
+    // Its health checks say so
+    Unhealthy,
+}
+
 /// `inspect --type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ObjectType {
@@ -233,6 +263,9 @@ pub(crate) struct KillArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
+    /// What is waited for: not-running, next-exit, removed, or a state: created, running, paused, exited, healthy, unhealthy
+    #[arg(long, value_name = "condition", default_value = "not-running")]
+    pub(crate) condition: WaitCondition,
     /// Names or ids
     #[arg(value_name = "CONTAINER", required = true)]
     pub(crate) containers: Vec<String>,

@@ -1,6 +1,8 @@
 //! Commands on containers that run: paused, renamed, changed, looked into, attached to.
 
+use super::filter::parse_pair;
 use clap::Args;
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct PauseArgs {
@@ -125,6 +127,54 @@ pub(crate) struct CpArgs {
     /// CONTAINER:PATH, or a path of the host
     #[arg(value_name = "DEST_PATH")]
     pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Show only those for which this holds: container=, event=, image=, label=, network=, scope=, type=, volume=
+    #[arg(short, long, value_name = "filter", value_parser = parse_pair)]
+    pub(crate) filter: Vec<String>,
+    /// `json`, or a template such as '{{.Type}} {{.Action}}'
+    #[arg(long, value_name = "string")]
+    pub(crate) format: Option<String>,
+    /// Show what happened since a time (2024-01-02T13:23:37Z) or age (42m) too
+    #[arg(long, value_name = "string")]
+    pub(crate) since: Option<String>,
+    /// End at a time (2024-01-02T13:23:37Z) or age (42m)
+    #[arg(long, value_name = "string")]
+    pub(crate) until: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Write to a file, instead of standard output
+    #[arg(short, long, value_name = "string")]
+    pub(crate) output: Option<PathBuf>,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CommitArgs {
+    /// Who made it
+    #[arg(short, long, value_name = "string")]
+    pub(crate) author: Option<String>,
+    /// A setting of the new image, in the words of a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR
+    #[arg(short, long, value_name = "list")]
+    pub(crate) change: Vec<String>,
+    /// What the image's history says of it
+    #[arg(short, long, value_name = "string")]
+    pub(crate) message: Option<String>,
+    /// Freeze the container meanwhile
+    #[arg(short, long, value_name = "bool", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) pause: bool,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+    /// Name of the new image
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    pub(crate) image: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -17,7 +17,7 @@ mod volume;
 pub(crate) use bench::{BenchArgs, BenchCommand, MeasureChoice};
 pub(crate) use container::{
     ContainerCommand, ContainerPruneArgs, InspectArgs, KillArgs, LogsArgs, ObjectType, PsArgs, RmArgs, StartArgs,
-    StopArgs, Tail, WaitArgs,
+    StopArgs, Tail, WaitArgs, WaitCondition,
 };
 pub(crate) use filter::{Filters, is_like};
 pub(crate) use flags::{PreferChoice, ProgramArgs, PullPolicy};
@@ -25,7 +25,10 @@ pub(crate) use image::{
     ExplainArgs, ExplainFormat, HistoryArgs, ImageCommand, ImageInspectArgs, ImagesArgs, ImportArgs, LoadArgs,
     PullArgs, RmiArgs, SaveArgs, TagArgs,
 };
-pub(crate) use life::{AttachArgs, CpArgs, DebugArgs, DiffArgs, PauseArgs, RenameArgs, StatsArgs, TopArgs, UpdateArgs};
+pub(crate) use life::{
+    AttachArgs, CommitArgs, CpArgs, DebugArgs, DiffArgs, EventsArgs, ExportArgs, PauseArgs, RenameArgs, StatsArgs, TopArgs,
+    UpdateArgs,
+};
 pub(crate) use network::{
     NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs,
     NetworkPruneArgs, NetworkRmArgs, PortArgs,
@@ -97,6 +100,12 @@ pub(crate) enum Command {
     Cp(CpArgs),
     /// Show what a container has changed of its image's files
     Diff(DiffArgs),
+    /// Make an image of what a container has changed
+    Commit(CommitArgs),
+    /// Write a container's files to an archive
+    Export(ExportArgs),
+    /// Show what happens to containers, images, volumes and networks
+    Events(EventsArgs),
     /// Freeze all processes of containers
     Pause(PauseArgs),
     /// Let paused containers go on
@@ -386,7 +395,7 @@ mod tests {
             ("amphora rm -l web", "error: not supported yet: the flag `-l`;"),
             ("amphora system prune --volumes", "error: not supported yet: the flag `--volumes`;"),
             ("amphora build .", "error: not supported yet: the command `build`; build elsewhere"),
-            ("amphora --root /x events", "error: not supported yet: the command `events`\n"),
+            ("amphora --root /x search", "error: not supported yet: the command `search`\n"),
         ] {
             let refusal = refusal(line);
             assert!(refusal.starts_with(message), "{line}: {refusal}");

@@ -1,5 +1,6 @@
 //! Commands on the installation as a whole.
 
+use super::EventsArgs;
 use clap::{Args, CommandFactory, Subcommand, ValueHint};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -7,6 +8,8 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum SystemCommand {
+    /// Show what happens to containers, images, volumes and networks
+    Events(EventsArgs),
     /// Show how much space is used
     Df(DfArgs),
     /// Report what killed processes left behind; exits with 0 when there is nothing

@@ -5,13 +5,10 @@ use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 
 /// Docker's commands, each with what to do instead, or with nothing.
 const COMMANDS: &[(&[&str], &str)] = &[
-    (&["build", "buildx", "builder", "commit"], "; build elsewhere, then `amphora load` or `amphora pull`"),
-    (
-        &["push", "export"],
-        "; `amphora save` writes an archive, and the store is an OCI image layout: skopeo copies from both",
-    ),
+    (&["build", "buildx", "builder"], "; build elsewhere, then `amphora load` or `amphora pull`"),
+    (&["push"], "; `amphora save` writes an archive, and the store is an OCI image layout: skopeo copies from both"),
     (&["login", "logout"], "; `amphora pull --creds USER[:PASSWORD]`"),
-    (&["events", "search"], ""),
+    (&["search"], ""),
     (&["compose", "swarm", "service", "stack", "node", "secret", "config", "context", "plugin", "manifest"], ""),
 ];
 

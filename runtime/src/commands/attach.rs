@@ -21,6 +21,7 @@ pub(crate) fn attach(host: &Host, args: &AttachArgs) -> Result<u8> {
         bail!(Coded::new(1, "the input device is not a TTY"));
     }
     let keys = DetachKeys::parse(args.detach_keys.as_deref())?;
+    container.happened("attach");
     attach::attach(&container, Attachment { input, stdout: true, stderr: true, keys, passes_signals: args.sig_proxy })
 }
 

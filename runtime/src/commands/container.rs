@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 
-use super::{each, filters::ContainerFilters, find, network, note_unreadable, print, run::start_one, view};
+use super::{each, filters::ContainerFilters, find, network, note_unreadable, print, run::start_one, view, wait};
 use crate::{
     cli::{KillArgs, PsArgs, RmArgs, StopArgs, WaitArgs},
     lifecycle,
@@ -105,7 +105,11 @@ pub(crate) fn restart(host: &Host, args: &StopArgs) -> Result<u8> {
     });
     // Only now: from inside a user namespace a process of another one might be out of reach.
     become_root()?;
-    let starting = each(&stopped, |name| start_one(host, name));
+    let starting = each(&stopped, |name| {
+        start_one(host, name)?;
+        find(host, name)?.happened("restart");
+        Ok(())
+    });
     both(stopping, starting)
 }
 
@@ -121,7 +125,7 @@ pub(crate) fn kill(host: &Host, args: &KillArgs) -> Result<u8> {
         match signal == Signal::SIGKILL as i32 {
             // What comes next, such as `rm`, may rely on its end.
             true => lifecycle::kill_and_wait(&container, &run)?,
-            false => lifecycle::kill(&run.running, signal)?,
+            false => lifecycle::kill_as_wanted(&container, &run, signal)?,
         }
         output::say(name)
     })
@@ -130,8 +134,8 @@ pub(crate) fn kill(host: &Host, args: &KillArgs) -> Result<u8> {
 /// `amphora wait`.
 pub(crate) fn wait(host: &Host, args: &WaitArgs) -> Result<u8> {
     each(&args.containers, |name| {
-        let ended = lifecycle::wait(&find(host, name)?)?;
-        output::say(&ended.map_or(0, |ended| ended.exit_code).to_string())
+        let code = wait::for_condition(host, &find(host, name)?, args.condition)?;
+        output::say(&code.to_string())
     })
 }
 

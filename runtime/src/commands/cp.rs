@@ -1,15 +1,19 @@
 //! `cp` and `diff`: files of containers.
 
-use std::path::Path;
+use std::{
+    io::{self, BufWriter, IsTerminal},
+    path::Path,
+};
 
 use anyhow::{Result, bail};
 
-use super::{find, print};
+use super::{export::is_reader_gone, find, print};
 use crate::{
     cli::{CpArgs, DiffArgs},
     lifecycle::{
+        archive,
         changed::{self, Change},
-        files::{Copy, Root, Side},
+        files::{self, Copy, Root, Side},
     },
     output,
     records::{host::Host, tree::Keep},
@@ -18,12 +22,13 @@ use crate::{
 /// `amphora cp`.
 pub(crate) fn cp(host: &Host, args: &CpArgs) -> Result<u8> {
     let (source, target) = (place(&args.source), place(&args.target));
-    if args.source == "-" || args.target == "-" {
-        bail!("not supported yet: `-`, an archive as one side of a copy");
+    let of_container = |name: &str| -> Result<Side> { Ok(Side::Container(Root::open(host, &find(host, name)?)?)) };
+    match (source.0, target.0) {
+        (Some(name), None) if args.target == "-" => return pack(&of_container(name)?, source.1, args.follow_link),
+        (None, Some(name)) if args.source == "-" => return unpack(host, &of_container(name)?, target.1),
+        _ => {}
     }
-    let side = |name: Option<&str>| -> Result<Side> {
-        name.map_or(Ok(Side::Host), |name| Ok(Side::Container(Root::open(host, &find(host, name)?)?)))
-    };
+    let side = |name: Option<&str>| name.map_or(Ok(Side::Host), of_container);
     match (source.0, target.0) {
         (Some(_), Some(_)) => bail!("copying between containers is not supported"),
         (None, None) => bail!("must specify at least one container source: CONTAINER:PATH"),
@@ -39,6 +44,28 @@ pub(crate) fn cp(host: &Host, args: &CpArgs) -> Result<u8> {
     if !args.quiet {
         output::note(&format!("Successfully copied {} to {}", output::size(copied.bytes), args.target));
     }
+    Ok(0)
+}
+
+/// Into an archive on standard output.
+fn pack(from: &Side, source: &Path, follow: bool) -> Result<u8> {
+    if io::stdout().is_terminal() {
+        bail!("an archive is nothing for a terminal: redirect it");
+    }
+    let mut to = BufWriter::with_capacity(1 << 20, io::stdout().lock());
+    match files::pack(from, source, follow, &mut to) {
+        Err(error) if is_reader_gone(&error) => {}
+        packed => archive::note_left_out(&packed?),
+    }
+    Ok(0)
+}
+
+/// Out of an archive on standard input. Owners are those that it tells of, as with Docker.
+fn unpack(host: &Host, to: &Side, target: &Path) -> Result<u8> {
+    if io::stdin().is_terminal() {
+        bail!("`-` reads an archive: feed it to standard input");
+    }
+    files::unpack(host, io::stdin(), to, target, Keep { owners: true, owner: (0, 0) })?;
     Ok(0)
 }
 

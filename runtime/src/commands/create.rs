@@ -53,7 +53,9 @@ pub(crate) fn make(host: &Host, args: &ProgramArgs) -> Result<Made> {
         && let Err(error) = write_cidfile(path, &container.spec.id)
     {
         // What its user does not learn of must not stay.
-        return Err(host.containers.delete(&container).err().unwrap_or(error));
+        let removed = host.containers.delete(&container);
+        container.happened("destroy");
+        return Err(removed.err().unwrap_or(error));
     }
     Ok(Made { container, image, lock })
 }

@@ -23,7 +23,10 @@ use crate::{
         self, Column,
         progress::{PullProgress, Silent},
     },
-    records::host::Host,
+    records::{
+        events::{Event, Subject},
+        host::Host,
+    },
     spec::Workload,
 };
 
@@ -116,7 +119,7 @@ fn fetch(
 }
 
 /// What is done before an image gets its name. One that is of no kind that runs is stored all the same.
-fn prepare(host: &Host, image: &Image) -> Result<(), String> {
+pub(super) fn prepare(host: &Host, image: &Image) -> Result<(), String> {
     match Workload::of(image) {
         Ok(workload) => workload.behaviour().prepare(host, image).map_err(|error| format!("{error:#}")),
         Err(_) => Ok(()),
@@ -132,6 +135,7 @@ pub(crate) fn pull(host: &Host, args: &PullArgs) -> Result<u8> {
         ..RegistryOptions::default()
     };
     let image = fetch(host, &reference, &selection(args.platform.as_deref(), args.prefer)?, &options, args.quiet)?;
+    happened(host, "pull", &reference.familiar(), &reference.familiar_repository());
     if args.quiet {
         output::say(&reference.to_string())?;
     } else {
@@ -173,6 +177,9 @@ pub(crate) fn load(host: &Host, args: &LoadArgs) -> Result<u8> {
             }
             Loaded::Named(_) | Loaded::Unnamed(_) => {}
         }
+        if let Loaded::Named(reference) | Loaded::Moved { reference, .. } = &loaded {
+            happened(host, "load", &reference.familiar(), &reference.familiar());
+        }
         match said(&loaded).filter(|_| !args.quiet) {
             Some(line) => output::say(&line),
             None => Ok(()),
@@ -195,25 +202,44 @@ pub(crate) fn import(host: &Host, args: &ImportArgs) -> Result<u8> {
     let name: Reference = args.name.parse()?;
     let changes = Changes { message: args.message.clone(), ..changes::parse(&args.change)? };
     let image = import::import(&host.store, &args.file, &name, &changes, &|image| prepare(host, image))?;
+    happened(host, "import", image.digest.as_ref(), image.digest.as_ref());
     output::say(image.digest.as_ref())?;
     Ok(0)
 }
 
 /// `amphora tag`.
 pub(crate) fn tag(host: &Host, args: &TagArgs) -> Result<u8> {
-    host.store.tag(&args.source, &args.target.parse()?)?;
+    let target: Reference = args.target.parse()?;
+    host.store.tag(&args.source, &target)?;
+    let tagged = host.store.resolve(&args.target, &Selection::default())?;
+    happened(host, "tag", &tagged.map_or_else(String::new, |image| image.digest.to_string()), &target.familiar());
     Ok(0)
 }
 
 /// `amphora rmi`.
 pub(crate) fn rmi(host: &Host, args: &RmiArgs) -> Result<u8> {
     let removed = host.store.remove_each(&args.images, args.force, &|| host.images_used())?;
-    let code = each_of(removed, |lines| {
-        lines?.iter().try_for_each(|line| output::say(line))?;
-        Ok(())
-    });
+    let code = each_of(removed, |lines| say_removed(host, &lines?));
     wasm::check_compiled(host, true)?;
     code
+}
+
+/// Tells that something happened to an image.
+pub(super) fn happened(host: &Host, action: &str, id: &str, name: &str) {
+    host.events.note(&[Event::new(Subject::Image, action, id).with("name", name)]);
+}
+
+/// Says what the store did, a line for each name and each image that is no more.
+pub(super) fn say_removed(host: &Host, lines: &[String]) -> Result<()> {
+    for line in lines {
+        if let Some(name) = line.strip_prefix("Untagged: ") {
+            happened(host, "untag", name, name);
+        } else if let Some(digest) = line.strip_prefix("Deleted: ") {
+            happened(host, "delete", digest, digest);
+        }
+        output::say(line)?;
+    }
+    Ok(())
 }
 
 /// `amphora images`.

@@ -3,6 +3,7 @@
 mod attach;
 mod bench;
 mod changes;
+mod commit;
 mod container;
 mod cp;
 mod create;
@@ -10,8 +11,10 @@ mod debug;
 mod demo;
 mod df;
 mod exec;
+mod events;
 mod explain;
 mod filters;
+mod export;
 mod history;
 mod image;
 mod image_view;
@@ -32,6 +35,7 @@ mod view;
 mod volume;
 
 use std::{
+mod wait;
     io::{BufRead, IsTerminal},
     path::PathBuf,
 };
@@ -90,6 +94,9 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::Diff(args) => cp::diff(host, args),
         Command::Pause(args) => life::pause(host, args),
         Command::Unpause(args) => life::unpause(host, args),
+        Command::Events(args) | Command::System(SystemCommand::Events(args)) => events::events(host, args),
+        Command::Export(args) => export::export(host, args),
+        Command::Commit(args) => commit::commit(host, args),
         Command::Rename(args) => life::rename(host, args),
         Command::Update(args) => life::update(host, args),
         Command::Top(args) => top::top(host, args),
@@ -135,7 +142,7 @@ fn touches_files_of_images(command: &Command) -> bool {
         | Command::Rmi(_)
         | Command::Tag(_) => true,
         Command::Image(ImageCommand::Inspect(_) | ImageCommand::Ls(_) | ImageCommand::History(_)) => false,
-        Command::History(_) | Command::System(SystemCommand::Df(_)) => false,
+        Command::History(_) | Command::System(SystemCommand::Df(_) | SystemCommand::Events(_)) => false,
         Command::Image(_) | Command::System(_) | Command::ContainerPrune(_) => true,
         // These have to reach the container's process first.
         Command::Rm(_) | Command::Restart(_) => false,
@@ -146,6 +153,7 @@ fn touches_files_of_images(command: &Command) -> bool {
         Command::Diff(_) => true,
         Command::Ps(_) | Command::Logs(_) | Command::Inspect(_) | Command::Images(_) | Command::Info(_) => false,
         Command::Exec(_) | Command::Stop(_) | Command::Kill(_) | Command::Wait(_) => false,
+        Command::Events(_) | Command::Export(_) | Command::Commit(_) => false,
         // What it starts becomes root by itself.
         Command::Bench(_) => false,
         Command::Container(_) | Command::Version(_) | Command::Completions(_) | Command::Man(_) | Command::Demo => {

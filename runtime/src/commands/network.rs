@@ -16,6 +16,7 @@ use crate::{
     output::{self, Column},
     records::{
         container::{Container, Status},
+        events::{Event, Subject},
         host::Host,
     },
     spec::{
@@ -74,6 +75,7 @@ fn connect(host: &Host, args: &NetworkConnectArgs) -> Result<u8> {
         aliases: names(&args.alias)?,
     };
     lifecycle::networks::connect(host, &container, &network, endpoint)?;
+    of_container(host, "connect", &container, &network.id, &network.name);
     Ok(0)
 }
 
@@ -88,11 +90,12 @@ fn names(aliases: &[String]) -> Result<Vec<String>> {
 fn disconnect(host: &Host, args: &NetworkDisconnectArgs) -> Result<u8> {
     let container = find(host, &args.container)?;
     // One that is gone, or cannot be read, is left all the same.
-    let network = match host.networks.find(&args.network) {
-        Ok(Some(network)) => network.name,
-        Ok(None) | Err(_) => args.network.clone(),
+    let (id, network) = match host.networks.find(&args.network) {
+        Ok(Some(network)) => (network.id, network.name),
+        Ok(None) | Err(_) => (args.network.clone(), args.network.clone()),
     };
     lifecycle::networks::disconnect(host, &container, &network)?;
+    of_container(host, "disconnect", &container, &id, &network);
     Ok(0)
 }
 
@@ -110,6 +113,7 @@ fn create(host: &Host, args: &NetworkCreateArgs) -> Result<u8> {
         labels: pairs("--label", &args.label)?,
         options: pairs("--opt", &args.opt)?,
     })?;
+    happened(host, "create", &made);
     output::say(&made.id)?;
     Ok(0)
 }
@@ -277,6 +281,7 @@ fn prune(host: &Host, args: &NetworkPruneArgs) -> Result<u8> {
         let is_used = network.name == DEFAULT_NETWORK || used.contains_key(&network.name);
         if !is_used && host.networks.leases(&network)?.is_empty() {
             host.networks.remove(&network)?;
+            happened(host, "destroy", &network);
             heading.take().map_or(Ok(()), output::say)?;
             output::say(&network.name)?;
         }
@@ -304,7 +309,10 @@ fn rm(host: &Host, args: &NetworkRmArgs) -> Result<u8> {
             bail!("{name} is a pre-defined network and cannot be removed");
         }
         match host.networks.find(name) {
-            Ok(Some(network)) => host.networks.remove(&network)?,
+            Ok(Some(network)) => {
+                host.networks.remove(&network)?;
+                happened(host, "destroy", &network);
+            }
             Ok(None) if args.force => return Ok(()),
             Ok(None) => bail!("network {name} not found (amphora network ls lists them)"),
             Err(error) => {
@@ -315,6 +323,17 @@ fn rm(host: &Host, args: &NetworkRmArgs) -> Result<u8> {
         }
         output::say(name)
     })
+}
+
+/// Tells that a container is on a network from now on, or no more.
+fn of_container(host: &Host, action: &str, container: &Container, id: &str, name: &str) {
+    let event = Event::new(Subject::Network, action, id).with("container", &container.spec.id);
+    host.events.note(&[event.with("name", name).with("type", "bridge")]);
+}
+
+fn happened(host: &Host, action: &str, network: &Definition) {
+    let event = Event::new(Subject::Network, action, &network.id);
+    host.events.note(&[event.with("name", &network.name).with("type", "bridge")]);
 }
 
 /// `amphora port`.

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use images::{Image, Reference, Selection, archive};
 
+use super::image::happened;
 use crate::{cli::SaveArgs, records::host::Host};
 
 /// `amphora save`.
@@ -26,6 +27,9 @@ pub(super) fn save(host: &Host, args: &SaveArgs) -> Result<u8> {
             Err(archive::SaveError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
             other => other.context("cannot save to standard output")?,
         },
+    }
+    for (image, _) in &images {
+        happened(host, "save", image.digest.as_ref(), image.digest.as_ref());
     }
     Ok(0)
 }

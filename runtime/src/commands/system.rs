@@ -9,7 +9,7 @@ use images::{
 };
 use linux_exec::process::Process;
 
-use super::{confirmed, df, each, filters::ContainerFilters, note_unreadable, removed::Removed};
+use super::{confirmed, df, each, filters::ContainerFilters, image::say_removed, note_unreadable, removed::Removed};
 use crate::{
     cli::{ContainerPruneArgs, PruneArgs},
     kinds::wasm,
@@ -189,8 +189,7 @@ fn remove_idle_containers(host: &Host, filters: &ContainerFilters) -> Result<Rem
 
 fn remove_unnamed_images(host: &Host) -> Result<()> {
     let lines = host.store.remove_unnamed(&|| host.images_used())?;
-    lines.iter().try_for_each(|line| output::say(line))?;
-    Ok(())
+    say_removed(host, &lines)
 }
 
 fn remove_unused_images(host: &Host) -> Result<()> {
@@ -207,6 +206,5 @@ fn remove_unused_images(host: &Host) -> Result<()> {
     }
     let unused = names.difference(&spared).cloned().collect();
     let lines = host.store.remove_names(&unused, &|| host.images_used())?;
-    lines.iter().try_for_each(|line| output::say(line))?;
-    Ok(())
+    say_removed(host, &lines)
 }

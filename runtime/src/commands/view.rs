@@ -263,7 +263,7 @@ pub(crate) fn container_details(
 /// What layers are put together by.
 pub(crate) const DRIVER: &str = "overlay2";
 
-fn container_config(spec: &RunSpec, image: Option<&Image>) -> Value {
+pub(super) fn container_config(spec: &RunSpec, image: Option<&Image>) -> Value {
     let (entrypoint, command) = spec.argv.split_at(spec.entrypoint_words.min(spec.argv.len()));
     let words = |words: &[String]| if words.is_empty() { Value::Null } else { json!(words) };
     let of_image = image.and_then(|image| image.config.config().clone()).unwrap_or_default();

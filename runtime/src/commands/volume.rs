@@ -10,7 +10,11 @@ use super::{confirmed, each, inspect, print, removed::Removed, view};
 use crate::{
     cli::{Filters, VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs},
     output::{self, Column},
-    records::{host::Host, volumes::Volume},
+    records::{
+        events::{Event, Subject},
+        host::Host,
+        volumes::Volume,
+    },
     spec::names,
 };
 
@@ -47,7 +51,9 @@ fn create(host: &Host, args: &VolumeCreateArgs) -> Result<u8> {
         Some(name) => names::validate("volume name", name).map(|()| name.clone())?,
         None => names::new_id()?,
     };
-    host.volumes.make_labelled(&name, &labels(&args.label))?;
+    if host.volumes.make_labelled(&name, &labels(&args.label))? {
+        happened(host, "create", &name);
+    }
     output::say(&name)?;
     Ok(0)
 }
@@ -115,6 +121,7 @@ fn prune(host: &Host, args: &VolumePruneArgs) -> Result<u8> {
         }
         let size = tree_size(&host.volumes.data(&volume.name));
         if host.volumes.remove(&volume.name)? {
+            happened(host, "destroy", &volume.name);
             removed.say(&volume.name, size)?;
         }
     }
@@ -128,8 +135,15 @@ fn rm(host: &Host, args: &VolumeRmArgs) -> Result<u8> {
         if !was_there && !args.force {
             anyhow::bail!(no_such(name));
         }
+        if was_there {
+            happened(host, "destroy", name);
+        }
         output::say(name)
     })
+}
+
+fn happened(host: &Host, action: &str, name: &str) {
+    host.events.note(&[Event::new(Subject::Volume, action, name).with("driver", "local")]);
 }
 
 fn row(host: &Host, volume: Volume) -> output::Row {

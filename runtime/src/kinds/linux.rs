@@ -40,6 +40,10 @@ impl Behaviour for Linux {
 
     fn has_users(&self) -> bool {
         true
+    fn keeps_files(&self) -> bool {
+        true
+    }
+
     }
 
     fn check_typed(&self, _entrypoint: bool, _workdir: bool) -> Result<()> {

@@ -57,6 +57,9 @@ pub(crate) trait Behaviour {
 
     /// Whether its root has files that tell of users.
     fn has_users(&self) -> bool;
+    /// Whether it runs on its image's files, and keeps what it changes of them.
+    fn keeps_files(&self) -> bool;
+
 
     /// Refuses words of the command line that would be without effect.
     fn check_typed(&self, entrypoint: bool, workdir: bool) -> Result<()>;

@@ -43,7 +43,8 @@ pub(crate) fn changes(host: &Host, container: &Container) -> Result<Vec<(Change,
     let mounts = container.spec.mounts.iter().map(|mount| mount.target.clone());
     let hidden = MOUNT_POINTS.iter().map(PathBuf::from).chain(mounts).collect();
     let mut walk = Walk { layers, hidden, found: Vec::new() };
-    walk.directory(&directory(CWD, upper.as_os_str())?, Path::new("/"), 0)?;
+    let upper = open_directory(CWD, upper.as_os_str()).with_context(|| format!("cannot open {}", upper.display()))?;
+    walk.directory(&upper, Path::new("/"), 0)?;
     walk.found.sort_by(|a, b| a.1.cmp(&b.1));
     Ok(walk.found)
 }
@@ -54,9 +55,9 @@ struct Walk {
     found: Vec<(Change, PathBuf)>,
 }
 
-fn directory(parent: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+fn open_directory(parent: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, name, flags, Mode::empty()).with_context(|| format!("cannot open {}", name.display()))
+    openat(parent, name, flags, Mode::empty())
 }
 
 impl Walk {
@@ -67,7 +68,11 @@ impl Walk {
         }
         for name in tree::names(here.as_fd())? {
             let path = path.join(OsStr::from_bytes(name.to_bytes()));
-            let found = statat(here, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+            let found = match statat(here, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+                // It runs, and has removed it meanwhile.
+                Err(Errno::NOENT) => continue,
+                found => found.with_context(|| format!("cannot look at {}", path.display()))?,
+            };
             let kind = FileType::from_raw_mode(found.st_mode);
             let is_below = self.is_below(&path)?;
             let is_hidden = self.hidden.contains(&path);
@@ -77,7 +82,10 @@ impl Walk {
                 continue;
             }
             if kind == FileType::Directory {
-                let below = directory(here, OsStr::from_bytes(name.to_bytes()))?;
+                let below = match open_directory(here, OsStr::from_bytes(name.to_bytes())) {
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                    below => below.with_context(|| format!("cannot open {}", path.display()))?,
+                };
                 let before = self.found.len();
                 self.directory(&below, &path, depth + 1)?;
                 // One in which only mount points were made is as it was.

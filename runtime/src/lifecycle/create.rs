@@ -30,7 +30,9 @@ pub(crate) fn create(host: &Host, image: &Image, request: Request) -> Result<(Co
     workload.behaviour().check_typed(request.entrypoint.is_some(), request.cwd.is_some())?;
     let spec = specify(host, image, &workload, request)?;
     workload.behaviour().check(&spec)?;
-    host.containers.create(spec)
+    let made = host.containers.create(spec)?;
+    made.0.happened("create");
+    Ok(made)
 }
 
 /// What was asked for plus the image's defaults, validated.

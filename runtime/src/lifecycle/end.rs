@@ -8,7 +8,7 @@ use linux_exec::{cgroup::Usage, spawn::Exit};
 use nix::{poll::PollTimeout, sys::signal::Signal};
 
 use super::{
-    health, networks,
+    happened, health, networks,
     remove::leftover_cgroup,
     restart::Restarts,
     start::Started,
@@ -40,6 +40,9 @@ pub(super) fn end(
         Ok(started) => finish(host, container, started, timings, restarts),
         Err(error) => {
             settle(host, container, &not_known(&error));
+            if container.spec.auto_remove {
+                container.happened("destroy");
+            }
             Err(error)
         }
     }
@@ -112,6 +115,7 @@ fn finish(
     let usage = if spec.auto_remove { Usage::default() } else { cgroup.usage() };
     let removed = persistently(|| Ok(cgroup.remove()?));
     let removed = if record.is_regrouped() { removed.and(leftover_cgroup(&spec.id)) } else { removed };
+    let had_network = attached.is_some();
     let detached = attached.as_mut().map_or(Ok(()), Attached::detach);
     let ended = ending.map(|ending| {
         let mut ended = judge(spec, ending, &usage, told);
@@ -126,6 +130,10 @@ fn finish(
     let mut noted = ended.as_ref().map_or_else(not_known, Ended::clone);
     if let Err(error) = record.note_end(&noted) {
         output::complain(&error.context(format!("container {}", spec.name)));
+    }
+    // With --rm at its very end, together with that.
+    if !spec.auto_remove {
+        container.note(&happened::ended(spec, &noted, had_network));
     }
     let (mut late, mut code) = (Some(copying), noted.exit_code);
     if let Some(copying) = late.take_if(|copying| copying.is_done_within(PollTimeout::from(READER_WAITS_MS))) {
@@ -142,6 +150,9 @@ fn finish(
     });
     if !goes_on {
         settle(host, container, &noted);
+        if spec.auto_remove {
+            container.note(&happened::ended_for_good(spec, &noted, had_network));
+        }
     }
     // What cannot be copied so late is said on our standard error.
     if let Some(copying) = late {

@@ -5,11 +5,17 @@
 
 use std::{
     ffi::{CString, OsStr},
+    io::{self, Read, Write},
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
+use images::{
+    Budget,
+    pack::{Form, LeftOut, Packer},
+    unpack::decompress,
+};
 use linux_exec::process::Process;
 use rustix::{
     fd::{AsFd, OwnedFd},
@@ -17,7 +23,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{start::image_to_start, workload_of};
+use super::{archive::entry_name, start::image_to_start, workload_of};
 use crate::{
     output::errors::Coded,
     records::{
@@ -266,6 +272,64 @@ impl Copy<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+/// Writes what a path of a container leads to as an archive.
+///
+/// # Errors
+/// With exit code 1: what cannot be read. The reader of a pipe who has gone away is told by his error.
+pub(crate) fn pack(from: &Side, source: &Path, follow: bool, to: &mut dyn Write) -> Result<LeftOut> {
+    let name = entry_name(source);
+    let failed = |error: io::Error| anyhow::Error::new(error).context("cannot write the archive");
+    let mut packer = Packer::new(to, Form::Files);
+    let is_whole = name == b"." || source.as_os_str().as_bytes().ends_with(b"/.");
+    match is_whole || follow {
+        true => match from.kind(source)? {
+            None => bail!(Coded::new(1, format!("cannot find {}", source.display()))),
+            Some(FileType::Directory) => {
+                let name = if is_whole { b".".as_slice() } else { name };
+                packer.add_opened(&from.directory(source)?, name).map_err(failed)?;
+            }
+            Some(_) => {
+                let file = from.open(source, OFlags::RDONLY | OFlags::NONBLOCK);
+                let file = file.with_context(|| format!("cannot open {}", source.display()))?;
+                packer.add_opened_file(&file, name).map_err(failed)?;
+            }
+        },
+        false => {
+            let (parent, file) = from.parent(source)?;
+            let missing = || Coded::new(1, format!("cannot find {}", source.display()));
+            statat(&parent, file.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).map_err(|_| missing())?;
+            packer.add_tree(parent.as_fd(), &file, name).map_err(failed)?;
+        }
+    }
+    Ok(packer.finish().map_err(failed)?.1)
+}
+
+/// Puts what is in an archive, compressed or not, into a directory of a container.
+///
+/// It is unpacked beside the container first: then nothing in the archive, and nobody in the container, leads a file elsewhere.
+pub(crate) fn unpack(
+    host: &Host,
+    archive: impl Read + Send + 'static,
+    to: &Side,
+    target: &Path,
+    keep: Keep,
+) -> Result<()> {
+    match to.kind(target)? {
+        Some(FileType::Directory) => {}
+        Some(_) => {
+            bail!(Coded::new(1, format!("{} is not a directory, into which an archive could be put", target.display())))
+        }
+        None => bail!(Coded::new(1, format!("cannot find {}, into which the archive is to be put", target.display()))),
+    }
+    let scratch = host.store.scratch()?;
+    let budget = Budget::default();
+    let mut tar = decompress(Box::new(archive), &budget).context("cannot read the archive")?;
+    images::unpack::extract(&mut tar, scratch.path(), &budget).context("cannot unpack the archive")?;
+    let unpacked = openat(CWD, scratch.path(), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    tree::copy_contents(unpacked.as_fd(), to.directory(target)?.as_fd(), keep)?;
+    Ok(())
+}
+
 
     #[test]
     fn paths_in_a_container_begin_at_its_root() {

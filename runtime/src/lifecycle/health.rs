@@ -84,9 +84,13 @@ pub(crate) fn look_after(host: &Host, id: &str) -> Result<u8> {
         if has_ended(&ended, Duration::ZERO) {
             return Ok(0);
         }
+        let before = found.status;
         found.note(check, &health, millis(begun) < health.start_period_ms, REMEMBERED);
         // What cannot be written now, on a full disk, is with the next check's.
         let _ = container.write_health(&found);
+        if found.status != before {
+            container.happened(&format!("health_status: {}", found.status.name()));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! There is no daemon. `run` in the foreground is itself the supervisor of its container; `run -d` and `start` leave a
 //! process of their own behind for that. A container dies with its supervisor.
 
+pub(crate) mod archive;
 pub(crate) mod attach;
 pub(crate) mod built_in;
 pub(crate) mod changed;
@@ -10,6 +11,7 @@ mod create;
 mod end;
 pub(crate) mod exec;
 pub(crate) mod files;
+mod happened;
 pub(crate) mod health;
 mod holders;
 pub(crate) mod log;
@@ -33,4 +35,4 @@ pub(crate) use start::{
     check_startable, image_to_start, run_attached, start_detached, supervise_in_background, tell_starter,
     wait_until_started, workload_of,
 };
-pub(crate) use stop::{end_by_force, kill, kill_and_wait, kill_unreadable, stop, wait};
+pub(crate) use stop::{end_by_force, kill_and_wait, kill_as_wanted, kill_unreadable, stop, wait};

@@ -23,7 +23,9 @@ pub(crate) fn pause(container: &Container) -> Result<()> {
         Ok(cgroup(&cgroups, container)?.freeze()?)
     };
     frozen().with_context(|| format!("cannot pause container {name}"))?;
-    container.mark(&run, Mark::Paused, true)
+    container.mark(&run, Mark::Paused, true)?;
+    container.happened("pause");
+    Ok(())
 }
 
 /// Lets a paused container go on.
@@ -36,7 +38,9 @@ pub(crate) fn unpause(container: &Container) -> Result<()> {
         return Err(Coded::new(1, format!("container {name} is not paused")).into());
     }
     cgroup.thaw().with_context(|| format!("cannot let container {name} go on"))?;
-    container.mark(&run, Mark::Paused, false)
+    container.mark(&run, Mark::Paused, false)?;
+    container.happened("unpause");
+    Ok(())
 }
 
 /// Lets a container go on that is being ended: what is frozen on cgroup v1 takes no signal.

@@ -6,13 +6,16 @@ use linux_exec::cgroup::Cgroups;
 use super::stop::{SETTLES_WITHIN, end_by_force, kill_surely, settle, settle_by_force};
 use crate::records::{
     container::{Container, Running, Status, Unreadable},
+    events::{Event, Subject},
     host::Host,
 };
 
 /// Removes a container that cannot be read and does not run.
 pub(crate) fn remove_unreadable(host: &Host, container: &Unreadable) -> Result<()> {
     leftover_cgroup(&container.id)?;
-    host.containers.delete_unreadable(container)
+    host.containers.delete_unreadable(container)?;
+    host.events.note(&[Event::new(Subject::Container, "destroy", &container.id)]);
+    Ok(())
 }
 
 /// Removes a container that does not run, or, by `force`, that was started meanwhile. Its anonymous volumes go with it when `volumes`.
@@ -75,7 +78,9 @@ fn discard(host: &Host, container: &Container, volumes: bool) -> Result<()> {
     if volumes {
         host.volumes.remove_unnamed_of(&container.spec)?;
     }
-    host.containers.delete(container)
+    host.containers.delete(container)?;
+    container.happened("destroy");
+    Ok(())
 }
 
 /// A supervisor that was killed leaves its cgroup, and every one those that the container got later.

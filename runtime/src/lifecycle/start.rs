@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use super::{
     create::create,
     end::{end, persistently},
-    health,
+    happened, health,
     restart::{self, Restarts},
     streams::{self, Copying, Wiring},
     supervise::Signals,
@@ -251,6 +251,7 @@ fn start(
     match begun() {
         Ok((child, report, timeout_grace, copying, started_unix_nanos, record)) => {
             let health = health::begin(host, container);
+            container.note(&happened::started(spec, attached.is_some()));
             Ok(Started {
                 child,
                 cgroup,

@@ -13,7 +13,7 @@ use nix::{
 };
 
 use super::{
-    holders, pause,
+    happened, holders, pause,
     supervise::{self, ENDS_WITHIN},
 };
 use crate::{
@@ -68,16 +68,24 @@ fn end_between_runs(container: &Container, run: &RunFound) -> Result<()> {
 
 fn stop_run(container: &Container, run: &RunFound, timeout_ms: Option<u64>) -> Result<()> {
     let process = run.running.process();
+    container.note(&[happened::killed(&container.spec, container.spec.stop_signal)]);
     let grace = supervise::stop(process, container.spec.stop_signal, timeout_ms.map(Duration::from_millis));
     pause::let_go_on(&container.spec.id, &run.running);
-    if wait_for(process, grace)? {
-        return settled(container, run);
+    match wait_for(process, grace)? {
+        true => settled(container, run)?,
+        false => kill_and_wait(container, run)?,
     }
-    kill_and_wait(container, run)
+    container.happened("stop");
+    Ok(())
 }
 
-/// Sends a signal to a running container's first process.
-pub(crate) fn kill(running: &Running, signal: i32) -> Result<()> {
+/// Sends a signal to a running container's first process, as its user wants it.
+pub(crate) fn kill_as_wanted(container: &Container, run: &RunFound, signal: i32) -> Result<()> {
+    container.note(&[happened::killed(&container.spec, signal)]);
+    kill(&run.running, signal)
+}
+
+fn kill(running: &Running, signal: i32) -> Result<()> {
     match running.process().signal(signal) {
         Err(error) if error.raw_os_error() != Some(nix::libc::ESRCH) => Err(error).context("cannot send the signal"),
         _ => Ok(()),
@@ -123,6 +131,7 @@ fn wait_for(process: Process, timeout: Option<Duration>) -> Result<bool> {
 
 /// Kills a container that runs, and waits until its end has been written down.
 pub(crate) fn kill_and_wait(container: &Container, run: &RunFound) -> Result<()> {
+    container.note(&[happened::killed(&container.spec, Signal::SIGKILL as i32)]);
     kill_surely(&container.spec.id, &run.running)?;
     settled(container, run)
 }
@@ -132,6 +141,7 @@ pub(crate) fn end_by_force(container: &Container) -> Result<()> {
     // What is being started runs only when who starts it gives the lock back.
     drop(container.lock_if_there()?);
     end_each_run(container, &|run| {
+        container.note(&[happened::killed(&container.spec, Signal::SIGKILL as i32)]);
         kill_surely(&container.spec.id, &run.running)?;
         settle_by_force(container, run)
     })

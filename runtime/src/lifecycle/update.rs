@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use linux_exec::cgroup::{Cgroups, Place, Resources};
 
-use super::{networks, workload_of};
+use super::{happened, networks, workload_of};
 use crate::{
     records::{
         container::{Container, Mark, RunFound},
@@ -105,7 +105,9 @@ pub(crate) fn update(host: &Host, container: &Container, changes: &Changes) -> R
         let resources = changes.lower(&workload.resources(spec)?, &workload.resources(&revised)?);
         apply(&container, &run, &resources).with_context(|| format!("cannot update container {name}"))?;
     }
-    container.revise(&lock, &revised)
+    container.revise(&lock, &revised)?;
+    container.happened("update");
+    Ok(())
 }
 
 fn apply(container: &Container, run: &RunFound, resources: &Resources) -> Result<()> {
@@ -116,8 +118,10 @@ fn apply(container: &Container, run: &RunFound, resources: &Resources) -> Result
 /// Gives a container another name, by which others on its networks find it at once.
 pub(crate) fn rename(host: &Host, container: &Container, name: &str) -> Result<()> {
     let lock = container.lock()?;
-    host.containers.rename(&host.containers.reload(container)?, &lock, name)?;
-    let told = networks::tell_name(&host.containers.reload(container)?, &lock);
+    let container = host.containers.reload(container)?;
+    host.containers.rename(&container, &lock, name)?;
+    container.note(&[happened::renamed(&container.spec, name)]);
+    let told = networks::tell_name(&host.containers.reload(&container)?, &lock);
     told.with_context(|| {
         format!("container {name} was renamed, but is found on its networks by its old name: restart it")
     })

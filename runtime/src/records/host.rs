@@ -12,6 +12,7 @@ use linux_exec::userns::{self, IdMap};
 use crate::network::Networks;
 use crate::records::{
     container::Containers,
+    events::EventLog,
     own_process::THIS_PROGRAM,
     paths::{Paths, default_paths},
     places,
@@ -25,6 +26,8 @@ pub struct Host {
     pub(crate) containers: Containers,
     pub(crate) volumes: Volumes,
     pub(crate) networks: Networks,
+    /// What happened.
+    pub(crate) events: EventLog,
     /// The amphora that its own processes are started from.
     pub(crate) program: PathBuf,
 }
@@ -51,7 +54,8 @@ impl Host {
             format!("cannot use {} (--root or AMPHORA_ROOT chooses another place)", paths.root.display())
         })?;
         let (containers, volumes, networks) = (Containers::new(&paths), Volumes::new(&paths), Networks::new(&paths));
-        Ok(Self { paths, store, containers, volumes, networks, program: PathBuf::from(THIS_PROGRAM) })
+        let events = EventLog::in_folder(&paths.runroot);
+        Ok(Self { paths, store, containers, volumes, networks, events, program: PathBuf::from(THIS_PROGRAM) })
     }
 
     /// For programs that are not `amphora`: where that is, of which supervisors and compilers are started.

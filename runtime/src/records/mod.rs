@@ -1,6 +1,7 @@
 //! What is written down about containers and volumes, and the machine as a command finds it.
 
 pub(crate) mod container;
+pub(crate) mod events;
 pub(crate) mod host;
 pub(crate) mod own_process;
 pub(crate) mod paths;

@@ -4,6 +4,7 @@
 //! skip. They run as root, as an ordinary user and on a slow second kernel: nothing here depends on how long a thing takes,
 //! and what only some users may do (limits that need a cgroup) is asked for first.
 
+mod archives;
 mod attach;
 mod bad_input;
 mod bench;
@@ -13,6 +14,7 @@ mod crash;
 mod docker;
 mod elsewhere;
 mod escapes;
+mod events;
 mod files;
 mod functions;
 mod images;

@@ -62,6 +62,10 @@ impl Behaviour for WasmProgram {
         Vec::new()
     }
 
+    fn keeps_files(&self) -> bool {
+        matches!(self, WasmProgram::File { .. })
+    }
+
     fn has_users(&self) -> bool {
         false
     }

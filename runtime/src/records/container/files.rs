@@ -31,7 +31,7 @@ impl Lock {
 
 /// Makes a folder that may exist, with those above it; for its owner only, as records tell what a container's environment
 /// is.
-pub(super) fn make_private_folder(dir: &Path) -> Result<()> {
+pub(crate) fn make_private_folder(dir: &Path) -> Result<()> {
     let mut builder = fs::DirBuilder::new();
     match builder.mode(0o700).create(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => builder.recursive(true).create(dir),

@@ -50,19 +50,21 @@ use anyhow::{Context, Result, anyhow, bail};
 use images::holds::Holds;
 
 pub(crate) use engine::EngineRecord;
-pub(crate) use files::Lock;
+pub(crate) use files::{Lock, make_private_folder};
 pub(crate) use health::{Check, HealthFound, HealthStatus};
 pub(crate) use held::VOLUME;
 pub(crate) use record::{Ended, LimitHit, Mark, RunFound, RunRecord, Running, read_json, write_json};
 pub(crate) use unreadable::Unreadable;
 
 use crate::{
-    records::{paths::Paths, volumes::Volumes},
+    records::{
+        events::{Event, EventLog},
+        paths::Paths,
+        volumes::Volumes,
+    },
     spec::{FORMAT, RunSpec, exit_code, names},
 };
-use files::{
-    folder_entries, is_there, lock_alone, lock_holder, make_private_folder, remove_folder, remove_if, try_lock,
-};
+use files::{folder_entries, is_there, lock_alone, lock_holder, remove_folder, remove_if, try_lock};
 use record::is_half_written;
 use shelf::Shelf;
 
@@ -127,6 +129,8 @@ pub(crate) struct Container {
     /// What it writes, on disk; another folder than `dir` for what is removed when it ends.
     writable: PathBuf,
     running: PathBuf,
+    /// Where what happens to it is told.
+    events: EventLog,
     /// What it uses of ROOT, while it is in no record there: see [`Containers::hold`].
     held: RefCell<Option<Holds>>,
 }
@@ -151,7 +155,8 @@ impl Containers {
         let dir = self.shelves_for(&spec).0.folder(&spec.id);
         let writable = if spec.auto_remove { self.paths.writable().join(&spec.id) } else { dir.clone() };
         let running = self.paths.running().join(format!("{}.json", spec.id));
-        Container { spec, dir, writable, running, held: RefCell::default() }
+        let events = EventLog::in_folder(&self.paths.runroot);
+        Container { spec, dir, writable, running, events, held: RefCell::default() }
     }
 
     /// Claims the name and writes the container down. The lock comes with it, so that nobody sees it half made.
@@ -334,6 +339,16 @@ impl Container {
     /// The format of its record, if that is of a newer version, which may have meant more by it than is known here.
     pub(crate) fn newer_format(&self) -> Option<u32> {
         Some(self.spec.format).filter(|&format| format > FORMAT)
+    }
+
+    /// Tells that something happened to it, in Docker's word.
+    pub(crate) fn happened(&self, action: &str) {
+        self.events.note(&[Event::of_container(&self.spec, action)]);
+    }
+
+    /// The same with more to tell.
+    pub(crate) fn note(&self, events: &[Event]) {
+        self.events.note(events);
     }
 
     /// The folder on disk for what it writes; made if need be.
