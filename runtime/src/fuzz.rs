@@ -130,12 +130,13 @@ fn printed(spec: &MountSpec) -> Option<String> {
             fields.extend(["type=bind".to_owned(), format!("source={}", source.display())]);
             fields.push(format!("bind-nonrecursive={}", !recursive));
         }
-        MountKind::Volume { name, copy } => {
+        MountKind::Image { .. } | MountKind::Volume { subpath: Some(_), .. } => return None,
+        MountKind::Volume { name, copy, subpath: None } => {
             fields.push(format!("volume-nocopy={}", !copy));
             fields.extend(name.as_ref().map(|name| format!("source={name}")));
         }
-        MountKind::Tmpfs { exec: true, .. } => return None,
-        MountKind::Tmpfs { size_bytes, mode, exec: false } => {
+        MountKind::Tmpfs { exec: true, .. } | MountKind::Tmpfs { owner: Some(_), .. } => return None,
+        MountKind::Tmpfs { size_bytes, mode, exec: false, owner: None } => {
             fields.extend(["type=tmpfs".to_owned(), format!("tmpfs-mode={mode:o}")]);
             fields.extend(size_bytes.map(|size| format!("tmpfs-size={size}")));
         }

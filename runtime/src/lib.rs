@@ -26,7 +26,8 @@ pub use crate::{
     records::host::Host,
     spec::{
         Further, Network, Security, StdioSpec,
-        health::Health,
+        devices::DeviceSpec,
+        health::{Health, HealthOptions},
         limits::{Limits, Ulimit},
         logging::{LogDriver, LogSpec},
         mounts::{MountKind, MountSpec},

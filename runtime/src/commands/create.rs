@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use images::Image;
 
 use super::{
+    devices,
     image::{find_or_pull, selection},
     say_id, settings,
 };
@@ -81,17 +82,20 @@ fn default_network() -> Result<Option<Network>> {
 
 fn request(host: &Host, args: &ProgramArgs) -> Result<Request> {
     let word = |entrypoint: &String| Some(entrypoint.clone()).into_iter().filter(|word| !word.is_empty()).collect();
+    let granted = devices::granted(args)?;
+    // One that was removed matters only to whom begins a path there.
+    let mut mounts = args.mounts(&std::env::current_dir().unwrap_or_default())?;
+    mounts.extend(granted.mounts.iter().cloned());
     Ok(Request {
         image: args.subject.clone(),
         command: args.command.clone(),
         entrypoint: args.entrypoint.as_ref().map(word),
-        env: env::from_flags(&args.env_file, &args.env)?,
+        env: [granted.env.clone(), env::from_flags(&args.env_file, &args.env)?].concat(),
         cwd: args.workdir.clone(),
         user: args.user.clone(),
         hostname: args.hostname.clone(),
         name: args.name.clone(),
-        // One that was removed matters only to whom begins a path there.
-        mounts: settings::volumes_from(host, args, args.mounts(&std::env::current_dir().unwrap_or_default())?)?,
+        mounts: settings::volumes_from(host, args, mounts)?,
         domainname: args.domainname.clone(),
         network: args.networks().map_err(anyhow::Error::msg)?,
         default_network: default_network()?,
@@ -111,7 +115,7 @@ fn request(host: &Host, args: &ProgramArgs) -> Result<Request> {
         restart: restart(args)?,
         log: settings::log(args)?,
         health: settings::health(args)?,
-        further: settings::further(args)?,
+        further: settings::further(args, &granted)?,
     })
 }
 

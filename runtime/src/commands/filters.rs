@@ -130,7 +130,7 @@ fn has(host: &Host, mount: &MountSpec, wanted: &str) -> bool {
             let name = name.as_deref().unwrap_or_default();
             name == wanted || host.volumes.data(name).as_os_str() == wanted
         }
-        MountKind::Tmpfs { .. } => false,
+        MountKind::Tmpfs { .. } | MountKind::Image { .. } => false,
     };
     is_source || mount.target.as_os_str() == wanted
 }

@@ -50,6 +50,9 @@ fn config(image: &Image) -> Value {
     if let (Value::Object(config), Some(Value::Object(own))) = (&mut config, own) {
         config.extend(own);
     }
+    if let Some(healthcheck) = &image.healthcheck {
+        config["Healthcheck"] = json!(healthcheck);
+    }
     config
 }
 

@@ -9,13 +9,15 @@ mod cp;
 mod create;
 mod debug;
 mod demo;
+mod devices;
 mod df;
-mod exec;
 mod events;
+mod exec;
 mod explain;
-mod filters;
 mod export;
+mod filters;
 mod history;
+mod host_config;
 mod image;
 mod image_view;
 mod inspect;
@@ -33,9 +35,9 @@ mod top;
 mod version;
 mod view;
 mod volume;
+mod wait;
 
 use std::{
-mod wait;
     io::{BufRead, IsTerminal},
     path::PathBuf,
 };
@@ -92,11 +94,11 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::Attach(args) => attach::attach(host, args),
         Command::Cp(args) => cp::cp(host, args),
         Command::Diff(args) => cp::diff(host, args),
-        Command::Pause(args) => life::pause(host, args),
-        Command::Unpause(args) => life::unpause(host, args),
         Command::Events(args) | Command::System(SystemCommand::Events(args)) => events::events(host, args),
         Command::Export(args) => export::export(host, args),
         Command::Commit(args) => commit::commit(host, args),
+        Command::Pause(args) => life::pause(host, args),
+        Command::Unpause(args) => life::unpause(host, args),
         Command::Rename(args) => life::rename(host, args),
         Command::Update(args) => life::update(host, args),
         Command::Top(args) => top::top(host, args),
@@ -151,9 +153,9 @@ fn touches_files_of_images(command: &Command) -> bool {
         // One that runs has to be reached first.
         Command::Cp(_) | Command::Network(_) | Command::Port(_) => false,
         Command::Diff(_) => true,
+        Command::Events(_) | Command::Export(_) | Command::Commit(_) => false,
         Command::Ps(_) | Command::Logs(_) | Command::Inspect(_) | Command::Images(_) | Command::Info(_) => false,
         Command::Exec(_) | Command::Stop(_) | Command::Kill(_) | Command::Wait(_) => false,
-        Command::Events(_) | Command::Export(_) | Command::Commit(_) => false,
         // What it starts becomes root by itself.
         Command::Bench(_) => false,
         Command::Container(_) | Command::Version(_) | Command::Completions(_) | Command::Man(_) | Command::Demo => {

@@ -7,13 +7,13 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::find;
+use super::{devices::Granted, find};
 use crate::{
     cli::ProgramArgs,
     records::host::Host,
     spec::{
         Further,
-        health::{Health, HealthFlags},
+        health::{HealthFlags, HealthOptions},
         logging::LogSpec,
         mounts::MountSpec,
         quantity,
@@ -25,8 +25,8 @@ pub(super) fn log(args: &ProgramArgs) -> Result<LogSpec> {
     Ok(LogSpec::parse(args.log_driver.as_deref(), &args.log_opt)?)
 }
 
-pub(super) fn health(args: &ProgramArgs) -> Result<Option<Health>> {
-    Ok(Health::parse(&HealthFlags {
+pub(super) fn health(args: &ProgramArgs) -> Result<HealthOptions> {
+    Ok(HealthOptions::parse(&HealthFlags {
         command: args.health_cmd.as_deref(),
         interval: args.health_interval.as_deref(),
         timeout: args.health_timeout.as_deref(),
@@ -37,7 +37,7 @@ pub(super) fn health(args: &ProgramArgs) -> Result<Option<Health>> {
     })?)
 }
 
-pub(super) fn further(args: &ProgramArgs) -> Result<Further> {
+pub(super) fn further(args: &ProgramArgs, granted: &Granted) -> Result<Further> {
     let shm_bytes = args.shm_size.as_deref().map(|text| {
         quantity::parse_bytes(text)
             .ok()
@@ -50,7 +50,8 @@ pub(super) fn further(args: &ProgramArgs) -> Result<Further> {
         })
     });
     Ok(Further {
-        group_add: args.group_add.clone(),
+        group_add: [args.group_add.as_slice(), &granted.groups].concat(),
+        devices: granted.nodes.clone(),
         sysctls: pairs("--sysctl", &args.sysctl)?.into_iter().collect(),
         oom_score_adj: oom_score_adj.transpose()?,
         shm_bytes: shm_bytes.transpose()?,

@@ -1,12 +1,12 @@
 //! Containers and images as lists, `inspect` and `--format` show them: Docker's field names, plus our own.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use images::{Image, Reference, Selection, store::Damaged};
 use serde_json::{Map, Value, json};
 
-use super::network;
+use super::host_config::host_config;
 use crate::{
     output::{self, Row},
     records::{
@@ -14,10 +14,9 @@ use crate::{
         host::Host,
     },
     spec::{
-        Network, RunSpec, Security,
-        limits::Limits,
+        Network, RunSpec,
         mounts::{MountKind, MountSpec},
-        names, signals,
+        signals,
     },
 };
 
@@ -68,6 +67,7 @@ fn mounted(mount: &MountSpec, no_trunc: bool) -> Option<String> {
     match &mount.kind {
         MountKind::Bind { source, .. } => Some(ellipsis(&source.display().to_string(), 15, no_trunc)),
         MountKind::Volume { name, .. } => Some(ellipsis(name.as_deref().unwrap_or_default(), 15, no_trunc)),
+        MountKind::Image { name, .. } => Some(ellipsis(name, 15, no_trunc)),
         MountKind::Tmpfs { .. } => None,
     }
 }
@@ -241,7 +241,7 @@ pub(crate) fn container_details(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": null,
-        "HostConfig": host_config(container),
+        "HostConfig": host_config(&container.spec),
         "GraphDriver": container_layers(host, container, image.as_ref()),
         "Mounts": spec.mounts.iter().filter_map(|one| mount(host, one)).collect::<Vec<_>>(),
         "Config": container_config(spec, image.as_ref()),
@@ -289,6 +289,9 @@ pub(super) fn container_config(spec: &RunSpec, image: Option<&Image>) -> Value {
         "StopTimeout": spec.stop_timeout_ms.map(|millis| millis / 1000),
         "StopTimeoutMs": spec.stop_timeout_ms,
     });
+    if let Some(health) = &spec.health {
+        config["Healthcheck"] = json!(health.as_healthcheck());
+    }
     if let (Some(config), Some(ports)) = (config.as_object_mut(), of_image.exposed_ports()) {
         config.insert("ExposedPorts".to_owned(), set(Some(ports.clone())));
     }
@@ -334,89 +337,8 @@ fn layer_paths(host: &Host, image: &Image) -> Vec<String> {
     digests.map(|digest| host.store.layer_dir(&digest).display().to_string()).collect()
 }
 
-/// What is in force, said or not: no log grows without end.
-fn log_options(spec: &RunSpec) -> Value {
-    json!({ "max-size": spec.log.max_bytes.to_string(), "max-file": spec.log.max_files.to_string() })
-}
-
 fn existing(path: PathBuf) -> Option<PathBuf> {
     path.exists().then_some(path)
-}
-
-fn host_config(container: &Container) -> Value {
-    let spec = &container.spec;
-    let Limits {
-        memory_bytes,
-        memory_swap_bytes,
-        cpu_millis,
-        cpu_shares,
-        cpuset_cpus,
-        pids,
-        ulimits,
-        timeout_ms,
-        fuel,
-        memory_reservation_bytes,
-        cpuset_mems,
-        cpu_period_usec,
-        cpu_quota_usec,
-        blkio_weight,
-        throttles: _,
-    } = &spec.limits;
-    let mut config = docker_defaults();
-    let ours = json!({
-        "Binds": binds(spec),
-        "Tmpfs": tmpfs(spec),
-        "Memory": memory_bytes.unwrap_or(0),
-        "MemorySwap": memory_swap_bytes.unwrap_or(0),
-        "NanoCpus": cpu_millis.unwrap_or(0) * 1_000_000,
-        "CpuShares": cpu_shares.unwrap_or(0),
-        "CpusetCpus": cpuset_cpus.as_deref().unwrap_or(""),
-        "PidsLimit": pids,
-        "MemoryReservation": memory_reservation_bytes.unwrap_or(0),
-        "CpusetMems": cpuset_mems.as_deref().unwrap_or(""),
-        "CpuPeriod": cpu_period_usec.unwrap_or(0),
-        "CpuQuota": cpu_quota_usec.unwrap_or(0),
-        "BlkioWeight": blkio_weight.unwrap_or(0),
-        "LogConfig": { "Type": spec.log.name(), "Config": log_options(spec) },
-        "ShmSize": spec.further.shm_bytes.unwrap_or(64 << 20),
-        "OomScoreAdj": spec.further.oom_score_adj.unwrap_or(0),
-        "GroupAdd": spec.further.group_add,
-        "Sysctls": spec.further.sysctls.iter().cloned().collect::<BTreeMap<_, _>>(),
-        "IpcMode": if spec.further.host_ipc { "host" } else { "private" },
-        "UTSMode": if spec.further.host_uts { "host" } else { "" },
-        "CgroupnsMode": if spec.further.host_cgroup { "host" } else { "private" },
-        "Annotations": spec.further.annotations,
-        "RestartPolicy": { "Name": spec.restart.name(), "MaximumRetryCount": spec.restart.most() },
-        "Ulimits": ulimits.iter().map(|u| json!({"Name": u.name, "Soft": u.soft, "Hard": u.hard})).collect::<Vec<_>>(),
-        "TimeoutMs": timeout_ms,
-        "Fuel": fuel,
-        "NetworkMode": spec.network.mode(),
-        "PortBindings": network::port_bindings(&spec.ports),
-        "AutoRemove": spec.auto_remove,
-        "Init": spec.init,
-        "ReadonlyRootfs": spec.read_only,
-        "Privileged": spec.security.privileged,
-        "CapAdd": spec.security.cap_add,
-        "CapDrop": spec.security.cap_drop,
-        "SecurityOpt": security_options(&spec.security),
-    });
-    if let (Value::Object(config), Value::Object(ours)) = (&mut config, ours) {
-        config.extend(ours);
-    }
-    config
-}
-
-/// What Docker tells of every container, where this one has nothing else.
-fn docker_defaults() -> Value {
-    json!({
-        "ContainerIDFile": "",
-        "VolumeDriver": "", "VolumesFrom": null,
-        "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null,
-        "Cgroup": "", "Links": null, "PidMode": "", "PublishAllPorts": false,
-        "UsernsMode": "", "Runtime": "amphora", "Isolation": "", "CgroupParent": "",
-        "Devices": [], "DeviceCgroupRules": null,
-        "DeviceRequests": null, "MemorySwappiness": null, "OomKillDisable": false,
-    })
 }
 
 fn restart_count(status: &Status) -> u32 {
@@ -424,47 +346,6 @@ fn restart_count(status: &Status) -> u32 {
         Status::Created | Status::OutOfReach => 0,
         Status::Running(running) | Status::Restarting(running, _) => running.restart_count,
         Status::Stopped(ended) => ended.restart_count,
-    }
-}
-
-/// `-v`, as it could be typed.
-fn binds(spec: &RunSpec) -> Value {
-    let bind = |mount: &MountSpec| {
-        let source = match &mount.kind {
-            MountKind::Bind { source, .. } => source.display().to_string(),
-            MountKind::Volume { name: Some(name), .. } if !names::is_id(name) => name.clone(),
-            MountKind::Volume { .. } | MountKind::Tmpfs { .. } => return None,
-        };
-        let options = if mount.readonly { ":ro" } else { "" };
-        Some(format!("{source}:{}{options}", mount.target.display()))
-    };
-    match spec.mounts.iter().filter_map(bind).collect::<Vec<_>>() {
-        none if none.is_empty() => Value::Null,
-        binds => json!(binds),
-    }
-}
-
-fn tmpfs(spec: &RunSpec) -> Value {
-    let options = |mount: &MountSpec| match &mount.kind {
-        MountKind::Tmpfs { size_bytes, mode, exec } => {
-            let size = size_bytes.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
-            let exec = if *exec { ",exec" } else { "" };
-            Some((mount.target.display().to_string(), format!("mode={mode:o}{size}{exec}").into()))
-        }
-        MountKind::Bind { .. } | MountKind::Volume { .. } => None,
-    };
-    spec.mounts.iter().filter_map(options).collect::<Map<_, _>>().into()
-}
-
-fn security_options(security: &Security) -> Value {
-    let options = [
-        security.seccomp_unconfined.then_some("seccomp=unconfined"),
-        security.seccomp_profile.is_some().then_some("seccomp=profile"),
-        security.new_privileges_allowed.then_some("no-new-privileges=false"),
-    ];
-    match options.into_iter().flatten().collect::<Vec<_>>() {
-        none if none.is_empty() => Value::Null,
-        options => json!(options),
     }
 }
 
@@ -533,6 +414,7 @@ fn mount(host: &Host, mount: &MountSpec) -> Option<Value> {
     match &mount.kind {
         MountKind::Bind { source, .. } => Some(common("bind", source.display().to_string(), "rprivate")),
         MountKind::Tmpfs { .. } => None,
+        MountKind::Image { name, .. } => Some(common("image", name.clone(), "")),
         MountKind::Volume { name, .. } => {
             let name = name.as_deref().unwrap_or_default();
             let mut described = common("volume", host.volumes.data(name).display().to_string(), "");

@@ -16,7 +16,9 @@ use linux_exec::{
 use nix::{fcntl::OFlag, unistd::pipe2};
 use serde_json::{Value, json};
 
-use super::{Behaviour, First, Parts, is_filtered, linux_defaults, linux_filter, overlay_root, report::Teller};
+use super::{
+    Behaviour, First, Parts, is_filtered, linux_defaults, linux_devices, linux_filter, overlay_root, report::Teller,
+};
 use crate::{
     output::errors::Coded,
     records::{container::Container, host::Host},
@@ -38,12 +40,12 @@ impl Behaviour for Linux {
         vec![linux_defaults::PATH_VARIABLE.to_owned(), format!("HOSTNAME={hostname}")]
     }
 
-    fn has_users(&self) -> bool {
-        true
     fn keeps_files(&self) -> bool {
         true
     }
 
+    fn has_users(&self) -> bool {
+        true
     }
 
     fn check_typed(&self, _entrypoint: bool, _workdir: bool) -> Result<()> {
@@ -62,7 +64,17 @@ impl Behaviour for Linux {
                  that knows these; leave them out"
             );
         }
+        if !spec.further.devices.is_empty() && self.reaches_devices(spec)? {
+            bail!(
+                "--device: not supported yet for a container whose capabilities let it make nodes that work, as its device cgroup would \
+                 have to be told (--privileged gives all devices)"
+            );
+        }
         mounts::refuse_root(&spec.mounts)
+    }
+
+    fn takes_exec(&self) -> bool {
+        true
     }
 
     fn check_exec(&self, _name: &str) -> Result<()> {
@@ -175,7 +187,9 @@ impl Behaviour for Linux {
     fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First> {
         let spec = &of.container.spec;
         let files = linux_defaults::network_files(spec, of.attached, of.container.writable()?)?;
-        let mounts: Vec<_> = linux_defaults::mounts(spec).into_iter().chain(files).chain(user_mounts).collect();
+        let devices = linux_devices::mounts(&spec.further.devices)?;
+        let mounts: Vec<_> =
+            linux_defaults::mounts(spec).into_iter().chain(files).chain(devices).chain(user_mounts).collect();
         let (entry, report) = program(spec, of.root, of.user, &mounts)?;
         Ok(First { entry, report, mounts, timeout_grace: Duration::ZERO, ports: Vec::new() })
     }

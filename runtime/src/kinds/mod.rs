@@ -6,7 +6,9 @@
 
 mod linux;
 mod linux_defaults;
+mod linux_devices;
 mod linux_seccomp;
+mod mounts;
 pub(crate) mod report;
 pub(crate) mod wasm;
 
@@ -20,13 +22,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use images::{Class, Image};
 use linux_exec::{
     capabilities::{CapabilitySet, CapabilitySets},
     cgroup::{Cgroup, Device, Further, Rate, Resources},
     confinement::Confinement,
-    plan::{Entry, Mount, MountSource, Plan, Stdio},
+    plan::{Entry, Mount, Plan, Stdio},
     rootfs::Rootfs,
     seccomp,
     users::User,
@@ -41,7 +43,7 @@ use crate::{
     spec::{
         RunSpec, WasmProgram, Workload, exit_code,
         limits::{Limits, Throttle, ThrottleRate},
-        mounts::{MountKind, MountSpec},
+        mounts::MountKind,
         ports::PublishedPort,
         seccomp::Circumstances,
     },
@@ -55,11 +57,11 @@ pub(crate) trait Behaviour {
     /// Variables that every program of this kind finds, unless the image or the user sets them.
     fn default_env(&self, hostname: &str) -> Vec<String>;
 
-    /// Whether its root has files that tell of users.
-    fn has_users(&self) -> bool;
     /// Whether it runs on its image's files, and keeps what it changes of them.
     fn keeps_files(&self) -> bool;
 
+    /// Whether its root has files that tell of users.
+    fn has_users(&self) -> bool;
 
     /// Refuses words of the command line that would be without effect.
     fn check_typed(&self, entrypoint: bool, workdir: bool) -> Result<()>;
@@ -67,7 +69,10 @@ pub(crate) trait Behaviour {
     /// Refuses what this kind cannot enforce or cannot do.
     fn check(&self, spec: &RunSpec) -> Result<()>;
 
-    /// Whether a second program can join a running container of this kind.
+    /// Whether a second program can join a running container of this kind: a health check, say.
+    fn takes_exec(&self) -> bool;
+
+    /// Refuses a second program where none can join.
     fn check_exec(&self, name: &str) -> Result<()>;
 
     /// Does at pull and import what `run` should not have to.
@@ -329,30 +334,13 @@ fn resemble(upper: &Path, root: &Path) -> Result<()> {
 
 /// The user's mounts as the kernel is to make them. Named volumes are made on first use.
 fn lower_mounts(host: &Host, spec: &RunSpec) -> Result<Vec<Mount>> {
-    spec.mounts.iter().map(|mount| lower_mount(host, mount)).collect()
-}
-
-fn lower_mount(host: &Host, mount: &MountSpec) -> Result<Mount> {
-    let source = match &mount.kind {
-        MountKind::Bind { source, recursive } => {
-            check_source(source, &mount.target)?;
-            MountSource::Bind { source: source.clone(), recursive: *recursive }
-        }
-        MountKind::Volume { name, copy: _ } => {
-            let name = name.as_deref().context("a volume without a name")?;
-            MountSource::Bind { source: host.volumes.make(name)?, recursive: true }
-        }
-        MountKind::Tmpfs { size_bytes, mode, exec } => {
-            MountSource::Tmpfs { size_bytes: *size_bytes, mode: *mode, exec: *exec }
-        }
-    };
-    Ok(Mount::new(&mount.target, source, mount.readonly))
+    spec.mounts.iter().map(|mount| mounts::lower(host, mount)).collect()
 }
 
 /// A new volume begins with what the image has at its place, its mode and owner among that.
 fn fill_volumes(host: &Host, spec: &RunSpec, root: &Rootfs) -> Result<()> {
     for mount in &spec.mounts {
-        if let MountKind::Volume { name: Some(name), copy: true } = &mount.kind {
+        if let MountKind::Volume { name: Some(name), copy: true, .. } = &mount.kind {
             let filled = host.volumes.fill(name, &root.mount, &mount.target);
             filled.with_context(|| {
                 format!("cannot fill volume {name} with what the image has at {}", mount.target.display())
@@ -360,16 +348,6 @@ fn fill_volumes(host: &Host, spec: &RunSpec, root: &Rootfs) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn check_source(source: &Path, target: &Path) -> Result<()> {
-    source.symlink_metadata().map(drop).map_err(|error| {
-        anyhow!(
-            "volume source {} for {} cannot be used: {error}; make it first, or use a volume name without a slash",
-            source.display(),
-            target.display()
-        )
-    })
 }
 
 /// Whether system calls are filtered, with the kind's own filter or another.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, bail};
-use images::Image;
+use images::{Image, Selection};
 
 use crate::{
     output,
@@ -13,6 +13,7 @@ use crate::{
     },
     spec::{
         FORMAT, ImagePin, Network, RunSpec, Workload, env,
+        health::Health,
         mounts::{MountKind, MountSpec},
         names,
         network::Endpoint,
@@ -55,7 +56,10 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         env: environment(&request, image, workload, &hostname),
         cwd: working_directory(request.cwd.as_deref().or(config.working_dir().as_deref()))?,
         user: request.user.or_else(|| config.user().clone()).unwrap_or_default(),
-        mounts: name_volumes(with_volumes_of_image(request.mounts, config.volumes().iter().flatten()))?,
+        mounts: pin_images(
+            host,
+            name_volumes(with_volumes_of_image(request.mounts, config.volumes().iter().flatten()))?,
+        )?,
         network: network_of(host, workload, request.network, request.default_network, !ports.is_empty())?,
         names: request.names,
         ports,
@@ -74,7 +78,10 @@ fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) ->
         created_unix_nanos: output::now_nanos(),
         restart: request.restart,
         log: request.log,
-        health: request.health,
+        health: Health::decide(
+            &request.health,
+            image.healthcheck.as_ref().filter(|_| workload.behaviour().takes_exec()),
+        ),
         further: request.further,
         revised: false,
         image: ImagePin {
@@ -211,6 +218,19 @@ fn name_volumes(mut mounts: Vec<MountSpec>) -> Result<Vec<MountSpec>> {
     for mount in &mut mounts {
         if let MountKind::Volume { name: name @ None, .. } = &mut mount.kind {
             *name = Some(names::new_id()?);
+        }
+    }
+    Ok(mounts)
+}
+
+/// An image that is mounted is the one that has the name now.
+fn pin_images(host: &Host, mut mounts: Vec<MountSpec>) -> Result<Vec<MountSpec>> {
+    for mount in &mut mounts {
+        if let MountKind::Image { name, digest } = &mut mount.kind {
+            let image = host.store.resolve(name, &Selection::default())?;
+            let image =
+                image.with_context(|| format!("--mount type=image: no such image: {name} (amphora pull {name})"))?;
+            *digest = image.digest.to_string();
         }
     }
     Ok(mounts)

@@ -85,8 +85,11 @@ impl Root {
         let (root, _) = workload_of(host, spec)?.behaviour().root(host, &image, container)?;
         let mounts = spec.mounts.iter().filter_map(|mount| match &mount.kind {
             MountKind::Bind { source, .. } => Some((mount.target.clone(), source.clone())),
-            MountKind::Volume { name, .. } => Some((mount.target.clone(), host.volumes.data(name.as_deref()?))),
-            MountKind::Tmpfs { .. } => None,
+            // Part of a volume may have become a link by now, which leads nobody.
+            MountKind::Volume { name, subpath: None, .. } => {
+                Some((mount.target.clone(), host.volumes.data(name.as_deref()?)))
+            }
+            MountKind::Volume { .. } | MountKind::Tmpfs { .. } | MountKind::Image { .. } => None,
         });
         // Those inside others come first.
         let mut mounts: Vec<_> = mounts.collect();
@@ -269,9 +272,6 @@ impl Copy<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
 /// Writes what a path of a container leads to as an archive.
 ///
 /// # Errors
@@ -330,6 +330,9 @@ pub(crate) fn unpack(
     Ok(())
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn paths_in_a_container_begin_at_its_root() {

@@ -73,7 +73,8 @@ impl Host {
     /// Manifest digests of all images that a container was made from.
     pub(crate) fn image_digests_in_use(&self) -> Result<HashSet<String>> {
         let (containers, unreadable) = self.containers.list()?;
-        let mut used: HashSet<String> = containers.into_iter().map(|container| container.spec.image.digest).collect();
+        let images = containers.iter().flat_map(|container| container.spec.images());
+        let mut used: HashSet<String> = images.map(str::to_owned).collect();
         for container in &unreadable {
             used.extend(container.mentions()?.iter().cloned());
         }

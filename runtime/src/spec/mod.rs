@@ -3,7 +3,9 @@
 //! It knows no command-line types, and it is what is stored as `spec.json`, so that `start` needs nothing else.
 
 pub(crate) mod capabilities;
+pub(crate) mod cdi;
 pub(crate) mod detach_keys;
+pub(crate) mod devices;
 pub(crate) mod env;
 pub(crate) mod exit_code;
 pub(crate) mod health;
@@ -30,6 +32,7 @@ pub use network::Network;
 pub(crate) use workload::{Kind, WasmProgram, Workload};
 
 use crate::spec::{
+    devices::DeviceSpec,
     health::Health,
     limits::Limits,
     logging::LogSpec,
@@ -152,9 +155,18 @@ impl RunSpec {
     pub(crate) fn volumes(&self) -> impl Iterator<Item = &str> {
         let mounted = self.mounts.iter().filter_map(|mount| match &mount.kind {
             MountKind::Volume { name, .. } => name.as_deref(),
-            MountKind::Bind { .. } | MountKind::Tmpfs { .. } => None,
+            MountKind::Bind { .. } | MountKind::Tmpfs { .. } | MountKind::Image { .. } => None,
         });
         mounted.chain(self.wasm.stores.iter().filter_map(|store| store.volume.as_deref()))
+    }
+
+    /// Digests of the images that it needs: its own, and those that it has mounted.
+    pub(crate) fn images(&self) -> impl Iterator<Item = &str> {
+        let mounted = self.mounts.iter().filter_map(|mount| match &mount.kind {
+            MountKind::Image { digest, .. } => Some(digest.as_str()),
+            MountKind::Bind { .. } | MountKind::Volume { .. } | MountKind::Tmpfs { .. } => None,
+        });
+        std::iter::once(self.image.digest.as_str()).chain(mounted)
     }
 }
 
@@ -202,6 +214,9 @@ pub struct Further {
     pub host_uts: bool,
     /// The same for what it sees of cgroups.
     pub host_cgroup: bool,
+    /// Devices of the host's that it may use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceSpec>,
     /// Words of others, which mean nothing here.
     pub annotations: BTreeMap<String, String>,
 }
@@ -215,6 +230,7 @@ impl Further {
             (self.shm_bytes.is_some(), "--shm-size"),
             (self.host_ipc, "--ipc"),
             (self.host_cgroup, "--cgroupns"),
+            (!self.devices.is_empty(), "--device"),
         ];
         asked.into_iter().find(|(asked, _)| *asked).map(|(_, flag)| flag)
     }

@@ -24,7 +24,7 @@ impl MountSpec {
     /// A new volume without a name, which begins with what the image has there. None: nothing can be mounted at that place.
     pub(crate) fn new_volume_at(target: &Path) -> Option<Self> {
         let target = Some(clean(target)).filter(|target| target.is_absolute() && target != Path::new("/"))?;
-        Some(Self { target, readonly: false, kind: MountKind::Volume { name: None, copy: true } })
+        Some(Self { target, readonly: false, kind: MountKind::Volume { name: None, copy: true, subpath: None } })
     }
 }
 
@@ -45,6 +45,9 @@ pub enum MountKind {
         name: Option<String>,
         /// Whether a new volume begins with what the image has at the target.
         copy: bool,
+        /// A directory of it that is mounted in place of all of it; relative.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subpath: Option<PathBuf>,
     },
     /// Memory that goes with the container. Always nosuid and nodev.
     Tmpfs {
@@ -54,6 +57,17 @@ pub enum MountKind {
         mode: u32,
         /// Whether programs may be executed from it.
         exec: bool,
+        /// Whom its root directory belongs to: user and group.
+        #[serde(default)]
+        owner: Option<(u32, u32)>,
+    },
+    /// What an image has, to be read only.
+    Image {
+        /// As it was asked for.
+        name: String,
+        /// Manifest digest; empty until the container is made.
+        #[serde(default)]
+        digest: String,
     },
 }
 
@@ -148,8 +162,12 @@ pub(crate) fn parse_tmpfs(text: &str) -> Result<MountSpec, MountError> {
             ("nosuid" | "nodev", "") => {}
             ("size", size) => draft.size_bytes = Some(value.bytes(size)?),
             ("mode", mode) => draft.mode = Some(value.mode(mode)?),
+            ("uid", uid) => draft.uid = Some(value.id(uid)?),
+            ("gid", gid) => draft.gid = Some(value.id(gid)?),
             _ => {
-                return Err(value.unknown(option, "size=SIZE, mode=OCTAL, exec, noexec, ro, rw, nosuid, nodev"));
+                return Err(
+                    value.unknown(option, "size=SIZE, mode=OCTAL, uid, gid, exec, noexec, ro, rw, nosuid, nodev")
+                );
             }
         }
     }
@@ -198,6 +216,19 @@ impl Value<'_> {
         mode.ok_or_else(|| self.invalid(format!("the mode `{text}` is not an octal number such as 1777")))
     }
 
+    fn id(&self, text: &str) -> Result<u32, MountError> {
+        text.parse().map_err(|_| self.invalid(format!("`{text}` is not the number of a user or group")))
+    }
+
+    /// A path below another one.
+    fn below(&self, text: &str) -> Result<PathBuf, MountError> {
+        let path = Path::new(text);
+        let is_below = path.components().all(|part| matches!(part, Component::Normal(_))) && !text.is_empty();
+        is_below
+            .then(|| path.to_owned())
+            .ok_or_else(|| self.invalid(format!("`{text}` is not a path below the volume: expected one such as a/b")))
+    }
+
     fn flag_setting(&self, key: &str, setting: Option<&str>) -> Result<bool, MountError> {
         match setting {
             None | Some("true" | "1") => Ok(true),
@@ -213,6 +244,7 @@ enum Kind {
     #[default]
     Volume,
     Tmpfs,
+    Image,
 }
 
 /// A mount whose fields arrive in any order.
@@ -227,6 +259,9 @@ struct Draft {
     size_bytes: Option<u64>,
     mode: Option<u32>,
     exec: bool,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    subpath: Option<PathBuf>,
 }
 
 impl Draft {
@@ -280,6 +315,8 @@ impl Draft {
             ("bind-recursive", Kind::Bind) if matches!(setting, Some("enabled" | "readonly")) => {}
             ("bind-propagation", Kind::Bind) if matches!(setting, Some("private" | "rprivate")) => {}
             ("consistency", Kind::Bind) => {}
+            ("source" | "src", Kind::Image) => self.source = Some(text()?.to_owned()),
+            ("volume-subpath", Kind::Volume) => self.subpath = Some(value.below(text()?)?),
             ("volume-nocopy", Kind::Volume) => self.no_copy = value.flag_setting(key, setting)?,
             ("tmpfs-size", Kind::Tmpfs) => self.size_bytes = Some(value.bytes(text()?)?),
             ("tmpfs-mode", Kind::Tmpfs) => self.mode = Some(value.mode(text()?)?),
@@ -295,7 +332,8 @@ impl Draft {
     fn known_fields(&self) -> &'static str {
         match self.kind {
             Kind::Bind => "type, source, target, readonly, bind-recursive, bind-propagation=rprivate",
-            Kind::Volume => "type, source, target, readonly, volume-nocopy",
+            Kind::Volume => "type, source, target, readonly, volume-nocopy, volume-subpath",
+            Kind::Image => "type, source, target",
             Kind::Tmpfs => "type, target, readonly, tmpfs-size, tmpfs-mode",
         }
     }
@@ -305,12 +343,20 @@ impl Draft {
         let kind = match (self.kind, self.source) {
             (Kind::Bind, Some(source)) => MountKind::Bind { source: source.into(), recursive: !self.non_recursive },
             (Kind::Bind, None) => return Err(value.invalid("the source is missing: add source=/PATH")),
-            (Kind::Volume, name) => MountKind::Volume { name, copy: !self.no_copy },
+            (Kind::Volume, name) => {
+                // Of a part of it there is nothing that the image's files could go to.
+                MountKind::Volume { name, copy: !self.no_copy && self.subpath.is_none(), subpath: self.subpath }
+            }
+            (Kind::Image, Some(name)) => MountKind::Image { name, digest: String::new() },
+            (Kind::Image, None) => return Err(value.invalid("the source is missing: add source=IMAGE")),
             (Kind::Tmpfs, _) => {
-                MountKind::Tmpfs { size_bytes: self.size_bytes, mode: self.mode.unwrap_or(0o1777), exec: self.exec }
+                let owner = self.uid.or(self.gid).map(|_| (self.uid.unwrap_or(0), self.gid.unwrap_or(0)));
+                let (size_bytes, mode) = (self.size_bytes, self.mode.unwrap_or(0o1777));
+                MountKind::Tmpfs { size_bytes, mode, exec: self.exec, owner }
             }
         };
-        Ok(MountSpec { target, readonly: self.readonly, kind })
+        let readonly = self.readonly || matches!(kind, MountKind::Image { .. });
+        Ok(MountSpec { target, readonly, kind })
     }
 }
 
@@ -320,7 +366,8 @@ fn mount_type(value: &Value<'_>, pairs: &[(String, Option<&str>)]) -> Result<Kin
         None | Some("volume") => Ok(Kind::Volume),
         Some("bind") => Ok(Kind::Bind),
         Some("tmpfs") => Ok(Kind::Tmpfs),
-        Some(other) => Err(value.invalid(format!("unknown type `{other}`: expected bind, volume or tmpfs"))),
+        Some("image") => Ok(Kind::Image),
+        Some(other) => Err(value.invalid(format!("unknown type `{other}`: expected bind, volume, tmpfs or image"))),
     }
 }
 
@@ -403,12 +450,13 @@ mod tests {
     }
 
     fn volume(name: Option<&str>, target: &str, readonly: bool) -> MountSpec {
-        let kind = MountKind::Volume { name: name.map(str::to_owned), copy: true };
+        let kind = MountKind::Volume { name: name.map(str::to_owned), copy: true, subpath: None };
         MountSpec { target: target.into(), readonly, kind }
     }
 
     fn tmpfs(target: &str, size_bytes: Option<u64>, mode: u32, exec: bool) -> MountSpec {
-        MountSpec { target: target.into(), readonly: false, kind: MountKind::Tmpfs { size_bytes, mode, exec } }
+        let kind = MountKind::Tmpfs { size_bytes, mode, exec, owner: None };
+        MountSpec { target: target.into(), readonly: false, kind }
     }
 
     #[test]
@@ -433,7 +481,7 @@ mod tests {
             assert_eq!(parse_volume(text, Path::new(CWD)), Ok(spec), "{text}");
         }
         let spec = parse_volume("data:/d:nocopy", Path::new(CWD)).unwrap();
-        assert_eq!(spec.kind, MountKind::Volume { name: Some("data".into()), copy: false });
+        assert_eq!(spec.kind, MountKind::Volume { name: Some("data".into()), copy: false, subpath: None });
     }
 
     #[test]
@@ -473,6 +521,13 @@ mod tests {
         for (text, spec) in table {
             assert_eq!(parse_mount(text, Path::new(CWD)), Ok(spec), "{text}");
         }
+        let image = parse_mount("type=image,src=bb:1,dst=/b", Path::new(CWD)).unwrap();
+        assert_eq!(
+            (image.readonly, image.kind),
+            (true, MountKind::Image { name: "bb:1".into(), digest: String::new() })
+        );
+        let part = parse_mount("type=volume,src=vol,dst=/b,volume-subpath=a/b", Path::new(CWD)).unwrap().kind;
+        assert_eq!(part, MountKind::Volume { name: Some("vol".into()), copy: false, subpath: Some("a/b".into()) });
         for text in ["type=bind,src=/a,dst=/b,bind-recursive=disabled", "type=bind,src=/a,dst=/b,bind-nonrecursive"] {
             let spec = parse_mount(text, Path::new(CWD)).unwrap();
             assert_eq!(spec.kind, MountKind::Bind { source: "/a".into(), recursive: false });
@@ -485,7 +540,10 @@ mod tests {
             ("type=bind,target=/b", "the source is missing"),
             ("type=bind,source=/a", "the target is missing"),
             ("type=bind,source=a,target=/b", "must be an absolute path, or begin with `./`"),
-            ("type=image,source=a,target=/b", "unknown type `image`"),
+            ("type=npipe,source=a,target=/b", "unknown type `npipe`"),
+            ("type=image,target=/b", "the source is missing"),
+            ("type=volume,source=vol,target=/b,volume-subpath=../x", "`../x`"),
+            ("type=volume,source=vol,target=/b,volume-subpath=/x", "`/x`"),
             ("type=tmpfs,source=/a,target=/b", "unknown or unsupported option `source=/a`"),
             ("type=bind,source=/a,target=/b,bind-propagation=shared", "`bind-propagation=shared`"),
             ("type=volume,target=/b,volume-driver=nfs", "`volume-driver=nfs`"),
@@ -509,7 +567,9 @@ mod tests {
         assert_eq!(parse_tmpfs("/run:size=64m,mode=755,exec"), Ok(tmpfs("/run", Some(64 << 20), 0o755, true)));
         assert_eq!(parse_tmpfs("/run:rw,noexec,nosuid,nodev"), Ok(tmpfs("/run", None, 0o1777, false)));
         assert!(parse_tmpfs("/run:ro").unwrap().readonly);
-        for text in ["run", "/run:size=x", "/run:suid", "/run:uid=0", "/run:mode=888", "/run:exec=yes"] {
+        let owned = parse_tmpfs("/run:uid=7").unwrap().kind;
+        assert!(matches!(owned, MountKind::Tmpfs { owner: Some((7, 0)), .. }), "{owned:?}");
+        for text in ["run", "/run:size=x", "/run:suid", "/run:uid=root", "/run:mode=888", "/run:exec=yes"] {
             assert!(parse_tmpfs(text).is_err(), "{text}");
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::spec::{
-    Further, Network, Security, StdioSpec, health::Health, limits::Limits, logging::LogSpec, mounts::MountSpec,
+    Further, Network, Security, StdioSpec, health::HealthOptions, limits::Limits, logging::LogSpec, mounts::MountSpec,
     network::NameService, ports::PublishedPort, restart::RestartPolicy, wasm::WasmOptions,
 };
 
@@ -68,7 +68,7 @@ pub struct Request {
     /// How its output is kept.
     pub log: LogSpec,
     /// How it is seen to be well.
-    pub health: Option<Health>,
+    pub health: HealthOptions,
     /// What few ask for.
     pub further: Further,
 }

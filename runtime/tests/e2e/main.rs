@@ -23,6 +23,7 @@ mod life;
 mod lifecycle;
 mod limits;
 mod lost;
+mod mounts;
 mod networks;
 mod networks_connect;
 mod networks_damaged;

@@ -165,3 +165,57 @@ fn a_mount_point_behind_a_link_to_nothing_is_made() {
         fs::remove_file(sandbox.work().join("link")).expect("removed");
     }
 }
+
+/// Of an image that says how, a container is looked after unless its user says otherwise.
+#[test]
+fn an_image_says_how_its_containers_are_well() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let becomes = |name: &str, wanted: &str| {
+        until(wanted, || (sandbox.inspect(name, ".State.Health.Status") == wanted).then_some(()));
+    };
+    let flags = ["--health-cmd", "test -e /well", "--health-interval", "20ms", "--health-retries", "1"];
+    let words = ["run", "-d", "--name", "first"].into_iter().chain(flags);
+    sandbox.ok(words.chain([busybox.as_str(), "sleep", "1000"]));
+    sandbox.ok(["commit", "first", "checked:1"]);
+    let test = sandbox.ok(["inspect", "-f", "{{json .Config.Healthcheck.Test}}", "checked:1"]);
+    assert_eq!(test, "[\"CMD-SHELL\",\"test -e /well\"]\n");
+    sandbox.ok(["run", "-d", "--name", "second", "checked:1"]);
+    becomes("second", "unhealthy");
+    sandbox.ok(["exec", "second", "touch", "/well"]);
+    assert_eq!(sandbox.ok(["wait", "--condition", "healthy", "second"]), "-1\n");
+    sandbox.ok(["run", "-d", "--name", "none", "--no-healthcheck", "checked:1"]);
+    assert_eq!(sandbox.details("none")["State"]["Health"], serde_json::Value::Null);
+    sandbox.ok(["run", "-d", "--name", "other", "--health-cmd", "true", "checked:1"]);
+    becomes("other", "healthy");
+    sandbox.ok(["rm", "-f", "first", "second", "none", "other"]);
+    sandbox.ok(["rmi", "checked:1"]);
+    sandbox.check_clean();
+}
+
+#[test]
+fn a_device_of_the_host_is_used_and_not_changed() {
+    let Some((sandbox, [busybox, wasm])) = Sandbox::with(["busybox:latest", "hello:wasm"]) else { return };
+    let devices = ["--device", "/dev/zero:/dev/bus/mine", "--device", "/dev/full"];
+    let script = "head -c 3 /dev/bus/mine | od -An -tx1; stat -c %F /dev/bus/mine; echo x > /dev/full; chmod 600 /dev/bus/mine; \
+                  touch /dev/bus/mine; mknod /node c 1 5 && head -c 1 /node";
+    let words = ["run", "--name", "web"].into_iter().chain(devices).chain([busybox.as_str(), "sh", "-c", script]);
+    let ended = sandbox.run(words);
+    assert_eq!(ended.stdout, " 00 00 00\ncharacter special file\n", "{ended}");
+    for refused in ["No space left", "chmod: /dev/bus/mine: Read-only", "touch: /dev/bus/mine: Read-only"] {
+        assert!(ended.stderr.contains(refused), "{refused}: {ended}");
+    }
+    let shown = sandbox.ok(["inspect", "-f", "{{range .HostConfig.Devices}}{{.PathInContainer}} {{end}}", "web"]);
+    assert_eq!(shown, "/dev/bus/mine /dev/full \n");
+    for (device, said) in [
+        ("/etc/passwd", "no device"),
+        ("/nowhere", "/nowhere"),
+        ("/dev/null:/dev/x:r", "rwm"),
+        ("v.com/x=y", "v.com/x=y"),
+    ] {
+        let message = sandbox.refuses(["run", "--rm", "--device", device, &busybox, "true"]);
+        assert!(message.contains(said), "{device}: {message}");
+    }
+    assert!(sandbox.refuses(["run", "--rm", "--device", "/dev/null", &wasm]).contains("--device"));
+    sandbox.ok(["rm", "web"]);
+    sandbox.check_clean();
+}

@@ -43,6 +43,8 @@ pub(super) static FLAGS: &[Flag] = &[
     text("cpuset-cpus", "string", |args| &mut args.cpuset_cpus).help("CPUs in which to run, such as 0-3 or 0,1"),
     text("cpuset-mems", "string", |args| &mut args.cpuset_mems)
         .help("Memory nodes in which to run, such as 0-3 or 0,1"),
+    texts("device", "list", |args| &mut args.device)
+        .help("Let it use a device of the host: HOST[:CONTAINER], or vendor.com/class=name"),
     texts("device-read-bps", "list", |args| &mut args.device_read_bps)
         .help("Limit of bytes a second read from a device: DEVICE:RATE"),
     texts("device-read-iops", "list", |args| &mut args.device_read_iops)
@@ -64,6 +66,8 @@ pub(super) static FLAGS: &[Flag] = &[
     switch("explain-grants", |args| &mut args.explain_grants)
         .of(RUN, "Print the shortest command line that would run the image, and what its imports would make use of"),
     text("fuel", "int", |args| &mut args.fuel).help("Instructions that a Wasm program may execute"),
+    text("gpus", "gpu-request", |args| &mut args.gpus)
+        .help("Let it use GPUs: all, a number, or device=ID (CDI nvidia.com/gpu)"),
     // So help has only its long form with these commands, as with Docker.
     text("hostname", "string", |args| &mut args.hostname).short('h').help("Host name inside the container"),
     switch("init", |args| &mut args.init)
@@ -165,9 +169,7 @@ pub(super) static FLAGS: &[Flag] = &[
 /// Docker's options of `run`, `create` and `exec` that are not here, each with what to do instead, or with nothing.
 pub(super) static REFUSED: &[Refused] = &[
     refused("expose", None, "; -p publishes a port, and containers of one network reach all of each other's"),
-    refused("gpus", None, "; --privileged gives all devices"),
-    refused("device", None, "; -v mounts no device either, --privileged gives all"),
-    refused("device-cgroup-rule", None, "; --privileged gives all devices"),
+    refused("device-cgroup-rule", None, "; a node that a container makes opens nothing: --device gives one that does"),
     refused("link", None, "; containers on a network of your own find each other by name (--network NAME)"),
     refused("userns", None, "; a caller without root gets a user namespace always"),
     refused("pid", None, NAMESPACES),

@@ -107,6 +107,10 @@ impl Behaviour for WasmProgram {
         check_ulimits(spec)
     }
 
+    fn takes_exec(&self) -> bool {
+        false
+    }
+
     fn check_exec(&self, name: &str) -> Result<()> {
         bail!(
             "container {name} runs a Wasm program: it has no shell and no other programs to execute; \

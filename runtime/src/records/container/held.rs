@@ -28,7 +28,7 @@ impl Containers {
             return Ok(());
         }
         let holds = Holds::open(&self.paths.root)?;
-        holds.take(IMAGE, &spec.image.digest)?;
+        spec.images().try_for_each(|digest| holds.take(IMAGE, digest))?;
         holds.take(CONTAINER, &spec.id)?;
         holds.take(NAME, &spec.name)?;
         spec.volumes().try_for_each(|volume| holds.take(VOLUME, volume))?;
