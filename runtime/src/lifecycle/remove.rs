@@ -78,6 +78,7 @@ fn discard(host: &Host, container: &Container, volumes: bool) -> Result<()> {
     if volumes {
         host.volumes.remove_unnamed_of(&container.spec)?;
     }
+    host.networks.forget_container(&container.spec);
     host.containers.delete(container)?;
     container.happened("destroy");
     Ok(())

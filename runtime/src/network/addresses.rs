@@ -5,6 +5,8 @@ use std::{
     io::{ErrorKind, Write},
     net::IpAddr,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -141,6 +143,28 @@ impl Networks {
             }
         }
         Ok(())
+    }
+
+    /// Takes back what a container has left that is removed, where its supervisor was killed. What cannot be taken back is no reason to
+    /// keep the container: it is named by [`Self::check`].
+    pub(crate) fn forget_container(&self, spec: &RunSpec) {
+        // A process that was killed lets go of one file after the other.
+        const TRIES: u32 = 50;
+        const PAUSE: Duration = Duration::from_millis(10);
+        for endpoint in spec.network.endpoints() {
+            let Ok(Some(network)) = self.load(&endpoint.network) else { continue };
+            for _ in 0..TRIES {
+                let found = self.look(&network).unwrap_or_default().0;
+                match found.iter().find(|(lease, _)| lease.container == spec.id) {
+                    None => break,
+                    Some((_, false)) => {
+                        let _ = self.forget_ended(&network);
+                        break;
+                    }
+                    Some((_, true)) => thread::sleep(PAUSE),
+                }
+            }
+        }
     }
 
     /// Takes back what belongs to containers that have ended; how many.

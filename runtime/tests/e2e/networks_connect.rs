@@ -218,6 +218,8 @@ fn what_is_killed_while_it_connects_loses_no_address() {
             assert!(asked.code == Some(0) || asked.code == Some(1), "{asked}");
             until("the end of web", || (sandbox.inspect("web", ".State.Status") == "exited").then_some(()));
             sandbox.ok(["rm", "-f", "web"]);
+            // With the container its addresses are free, whoever was killed.
+            assert_eq!(elements("members4"), 0);
         }
         sandbox.ok(["system", "prune", "-f"]);
         sandbox.check_clean();
