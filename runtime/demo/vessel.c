@@ -5,6 +5,8 @@
  *   vessel spin        computes until it is stopped
  *   vessel wait        says so, and waits until it is stopped
  *   vessel args A B…   prints its arguments, one a line
+ *   vessel serve PORT [all]
+ *                      answers HTTP requests at 127.0.0.1, or at all addresses; ends when /end is asked for. Linux only
  *
  * It needs no library: the Linux one makes system calls, the Wasm one calls what WASI's first preview has.
  */
@@ -22,6 +24,9 @@ typedef unsigned long word;
 static void write_all(int descriptor, const char *text, word length);
 static _Noreturn void end(int code);
 static void wait_long(void);
+#ifndef __wasm__
+static int serve(const char *port, int at_all_addresses); /* Its exit code. */
+#endif
 static char *more_memory(void); /* NULL when there is no more */
 
 #ifdef __wasm__
@@ -87,9 +92,11 @@ static char *more_memory(void) {
 #include "../../linux-exec/launcher/freestanding.h"
 
 #if defined(__x86_64__)
-enum { SYS_WRITE = 1, SYS_MMAP = 9, SYS_EXIT_GROUP = 231, SYS_PPOLL = 271 };
+enum { SYS_READ = 0, SYS_WRITE = 1, SYS_CLOSE = 3, SYS_MMAP = 9, SYS_EXIT_GROUP = 231, SYS_PPOLL = 271 };
+enum { SYS_SOCKET = 41, SYS_BIND = 49, SYS_LISTEN = 50, SYS_SETSOCKOPT = 54, SYS_ACCEPT4 = 288 };
 #else
-enum { SYS_WRITE = 64, SYS_MMAP = 222, SYS_EXIT_GROUP = 94, SYS_PPOLL = 73 };
+enum { SYS_READ = 63, SYS_WRITE = 64, SYS_CLOSE = 57, SYS_MMAP = 222, SYS_EXIT_GROUP = 94, SYS_PPOLL = 73 };
+enum { SYS_SOCKET = 198, SYS_BIND = 200, SYS_LISTEN = 201, SYS_SETSOCKOPT = 208, SYS_ACCEPT4 = 242 };
 #endif
 
 static void write_all(int descriptor, const char *text, word length) {
@@ -114,6 +121,63 @@ static char *more_memory(void) {
     const word read_write = 1 | 2, private_anonymous = 2 | 32, no_descriptor = (word)-1;
     word address = (word)call(SYS_MMAP, 0, MEBIBYTE, read_write, private_anonymous, no_descriptor, 0);
     return address >= MAP_FAILED_FROM ? 0 : (char *)address;
+}
+
+#define ANSWER                                                                                                         \
+    "HTTP/1.1 200 OK\r\nContent-Length: 35\r\nConnection: close\r\n\r\n"                                               \
+    "Hello from a vessel of Linux code.\n"
+
+/* As the kernel has it: port and address with their highest byte first. */
+struct address {
+    unsigned short family;
+    unsigned char port[2], host[4], rest[8];
+};
+
+/* Reads the head of a request; whether it asks for the end. */
+static int asks_for_end(int connection) {
+    static const char wanted[] = "GET /end ";
+    char head[2048];
+    word length = 0, same = 0;
+    int is_whole = 0;
+    while (!is_whole && length < sizeof head) {
+        long got = call(SYS_READ, (word)connection, (word)(head + length), sizeof head - length, 0, 0, 0);
+        if (got <= 0)
+            break;
+        length += (word)got;
+        const char *last = head + length - 4;
+        is_whole = length >= 4 && last[0] == '\r' && last[1] == '\n' && last[2] == '\r' && last[3] == '\n';
+    }
+    while (same < sizeof wanted - 1 && same < length && head[same] == wanted[same])
+        same++;
+    return same == sizeof wanted - 1;
+}
+
+static NAMED int serve(const char *port, int at_all_addresses) {
+    const word inet = 2, stream_close_on_exec = 1 | 02000000, of_sockets = 1, reuse_address = 2;
+    struct address address = {2, {0, 0}, {127, 0, 0, 1}, {0}};
+    word number = 0;
+    int one = 1, is_over = 0;
+    for (; *port >= '0' && *port <= '9'; port++)
+        number = number * 10 + (word)(*port - '0');
+    address.port[0] = (unsigned char)(number >> 8);
+    address.port[1] = (unsigned char)number;
+    if (at_all_addresses)
+        address.host[0] = address.host[3] = 0;
+    long listener = call(SYS_SOCKET, inet, stream_close_on_exec, 0, 0, 0, 0);
+    if (listener < 0 || call(SYS_SETSOCKOPT, (word)listener, of_sockets, reuse_address, (word)&one, sizeof one, 0) < 0 ||
+        call(SYS_BIND, (word)listener, (word)&address, sizeof address, 0, 0, 0) < 0 ||
+        call(SYS_LISTEN, (word)listener, 128, 0, 0, 0, 0) < 0)
+        return 1;
+    while (!is_over) {
+        long connection = call(SYS_ACCEPT4, (word)listener, 0, 0, 02000000, 0, 0);
+        if (connection < 0)
+            continue;
+        is_over = asks_for_end((int)connection);
+        /* Whoever went away is no reason to end: not by write_all. */
+        call(SYS_WRITE, (word)connection, (word)ANSWER, sizeof ANSWER - 1, 0, 0, 0);
+        call(SYS_CLOSE, (word)connection, 0, 0, 0, 0, 0);
+    }
+    return 0;
 }
 
 #endif
@@ -174,6 +238,10 @@ static int vessel(word count, char *const *arguments) {
         }
         return 0;
     }
+#ifndef __wasm__
+    if (is(arguments[1], "serve") && count > 2)
+        return serve(arguments[2], count > 3 && is(arguments[3], "all"));
+#endif
     print(STDERR, "usage: vessel [hog | spin | wait | args ARGUMENT...]\n");
     return 2;
 }

@@ -10,8 +10,9 @@ struct Package {
     needed_for: &'static str,
 }
 
-const PACKAGES: [Package; 16] = [
+const PACKAGES: [Package; 17] = [
     Package { name: "busybox-static", needed_for: "the busybox image, and the script inside the second kernel" },
+    Package { name: "chromium", needed_for: "the look of the benchmark's page in a browser" },
     Package { name: "clang", needed_for: "all programs compiled to Wasm" },
     Package { name: "docker-registry", needed_for: "every test that pulls" },
     Package { name: "gcc", needed_for: "the Linux programs of the images" },

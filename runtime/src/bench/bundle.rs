@@ -28,7 +28,7 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
-/// Makes it of a subject's folder, where its `rootfs` lies already; the folder's path.
+/// Makes it of a subject's folder; the folder's path.
 pub(super) fn write(material: &Material, ids: [u32; 2]) -> Result<PathBuf> {
     let path = material.folder.join("config.json");
     let configuration = configuration(material, ids);
@@ -45,7 +45,8 @@ fn configuration(material: &Material, [uid, gid]: [u32; 2]) -> Value {
     let caller = [nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()];
     let is_root = caller[0] == 0;
     let capabilities = json!({ "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES });
-    let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount", "cgroup"];
+    let mut namespaces = vec!["pid", "ipc", "uts", "mount", "cgroup"];
+    namespaces.extend((!material.on_host_network).then_some("network"));
     namespaces.extend((!is_root).then_some("user"));
     let namespaces: Vec<Value> = namespaces.into_iter().map(|kind| json!({ "type": kind })).collect();
     let mut configuration = json!({
@@ -54,9 +55,9 @@ fn configuration(material: &Material, [uid, gid]: [u32; 2]) -> Value {
             "terminal": false, "user": { "uid": uid, "gid": gid }, "args": material.program, "cwd": material.cwd,
             "env": environment(material), "capabilities": capabilities, "noNewPrivileges": true,
         },
-        "root": { "path": "rootfs", "readonly": false },
+        "root": { "path": material.rootfs.as_deref().unwrap_or("rootfs".as_ref()), "readonly": false },
         "hostname": "bench",
-        "mounts": mounts(is_root),
+        "mounts": mounts(is_root, material.on_host_network),
         "linux": {
             "namespaces": namespaces,
             "maskedPaths": [
@@ -82,7 +83,7 @@ pub(super) fn environment(material: &Material) -> Vec<String> {
     material.env.iter().cloned().chain((!own).then(|| path.to_owned())).collect()
 }
 
-fn mounts(is_root: bool) -> Vec<Value> {
+fn mounts(is_root: bool, on_host_network: bool) -> Vec<Value> {
     // Group 5 has no id in a user namespace of one.
     let terminals: &[&str] = match is_root {
         true => &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
@@ -98,7 +99,9 @@ fn mounts(is_root: bool) -> Vec<Value> {
     ];
     let entry =
         |(target, kind, options)| json!({ "destination": target, "type": kind, "source": kind, "options": options });
-    list.into_iter().map(entry).collect()
+    // Who may mount a sysfs is who owns the network namespace.
+    let may_mount = |kind: &str| kind != "sysfs" || is_root || !on_host_network;
+    list.into_iter().filter(|(_, kind, _)| may_mount(kind)).map(entry).collect()
 }
 
 /// Whether a root file system is there to be put into a bundle.

@@ -62,6 +62,13 @@ pub(super) fn machine(store: &Path, state: &Path, cgroups: String, user: String)
             governor => governor,
         },
         mitigations: mitigations(),
+        clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        huge_pages: chosen_of(&read("/sys/kernel/mm/transparent_hugepage/enabled")),
+        is_virtual: cpu
+            .lines()
+            .any(|line| line.starts_with("flags") && line.split(' ').any(|flag| flag == "hypervisor")),
+        is_container: is_container(),
+        load_before: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
         steal: 0.0,
     }
 }
@@ -85,6 +92,20 @@ fn mitigations() -> Vec<[String; 2]> {
     found.retain(|[_, state]| state != "Not affected");
     found.sort();
     found
+}
+
+/// The word in brackets, of all that could be chosen.
+fn chosen_of(words: &str) -> String {
+    let chosen = words.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
+    chosen.unwrap_or("").to_owned()
+}
+
+/// The pid namespace that the kernel begins with; `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether this process is in a container itself: its processes are not all of the machine's.
+fn is_container() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace != Path::new(FIRST_PID_NAMESPACE))
 }
 
 /// The type of the file system that a path lies on.
@@ -111,6 +132,7 @@ pub(super) fn differences(one: &Machine, other: &Machine) -> Vec<String> {
         ("file system of the store", &one.store_file_system, &other.store_file_system),
         ("file system of the state", &one.state_file_system, &other.state_file_system),
         ("governor", &one.governor, &other.governor),
+        ("in a container", &one.is_container.to_string(), &other.is_container.to_string()),
     ]
     .map(|(name, one, other)| (one != other).then(|| format!("{name}: {one} and {other}")));
     pairs.into_iter().flatten().collect()
@@ -127,6 +149,11 @@ mod tests {
         assert_eq!(now.busy_ms_since(then), 200.0);
         assert_eq!(now.steal_since(then), 0.1);
         assert_eq!(CpuTime::parse("").steal_since(CpuTime::parse("")), 0.0);
+    }
+
+    #[test]
+    fn what_is_chosen_stands_in_brackets() {
+        assert_eq!([chosen_of("always [madvise] never"), chosen_of("")], ["madvise", ""]);
     }
 
     #[test]

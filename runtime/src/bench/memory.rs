@@ -26,7 +26,7 @@ use super::{
 };
 
 /// What makes the built-in program wait, and what it says then.
-const WAIT: &str = "wait";
+pub(super) const WAIT: &str = "wait";
 const WAITING: &str = "waiting\n";
 /// How long programs of others are given until they have begun.
 const BEGIN_WITHIN: Duration = Duration::from_secs(2);
@@ -54,10 +54,7 @@ impl Benchmark<'_> {
                     }
                 }
             }
-            // The bundle was made for another command line.
-            if let (Some(ids), Ok(_)) = (material.ids, &material.rootfs) {
-                bundle::write(material, ids)?;
-            }
+            restore_bundle(material)?;
         }
         Ok(())
     }
@@ -113,6 +110,14 @@ impl Benchmark<'_> {
     }
 }
 
+/// Undoes that the bundle was made for another command line.
+pub(super) fn restore_bundle(material: &Material) -> Result<()> {
+    match (material.ids, &material.rootfs) {
+        (Some(ids), Ok(_)) => bundle::write(material, ids).map(drop),
+        _ => Ok(()),
+    }
+}
+
 /// Reads until so many bytes have come, nobody writes any more, or it is time: how many came.
 fn read_until(mut pipe: fs::File, wanted: usize, deadline: Instant) -> Result<usize> {
     let (mut said, mut buffer) = (0, vec![0; 4096]);
@@ -134,8 +139,7 @@ fn read_until(mut pipe: fs::File, wanted: usize, deadline: Instant) -> Result<us
 
 /// Of all processes below this one, and how many they are.
 fn pss() -> Result<(u64, usize)> {
-    let own = i32::try_from(std::process::id())?;
-    let descendants = descendants(own, &parents());
+    let descendants = all_below()?;
     let mut bytes = 0;
     for pid in &descendants {
         let path = format!("/proc/{pid}/smaps_rollup");
@@ -147,6 +151,11 @@ fn pss() -> Result<(u64, usize)> {
         }
     }
     Ok((bytes, descendants.len()))
+}
+
+/// All processes below this one.
+pub(super) fn all_below() -> Result<Vec<i32>> {
+    Ok(descendants(i32::try_from(std::process::id())?, &parents()))
 }
 
 /// Of each process its parent.

@@ -4,7 +4,8 @@
 //! amphora's too, so that all are treated alike.
 //!
 //! ```text
-//! rounds   sizes   rate   memory       what is measured
+//! rounds   serve   pull                what is timed, in rounds
+//! sizes   rate   memory   stages   trace    what else is measured
 //! peers                                who is measured, and how each is called
 //! stage                                images, stores and root file systems, all of the benchmark's own
 //! process   sight                      one run: timed, or looked at
@@ -18,15 +19,18 @@ mod machine;
 mod memory;
 mod peers;
 pub(crate) mod process;
+mod pull;
 mod rate;
 pub(crate) mod report;
 pub(crate) mod results;
 mod rounds;
+mod serve;
 mod sight;
 mod sizes;
 mod stage;
 mod stages;
 mod statistics;
+mod trace;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -34,6 +38,7 @@ use anyhow::{Context, Result, bail};
 
 use self::{
     machine::CpuTime,
+    peers::Job,
     process::is_interrupted,
     results::{Absent, Results, SCHEMA, Settings, Tool, VERSION},
     rounds::Lane,
@@ -49,6 +54,8 @@ pub(crate) enum Measure {
     Size,
     Rate,
     Memory,
+    Http,
+    Pull,
 }
 
 /// What somebody wants to know.
@@ -71,6 +78,12 @@ pub(crate) struct Request {
     pub(crate) drop_caches: bool,
     /// How long starts are counted for a rate.
     pub(crate) rate_time: Duration,
+    /// How many at a time for a rate; none: 1 to the number of cores.
+    pub(crate) at_a_time: Vec<usize>,
+    /// Where the servers of the user's Linux images listen; None: the built-in one is told a free port.
+    pub(crate) port: Option<u16>,
+    /// Whether the kernel is asked what it saw, in runs of their own.
+    pub(crate) trace: bool,
     /// How many at once.
     pub(crate) counts: Vec<usize>,
     /// Where everything is put, and kept; None: in a temporary folder.
@@ -143,6 +156,7 @@ impl<'a> Benchmark<'a> {
             sizes: Vec::new(),
             rates: Vec::new(),
             memory: Vec::new(),
+            traces: Vec::new(),
             absent: Vec::new(),
             remarks: Vec::new(),
         };
@@ -154,13 +168,11 @@ impl<'a> Benchmark<'a> {
         self.watcher.begins("preparing images and peers");
         let materials = self.stage.materials(host, self.request)?;
         let mut lanes = Vec::new();
-        for material in &materials {
-            let contenders = peers::all(self.stage, self.request, material, &mut self.results)?;
-            lanes.extend(self.qualify(material, contenders)?);
-        }
-        if lanes.is_empty() && !is_interrupted() {
-            let reasons: Vec<String> = self.results.absent.iter().map(Absent::sentence).collect();
-            bail!("there is nothing to measure:\n  {}", reasons.join("\n  "));
+        if self.request.measures.iter().any(|measure| !matches!(measure, Measure::Http | Measure::Pull)) {
+            for material in &materials {
+                let contenders = peers::all(self.stage, self.request, material, Job::Run, &mut self.results)?;
+                lanes.extend(self.qualify(material, contenders)?);
+            }
         }
         if self.wants(Measure::Start) {
             self.rounds(&mut lanes)?;
@@ -176,6 +188,20 @@ impl<'a> Benchmark<'a> {
         }
         if self.wants(Measure::Memory) {
             self.part("memory", |benchmark| benchmark.memory(&materials, &lanes));
+        }
+        if self.request.trace && !is_interrupted() {
+            self.part("trace", |benchmark| benchmark.traces(&materials, &lanes));
+        }
+        if self.wants(Measure::Http) {
+            self.part("http", |benchmark| benchmark.servers(&materials));
+        }
+        if self.wants(Measure::Pull) {
+            self.part("pull", |benchmark| benchmark.pulls(&materials));
+        }
+        if self.results.is_empty() && !is_interrupted() {
+            let absent = self.results.absent.iter().map(Absent::sentence);
+            let reasons: Vec<String> = absent.chain(self.results.remarks.iter().cloned()).collect();
+            bail!("there is nothing to measure:\n  {}", reasons.join("\n  "));
         }
         self.results.machine.steal = CpuTime::now().steal_since(then);
         self.results.partial = is_interrupted();
@@ -208,12 +234,20 @@ impl<'a> Benchmark<'a> {
             steal * 100.0,
             sure * 100.0
         );
+        let outliers: usize = self.results.rows.iter().map(|row| row.start.outliers).sum();
+        let runs: usize = self.results.rows.iter().map(|row| row.samples.len()).sum();
+        let sentence = format!("{sentence}; {outliers} of {runs} runs are outliers");
         let busy = spread > 0.3 || steal > 0.01;
         if !self.results.rows.is_empty() {
             self.results.remarks.push(if busy { format!("the machine was busy: {sentence}") } else { sentence });
         }
         if self.results.machine.cores == 1 {
             self.results.remarks.push("there is one core: what is done beside a run is in its time".to_owned());
+        }
+        if self.results.machine.is_container {
+            let remark =
+                "it was measured in a container: what that takes from, or does for, each contender is in its figures";
+            self.results.remarks.push(remark.to_owned());
         }
         if self.results.partial {
             self.results.remarks.push("it was interrupted: this is not all that was asked for".to_owned());

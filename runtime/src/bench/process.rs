@@ -8,6 +8,7 @@ use std::{
         unix::process::CommandExt,
     },
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -38,6 +39,14 @@ const LEFTOVERS_END_WITHIN: Duration = Duration::from_secs(2);
 /// How long what was killed may take to end.
 const KILLED_END_WITHIN: Duration = Duration::from_secs(10);
 
+/// Pid of a child that serves the runs, and stays when they have ended; 0: there is none.
+static KEPT: AtomicU32 = AtomicU32::new(0);
+
+/// Names the one child that is none of a run, or that there is none any more.
+pub(super) fn keep(pid: Option<u32>) {
+    KEPT.store(pid.unwrap_or(0), Ordering::Relaxed);
+}
+
 /// Whether ^C came.
 pub(super) fn is_interrupted() -> bool {
     interrupt::came()
@@ -48,6 +57,8 @@ pub(super) fn is_interrupted() -> bool {
 pub(super) struct Run {
     pub(super) wall_ms: f64,
     pub(super) first_byte_ms: Option<f64>,
+    /// What one more request to a server took.
+    pub(super) request_ms: Option<f64>,
     pub(super) user_ms: f64,
     pub(super) system_ms: f64,
     pub(super) minor_faults: i64,
@@ -93,12 +104,14 @@ pub(super) fn run(words: &[String], timeout: Duration) -> Result<Run> {
     let left_behind = settle()?;
     let after = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let first_byte_ms = out.first.map(|first| milliseconds(first - begun));
+    let (user_ms, system_ms, minor_faults) = cost_between(&before, &after);
     Ok(Run {
         wall_ms: milliseconds(ended - begun),
         first_byte_ms,
-        user_ms: time_between(&before, &after, Usage::user_time),
-        system_ms: time_between(&before, &after, Usage::system_time),
-        minor_faults: after.minor_page_faults() - before.minor_page_faults(),
+        request_ms: None,
+        user_ms,
+        system_ms,
+        minor_faults,
         exit_code,
         output_bytes: out.bytes,
         output: hex(&out.hash.finalize()),
@@ -213,6 +226,7 @@ fn all_ended_by(deadline: Instant) -> Result<bool> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
             Err(Errno::ECHILD) => return Ok(true),
+            Ok(WaitStatus::StillAlive) if is_keeping() && children().is_empty() => return Ok(true),
             Ok(WaitStatus::StillAlive) if Instant::now() >= deadline => return Ok(false),
             Ok(WaitStatus::StillAlive) => {
                 std::thread::sleep(pause);
@@ -245,12 +259,18 @@ pub(super) fn end_all() -> Result<usize> {
     bail!("{} processes that were left behind do not end, though they were killed", children().len())
 }
 
-/// Our children, of all threads.
+fn is_keeping() -> bool {
+    KEPT.load(Ordering::Relaxed) != 0
+}
+
+/// Our children, of all threads, but for the one that is kept.
 fn children() -> Vec<Pid> {
+    let kept = i32::try_from(KEPT.load(Ordering::Relaxed)).unwrap_or(0);
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists
         .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
+        .filter(|pid| *pid != kept)
         .map(Pid::from_raw)
         .collect()
 }
@@ -260,7 +280,7 @@ pub(super) fn adopt_orphans() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the parent of orphans")
 }
 
-fn exit_code(status: WaitStatus) -> i32 {
+pub(super) fn exit_code(status: WaitStatus) -> i32 {
     match status {
         WaitStatus::Exited(_, code) => code,
         WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
@@ -270,6 +290,15 @@ fn exit_code(status: WaitStatus) -> i32 {
 
 pub(super) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+/// User and system time in ms, and minor faults.
+pub(super) fn cost_between(before: &Usage, after: &Usage) -> (f64, f64, i64) {
+    (
+        time_between(before, after, Usage::user_time),
+        time_between(before, after, Usage::system_time),
+        after.minor_page_faults() - before.minor_page_faults(),
+    )
 }
 
 fn time_between(before: &Usage, after: &Usage, time: impl Fn(&Usage) -> TimeVal) -> f64 {

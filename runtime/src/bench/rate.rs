@@ -1,5 +1,5 @@
-//! How many starts there are in a second, one at a time and as many as there are cores; what they leave to be done later is
-//! waited for.
+//! How many starts there are in a second, one at a time and up to as many as there are cores; what they leave to be done later
+//! is waited for.
 
 use std::{
     process::{Command, Stdio},
@@ -31,11 +31,13 @@ const AT_REST: f64 = 0.1;
 
 impl Benchmark<'_> {
     pub(super) fn rates(&mut self, lanes: &[Lane]) -> Result<()> {
-        let cores = self.results.machine.cores;
+        let counts = match self.request.at_a_time.as_slice() {
+            [] => doubled_up_to(self.results.machine.cores),
+            counts => counts.to_vec(),
+        };
         let mut wanted: Vec<(&Lane, usize)> = Vec::new();
         for lane in Self::warm(lanes) {
-            wanted.push((lane, 1));
-            wanted.extend((cores > 1).then_some((lane, cores)));
+            wanted.extend(counts.iter().map(|count| (lane, *count)));
         }
         self.random.shuffle(&mut wanted);
         self.watcher.begins(&format!("starts per second, {} times {:?}", wanted.len(), self.request.rate_time));
@@ -90,6 +92,13 @@ impl Benchmark<'_> {
     }
 }
 
+/// 1, 2, 4, …, and the number of cores.
+fn doubled_up_to(cores: usize) -> Vec<usize> {
+    let mut counts: Vec<usize> = (0..16).map(|power| 1 << power).take_while(|count| *count < cores).collect();
+    counts.push(cores);
+    counts
+}
+
 /// The exit code of one start; None: a signal ended it, or we did as its time was over.
 fn start_once(words: &[String], timeout: Duration) -> Result<Option<i32>> {
     let mut command = Command::new(&words[0]);
@@ -117,4 +126,16 @@ fn rest() -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::doubled_up_to;
+
+    #[test]
+    fn counts_go_from_one_to_the_number_of_cores() {
+        for (cores, counts) in [(1, &[1][..]), (2, &[1, 2]), (6, &[1, 2, 4, 6]), (8, &[1, 2, 4, 8])] {
+            assert_eq!(doubled_up_to(cores), counts);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What a benchmark found, as it is stored: the schema of `results.json`, which docs/benchmarks.md describes.
 //!
-//! A field is only ever added, with a default; whatever else changes is a new [`VERSION`].
+//! An amphora reads its own version and all before it; a field that is added has a default, and makes a new [`VERSION`], as
+//! who does not know it has to say so.
 
 use std::{fs, path::Path};
 
@@ -13,7 +14,7 @@ use crate::spec::Kind;
 /// The first word of the file, by which it is known.
 pub(crate) const SCHEMA: &str = "amphora-bench";
 /// Of the schema.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Everything that one benchmark found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub(crate) struct Results {
     pub(crate) rates: Vec<Rate>,
     #[serde(default)]
     pub(crate) memory: Vec<Memory>,
+    #[serde(default)]
+    pub(crate) traces: Vec<Trace>,
     /// Who did not take part in what, and why.
     pub(crate) absent: Vec<Absent>,
     /// What a reader has to know to judge the figures.
@@ -88,6 +91,21 @@ pub(crate) struct Machine {
     pub(crate) governor: String,
     /// Name and state, as the kernel says them; those that do not concern this CPU are left out.
     pub(crate) mitigations: Vec<[String; 2]>,
+    /// As the kernel says it: `tsc`, `kvm-clock`, …
+    #[serde(default)]
+    pub(crate) clock_source: String,
+    /// Transparent huge pages: `always`, `madvise` or `never`.
+    #[serde(default)]
+    pub(crate) huge_pages: String,
+    /// Whether the CPU says that there is a hypervisor below it.
+    #[serde(default)]
+    pub(crate) is_virtual: bool,
+    /// Whether it was measured from inside of a container.
+    #[serde(default)]
+    pub(crate) is_container: bool,
+    /// How many processes wanted a CPU, as an average of the minute before.
+    #[serde(default)]
+    pub(crate) load_before: f64,
     /// Share of the CPU time that went to other guests of the host while it was measured.
     pub(crate) steal: f64,
 }
@@ -139,12 +157,41 @@ impl Temperature {
     }
 }
 
+/// What a row's clock stops at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Until {
+    /// The command has ended.
+    #[default]
+    Exit,
+    /// A server in the image has answered a request with 200.
+    Answer,
+    /// The image has been pulled, and is ready to run.
+    Ready,
+}
+
+impl Until {
+    /// In the order of a report.
+    pub(crate) const ALL: [Self; 3] = [Self::Exit, Self::Answer, Self::Ready];
+
+    /// Behind a table's temperature, if it is not the usual one.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Exit => "",
+            Self::Answer => ", command to the first 200",
+            Self::Ready => ", pulled from a registry on loopback until ready to run",
+        }
+    }
+}
+
 /// One contender starting one subject, over and over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Row {
     pub(crate) subject: String,
     pub(crate) temperature: Temperature,
+    #[serde(default)]
+    pub(crate) until: Until,
     pub(crate) contender: String,
     /// As it can be typed.
     pub(crate) command: String,
@@ -152,7 +199,7 @@ pub(crate) struct Row {
     pub(crate) start: Summary,
     /// None where nothing is written.
     pub(crate) first_byte: Option<Summary>,
-    /// To the row `amphora` of the same subject and temperature.
+    /// To the row `amphora` of the same table.
     pub(crate) ratio: Option<Ratio>,
     /// CPU time of the whole machine per run, in ms: what is done later by the kernel, or by a daemon, is in it.
     pub(crate) machine_cpu_ms: f64,
@@ -166,9 +213,12 @@ pub(crate) struct Row {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sample {
     pub(crate) round: usize,
-    /// From just before the process is made until it has ended.
+    /// From just before the process is made until what the row waits for.
     pub(crate) wall_ms: f64,
     pub(crate) first_byte_ms: Option<f64>,
+    /// What one more request to a server took, on a connection of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) request_ms: Option<f64>,
     /// Of the process and of all that it started and that ended.
     pub(crate) user_ms: f64,
     pub(crate) system_ms: f64,
@@ -265,6 +315,23 @@ pub(crate) struct Memory {
     pub(crate) processes: usize,
 }
 
+/// What the kernel saw of a contender's runs, in runs of their own; medians.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Trace {
+    pub(crate) subject: String,
+    pub(crate) contender: String,
+    pub(crate) processes: f64,
+    /// How often a program was executed.
+    pub(crate) executions: f64,
+    /// In µs: from the command's process until the image's program is executed; None: it never is, as of Wasm.
+    pub(crate) before: Option<f64>,
+    pub(crate) program: Option<f64>,
+    /// From the program's end to the command's.
+    pub(crate) after: Option<f64>,
+    pub(crate) all: f64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Absent {
@@ -299,11 +366,13 @@ impl Results {
         let head: Head =
             serde_json::from_str(text).context("it is not whole, or no JSON (results.json is expected)")?;
         match (head.schema.as_deref(), head.version) {
-            (Some(SCHEMA), Some(VERSION)) => {}
+            (Some(SCHEMA), Some(1..=VERSION)) => {}
             (Some(SCHEMA), Some(newer)) if newer > VERSION => {
                 bail!("it has version {newer} of the schema, known here are those up to {VERSION}: use a newer amphora")
             }
-            (Some(SCHEMA), version) => bail!("it has version {version:?} of the schema, and {VERSION} is expected"),
+            (Some(SCHEMA), version) => {
+                bail!("it has version {version:?} of the schema, and 1 to {VERSION} are expected")
+            }
             (found, _) => bail!("it is no results.json of `amphora bench`: its schema is {found:?}, not {SCHEMA:?}"),
         }
         let results: Self = serde_json::from_str(text).context("it does not have the form of its version")?;
@@ -313,43 +382,90 @@ impl Results {
 
     /// That its figures are those of its samples: a file that somebody has edited says neither.
     fn check(&self) -> Result<()> {
-        for row in &self.rows {
+        for (index, row) in self.rows.iter().enumerate() {
             let what = || format!("the row of {} with {} ({})", row.contender, row.subject, row.temperature.name());
             let figures = row.samples.iter().flat_map(|sample| [sample.wall_ms, sample.first_byte_ms.unwrap_or(0.0)]);
             ensure!(!row.samples.is_empty(), "{} has no samples", what());
             ensure!(figures.into_iter().all(|figure| figure >= 0.0), "{} has a time below nothing", what());
-            let median = statistics::median(&row.walls());
-            let is_same = (median - row.start.median).abs() <= median.abs() * 1e-9;
-            ensure!(is_same, "{}: its median is not that of its samples; somebody has edited it", what());
+            let edited = "somebody has edited it";
+            let is_plain = |name: &str| !name.chars().any(char::is_control);
+            ensure!(is_plain(&row.contender) && is_plain(&row.subject), "{:?} is no name; {edited}", row.contender);
+            ensure!(row.start.is_of(&row.walls()), "{}: its figures are not those of its samples; {edited}", what());
+            let first_bytes: Vec<f64> = row.samples.iter().filter_map(|sample| sample.first_byte_ms).collect();
+            let is_same = row.first_byte.map_or(first_bytes.is_empty(), |first| first.is_of(&first_bytes));
+            ensure!(is_same, "{}: its first bytes are not those of its samples; {edited}", what());
+            let is_known = self.subjects.iter().any(|subject| subject.name == row.subject);
+            ensure!(is_known, "{}: it is about an image that the file does not name; {edited}", what());
+            let same = self.rows[..index].iter().any(|other| other.is_about_the_same_as(row));
+            ensure!(!same, "{} is there twice; {edited}", what());
         }
+        ensure!(self.memory.iter().all(|one| one.count > 0), "it has memory of none at once");
         Ok(())
     }
 
     /// The row of one contender.
-    pub(crate) fn row(&self, subject: &str, temperature: Temperature, contender: &str) -> Option<&Row> {
-        self.rows
-            .iter()
-            .find(|row| row.subject == subject && row.temperature == temperature && row.contender == contender)
+    pub(crate) fn row(&self, subject: &str, temperature: Temperature, until: Until, contender: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| {
+            row.subject == subject && row.temperature == temperature && row.until == until && row.contender == contender
+        })
     }
 
-    /// Subjects and temperatures of which there are rows, in order, each with them.
-    pub(crate) fn tables(&self) -> Vec<(&Subject, Temperature, Vec<&Row>)> {
+    /// All rows, those that are compared with each other together, the fastest first.
+    pub(crate) fn tables(&self) -> Vec<Table<'_>> {
         let mut tables = Vec::new();
-        for temperature in [Temperature::Warm, Temperature::Cold] {
-            for subject in &self.subjects {
-                let belongs = |row: &&Row| row.subject == subject.name && row.temperature == temperature;
-                let mut rows: Vec<&Row> = self.rows.iter().filter(belongs).collect();
-                rows.sort_by(|one, other| one.start.median.total_cmp(&other.start.median));
-                if !rows.is_empty() {
-                    tables.push((subject, temperature, rows));
+        for until in Until::ALL {
+            for temperature in [Temperature::Warm, Temperature::Cold] {
+                for subject in &self.subjects {
+                    let belongs = |row: &&Row| {
+                        row.subject == subject.name && row.temperature == temperature && row.until == until
+                    };
+                    let mut rows: Vec<&Row> = self.rows.iter().filter(belongs).collect();
+                    rows.sort_by(|one, other| one.start.median.total_cmp(&other.start.median));
+                    if !rows.is_empty() {
+                        tables.push(Table { subject, temperature, until, rows });
+                    }
                 }
             }
         }
         tables
     }
+
+    /// Whether anything was measured.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+            && self.sizes.is_empty()
+            && self.stages.is_empty()
+            && self.rates.is_empty()
+            && self.memory.is_empty()
+            && self.traces.is_empty()
+    }
+}
+
+/// Rows that are compared with each other.
+pub(crate) struct Table<'r> {
+    pub(crate) subject: &'r Subject,
+    pub(crate) temperature: Temperature,
+    pub(crate) until: Until,
+    pub(crate) rows: Vec<&'r Row>,
+}
+
+impl Table<'_> {
+    pub(crate) fn title(&self) -> String {
+        format!("{} ({}), {}{}", self.subject.name, self.subject.kind, self.temperature.name(), self.until.title())
+    }
+
+    /// Of command to exit, with everything in its caches: what is said first.
+    pub(crate) fn is_usual(&self) -> bool {
+        self.temperature == Temperature::Warm && self.until == Until::Exit
+    }
 }
 
 impl Row {
+    pub(crate) fn is_about_the_same_as(&self, other: &Self) -> bool {
+        let key = |row: &Self| (row.subject.clone(), row.temperature, row.until, row.contender.clone());
+        key(self) == key(other)
+    }
+
     pub(crate) fn walls(&self) -> Vec<f64> {
         self.samples.iter().map(|sample| sample.wall_ms).collect()
     }

@@ -12,9 +12,11 @@ use rustix::fs::{Advice, fadvise};
 use super::{
     Benchmark, line,
     machine::CpuTime,
-    peers::{self, Contender, OWN, Way},
+    memory,
+    peers::{self, Contender, OWN, Task, Way},
     process::{self, Run, is_interrupted},
-    results::{Row, Sample, Subject, Temperature},
+    results::{Got, Row, Sample, Subject, Temperature, Until},
+    serve,
     sight::{self, Seen},
     stage::{self, Material},
     statistics::{self, Summary},
@@ -49,7 +51,7 @@ impl Benchmark<'_> {
                 break;
             }
             self.watcher.begins(&format!("{} with {}", contender.name, subject.name));
-            let is_first = contender.name == OWN && contender.temperature == Temperature::Warm;
+            let is_first = lanes.is_empty() && contender.name == OWN && contender.temperature == Temperature::Warm;
             let qualified = match is_first {
                 true => self.learn(&contender, &mut subject),
                 false => self.try_ways(&contender, &subject),
@@ -57,7 +59,8 @@ impl Benchmark<'_> {
             match qualified {
                 Ok(way) => {
                     let warm = lanes.iter().find(|lane| lane.contender.name == contender.name);
-                    let seen = warm.map(|lane| lane.seen.clone()).unwrap_or_else(|| self.look(&contender, &way));
+                    let seen = warm.map(|lane| lane.seen.clone());
+                    let seen = seen.unwrap_or_else(|| self.look(&contender, &way, material, &subject));
                     lanes.push(Lane::new(&subject, contender, way, seen));
                 }
                 Err(_) if is_interrupted() => break,
@@ -69,7 +72,10 @@ impl Benchmark<'_> {
             }
         }
         self.note_ways(&lanes);
-        self.results.subjects.push(subject);
+        // What is pulled has been started, too, or will be.
+        if !self.results.subjects.iter().any(|known| known.name == subject.name) {
+            self.results.subjects.push(subject);
+        }
         Ok(lanes)
     }
 
@@ -78,15 +84,19 @@ impl Benchmark<'_> {
         let way = contender.ways[0].clone();
         let runs: Vec<Run> = (0..TRIAL_RUNS).map(|_| self.once(contender, &way)).collect::<Result<_>>()?;
         let (first, last) = (&runs[0], &runs[TRIAL_RUNS - 1]);
-        ensure!(first.exit_code == last.exit_code, "it ends with {}, then with {}", first.exit_code, last.exit_code);
-        if first.exit_code != 0 && !self.request.allow_failure {
-            bail!(
-                "it ends with {} (--allow-failure times it all the same){}",
-                first.exit_code,
-                quoted(&first.complaint)
-            );
+        match contender.task.until() {
+            Until::Exit => {
+                let (one, other) = (first.exit_code, last.exit_code);
+                ensure!(one == other, "it ends with {one}, then with {other}");
+                if one != 0 && !self.request.allow_failure {
+                    let complaint = quoted(&first.complaint);
+                    bail!("it ends with {one} (--allow-failure times it all the same){complaint}");
+                }
+                subject.exit_code = one;
+            }
+            Until::Answer => {}
+            Until::Ready => return check(last, subject, Until::Ready).map(|()| way).map_err(anyhow::Error::msg),
         }
-        subject.exit_code = first.exit_code;
         subject.output = (first.output == last.output).then(|| format!("sha256:{}", first.output));
         if subject.output.is_none() {
             let remark =
@@ -100,7 +110,8 @@ impl Benchmark<'_> {
     fn try_ways(&self, contender: &Contender, subject: &Subject) -> Result<Way> {
         let mut first = None;
         for way in &contender.ways {
-            match self.once(contender, way).and_then(|run| check(&run, subject).map_err(anyhow::Error::msg)) {
+            let until = contender.task.until();
+            match self.once(contender, way).and_then(|run| check(&run, subject, until).map_err(anyhow::Error::msg)) {
                 Ok(()) => return Ok(way.clone()),
                 Err(error) => drop(first.get_or_insert(error)),
             }
@@ -108,15 +119,44 @@ impl Benchmark<'_> {
         Err(first.unwrap_or_else(|| anyhow::anyhow!("there is no way to call it")))
     }
 
-    fn look(&self, contender: &Contender, way: &Way) -> Seen {
+    /// What its process gets, once: followed, or where that is in its way, looked at from outside.
+    fn look(&self, contender: &Contender, way: &Way, material: &Material, subject: &Subject) -> Seen {
         if contender.is_served {
             return Seen::nothing("a daemon starts it");
         }
+        let timeout = self.request.timeout;
         let prepared = contender.prepare(self.request.drop_caches);
-        prepared.and_then(|()| sight::look(&way.words, self.request.timeout)).unwrap_or_else(|error| {
+        let seen = prepared.and_then(|()| match &contender.task {
+            Task::Ready { .. } => Ok(Seen::nothing("it fetches, and starts nothing")),
+            Task::Answer(door) => sight::glance(&way.words, timeout, Some(door)),
+            Task::Exit => match sight::look(&way.words, timeout) {
+                Ok((seen, code)) if code == subject.exit_code && matches!(seen.got, Got::Seen(_)) => Ok(seen),
+                // As an ordinary user: newuidmap, say, has no rights that its user has not while somebody follows it. And who may not
+                // be looked at while he ends, may be while he runs.
+                _ => self.glance(contender, way, material),
+            },
+        });
+        seen.unwrap_or_else(|error| {
             contender.undo();
             Seen::nothing(format!("{error:#}"))
         })
+    }
+
+    /// From outside, and at best when the program waits.
+    fn glance(&self, contender: &Contender, way: &Way, material: &Material) -> Result<Seen> {
+        if !material.is_built_in {
+            return sight::glance(&way.words, self.request.timeout, None);
+        }
+        let waiting = material.with_arguments(&[memory::WAIT]);
+        let seen = peers::named(self.stage, self.request, &waiting, &contender.name).and_then(|contender| {
+            let way =
+                contender.ways.iter().find(|other| other.note == way.note).context("there is no way to call it")?;
+            let seen = sight::glance_at_waiting(&way.words, self.request.timeout);
+            contender.undo();
+            seen
+        });
+        memory::restore_bundle(material)?;
+        seen
     }
 
     /// Says of programs why they are not called as usual.
@@ -131,7 +171,18 @@ impl Benchmark<'_> {
 
     fn once(&self, contender: &Contender, way: &Way) -> Result<Run> {
         contender.prepare(self.request.drop_caches)?;
-        let run = process::run(&way.words, self.request.timeout);
+        let timeout = self.request.timeout;
+        let run = match &contender.task {
+            Task::Exit => process::run(&way.words, timeout),
+            Task::Answer(door) => serve::run(&way.words, door, timeout),
+            Task::Ready { witness, .. } => process::run(&way.words, timeout).and_then(|run| {
+                if let Some(witness) = witness.as_ref().filter(|_| run.exit_code == 0) {
+                    stage::run_words(witness).context("what it pulled is not ready to run")?;
+                    process::settle()?;
+                }
+                Ok(run)
+            }),
+        };
         if run.as_ref().map_or(true, |run| run.exit_code != 0) {
             contender.undo();
         }
@@ -142,16 +193,19 @@ impl Benchmark<'_> {
     pub(super) fn rounds(&mut self, lanes: &mut [Lane]) -> Result<()> {
         // What is still to be written cannot be put out of the page cache, and disturbs.
         rustix::fs::sync();
-        let (warm_up, runs) = (self.request.warm_up_runs, self.request.runs);
+        let starts = lanes.iter().all(|lane| lane.contender.task.until() == Until::Exit);
+        // What takes long is done less often, and has warmed up by being tried.
+        let warm = if starts { (self.request.warm_up_runs, self.request.runs) } else { (1, self.request.cold_runs) };
         for (temperature, warm_up, runs) in
-            [(Temperature::Warm, warm_up, runs), (Temperature::Cold, 0, self.request.cold_runs)]
+            [(Temperature::Warm, warm.0, warm.1), (Temperature::Cold, 0, self.request.cold_runs)]
         {
             let mut chosen: Vec<usize> =
                 (0..lanes.len()).filter(|lane| lanes[*lane].contender.temperature == temperature).collect();
             if runs == 0 || chosen.is_empty() {
                 continue;
             }
-            self.watcher.begins(&format!("{} rounds of {}", temperature.name(), chosen.len()));
+            let title = lanes[chosen[0]].contender.task.until().title();
+            self.watcher.begins(&format!("{} rounds of {}{title}", temperature.name(), chosen.len()));
             for round in 0..warm_up + runs {
                 self.random.shuffle(&mut chosen);
                 for lane in &chosen {
@@ -175,19 +229,20 @@ impl Benchmark<'_> {
         if lane.failed_in_a_row >= FAILURES_IN_A_ROW {
             return;
         }
+        let until = lane.contender.task.until();
         let then = CpuTime::now();
         let run = self.once(&lane.contender, &lane.way);
         if is_interrupted() {
             return;
         }
         let checked =
-            run.map_err(|error| format!("{error:#}")).and_then(|run| check(&run, &lane.subject).map(|()| run));
+            run.map_err(|error| format!("{error:#}")).and_then(|run| check(&run, &lane.subject, until).map(|()| run));
         let Some(round) = round else { return };
         match checked {
             Ok(run) => {
                 lane.failed_in_a_row = 0;
                 lane.machine_cpu_ms += CpuTime::now().busy_ms_since(then);
-                lane.samples.push(sample(round, &run));
+                lane.samples.push(sample(round, &run, until));
             }
             Err(reason) => {
                 lane.failures += 1;
@@ -216,6 +271,7 @@ impl Benchmark<'_> {
             let row = Row {
                 subject: lane.subject.name.clone(),
                 temperature: lane.contender.temperature,
+                until: lane.contender.task.until(),
                 contender: lane.contender.name.clone(),
                 command: line(&lane.way.words),
                 samples: lane.samples.clone(),
@@ -235,7 +291,10 @@ impl Benchmark<'_> {
     fn ratios(&mut self) {
         for index in 0..self.results.rows.len() {
             let row = &self.results.rows[index];
-            let own = self.results.row(&row.subject, row.temperature, OWN).map(Row::walls);
+            if row.ratio.is_some() {
+                continue;
+            }
+            let own = self.results.row(&row.subject, row.temperature, row.until, OWN).map(Row::walls);
             let ratio = own.and_then(|own| statistics::ratio(&row.walls(), &own, &mut self.random));
             self.results.rows[index].ratio = ratio;
         }
@@ -253,13 +312,18 @@ impl Lane {
 }
 
 impl Contender {
-    /// Does before a run what makes it cold.
+    /// Does before a run what makes it cold, or what makes it fetch again.
     fn prepare(&self, drop_caches: bool) -> Result<()> {
-        if self.temperature == Temperature::Warm {
-            return Ok(());
+        if let Task::Ready { before: Some(before), .. } = &self.task {
+            // It fails where nothing was pulled yet.
+            let _ = stage::run_words(before);
+            process::settle()?;
         }
         if let Some(folder) = &self.emptied {
             empty(folder)?;
+        }
+        if self.temperature == Temperature::Warm {
+            return Ok(());
         }
         if drop_caches {
             rustix::fs::sync();
@@ -281,8 +345,7 @@ impl Contender {
 
     fn run_undo(&self, words: Option<&[String]>) {
         if let Some(words) = words {
-            let mut command = std::process::Command::new(&words[0]);
-            let _ = stage::run(command.args(&words[1..]));
+            let _ = stage::run_words(words);
         }
     }
 }
@@ -309,11 +372,12 @@ fn empty(folder: &Path) -> Result<()> {
     }
 }
 
-fn sample(round: usize, run: &Run) -> Sample {
+fn sample(round: usize, run: &Run, until: Until) -> Sample {
     Sample {
         round,
         wall_ms: run.wall_ms,
-        first_byte_ms: run.first_byte_ms,
+        first_byte_ms: run.first_byte_ms.filter(|_| until == Until::Exit),
+        request_ms: run.request_ms,
         user_ms: run.user_ms,
         system_ms: run.system_ms,
         minor_faults: run.minor_faults,
@@ -321,12 +385,15 @@ fn sample(round: usize, run: &Run) -> Sample {
 }
 
 /// Whether a run did the subject's work; else what it did instead.
-fn check(run: &Run, subject: &Subject) -> Result<(), String> {
-    if run.exit_code != subject.exit_code {
-        let (found, expected) = (run.exit_code, subject.exit_code);
-        return Err(format!("it ended with {found} instead of {expected}{}", quoted(&run.complaint)));
+///
+/// How a server ends that was told to is its own business, and so is what is said of a pull.
+fn check(run: &Run, subject: &Subject, until: Until) -> Result<(), String> {
+    let expected = if until == Until::Exit { subject.exit_code } else { 0 };
+    if run.exit_code != expected && until != Until::Answer {
+        return Err(format!("it ended with {} instead of {expected}{}", run.exit_code, quoted(&run.complaint)));
     }
     if let Some(output) = &subject.output
+        && until != Until::Ready
         && output.strip_prefix("sha256:") != Some(run.output.as_str())
     {
         let bytes = run.output_bytes;
@@ -364,6 +431,7 @@ mod tests {
         let good = Run {
             wall_ms: 1.0,
             first_byte_ms: None,
+            request_ms: None,
             user_ms: 0.0,
             system_ms: 0.0,
             minor_faults: 0,
@@ -373,12 +441,17 @@ mod tests {
             complaint: "one\ntwo".to_owned(),
             left_behind: 0,
         };
-        assert_eq!(check(&good, &subject), Ok(()));
-        let failed = check(&Run { exit_code: 3, ..good.clone() }, &subject).unwrap_err();
+        let exit = Until::Exit;
+        assert_eq!(check(&good, &subject, exit), Ok(()));
+        let failed = check(&Run { exit_code: 3, ..good.clone() }, &subject, exit).unwrap_err();
         assert_eq!(failed, "it ended with 3 instead of 0: two");
-        assert!(check(&Run { output: String::new(), output_bytes: 0, ..good.clone() }, &subject).is_err());
-        assert!(check(&Run { left_behind: 1, ..good.clone() }, &subject).is_err());
+        let silent = Run { output: String::new(), output_bytes: 0, ..good.clone() };
+        assert!(check(&silent, &subject, exit).is_err() && check(&silent, &subject, Until::Answer).is_err());
+        assert_eq!(check(&silent, &subject, Until::Ready), Ok(()));
+        assert!(check(&Run { left_behind: 1, ..good.clone() }, &subject, exit).is_err());
+        assert_eq!(check(&Run { exit_code: 143, ..good.clone() }, &subject, Until::Answer), Ok(()));
+        assert!(check(&Run { exit_code: 1, ..good }, &subject, Until::Ready).is_err());
         let any_output = Subject { output: None, ..subject };
-        assert_eq!(check(&Run { output: String::new(), ..good }, &any_output), Ok(()));
+        assert_eq!(check(&silent, &any_output, exit), Ok(()));
     }
 }

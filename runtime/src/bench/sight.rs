@@ -1,13 +1,16 @@
-//! What a contender's process really got, seen once by following all that it starts (ptrace), in a run that is not timed.
+//! What a contender's process really got, seen once in a run that is not timed.
 //!
-//! Each process stands still just before it ends, with everything still in place: then its namespaces, its rights and its
+//! All that it starts is followed (ptrace): each process stands still just before it ends, with everything still in place: then its namespaces, its rights and its
 //! filter are read from /proc, and which files it had mapped. Of all processes, the program is the one that is in most
 //! namespaces of its own, executed something there, and ended first.
+//!
+//! Where following changes what is followed, and where a program does not end, its processes are looked at from outside instead,
+//! while they run: then, what each had last is what counts.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
-    io::ErrorKind,
+    io::{ErrorKind, Read},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -26,8 +29,10 @@ use nix::{
 
 use super::{
     machine::kibibytes,
-    process::{end_all, is_interrupted},
+    memory::all_below,
+    process::{self, end_all, is_interrupted},
     results::{Confinement, Got},
+    serve::Door,
 };
 
 const NAMESPACES: [&str; 8] = ["mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time"];
@@ -44,8 +49,11 @@ pub(super) struct Seen {
     pub(super) files: BTreeSet<PathBuf>,
 }
 
-/// Follows one run. What it says goes nowhere.
-pub(super) fn look(words: &[String], timeout: Duration) -> Result<Seen> {
+/// How often a program that ends by itself is looked at from outside until it was seen: it may be gone between two looks.
+const ATTEMPTS: usize = 5;
+
+/// Follows one run: what was seen, and its exit code. What it says goes nowhere.
+pub(super) fn look(words: &[String], timeout: Duration) -> Result<(Seen, i32)> {
     let (first, _shell) = start(words)?;
     let looked = follow(first, Instant::now() + timeout);
     end_all()?;
@@ -64,7 +72,8 @@ struct Snapshot {
     executed_inside: bool,
 }
 
-fn follow(first: Pid, deadline: Instant) -> Result<Seen> {
+fn follow(first: Pid, deadline: Instant) -> Result<(Seen, i32)> {
+    let mut code = -1;
     let mut inside = HashSet::new();
     let mut files = BTreeSet::new();
     let mut best: Option<Snapshot> = None;
@@ -81,7 +90,10 @@ fn follow(first: Pid, deadline: Instant) -> Result<Seen> {
                 continue;
             }
             // What a contender leaves running is of no interest.
-            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) if pid == first => break,
+            Ok(status @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) if status.pid() == Some(first) => {
+                code = process::exit_code(status);
+                break;
+            }
             Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
                 if event == ptrace::Event::PTRACE_EVENT_EXEC as i32 {
                     note_exec(pid, &mut inside);
@@ -111,13 +123,98 @@ fn follow(first: Pid, deadline: Instant) -> Result<Seen> {
             Err(errno) => return Err(errno).context("cannot follow a process"),
         }
     }
-    let got = match (best, denied) {
+    Ok((Seen { got: got(best, denied), resident_bytes, files }, code))
+}
+
+fn got(best: Option<Snapshot>, denied: Option<anyhow::Error>) -> Got {
+    match (best, denied) {
         // One that may not be looked at is more confined than those that may.
         (_, Some(error)) => Got::Unseen(format!("{error:#}")),
         (Some(best), None) => Got::Seen(best.confinement),
         (None, None) => Got::Unseen("no process of it ended".to_owned()),
-    };
-    Ok(Seen { got, resident_bytes, files })
+    }
+}
+
+/// Looks from outside at a run that ends by itself, or at a server until it has answered.
+pub(super) fn glance(words: &[String], timeout: Duration, door: Option<&Door>) -> Result<Seen> {
+    let attempts = if door.is_some() { 1 } else { ATTEMPTS };
+    let mut seen = Seen::nothing("it ended before it was looked at");
+    for _ in 0..attempts {
+        let mut child = process::command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.as_mut().map_err(|error| anyhow::anyhow!("cannot start {}: {error}", words[0]))?;
+        let observed = observe(child, timeout, door.is_none(), || door.is_some_and(Door::answers));
+        if let Some(door) = door {
+            door.close(child)?;
+        }
+        end_all()?;
+        let (found, is_inside) = observed?;
+        seen = found;
+        if is_inside {
+            break;
+        }
+    }
+    Ok(seen)
+}
+
+/// Looks from outside at a program that says something once it waits.
+pub(super) fn glance_at_waiting(words: &[String], timeout: Duration) -> Result<Seen> {
+    let mut child = process::command(words).stderr(Stdio::null()).spawn();
+    let child = child.as_mut().map_err(|error| anyhow::anyhow!("cannot start {}: {error}", words[0]))?;
+    let mut said = child.stdout.take().context("no pipe")?;
+    rustix::fs::fcntl_setfl(&said, rustix::fs::OFlags::NONBLOCK)?;
+    let observed = observe(child, timeout, false, || said.read(&mut [0; 64]).is_ok_and(|count| count > 0));
+    end_all()?;
+    observed.map(|(seen, _)| seen)
+}
+
+/// Looks at all processes again and again, once more when the time has come, and no more when the first has ended: what was seen, and
+/// whether that was a program inside of something. `with_ended`: those count, too, that ended before.
+fn observe(
+    child: &mut Child,
+    timeout: Duration,
+    with_ended: bool,
+    mut has_come: impl FnMut() -> bool,
+) -> Result<(Seen, bool)> {
+    let deadline = Instant::now() + timeout;
+    let command = fs::read_link(format!("/proc/{}/exe", child.id())).ok();
+    // By pid, as later ones are started by earlier ones.
+    let mut last: BTreeMap<i32, Result<Snapshot>> = BTreeMap::new();
+    let (mut files, mut resident_bytes) = (BTreeSet::new(), None);
+    loop {
+        let is_last = child.try_wait()?.is_some() || has_come();
+        if !with_ended {
+            last.clear();
+        }
+        for pid in all_below()?.into_iter().map(Pid::from_raw) {
+            let executed = fs::read_link(format!("/proc/{pid}/exe")).ok();
+            let taken = snapshot(pid);
+            let own = taken.as_ref().is_ok_and(|taken| taken.namespaces.iter().any(|name| name == "mnt"));
+            let executed_inside = own && executed.is_some() && executed != command;
+            if !matches!(&taken, Err(error) if !is_denied(error)) {
+                last.insert(pid.as_raw(), taken.map(|confinement| Snapshot { confinement, executed_inside }));
+            }
+            files.extend(mapped(pid));
+            resident_bytes = resident_bytes.max(resident(pid));
+        }
+        if is_last {
+            break;
+        }
+        if Instant::now() >= deadline || is_interrupted() {
+            bail!("it took too long while it was looked at");
+        }
+        std::thread::sleep(PAUSE);
+    }
+    let (mut best, mut denied) = (None, None);
+    for taken in last.into_values() {
+        match taken {
+            Ok(taken) => best = Some(better(best, taken)),
+            Err(error) => denied = Some(error),
+        }
+    }
+    let is_inside = best.as_ref().is_some_and(|best| !best.confinement.namespaces.is_empty());
+    // A helper that has its rights from elsewhere, such as newuidmap, may not be looked at either.
+    let denied = denied.filter(|_| !(with_ended && is_inside));
+    Ok((Seen { got: got(best, denied), resident_bytes, files }, is_inside))
 }
 
 /// The earlier one, if both have got as much.

@@ -4,7 +4,10 @@
 //! WORK/bin/              copies of the programs: what a linker has just written starts slower than what was copied
 //! WORK/warm/root/        a store in which everything is prepared
 //! WORK/cold/root/        one whose compiled code is thrown away before each run
+//! WORK/pull/root/        one into which amphora pulls; empty before each run
+//! WORK/registry/         what docker-registry has, for others to pull
 //! WORK/subject-N/        rootfs/, config.json (a bundle), program.wasm, layout/
+//! WORK/server-N/         the same of servers
 //! STATE/                 state of all who run: memory, as /run is on most machines
 //! ```
 
@@ -30,6 +33,11 @@ use crate::{
 
 /// What is prepared, and what is thrown away before each run.
 pub(super) const STORES: [&str; 2] = ["warm", "cold"];
+/// What is pulled into.
+pub(super) const PULLED: &str = "pull";
+/// The built-in function, and its name.
+const FUNCTION: &str = include_str!("../../demo/function.wat");
+const FUNCTION_NAME: &str = "vessel:function";
 
 pub(super) struct Stage {
     pub(super) work: PathBuf,
@@ -58,6 +66,8 @@ pub(super) struct Material {
     pub(super) rootfs: Result<PathBuf, String>,
     pub(super) wasm: Option<PathBuf>,
     pub(super) is_built_in: bool,
+    /// It shares the host's network, as servers do that are compared.
+    pub(super) on_host_network: bool,
     /// As in a registry.
     pub(super) compressed_bytes: u64,
     /// Of a Wasm program in a blob, by which compiled code is named.
@@ -92,9 +102,12 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Has a command run at the end.
+    /// Has a command run at the end, once, and before those that were named earlier.
     pub(super) fn run_afterwards(&self, words: Vec<String>) {
-        self.afterwards.borrow_mut().push(words);
+        let mut afterwards = self.afterwards.borrow_mut();
+        if !afterwards.contains(&words) {
+            afterwards.push(words);
+        }
     }
 
     /// By way of amphora: as an ordinary user, the files of a container belong to ids that only it may touch.
@@ -103,10 +116,9 @@ impl Stage {
             return Ok(());
         }
         let words = self.afterwards.take();
-        let others: Vec<Result<String>> =
-            words.iter().map(|words| run(Command::new(&words[0]).args(&words[1..]))).collect();
+        let others: Vec<Result<String>> = words.iter().rev().map(|words| run_words(words)).collect();
         unmount_below(&self.work)?;
-        for store in STORES.iter().filter(|store| self.work.join(store).exists()) {
+        for store in STORES.iter().chain([&PULLED]).filter(|store| self.work.join(store).exists()) {
             let mut prune = self.amphora(store);
             run(prune.args(["system", "prune", "-a", "-f"])).context("cannot clean up")?;
         }
@@ -171,6 +183,37 @@ impl Stage {
         names.iter().enumerate().map(material).collect()
     }
 
+    /// Servers: the built-in pair, or the user's images as they are.
+    pub(super) fn servers(&self, materials: &[Material], port: u16, request: &Request) -> Result<Vec<Material>> {
+        let mut servers = Vec::new();
+        for (index, material) in materials.iter().enumerate() {
+            let folder = self.work.join(format!("server-{index}"));
+            if material.is_built_in && !material.is_linux() {
+                servers.push(self.function(&folder, request)?);
+                continue;
+            }
+            let mut server = match material.is_built_in {
+                true => material.with_arguments(&["serve", &port.to_string()]),
+                false => material.clone(),
+            };
+            server.subject.name += if material.is_built_in { " serve" } else { " as a server" };
+            server.on_host_network = true;
+            fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            server.folder = folder;
+            servers.push(server);
+        }
+        Ok(servers)
+    }
+
+    fn function(&self, folder: &Path, request: &Request) -> Result<Material> {
+        let text = self.work.join("function.wat");
+        fs::write(&text, FUNCTION).with_context(|| format!("cannot write {}", text.display()))?;
+        run(self.amphora(STORES[0]).arg("import").arg(&text).arg(FUNCTION_NAME))
+            .context("cannot import the built-in function")?;
+        let store = Store::open(&self.root(STORES[0]))?;
+        self.material(&store, FUNCTION_NAME, FUNCTION_NAME, folder, request)
+    }
+
     /// Takes an image from the user's store into both of ours: the name that it has there.
     fn take(&self, host: &Host, name: &str, layout: &Path) -> Result<String> {
         let found = host.store.resolve(name, &Selection::default())?;
@@ -219,6 +262,7 @@ impl Stage {
             rootfs,
             wasm,
             is_built_in: request.images.is_empty(),
+            on_host_network: false,
             compressed_bytes: image.size_bytes,
             program_digest: match workload {
                 Workload::Wasm(WasmProgram::Blob { digest }) => digest,
@@ -246,7 +290,12 @@ impl Material {
 /// A folder that nobody else can look into, and that was not there.
 fn make_private(folder: &Path) -> Result<()> {
     let made = DirBuilder::new().mode(0o700).create(folder);
-    made.with_context(|| format!("cannot make {}, a new folder for the benchmark", folder.display()))
+    made.with_context(|| {
+        format!(
+            "cannot make {}, a new folder for the benchmark (TMPDIR or --work names another place)",
+            folder.display()
+        )
+    })
 }
 
 /// Unmounts what others have mounted there and forgotten.
@@ -342,6 +391,11 @@ fn wasm_file(store: &Store, image: &Image, program: &WasmProgram, to: &Path) -> 
         }
     }
     Ok(to.to_owned())
+}
+
+/// The same for a command line.
+pub(super) fn run_words(words: &[String]) -> Result<String> {
+    run(Command::new(&words[0]).args(&words[1..]))
 }
 
 /// Runs a command of the preparations to its end; its output.

@@ -25,14 +25,37 @@ pub(crate) struct Summary {
 impl Summary {
     /// Of values, of which there is at least one; None: there is none.
     pub(crate) fn of(values: &[f64], random: &mut fastrand::Rng) -> Option<Self> {
+        let medians = |sorted: &[f64], random: &mut fastrand::Rng| {
+            (0..RESAMPLES).map(|_| resampled_median(sorted, random)).collect::<Vec<f64>>()
+        };
+        let found = Self::without_interval(values)?;
+        Some(Self { interval: middle(&medians(&sorted(values), random)), ..found })
+    }
+
+    /// What does not depend on chance.
+    fn without_interval(values: &[f64]) -> Option<Self> {
         let sorted = sorted(values);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
         let [q1, q3] = [0.25, 0.75].map(|share| quantile(&sorted, share));
         let far = 3.0 * (q3 - q1);
         let outliers = sorted.iter().filter(|value| **value > q3 + far || **value < q1 - far).count();
-        let medians = (0..RESAMPLES).map(|_| resampled_median(&sorted, random)).collect::<Vec<f64>>();
-        let [p90, p99] = [0.9, 0.99].map(|share| quantile(&sorted, share));
-        Some(Self { min, median: quantile(&sorted, 0.5), interval: middle(&medians), p90, p99, max, outliers })
+        let [median, p90, p99] = [0.5, 0.9, 0.99].map(|share| quantile(&sorted, share));
+        Some(Self { min, median, interval: [median, median], p90, p99, max, outliers })
+    }
+
+    /// Whether it can be what was said of these values.
+    pub(crate) fn is_of(&self, values: &[f64]) -> bool {
+        let Some(found) = Self::without_interval(values) else { return false };
+        let figures = |one: &Self| [one.min, one.median, one.p90, one.p99, one.max];
+        // JSON loses the last bit of some.
+        let is_near = |one: f64, other: f64| (one - other).abs() <= one.abs() * 1e-9;
+        let [low, high] = self.interval;
+        figures(self).iter().zip(figures(&found)).all(|(one, other)| is_near(*one, other))
+            && self.outliers.abs_diff(found.outliers) <= values.len() / 100
+            && self.min <= low
+            && low <= self.median
+            && self.median <= high
+            && high <= self.max
     }
 }
 
@@ -109,6 +132,22 @@ mod tests {
     fn one_value_is_its_own_summary() {
         let summary = Summary::of(&[7.0], &mut fastrand::Rng::with_seed(1)).unwrap();
         assert_eq!((summary.interval, summary.p99, summary.outliers), ([7.0, 7.0], 7.0, 0));
+    }
+
+    #[test]
+    fn what_is_said_of_values_is_told_from_what_is_said_of_others() {
+        let values: Vec<f64> = (1..=50).map(|value| f64::from(value * value % 37)).collect();
+        let summary = Summary::of(&values, &mut fastrand::Rng::with_seed(3)).unwrap();
+        assert!(summary.is_of(&values));
+        assert!(!summary.is_of(&values[1..]) && !summary.is_of(&[]));
+        for edited in [
+            Summary { p99: summary.p99 * 0.9, ..summary },
+            Summary { interval: [summary.median * 1.1, summary.max], ..summary },
+            Summary { outliers: 7, ..summary },
+            Summary { min: 0.1, ..summary },
+        ] {
+            assert!(!edited.is_of(&values), "{edited:?}");
+        }
     }
 
     #[test]

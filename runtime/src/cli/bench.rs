@@ -10,10 +10,10 @@ use crate::bench::compare::parse_threshold;
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     pub(crate) command: Option<BenchCommand>,
-    /// Only these peers, by name (crun, runc, youki, runsc, bwrap, podman, docker, wasmtime); none: ''
+    /// Only these peers, by name (crun, runc, youki, runsc, bwrap, podman, docker, ctr, nerdctl, skopeo, wasmtime, wasmer, spin); none: ''
     #[arg(long, value_name = "list", value_delimiter = ',')]
     pub(crate) peers: Option<Vec<String>>,
-    /// One more peer; {bundle}, {rootfs}, {program}, {wasm}, {id}, {state} and {scratch} are filled in
+    /// One more peer; {bundle}, {rootfs}, {program}, {wasm}, {id}, {state}, {scratch}, {port} and {reference} are filled in
     #[arg(long, value_name = "name=command", value_parser = parse_peer)]
     pub(crate) peer: Vec<(String, String)>,
     /// What is measured
@@ -40,6 +40,15 @@ pub(crate) struct BenchArgs {
     /// How long starts are counted for `rate`
     #[arg(long, value_name = "seconds", default_value = "5", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) seconds: u64,
+    /// How many starts at a time for `rate`; by default 1, 2, 4, …, and the number of cores
+    #[arg(long, value_name = "list", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) at_a_time: Vec<u32>,
+    /// Where the servers of your Linux images listen, for `http`; they share the host's network
+    #[arg(long, value_name = "port", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Has the kernel say what it saw of each, in runs that are not timed; takes root
+    #[arg(long)]
+    pub(crate) trace: bool,
     /// How many at once for `memory`
     #[arg(long, value_name = "list", value_delimiter = ',', default_values = ["1", "10", "100"], value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) at_once: Vec<u32>,
@@ -59,7 +68,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Show what got better and worse from one results.json to another; exits with 1 if something got slower
+    /// Show what got better and worse from one results.json to another; exits with 1 if something got slower, with 2 if it cannot compare
     Compare(BenchCompareArgs),
 }
 
@@ -68,6 +77,12 @@ pub(crate) struct BenchCompareArgs {
     /// Smaller differences are none
     #[arg(long, value_name = "share", default_value = "5%", value_parser = parse_threshold)]
     pub(crate) threshold: f64,
+    /// Compares CPU time instead of the time that passed
+    #[arg(long)]
+    pub(crate) cpu: bool,
+    /// Compares times as multiples of this peer's of the same rounds, which takes out what the machine did besides
+    #[arg(long, value_name = "peer")]
+    pub(crate) relative_to: Option<String>,
     /// Compares what was measured on different machines all the same
     #[arg(long)]
     pub(crate) different_machines: bool,
@@ -93,6 +108,10 @@ pub(crate) enum MeasureChoice {
     Rate,
     // Many at once
     Memory,
+    // Command to the first 200 of a server
+    Http,
+    // From a registry on loopback until ready to run
+    Pull,
 }
 
 fn parse_peer(text: &str) -> Result<(String, String), String> {
@@ -100,14 +119,14 @@ fn parse_peer(text: &str) -> Result<(String, String), String> {
         Some((name, command)) if is_name(name) && !command.trim().is_empty() => {
             Ok((name.to_owned(), command.to_owned()))
         }
-        _ => Err("expected NAME=COMMAND, the name of letters, digits, `-`, `_` and `.`".to_owned()),
+        _ => Err("expected NAME=COMMAND, the name of at most 40 letters, digits, `-`, `_` and `.`".to_owned()),
     }
 }
 
-/// It becomes part of paths. `amphora` is taken.
+/// It becomes part of paths, and a label in drawings. `amphora` is taken.
 fn is_name(name: &str) -> bool {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
-    !name.is_empty() && name.chars().all(is_plain) && !name.starts_with('.') && name != "amphora"
+    (1..=40).contains(&name.len()) && name.chars().all(is_plain) && !name.starts_with('.') && name != "amphora"
 }
 
 #[cfg(test)]

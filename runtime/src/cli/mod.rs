@@ -179,6 +179,8 @@ impl Command {
             Command::Run(_) => exit_code::OURS,
             // Their lower codes mean something.
             Command::System(SystemCommand::Check | SystemCommand::Repair) => exit_code::OURS,
+            // 1 says that something got slower.
+            Command::Bench(args) if args.command.is_some() => exit_code::NOT_COMPARED,
             _ => exit_code::FAILED,
         }
     }

@@ -12,7 +12,7 @@ use linux_exec::interrupt;
 use crate::{
     bench::{
         self, Measure, Request, Watcher,
-        compare::{self, Verdict},
+        compare::{self, Manner, Verdict},
         report,
         results::Results,
     },
@@ -32,6 +32,9 @@ pub(crate) fn bench(host: &Host, args: &BenchArgs) -> Result<u8> {
     // What there is, is written. A second ^C ends this process at once.
     interrupt::expect()?;
     let request = request(args)?;
+    if let Some(folder) = &args.report {
+        report::prepare(folder)?;
+    }
     output::note(&format!("amphora bench: seed {}", request.seed));
     let results = bench::run(host, &request, &Progress::new())?;
     output::print(&report::text(&results))?;
@@ -63,6 +66,9 @@ fn request(args: &BenchArgs) -> Result<Request> {
         allow_failure: args.allow_failure,
         drop_caches: args.drop_caches,
         rate_time: Duration::from_secs(if args.quick { 1 } else { args.seconds }),
+        at_a_time: args.at_a_time.iter().map(|count| Ok(usize::try_from(*count)?)).collect::<Result<_>>()?,
+        port: args.port,
+        trace: args.trace,
         counts: args.at_once.iter().map(|count| Ok(usize::try_from(*count)?)).collect::<Result<_>>()?,
         work: args.work.clone(),
         command: bench::line(&std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()),
@@ -76,13 +82,21 @@ fn measure(choice: MeasureChoice) -> Measure {
         MeasureChoice::Size => Measure::Size,
         MeasureChoice::Rate => Measure::Rate,
         MeasureChoice::Memory => Measure::Memory,
+        MeasureChoice::Http => Measure::Http,
+        MeasureChoice::Pull => Measure::Pull,
     }
 }
 
 /// `amphora bench compare`.
 pub(crate) fn compare(BenchCommand::Compare(args): &BenchCommand) -> Result<u8> {
     let (before, after) = (Results::read(&args.before)?, Results::read(&args.after)?);
-    let comparison = compare::compare(&before, &after, args.threshold, args.different_machines)?;
+    let manner = Manner {
+        threshold: args.threshold,
+        any_machine: args.different_machines,
+        of_cpu: args.cpu,
+        yardstick: args.relative_to.as_deref(),
+    };
+    let comparison = compare::compare(&before, &after, manner)?;
     output::print(&report::comparison(&comparison))?;
     let is_slower = comparison.changes.iter().any(|change| change.verdict == Verdict::Slower);
     Ok(u8::from(is_slower))

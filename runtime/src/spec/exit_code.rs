@@ -11,6 +11,8 @@ pub(crate) const SUCCESS: u8 = 0;
 pub(crate) const TIMED_OUT: u8 = 124;
 /// A command failed that runs no program.
 pub(crate) const FAILED: u8 = 1;
+/// Two benchmarks could not be compared, where [`FAILED`] says what came of it.
+pub(crate) const NOT_COMPARED: u8 = 2;
 /// A template that does not parse, of `inspect`.
 pub(crate) const NO_TEMPLATE: u8 = 64;
 /// An error of amphora's own where the code is otherwise a program's, or of who typed the command.

@@ -8,6 +8,7 @@ mod archives;
 mod attach;
 mod bad_input;
 mod bench;
+mod bench_page;
 mod code;
 mod copy;
 mod crash;

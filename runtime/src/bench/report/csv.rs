@@ -1,17 +1,24 @@
 //! For a spreadsheet: one line for each run.
 
-use crate::bench::results::Results;
+use crate::bench::results::{Results, Until};
 
-const HEADER: &str = "subject,temperature,contender,round,wall_ms,first_byte_ms,user_ms,system_ms,minor_faults\n";
+const HEADER: &str =
+    "subject,temperature,until,contender,round,wall_ms,first_byte_ms,request_ms,user_ms,system_ms,minor_faults\n";
 
 pub(super) fn csv(results: &Results) -> String {
     let mut text = HEADER.to_owned();
     for row in &results.rows {
-        let names = [row.subject.as_str(), row.temperature.name(), &row.contender].map(quoted).join(",");
+        let until = match row.until {
+            Until::Exit => "exit",
+            Until::Answer => "answer",
+            Until::Ready => "ready",
+        };
+        let names = [row.subject.as_str(), row.temperature.name(), until, &row.contender].map(quoted).join(",");
         for sample in &row.samples {
-            let first = sample.first_byte_ms.map_or_else(String::new, |first| first.to_string());
+            let figure = |figure: Option<f64>| figure.map_or_else(String::new, |figure| figure.to_string());
+            let [first, request] = [sample.first_byte_ms, sample.request_ms].map(figure);
             text += &format!(
-                "{names},{},{},{first},{},{},{}\n",
+                "{names},{},{},{first},{request},{},{},{}\n",
                 sample.round, sample.wall_ms, sample.user_ms, sample.system_ms, sample.minor_faults
             );
         }

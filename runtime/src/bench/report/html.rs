@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{HEADINGS, cells, failures, introduction, milliseconds, plot, size};
+use super::{cells, failures, headings, introduction, milliseconds, plot, size, trace};
 use crate::bench::{
     peers::OWN,
-    results::{Absent, Results, Row, Temperature},
+    results::{Absent, Results, Row, Temperature, Until},
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -32,17 +32,15 @@ pub(super) fn html(results: &Results) -> String {
 
 /// Who starts how fast and how big.
 fn sentence(results: &Results) -> String {
-    let parts = results
-        .tables()
-        .into_iter()
-        .filter(|(_, temperature, _)| *temperature == Temperature::Warm)
-        .filter_map(|(subject, _, rows)| {
-            let own = rows.iter().find(|row| row.contender == OWN)?;
-            let size = results.sizes.iter().find(|size| size.subject == subject.name && size.contender == OWN);
-            let weighs = size.and_then(|size| size.compressed).map(crate::output::size);
-            let weighs = weighs.map_or_else(String::new, |weighs| format!(" and weighs {weighs} as it is pulled"));
-            Some(format!("{} ({}) starts and ends in {:.1} ms{weighs}", subject.name, subject.kind, own.start.median))
-        });
+    let tables = results.tables();
+    let parts = tables.iter().filter(|table| table.is_usual()).filter_map(|table| {
+        let subject = table.subject;
+        let own = table.rows.iter().find(|row| row.contender == OWN)?;
+        let size = results.sizes.iter().find(|size| size.subject == subject.name && size.contender == OWN);
+        let weighs = size.and_then(|size| size.compressed).map(crate::output::size);
+        let weighs = weighs.map_or_else(String::new, |weighs| format!(" and weighs {weighs} as it is pulled"));
+        Some(format!("{} ({}) starts and ends in {:.1} ms{weighs}", subject.name, subject.kind, own.start.median))
+    });
     let parts: Vec<String> = parts.collect();
     match parts.is_empty() {
         true => "No run of amphora itself was counted.".to_owned(),
@@ -52,16 +50,19 @@ fn sentence(results: &Results) -> String {
 
 /// The first drawing: medians of warm starts. Of plain boxes, so that their words keep their size on a phone.
 fn bars(results: &Results) -> String {
-    let warm: Vec<_> = results.tables().into_iter().filter(|table| table.1 == Temperature::Warm).collect();
-    let most = warm.iter().flat_map(|table| &table.2).map(|row| row.start.median).fold(0.0, f64::max);
+    let warm: Vec<_> = results.tables().into_iter().filter(|table| table.temperature == Temperature::Warm).collect();
     let mut text = String::new();
-    for (subject, _, rows) in &warm {
-        let _ = writeln!(
-            text,
-            "<h2>{} <small>{}, start to exit</small></h2><div class=\"bars\">",
-            escape(&subject.name),
-            subject.kind
-        );
+    for table in &warm {
+        // Each on a scale of its own where something else is timed.
+        let same = warm.iter().filter(|other| other.until == table.until).flat_map(|other| &other.rows);
+        let most = same.map(|row| row.start.median).fold(0.0, f64::max);
+        let what = match table.until {
+            Until::Exit => ", start to exit",
+            until => until.title(),
+        };
+        let (name, kind) = (escape(&table.subject.name), table.subject.kind);
+        let _ = writeln!(text, "<h2>{name} <small>{kind}{what}</small></h2><div class=\"bars\">");
+        let rows = &table.rows;
         for row in rows {
             let class = if row.contender == OWN { "own" } else { "other" };
             let share = row.start.median / most * 100.0;
@@ -83,8 +84,8 @@ fn bars(results: &Results) -> String {
 fn distributions(results: &Results) -> String {
     let mut text =
         "<h2>Every run</h2><p>A point is a run, the line the median, the band its 95 % interval.</p>\n".to_owned();
-    for (subject, temperature, rows) in results.tables() {
-        let _ = writeln!(text, "<h3>{}, {}</h3>{}", escape(&subject.name), temperature.name(), plot::strips(&rows));
+    for table in results.tables() {
+        let _ = writeln!(text, "<h3>{}</h3>{}", escape(&table.title()), plot::strips(&table.rows));
     }
     text
 }
@@ -110,7 +111,7 @@ fn stages(results: &Results) -> String {
 
 fn sizes(results: &Results) -> String {
     let start = |subject: &str, contender: &str| {
-        results.row(subject, Temperature::Warm, contender).map(|row: &Row| row.start.median)
+        results.row(subject, Temperature::Warm, Until::Exit, contender).map(|row: &Row| row.start.median)
     };
     let points = results.sizes.iter().filter_map(|size| {
         let name = format!("{} with {}", size.subject, size.contender);
@@ -148,20 +149,23 @@ fn sizes(results: &Results) -> String {
         let figures = [one.count.to_string(), size(Some(one.pss_bytes / one.count as u64)), kernel];
         [vec![one.subject.clone(), one.contender.clone()], figures.to_vec()].concat()
     });
-    text + &table(
+    text += &table(
         "Memory of many",
         &["image", "with", "at once", "PSS of each", "kernel of each"],
         &rows.collect::<Vec<_>>(),
-    )
+    );
+    let rows = results.traces.iter().map(|one| vec![one.subject.clone(), one.contender.clone(), trace(one)]);
+    text + &table("What the kernel saw", &["image", "with", "medians"], &rows.collect::<Vec<_>>())
 }
 
 fn tables(results: &Results) -> String {
     let mut text = String::new();
-    for (subject, temperature, rows) in results.tables() {
-        let title = format!("{}, {}", subject.name, temperature.name());
-        text += &table(&title, &HEADINGS, &rows.iter().map(|row| cells(row)).collect::<Vec<_>>());
+    for one in results.tables() {
+        let headings = headings(&one);
+        let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+        text += &table(&one.title(), &headings, &one.rows.iter().map(|row| cells(row)).collect::<Vec<_>>());
         text += "<ul>";
-        for row in rows {
+        for row in one.rows {
             let failed = failures(row).map_or_else(String::new, |failed| format!("; {failed}"));
             let _ = writeln!(
                 text,
@@ -243,7 +247,7 @@ mod tests {
         }
         assert!(!page.contains("NaN") && !page.contains("inf"), "a drawing without a scale");
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
-        assert_eq!(page.matches("<circle").count(), 160, "every run is a point");
+        assert_eq!(page.matches("<circle").count(), 240, "every run is a point");
     }
 
     #[test]

@@ -1,29 +1,23 @@
 //! For README and for whoever quotes it.
 
-use super::{HEADINGS, cells, failures, introduction, milliseconds, size};
+use super::{cells, failures, headings, introduction, milliseconds, size, trace};
 use crate::bench::results::{Absent, Results};
 
 pub(super) fn markdown(results: &Results) -> String {
     let mut text = format!("{}.\n", introduction(results));
-    for (subject, temperature, rows) in results.tables() {
-        let mut headings = HEADINGS.map(str::to_owned).to_vec();
-        headings[0] = format!("{} ({}), {}", subject.name, subject.kind, temperature.name());
-        text += &table(&headings, &rows.iter().map(|row| cells(row)).collect::<Vec<Vec<String>>>());
-        let notes = rows.iter().filter_map(|row| Some(format!("{}: {}", row.contender, failures(row)?)));
+    for one in results.tables() {
+        let mut headings = headings(&one);
+        headings[0] = one.title();
+        text += &table(&headings, &one.rows.iter().map(|row| cells(row)).collect::<Vec<Vec<String>>>());
+        let notes = one.rows.iter().filter_map(|row| Some(format!("{}: {}", row.contender, failures(row)?)));
         notes.for_each(|note| text += &format!("\n{}\n", plain(&note)));
     }
     text += &others(results);
     text += "\nWhat each process got:\n\n";
-    for (subject, temperature, rows) in results.tables() {
-        if temperature == crate::bench::results::Temperature::Warm {
-            for row in rows {
-                text += &format!(
-                    "- {} with {}: {}\n",
-                    plain(&row.contender),
-                    plain(&subject.name),
-                    plain(&row.got.sentence())
-                );
-            }
+    for one in results.tables().iter().filter(|one| one.is_usual()) {
+        for row in &one.rows {
+            let words = [row.contender.as_str(), &row.subject, &row.got.sentence()].map(plain);
+            text += &format!("- {} with {}: {}\n", words[0], words[1], words[2]);
         }
     }
     for program in results.contenders.iter().filter(|program| program.note.is_some()) {
@@ -93,6 +87,10 @@ fn others(results: &Results) -> String {
         });
         let headings = ["memory", "at once", "PSS of each", "kernel memory of each", "processes"];
         text += &table(&owned(&headings), &rows.collect::<Vec<_>>());
+    }
+    if !results.traces.is_empty() {
+        let rows = results.traces.iter().map(|one| vec![format!("{} with {}", one.contender, one.subject), trace(one)]);
+        text += &table(&owned(&["trace", "medians"]), &rows.collect::<Vec<_>>());
     }
     text
 }

@@ -11,7 +11,18 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result};
 
 pub(crate) use self::text::{comparison, text};
-use super::results::{Results, Row};
+use super::{
+    results::{Results, Row, Table, Trace, Until},
+    statistics,
+};
+
+/// Makes the folder, and sees whether something can be written there: before anything is measured for it.
+pub(crate) fn prepare(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let trial = folder.join(".results.part");
+    let written = fs::write(&trial, [b' '; 4096]).and_then(|()| fs::remove_file(&trial));
+    written.inspect_err(|_| drop(fs::remove_file(&trial))).with_context(|| format!("cannot write {}", trial.display()))
+}
 
 /// Writes all forms into a folder, which need not be there; the names of the files.
 pub(crate) fn write(results: &Results, folder: &Path) -> Result<Vec<&'static str>> {
@@ -34,6 +45,19 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<Vec<&'static str
 }
 
 /// What stands above the columns of a table of rows.
+fn headings(table: &Table<'_>) -> Vec<String> {
+    let mut headings = HEADINGS.map(str::to_owned).to_vec();
+    headings[FIRST_BYTE] = match table.until {
+        Until::Exit => "first byte",
+        Until::Answer => "next request",
+        Until::Ready => "–",
+    }
+    .to_owned();
+    headings
+}
+
+/// The column whose meaning hangs on what is timed.
+const FIRST_BYTE: usize = 7;
 const HEADINGS: [&str; 12] = [
     "contender",
     "min ms",
@@ -52,6 +76,8 @@ const HEADINGS: [&str; 12] = [
 /// One row's cells, in the order of [`HEADINGS`].
 fn cells(row: &Row) -> Vec<String> {
     let figure = |value: f64| format!("{value:.2}");
+    let requests: Vec<f64> = row.samples.iter().filter_map(|sample| sample.request_ms).collect();
+    let request = (!requests.is_empty()).then(|| statistics::median(&requests));
     let [low, high] = row.start.interval;
     let ratio = row.ratio.map_or_else(String::new, |ratio| {
         let [low, high] = ratio.interval;
@@ -65,7 +91,7 @@ fn cells(row: &Row) -> Vec<String> {
         figure(row.start.p90),
         figure(row.start.p99),
         ratio,
-        row.first_byte.map_or_else(|| "–".to_owned(), |first| figure(first.median)),
+        milliseconds(row.first_byte.map(|first| first.median).or(request)),
         figure(row.median_of(|sample| sample.user_ms)),
         figure(row.median_of(|sample| sample.system_ms)),
         figure(row.machine_cpu_ms),
@@ -80,11 +106,26 @@ fn failures(row: &Row) -> Option<String> {
     (row.failures > 0).then(|| format!("{} of {all} runs failed, and do not count: {reason}", row.failures))
 }
 
+/// Parts of the time of a contender's runs as the kernel saw them, in one line.
+fn trace(trace: &Trace) -> String {
+    let parts = [("until the program", trace.before), ("program", trace.program), ("after it", trace.after)];
+    let parts: Vec<String> =
+        parts.iter().filter_map(|(name, micros)| micros.map(|micros| format!("{name} {micros:.0}"))).collect();
+    let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+    let (processes, executions) = (trace.processes, trace.executions);
+    format!("{:.0} µs{parts}, {processes:.0} processes and threads, {executions:.0} executions", trace.all)
+}
+
 /// What was measured where, in one sentence.
 fn introduction(results: &Results) -> String {
     let (machine, settings) = (&results.machine, &results.settings);
+    let place = match (machine.is_container, machine.is_virtual) {
+        (true, _) => ", in a container",
+        (false, true) => ", a virtual machine",
+        (false, false) => "",
+    };
     format!(
-        "amphora {} on {}, {} cores, Linux {}, {}; {} interleaved runs ({} cold) in an order drawn from seed {}; store on {}, \
+        "amphora {} on {}, {} cores{place}, Linux {}, {}; {} interleaved runs ({} cold) in an order drawn from seed {}; store on {}, \
          state on {}, as {}",
         results.tool.version,
         machine.cpu,
@@ -117,7 +158,7 @@ pub(crate) mod tests {
         bench::{
             results::{
                 Absent, Confinement, Got, Machine, Memory, Program, Rate, SCHEMA, Sample, Settings, Size, Stages,
-                Subject, Temperature, Tool, VERSION,
+                Subject, Temperature, Tool, Trace, Until, VERSION,
             },
             statistics::{self, Summary},
         },
@@ -145,7 +186,7 @@ pub(crate) mod tests {
             partial: false,
             machine: machine(),
             subjects: vec![subject("vessel:linux", Kind::Linux), subject("vessel:wasm", Kind::Wasm)],
-            contenders: vec![program("amphora"), program("crun")],
+            contenders: vec![program("amphora"), program("<script>crun</script>")],
             rows: Vec::new(),
             stages: vec![Stages {
                 subject: "vessel:wasm".to_owned(),
@@ -177,6 +218,16 @@ pub(crate) mod tests {
                 kernel_bytes: 5_000_000,
                 processes: 20,
             }],
+            traces: vec![Trace {
+                subject: "vessel:linux".to_owned(),
+                contender: "amphora".to_owned(),
+                processes: 2.0,
+                executions: 3.0,
+                before: Some(2000.0),
+                program: Some(100.0),
+                after: Some(900.0),
+                all: 3000.0,
+            }],
             absent: vec![Absent { name: "youki".to_owned(), subject: None, reason: "not found on PATH".to_owned() }],
             remarks: vec!["a remark".to_owned()],
         };
@@ -187,6 +238,15 @@ pub(crate) mod tests {
             ("vessel:wasm", Temperature::Warm, "amphora", 2.0),
         ] {
             results.rows.push(row(subject, temperature, contender, base, &mut random));
+        }
+        for (subject, until, base) in [("vessel:wasm", Until::Answer, 8.0), ("vessel:linux", Until::Ready, 90.0)] {
+            let mut row =
+                Row { until, first_byte: None, ..row(subject, Temperature::Warm, "amphora", base, &mut random) };
+            for sample in &mut row.samples {
+                sample.first_byte_ms = None;
+                sample.request_ms = (until == Until::Answer).then_some(0.25);
+            }
+            results.rows.push(row);
         }
         let own = results.rows[0].walls();
         for row in &mut results.rows {
@@ -200,6 +260,7 @@ pub(crate) mod tests {
             round: round as usize,
             wall_ms: base * (1.0 + 0.02 * f64::from(round * 7 % 10)),
             first_byte_ms: Some(base * 0.8),
+            request_ms: None,
             user_ms: base * 0.3,
             system_ms: base * 0.5,
             minor_faults: 120,
@@ -209,10 +270,11 @@ pub(crate) mod tests {
         Row {
             subject: subject.to_owned(),
             temperature,
+            until: Until::Exit,
             contender: contender.to_owned(),
             command: format!("{contender} run 'a b' | c"),
             start: Summary::of(&walls, random).unwrap(),
-            first_byte: Summary::of(&[base * 0.8], random),
+            first_byte: Summary::of(&[base * 0.8; 40], random),
             samples,
             ratio: None,
             machine_cpu_ms: base,
@@ -236,6 +298,11 @@ pub(crate) mod tests {
             state_file_system: "tmpfs".to_owned(),
             governor: "performance".to_owned(),
             mitigations: vec![["retbleed".to_owned(), "Mitigation: x".to_owned()]],
+            clock_source: "tsc".to_owned(),
+            huge_pages: "madvise".to_owned(),
+            is_virtual: true,
+            is_container: false,
+            load_before: 0.1,
             steal: 0.001,
         }
     }
@@ -246,7 +313,7 @@ pub(crate) mod tests {
     }
 
     fn program(name: &str) -> Program {
-        let note = (name == "crun").then(|| "without a cgroup".to_owned());
+        let note = name.contains("crun").then(|| "without a cgroup".to_owned());
         Program {
             name: name.to_owned(),
             path: format!("/usr/bin/{name}"),
@@ -261,12 +328,25 @@ pub(crate) mod tests {
     fn every_form_has_every_row_with_its_command() {
         let results = example();
         for (form, text) in [("text", text(&results)), ("markdown", markdown::markdown(&results))] {
-            for word in ["crun", "12.", "–", "youki", "a remark", "runs failed", "net ✓", "run 'a b'", "retbleed"] {
+            for word in [
+                "crun",
+                "12.",
+                "–",
+                "youki",
+                "a remark",
+                "runs failed",
+                "net ✓",
+                "run 'a b'",
+                "retbleed",
+                "next request",
+                "0.25",
+                "3 executions",
+            ] {
                 assert!(text.contains(word), "{form} lacks {word}:\n{text}");
             }
         }
         let csv = csv::csv(&results);
-        assert_eq!(csv.lines().count(), 1 + 4 * 40, "a line for each sample");
+        assert_eq!(csv.lines().count(), 1 + 6 * 40, "a line for each sample");
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub(super) fn strips(rows: &[&Row]) -> String {
     svg + "</svg>"
 }
 
-/// One point for each of several things: how fast it starts, how large it is.
+/// One point for each of several things: how fast it starts, how large it is. Points have numbers, and their names a list below, which
+/// wraps as the page does.
 pub(super) fn scatter(points: &[(String, f64, u64)]) -> String {
     let most = points.iter().map(|point| point.1).fold(0.0, f64::max) * 1.15;
     let largest = points.iter().map(|point| point.2).max().unwrap_or(1).max(10) as f64;
@@ -48,18 +49,45 @@ pub(super) fn scatter(points: &[(String, f64, u64)]) -> String {
     // Sizes lie orders of magnitude apart.
     let y = |bytes: u64| 190.0 - (bytes.max(1) as f64).ln() / largest.ln() * 165.0;
     let mut svg = open(height, "Size, on a logarithmic scale, against start to exit in milliseconds");
-    for (index, (name, start, bytes)) in points.iter().enumerate() {
-        let (left, top) = (x(*start), y(*bytes));
+    let places: Vec<[f64; 2]> = points.iter().map(|(_, start, bytes)| [x(*start), y(*bytes)]).collect();
+    for (index, [left, top]) in places.iter().enumerate() {
         let class = if index % 2 == 0 { "own" } else { "other" };
         let _ = write!(svg, r#"<circle class="{class}" cx="{left:.1}" cy="{top:.1}" r="5"/>"#);
-        let anchor = if left > WIDTH / 2.0 { "end" } else { "start" };
-        let beside = if anchor == "end" { left - 9.0 } else { left + 9.0 };
-        let label = format!("{}: {start:.1} ms, {}", escape(name), crate::output::size(*bytes));
-        let y = top + 4.0 + (index % 2) as f64 * 14.0;
-        let _ = write!(svg, r#"<text x="{beside:.1}" y="{y:.1}" text-anchor="{anchor}">{label}</text>"#);
+    }
+    let mut taken: Vec<[f64; 2]> = Vec::new();
+    for (index, point) in places.iter().enumerate() {
+        let free = label_places(*point).find(|place| taken.iter().all(|other| !is_near(*place, *other)));
+        // Where there is no room, the list says where it is.
+        let Some([left, top]) = free else { continue };
+        taken.push([left, top]);
+        let number = index + 1;
+        let _ = write!(svg, r#"<text x="{left:.1}" y="{top:.1}" text-anchor="middle">{number}</text>"#);
     }
     axis(&mut svg, most, height);
-    svg + "</svg>"
+    svg += "</svg><ol>";
+    for (name, start, bytes) in points {
+        let _ = write!(svg, "<li>{}: {start:.1} ms, {}</li>", escape(name), crate::output::size(*bytes));
+    }
+    svg + "</ol>"
+}
+
+/// Where a point's number may stand, the best first: beside it, and then ever farther away.
+fn label_places([left, top]: [f64; 2]) -> impl Iterator<Item = [f64; 2]> {
+    let directions =
+        [[1.0, 0.0], [-1.0, 0.0], [0.0, -1.0], [0.0, 1.0], [1.0, -1.0], [-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]];
+    let places = (1..6).flat_map(move |distance| {
+        let far = f64::from(distance) * LABEL;
+        directions.map(|[right, down]| [left + right * far, top + 4.5 + down * far])
+    });
+    let is_inside = |[left, top]: &[f64; 2]| (10.0..WIDTH - 10.0).contains(left) && (14.0..196.0).contains(top);
+    places.filter(is_inside)
+}
+
+/// A number's width and height, with some space around.
+const LABEL: f64 = 17.0;
+
+fn is_near([left, top]: [f64; 2], [other_left, other_top]: [f64; 2]) -> bool {
+    (left - other_left).abs() < LABEL && (top - other_top).abs() < LABEL
 }
 
 fn open(height: f64, title: &str) -> String {
@@ -107,7 +135,20 @@ fn step(most: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::step;
+    use super::{scatter, step};
+
+    #[test]
+    fn points_at_one_place_have_numbers_at_several() {
+        let points: Vec<(String, f64, u64)> = (0..6).map(|index| (format!("<{index}>"), 5.0, 1 << 20)).collect();
+        let svg = scatter(&points);
+        let mut places: Vec<&str> =
+            svg.split("<text x=").skip(1).filter_map(|rest| rest.split(" text-anchor").next()).collect();
+        places.truncate(6);
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), 6, "{svg}");
+        assert!(svg.contains("<li>&lt;5&gt;: 5.0 ms"), "{svg}");
+    }
 
     #[test]
     fn steps_are_round() {

@@ -1,25 +1,25 @@
 //! For a terminal.
 
-use super::{HEADINGS, cells, failures, introduction, milliseconds, size};
+use super::{cells, failures, headings, introduction, milliseconds, size, trace};
 use crate::{
     bench::{
         compare::Comparison,
-        results::{Absent, Results, Temperature},
+        results::{Absent, Results},
     },
     output,
 };
 
 pub(crate) fn text(results: &Results) -> String {
     let mut text = format!("{}.\n", introduction(results));
-    for (subject, temperature, rows) in results.tables() {
-        text += &format!("\n{} ({}), {}\n", subject.name, subject.kind, temperature.name());
-        let lines = std::iter::once(HEADINGS.map(str::to_owned).to_vec()).chain(rows.iter().map(|row| cells(row)));
+    for table in results.tables() {
+        text += &format!("\n{}\n", table.title());
+        let lines = std::iter::once(headings(&table)).chain(table.rows.iter().map(|row| cells(row)));
         text += &output::aligned(&lines.collect::<Vec<_>>());
-        for row in &rows {
+        for row in &table.rows {
             failures(row).iter().for_each(|note| text += &format!("  {}: {note}\n", row.contender));
         }
-        if temperature == Temperature::Warm {
-            let got = rows.iter().map(|row| vec![format!("  {}", row.contender), row.got.sentence()]);
+        if table.is_usual() {
+            let got = table.rows.iter().map(|row| vec![format!("  {}", row.contender), row.got.sentence()]);
             text += "what each process got:\n";
             text += &output::aligned(&got.collect::<Vec<_>>());
         }
@@ -68,6 +68,8 @@ fn others(results: &Results) -> String {
         vec![subject, contender, one.count.to_string(), each, kernel, one.processes.to_string()]
     });
     text += &titled(&["SUBJECT", "MEMORY OF", "AT ONCE", "PSS EACH", "KERNEL EACH", "PROCESSES"], memory.collect());
+    let traces = results.traces.iter().map(|one| vec![one.subject.clone(), one.contender.clone(), trace(one)]);
+    text += &titled(&["SUBJECT", "TRACE OF", "MEDIANS"], traces.collect());
     text + "\n"
 }
 
@@ -87,7 +89,7 @@ pub(crate) fn comparison(comparison: &Comparison) -> String {
         let [low, high] = change.interval;
         vec![
             change.subject.clone(),
-            change.temperature.name().to_owned(),
+            format!("{}{}", change.temperature.name(), change.until.title()),
             change.contender.clone(),
             before,
             after,
@@ -95,7 +97,8 @@ pub(crate) fn comparison(comparison: &Comparison) -> String {
             change.verdict.word().to_owned(),
         ]
     });
-    let headings = ["SUBJECT", "", "CONTENDER", "BEFORE MS", "AFTER MS", "RATIO", ""];
+    let [before, after] = ["BEFORE", "AFTER"].map(|when| format!("{when} {}", comparison.unit));
+    let headings = ["SUBJECT", "", "CONTENDER", &before, &after, "RATIO", ""];
     let mut text = titled(&headings, rows.collect()).trim_start().to_owned();
     comparison.unmatched.iter().chain(&comparison.remarks).for_each(|line| text += &format!("{line}\n"));
     text
