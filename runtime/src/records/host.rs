@@ -70,6 +70,15 @@ impl Host {
         &self.store
     }
 
+    /// The manifest digest of the image that a container was made from, as its record says. `wanted`: its name, id, or the beginning of
+    /// that.
+    ///
+    /// # Errors
+    /// There is no such container, there are several, or its record cannot be read.
+    pub fn image_of(&self, wanted: &str) -> Result<String> {
+        Ok(self.containers.find(wanted)?.spec.image.digest)
+    }
+
     /// Manifest digests of all images that a container was made from.
     pub(crate) fn image_digests_in_use(&self) -> Result<HashSet<String>> {
         let (containers, unreadable) = self.containers.list()?;
