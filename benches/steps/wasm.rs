@@ -9,7 +9,7 @@ use std::{
 
 use criterion::Criterion;
 use wasm_exec::{
-    CodeCache, Command, Engine, Instance, NetworkGrant, Profile, Program,
+    CacheError, CodeCache, Command, Compiled, Configuration, Engine, Instance, Network, Profile, Program, Stores,
     http::{Bounds, Function, Setting, Stop, serve},
 };
 
@@ -20,10 +20,11 @@ const DIGEST: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbcc
 
 pub(crate) fn steps(criterion: &mut Criterion) {
     let (folder, profile) = (tempfile::tempdir().unwrap(), Profile::default());
-    let cache = CodeCache::new(folder.path().join("command"));
-    cache.compile(DIGEST, &wat::parse_str(COMMAND).unwrap(), profile).unwrap();
+    let cache = |name: &str| CodeCache::new(folder.path().join(name), folder.path().join("checked"));
+    let (commands, functions) = (cache("commands"), cache("functions"));
+    compile(&commands, COMMAND);
     let load = || {
-        let code = cache.lookup(black_box(DIGEST), profile).unwrap().unwrap();
+        let code = commands.lookup(black_box(DIGEST), profile).unwrap().code().unwrap();
         Program::load(&Engine::new(profile).unwrap(), code).unwrap()
     };
     criterion.bench_function("deserialise code", |bench| bench.iter(load));
@@ -31,9 +32,13 @@ pub(crate) fn steps(criterion: &mut Criterion) {
     criterion.bench_function("instantiate", |bench| {
         bench.iter(|| Instance::new(black_box(&program), &granted_nothing()).unwrap());
     });
-    let functions = CodeCache::new(folder.path().join("function"));
-    let code = functions.compile(DIGEST, &wat::parse_str(FUNCTION).unwrap(), profile).unwrap();
-    one_request(criterion, Function::load(code, Bounds { requests: 20, ..Bounds::default() }).unwrap());
+    let code = compile(&functions, FUNCTION);
+    one_request(criterion, Function::load(code, Bounds { requests: 20, ..Bounds::default() }, false).unwrap());
+}
+
+fn compile(cache: &CodeCache, text: &str) -> Compiled {
+    let wasm = || Ok::<_, CacheError>(wat::parse_str(text).unwrap());
+    cache.compile(DIGEST, Profile::default(), wasm).unwrap()
 }
 
 fn granted_nothing() -> Command {
@@ -42,7 +47,9 @@ fn granted_nothing() -> Command {
         env: Vec::new(),
         preopens: Vec::new(),
         cwd: None,
-        network: NetworkGrant::None,
+        network: Network::none(|_| ()),
+        config: Configuration::default(),
+        stores: Stores::default(),
         memory_bytes: None,
         fuel: None,
         timeout: None,
@@ -55,7 +62,15 @@ fn one_request(criterion: &mut Criterion, function: Function) {
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     stream.set_nodelay(true).unwrap();
     let stop = Stop::new();
-    let setting = Setting { listeners: vec![listener], threads: 1, stop: stop.clone(), log: |_| {} };
+    let setting = Setting {
+        listeners: vec![listener],
+        threads: 1,
+        stop: stop.clone(),
+        log: |_| {},
+        reuse: 1,
+        core_dump: None,
+        note: Box::new(|_| {}),
+    };
     let served = thread::spawn(move || serve(function, granted_nothing(), setting));
     criterion.bench_function("one wasi:http call, over HTTP/1.1 on loopback", |bench| {
         bench.iter(|| ask(&mut stream));

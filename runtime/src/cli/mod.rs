@@ -26,8 +26,8 @@ pub(crate) use image::{
     PullArgs, RmiArgs, SaveArgs, TagArgs,
 };
 pub(crate) use life::{
-    AttachArgs, CommitArgs, CpArgs, DebugArgs, DiffArgs, EventsArgs, ExportArgs, PauseArgs, RenameArgs, StatsArgs, TopArgs,
-    UpdateArgs,
+    AttachArgs, CommitArgs, CpArgs, DebugArgs, DiffArgs, EventsArgs, ExportArgs, PauseArgs, RenameArgs, StatsArgs,
+    TopArgs, UpdateArgs,
 };
 pub(crate) use network::{
     NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs,

@@ -141,6 +141,7 @@ fn directory(mount: &MountSpec) -> String {
         MountKind::Bind { source, .. } => source.display().to_string(),
         MountKind::Volume { name, .. } => format!("volume {}", name.as_deref().unwrap_or_default()),
         MountKind::Tmpfs { .. } => "memory".to_owned(),
+        MountKind::Image { name, .. } => format!("image {name}"),
     };
     let how = if mount.readonly { "read-only" } else { "writable" };
     format!("{}, {how}, of {source}", mount.target.display())
