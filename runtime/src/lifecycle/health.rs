@@ -56,7 +56,7 @@ pub(super) fn end(container: &Container, process: Option<Child>) {
         // It may have seen that itself.
         let _ = process.kill();
         let _ = process.wait();
-        container.forget_health();
+        container.forget_health(process.id());
     }
 }
 

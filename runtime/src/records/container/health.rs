@@ -1,13 +1,16 @@
 //! What the checks of a running container's health have found: `RUNROOT/running/ID.health`, by rename.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Container,
-    files::{is_there, remove_if},
+    files::{folder_entries, is_there, remove_if},
     record::{read_json, write_json},
 };
 use crate::spec::health::Health;
@@ -87,10 +90,17 @@ impl Container {
         write_json(&self.running.with_extension("health"), found)
     }
 
-    /// There is no run any more.
-    pub(crate) fn forget_health(&self) {
+    /// There is no run any more, and `writer`, the process that looked after it, was killed: what it was just writing goes too.
+    pub(crate) fn forget_health(&self, writer: u32) {
+        let half = format!("{}.tmp{writer}-", self.spec.id);
+        let is_half = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(half.as_bytes()))
+        };
+        let records = self.running.parent().and_then(|folder| folder_entries(folder).ok()).unwrap_or_default();
         // What cannot be removed here, `system prune` recognises.
-        let _ = fs::remove_file(self.running.with_extension("health"));
+        for path in records.into_iter().filter(is_half).chain([self.running.with_extension("health")]) {
+            let _ = fs::remove_file(path);
+        }
     }
 
     /// What was found in the run that goes on. None: there is no check.
