@@ -130,7 +130,7 @@ fn what_does_not_matter_keeps_nobody_from_running() {
     fs::create_dir(&gone).expect("a folder");
     let words = format!("cd {0} && rmdir {0} && exec \"$@\"", gone.display());
     let mut command = std::process::Command::new("sh");
-    let amphora = sandbox.command(["run", "--rm", busybox.as_str(), "echo", "ran"]);
+    let amphora = sandbox.command(["run", "--rm", "--network", "none", busybox.as_str(), "echo", "ran"]);
     command.args(["-c", &words, "sh"]).arg(amphora.get_program()).args(amphora.get_args());
     let ended = crate::session::Session::start(command).wait();
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "ran\n"), "{ended}");
