@@ -15,6 +15,7 @@ mod lifecycle;
 mod network;
 mod output;
 mod records;
+mod serve;
 mod spec;
 
 use std::{ffi::OsString, io::ErrorKind, process::ExitCode};

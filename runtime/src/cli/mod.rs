@@ -10,6 +10,7 @@ mod flags;
 mod image;
 mod life;
 mod network;
+mod serve;
 mod system;
 mod unsupported;
 mod volume;
@@ -33,6 +34,7 @@ pub(crate) use network::{
     NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs,
     NetworkPruneArgs, NetworkRmArgs, PortArgs,
 };
+pub(crate) use serve::ServeArgs;
 pub(crate) use system::{CompletionsArgs, DfArgs, FormatArgs, ManArgs, PruneArgs, SystemCommand};
 pub(crate) use volume::{
     VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
@@ -170,6 +172,8 @@ pub(crate) enum Command {
     Demo,
     /// Measure how fast images start, beside other runtimes
     Bench(Box<BenchArgs>),
+    /// Serve functions of both kinds over HTTP, from one file
+    Serve(ServeArgs),
 }
 
 impl Command {

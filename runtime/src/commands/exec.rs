@@ -37,7 +37,7 @@ fn running(host: &Host, args: &ProgramArgs) -> Result<(Container, Process)> {
 
 /// The same command again, in a process that stays; returns when the program has begun, or with the reason why not.
 fn leave_behind(host: &Host, container: &Container) -> Result<u8> {
-    let left = OwnProcess::Exec
+    let mut left = OwnProcess::Exec
         .command(&host.program)
         .args(std::env::args_os().skip(1))
         .stdin(ProcessStdio::null())
@@ -45,7 +45,7 @@ fn leave_behind(host: &Host, container: &Container) -> Result<u8> {
         .stderr(ProcessStdio::inherit())
         .spawn()
         .context("cannot start a process in the background")?;
-    lifecycle::wait_until_started(left, &format!("the program in container {}", container.spec.name)).map(|()| 0)
+    lifecycle::wait_until_started(&mut left, &format!("the program in container {}", container.spec.name)).map(|()| 0)
 }
 
 /// What the process does that [`leave_behind`] starts.

@@ -28,6 +28,7 @@ mod own;
 mod removed;
 mod run;
 mod save;
+mod serve;
 mod settings;
 mod stats;
 mod system;
@@ -67,6 +68,7 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         }
         Command::Version(args) => return version::version(args),
         Command::Demo => return demo::demo(),
+        Command::Serve(args) if args.schema => return serve::schema(),
         Command::Bench(args) => {
             if let Some(command) = &args.command {
                 return bench::compare(command);
@@ -74,10 +76,14 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         }
         _ => {}
     }
-    let host = &Host::open(place(globals.root, "AMPHORA_ROOT"), place(globals.runroot, "AMPHORA_RUNROOT"))?;
+    let host = Host::open(place(globals.root, "AMPHORA_ROOT"), place(globals.runroot, "AMPHORA_RUNROOT"))?;
     if touches_files_of_images(command) {
         become_root()?;
     }
+    if let Command::Serve(args) = command {
+        return serve::serve(host, args);
+    }
+    let host = &host;
     match command {
         Command::Run(args) => run::run(host, &args.0),
         Command::Create(args) => create::create(host, &args.0),
@@ -127,16 +133,16 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::ContainerPrune(args) => system::prune_containers(host, args),
         Command::Image(ImageCommand::Prune(args)) => system::prune_images(host, args),
         Command::Bench(args) => bench::bench(host, args),
-        Command::Container(_) | Command::Completions(_) | Command::Man(_) | Command::Version(_) | Command::Demo => {
-            Ok(0)
-        }
+        Command::Container(_) | Command::Completions(_) | Command::Man(_) | Command::Version(_) => Ok(0),
+        // Done above.
+        Command::Demo | Command::Serve(_) => Ok(0),
     }
 }
 
 /// Whether a command makes or removes files that belong to an image's own users.
 fn touches_files_of_images(command: &Command) -> bool {
     match command {
-        Command::Run(_) | Command::Create(_) | Command::Start(_) | Command::Volume(_) => true,
+        Command::Run(_) | Command::Create(_) | Command::Start(_) | Command::Volume(_) | Command::Serve(_) => true,
         Command::Load(_)
         | Command::Save(_)
         | Command::Import(_)

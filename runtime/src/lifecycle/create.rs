@@ -27,17 +27,22 @@ use crate::{
 ///
 /// The caller holds `Store::writing` since before it looked for the image: until the container names it, nobody may remove it.
 pub(crate) fn create(host: &Host, image: &Image, request: Request) -> Result<(Container, Lock)> {
-    let workload = Workload::of(image)?;
-    workload.behaviour().check_typed(request.entrypoint.is_some(), request.cwd.is_some())?;
-    let spec = specify(host, image, &workload, request)?;
-    workload.behaviour().check(&spec)?;
-    let made = host.containers.create(spec)?;
+    let made = host.containers.create(specify(host, image, request)?)?;
     made.0.happened("create");
     Ok(made)
 }
 
+/// What the container of a request would be; nothing is made.
+pub(crate) fn specify(host: &Host, image: &Image, request: Request) -> Result<RunSpec> {
+    let workload = Workload::of(image)?;
+    workload.behaviour().check_typed(request.entrypoint.is_some(), request.cwd.is_some())?;
+    let spec = with_defaults(host, image, &workload, request)?;
+    workload.behaviour().check(&spec)?;
+    Ok(spec)
+}
+
 /// What was asked for plus the image's defaults, validated.
-fn specify(host: &Host, image: &Image, workload: &Workload, request: Request) -> Result<RunSpec> {
+fn with_defaults(host: &Host, image: &Image, workload: &Workload, request: Request) -> Result<RunSpec> {
     let config = image.config.config().clone().unwrap_or_default();
     let id = names::new_id()?;
     let hostname = request.hostname.clone().unwrap_or_else(|| names::short_id(&id).to_owned());

@@ -28,11 +28,11 @@ pub(crate) mod terminal;
 pub(crate) mod timings;
 pub(crate) mod update;
 
-pub(crate) use create::create;
+pub(crate) use create::{create, specify};
 pub(crate) use remove::{check_cgroups, check_orphans, remove, remove_idle, remove_unreadable};
 pub use start::run;
 pub(crate) use start::{
-    check_startable, image_to_start, run_attached, start_detached, supervise_in_background, tell_starter,
-    wait_until_started, workload_of,
+    check_startable, image_to_start, run_attached, spawn_supervisor, start_detached, supervise_in_background,
+    tell_starter, wait_until_started, workload_of,
 };
 pub(crate) use stop::{end_by_force, kill_and_wait, kill_as_wanted, kill_unreadable, stop, wait};

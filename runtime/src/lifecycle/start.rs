@@ -93,9 +93,20 @@ pub(crate) fn run_attached(
 /// Leaves a supervisor behind, and returns when the container runs, or with the reason why it does not. The caller holds
 /// the container's lock until then. `size`: to begin with, of its terminal if it has one.
 pub(crate) fn start_detached(host: &Host, container: &Container, lock: &Lock, size: Option<(u16, u16)>) -> Result<()> {
+    let mut supervisor = spawn_supervisor(host, container, lock, size)?;
+    wait_until_started(&mut supervisor, &format!("container {}", container.spec.name))
+}
+
+/// The first half of [`start_detached`], for who lives on and has to wait for the supervisor's end.
+pub(crate) fn spawn_supervisor(
+    host: &Host,
+    container: &Container,
+    lock: &Lock,
+    size: Option<(u16, u16)>,
+) -> Result<std::process::Child> {
     // Its standard input is the lock, until it has begun: who kills us does not let anybody else at what is being started.
     let lock = lock.share().context("cannot pass on the container's lock")?;
-    let supervisor = OwnProcess::Supervise
+    OwnProcess::Supervise
         .command(&host.program)
         .args([&host.paths.root, &host.paths.runroot])
         .arg(&container.spec.id)
@@ -104,8 +115,7 @@ pub(crate) fn start_detached(host: &Host, container: &Container, lock: &Lock, si
         .stdout(ProcessStdio::piped())
         .stderr(ProcessStdio::inherit())
         .spawn()
-        .context("cannot start a supervisor")?;
-    wait_until_started(supervisor, &format!("container {}", container.spec.name))
+        .context("cannot start a supervisor")
 }
 
 /// What the process does that [`start_detached`] leaves behind.
@@ -157,7 +167,7 @@ pub(crate) fn tell_starter(failure: Option<&anyhow::Error>, null: &OwnedFd) {
 }
 
 /// Waits until a process that was left behind tells that its program has begun, or why not.
-pub(crate) fn wait_until_started(mut left: std::process::Child, what: &str) -> Result<()> {
+pub(crate) fn wait_until_started(left: &mut std::process::Child, what: &str) -> Result<()> {
     let mut said = String::new();
     let mut pipe = left.stdout.take().context("the process in the background has no pipe")?;
     pipe.read_to_string(&mut said).context("cannot hear from the process in the background")?;

@@ -35,6 +35,8 @@ mod published;
 mod registry;
 mod run;
 mod sandbox;
+mod serve;
+mod serve_clients;
 mod session;
 mod settings;
 mod spin;

@@ -111,6 +111,10 @@ impl Session {
         self.outputs[0].text()
     }
 
+    pub(crate) fn stderr(&self) -> String {
+        self.outputs[1].text()
+    }
+
     /// Waits until its standard output has this text.
     #[track_caller]
     pub(crate) fn until_printed(&self, text: &str) {

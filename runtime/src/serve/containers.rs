@@ -1,0 +1,201 @@
+//! The launcher, for who must not block: each call is a task on a thread of its own.
+
+use std::{
+    os::fd::OwnedFd,
+    process::Child,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::unix::AsyncFd,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+
+use super::{
+    instance::{Instance, SendError},
+    launcher::{Launched, Launcher},
+    plan::Plan,
+};
+use crate::{
+    output::{self, errors},
+    records::host::Host,
+};
+
+/// Between two looks whether a program listens: often at first, as most are quick.
+const FIRST_LOOK: Duration = Duration::from_micros(500);
+const LAST_LOOK: Duration = Duration::from_millis(20);
+/// For a supervisor to write down an end that it has seen.
+const SETTLES_WITHIN: Duration = Duration::from_secs(10);
+
+/// Containers of all functions.
+pub(super) struct Containers {
+    launcher: Launcher,
+    /// It was said once that the freezer is missing.
+    said_unfreezable: AtomicBool,
+}
+
+/// A container that listens.
+pub(super) struct Started {
+    pub(super) instance: Arc<Instance>,
+    ended: AsyncFd<OwnedFd>,
+    supervisor: Child,
+}
+
+/// Why a container does not come to serve.
+enum NotListening {
+    Ended,
+    Late(Duration),
+    Failed(SendError),
+}
+
+impl Containers {
+    pub(super) fn new(launcher: Launcher) -> Arc<Self> {
+        Arc::new(Self { launcher, said_unfreezable: AtomicBool::new(false) })
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.launcher.host
+    }
+
+    /// Starts one, and waits until it listens.
+    pub(super) async fn start(self: &Arc<Self>, plan: &Arc<Plan>) -> Result<Started, String> {
+        let (containers, wanted) = (Arc::clone(self), Arc::clone(plan));
+        let launched = spawn_blocking(move || containers.launcher.launch(&wanted)).await;
+        let launched = launched.map_err(|error| error.to_string())?.map_err(|error| errors::sentence(&error))?;
+        let Launched { id, name, process, supervisor, namespace, port } = launched;
+        let instance = Arc::new(Instance::new(id, name, namespace, port));
+        #[expect(deprecated, reason = "for other types it is unsound: an OwnedFd owns its descriptor, and keeps it")]
+        let watched = process.pidfd().and_then(AsyncFd::new);
+        let ended = match watched {
+            Ok(ended) => ended,
+            Err(error) => {
+                self.discard(&instance).await;
+                self.reap(supervisor).await;
+                return Err(format!("container {} cannot be watched: {error}", instance.name));
+            }
+        };
+        let started = Started { instance, ended, supervisor };
+        match self.until_listening(&started, plan).await {
+            Ok(()) => Ok(started),
+            Err(why) => Err(self.give_up(started, why).await),
+        }
+    }
+
+    async fn until_listening(&self, started: &Started, plan: &Plan) -> Result<(), NotListening> {
+        let listening = timeout(plan.start_timeout(), first_connection(&started.instance));
+        tokio::select! {
+            biased;
+            listening = listening => match listening {
+                Ok(connected) => connected.map_err(NotListening::Failed),
+                Err(_) => Err(NotListening::Late(plan.start_timeout())),
+            },
+            _ = started.ended.readable() => Err(NotListening::Ended),
+        }
+    }
+
+    /// Removes a container that does not listen; a sentence for why.
+    async fn give_up(self: &Arc<Self>, started: Started, why: NotListening) -> String {
+        let Started { instance, supervisor, .. } = started;
+        let (name, port) = (&instance.name, instance.port());
+        match why {
+            NotListening::Ended => {
+                // It writes down how.
+                self.reap(supervisor).await;
+                let how = self.how_it_ended(&instance).await;
+                self.discard(&instance).await;
+                format!("container {name} ended before it listened: {how}")
+            }
+            NotListening::Late(patience) => {
+                let how = self.how_it_ended(&instance).await;
+                self.discard(&instance).await;
+                self.reap(supervisor).await;
+                format!("container {name} did not listen at port {port} within {} s; {how}", patience.as_secs_f64())
+            }
+            NotListening::Failed(error) => {
+                self.discard(&instance).await;
+                self.reap(supervisor).await;
+                format!("container {name}: {error}")
+            }
+        }
+    }
+
+    /// Waits for its end; a sentence for it.
+    pub(super) async fn until_ended(self: &Arc<Self>, started: Started) -> String {
+        let Started { instance, ended, supervisor } = started;
+        // It cannot fail: the descriptor is open as long as this waits.
+        _ = ended.readable().await;
+        self.reap(supervisor).await;
+        self.how_it_ended(&instance).await
+    }
+
+    /// A process that ended stays in the table of processes until its parent asks.
+    async fn reap(&self, mut supervisor: Child) {
+        let reaped = spawn_blocking(move || _ = supervisor.wait());
+        _ = timeout(SETTLES_WITHIN, reaped).await;
+    }
+
+    async fn how_it_ended(self: &Arc<Self>, instance: &Instance) -> String {
+        let (containers, id) = (Arc::clone(self), instance.id.clone());
+        let told = spawn_blocking(move || containers.launcher.how_it_ended(&id)).await;
+        told.unwrap_or_else(|error| error.to_string())
+    }
+
+    /// Ends a container; [`Self::until_ended`] sees it.
+    pub(super) fn stop(self: &Arc<Self>, instance: Arc<Instance>, stop_timeout_ms: u64) {
+        let containers = Arc::clone(self);
+        spawn_blocking(move || containers.launcher.end(&instance.id, stop_timeout_ms));
+    }
+
+    pub(super) async fn discard(self: &Arc<Self>, instance: &Instance) {
+        let (containers, id) = (Arc::clone(self), instance.id.clone());
+        _ = spawn_blocking(move || containers.launcher.discard(&id)).await;
+    }
+
+    pub(super) async fn freeze(self: &Arc<Self>, instance: &Instance) -> Result<(), String> {
+        let (containers, id) = (Arc::clone(self), instance.id.clone());
+        let frozen = spawn_blocking(move || containers.launcher.freeze(&id)).await;
+        frozen.map_err(|error| error.to_string())?.map_err(|error| errors::sentence(&error))
+    }
+
+    pub(super) async fn thaw(self: &Arc<Self>, instance: &Instance) -> Result<(), String> {
+        let (containers, id) = (Arc::clone(self), instance.id.clone());
+        let thawed = spawn_blocking(move || containers.launcher.thaw(&id)).await;
+        thawed.map_err(|error| error.to_string())?.map_err(|error| errors::sentence(&error))
+    }
+
+    /// For the operator.
+    pub(super) fn complain(&self, function: &str, error: &str) {
+        output::note(&format!("amphora serve: function {function}: {error}"));
+    }
+
+    /// Once: it is the machine's lack, and the same for all.
+    pub(super) fn note_unfreezable(&self, function: &str, error: &str) {
+        if !self.said_unfreezable.swap(true, Relaxed) {
+            output::note(&format!("amphora serve: function {function}: it runs on where it would be frozen: {error}"));
+        }
+    }
+}
+
+/// Waits until somebody listens; the connection is the first request's.
+async fn first_connection(instance: &Arc<Instance>) -> Result<(), SendError> {
+    let mut pause = FIRST_LOOK;
+    let began = Instant::now();
+    loop {
+        match instance.connect().await {
+            Ok(sender) => {
+                instance.keep(sender).await;
+                return Ok(());
+            }
+            Err(error) if error.is_refused() => {}
+            Err(error) => return Err(error),
+        }
+        sleep(pause).await;
+        // A tenth of what it has taken so far is not felt.
+        pause = (began.elapsed() / 10).clamp(FIRST_LOOK, LAST_LOOK);
+    }
+}

@@ -1,0 +1,244 @@
+//! Headers between a client and a function: what is for one connection alone is taken off, who came and where is told.
+
+use std::net::SocketAddr;
+
+use hyper::{
+    HeaderMap, Request, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+/// How a client can name a request to whoever reads the log.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// Before the name of a path's parameter.
+const PARAMETER: &str = "x-amphora-path-";
+/// Of a request's name.
+const LONGEST_ID: usize = 64;
+
+/// What a request is for, as far as its function is to know.
+pub(super) struct Told<'a> {
+    pub(super) client: SocketAddr,
+    pub(super) is_encrypted: bool,
+    /// As the client wrote it.
+    pub(super) host: Option<&'a HeaderValue>,
+    /// What was taken off the path.
+    pub(super) prefix: &'a str,
+    pub(super) parameters: &'a [(&'a str, String)],
+    pub(super) request_id: &'a str,
+    pub(super) is_trusted: bool,
+}
+
+/// What a client calls its request, if that can be passed on.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    Some(id).filter(|id| (1..=LONGEST_ID).contains(&id.len()) && id.chars().all(is_plain))
+}
+
+/// Whether it asks for another protocol on its connection.
+pub(super) fn asks_for_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let is_asked = request.version() == Version::HTTP_11 && lists(request.headers(), "upgrade");
+    request.headers().get(UPGRADE).filter(|_| is_asked).cloned()
+}
+
+/// Whether Connection lists a name.
+fn lists(headers: &HeaderMap, name: &str) -> bool {
+    listed(headers).any(|listed| listed.eq_ignore_ascii_case(name))
+}
+
+fn listed(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Takes off what is for this connection alone (RFC 9110, 7.6.1).
+pub(super) fn take_off_connection(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = listed(headers).filter_map(|name| name.parse().ok()).collect();
+    for name in names {
+        headers.remove(name);
+    }
+    let always = [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        PROXY_CONNECTION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ];
+    for name in always {
+        headers.remove(name);
+    }
+}
+
+/// The headers of a client's request as its function gets them.
+pub(super) fn for_function(headers: &mut HeaderMap, version: Version, told: &Told<'_>) {
+    // By its length and by its parts: of the two, only the parts can be checked.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    take_off_connection(headers);
+    headers.remove(EXPECT);
+    if version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+    let parameters: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(PARAMETER)).cloned().collect();
+    parameters.into_iter().for_each(|name| _ = headers.remove(name));
+    tell_forwarded(headers, told);
+    for (name, value) in told.parameters {
+        let name = HeaderName::try_from(format!("{PARAMETER}{name}"));
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
+            headers.insert(name, value);
+        }
+    }
+    insert(headers, REQUEST_ID, told.request_id);
+    match told.host {
+        Some(host) => _ = headers.insert(HOST, host.clone()),
+        // HTTP/1.1 has to have one, though it may be empty.
+        None => _ = headers.insert(HOST, HeaderValue::from_static("")),
+    }
+}
+
+/// Who came, to which host and path.
+fn tell_forwarded(headers: &mut HeaderMap, told: &Told<'_>) {
+    let mut before = None;
+    if told.is_trusted {
+        before = headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    } else {
+        for name in [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, FORWARDED_PREFIX] {
+            headers.remove(name);
+        }
+    }
+    let client = told.client.ip().to_string();
+    let chain = before.map_or_else(|| client.clone(), |before| format!("{before}, {client}"));
+    insert(headers, FORWARDED_FOR, &chain);
+    if !headers.contains_key(FORWARDED_PROTO) {
+        let scheme = if told.is_encrypted { "https" } else { "http" };
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    }
+    if let Some(host) = told.host.filter(|_| !headers.contains_key(FORWARDED_HOST)) {
+        headers.insert(FORWARDED_HOST, host.clone());
+    }
+    if !told.prefix.is_empty() {
+        let outer = headers.get(FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let prefix = format!("{}{}", outer.trim_end_matches('/'), told.prefix);
+        insert(headers, FORWARDED_PREFIX, &prefix);
+    }
+}
+
+/// HTTP/2 may send a header for each cookie, HTTP/1.1 has one for all (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(all) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, all);
+    }
+}
+
+/// What cannot be a header's value is left out: nothing of ours is.
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn told<'a>(host: &'a HeaderValue, parameters: &'a [(&'a str, String)]) -> Told<'a> {
+        Told {
+            client: "192.0.2.7:5000".parse().unwrap(),
+            is_encrypted: false,
+            host: Some(host),
+            prefix: "/api",
+            parameters,
+            request_id: "abc",
+            is_trusted: false,
+        }
+    }
+
+    #[test]
+    fn what_is_for_one_connection_stays_there() {
+        let host = HeaderValue::from_static("a:80");
+        let mut headers = map(&[
+            ("connection", "close, X-Secret , x-forwarded-for, host"),
+            ("x-secret", "1"),
+            ("keep-alive", "5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "x"),
+            ("expect", "100-continue"),
+            ("accept", "*/*"),
+            ("traceparent", "00-1-2-01"),
+        ]);
+        for_function(&mut headers, Version::HTTP_11, &told(&host, &[]));
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        let kept = ["accept", "host", "traceparent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix"];
+        assert_eq!(names, [&kept[..], &["x-forwarded-proto", "x-request-id"]].concat());
+        assert_eq!((&headers["x-forwarded-for"], &headers["host"]), (&"192.0.2.7".parse().unwrap(), &host));
+    }
+
+    #[test]
+    fn only_a_proxy_of_ones_own_is_believed() {
+        let host = HeaderValue::from_static("a");
+        let lines = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-prefix", "/outer/"),
+            ("forwarded", "for=x"),
+        ];
+        let mut headers = map(&lines);
+        for_function(&mut headers, Version::HTTP_11, &told(&host, &[]));
+        let value = |headers: &HeaderMap, name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(value(&headers, "x-forwarded-for").as_deref(), Some("192.0.2.7"));
+        assert_eq!(value(&headers, "x-forwarded-proto").as_deref(), Some("http"));
+        assert_eq!(
+            (value(&headers, "forwarded"), value(&headers, "x-forwarded-prefix").as_deref()),
+            (None, Some("/api"))
+        );
+        let mut headers = map(&lines);
+        for_function(&mut headers, Version::HTTP_11, &Told { is_trusted: true, ..told(&host, &[]) });
+        assert_eq!(value(&headers, "x-forwarded-for").as_deref(), Some("1.1.1.1, 192.0.2.7"));
+        assert_eq!(value(&headers, "x-forwarded-proto").as_deref(), Some("https"));
+        assert_eq!(value(&headers, "x-forwarded-prefix").as_deref(), Some("/outer/api"));
+    }
+
+    #[test]
+    fn parameters_are_the_paths_and_nobody_elses() {
+        let host = HeaderValue::from_static("a");
+        let mut headers =
+            map(&[("x-amphora-path-id", "forged"), ("x-amphora-path-other", "forged"), ("cookie", "a=1")]);
+        headers.append(COOKIE, HeaderValue::from_static("b=2"));
+        for_function(&mut headers, Version::HTTP_2, &told(&host, &[("id", "7".to_owned())]));
+        assert_eq!(headers["x-amphora-path-id"], "7");
+        assert!(!headers.contains_key("x-amphora-path-other"));
+        assert_eq!(headers["cookie"], "a=1; b=2");
+    }
+
+    #[test]
+    fn a_requests_name_is_plain() {
+        let id = |value: &'static str| request_id(&map(&[("x-request-id", value)])).map(str::to_owned);
+        assert_eq!(id("a-B_9.x").as_deref(), Some("a-B_9.x"));
+        assert_eq!([id(""), id("a b"), id("\"a\"")], [None, None, None]);
+    }
+}

@@ -1,0 +1,139 @@
+//! A function as it is to be: what its containers are made of, decided and checked before the first request.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use images::Image;
+
+use super::config::{FunctionConfig, Pull};
+use crate::{
+    lifecycle,
+    records::host::Host,
+    spec::{
+        Kind, Network, Workload,
+        limits::Limits,
+        network::{self, Typed},
+        ports::{HostPort, Protocol, PublishedPort},
+        request::{Request, StopTimeout},
+    },
+};
+
+/// On every container of a function: whose it is.
+pub(super) const LABEL_GATEWAY: &str = "amphora.serve.gateway";
+/// On every container of a function: which function's.
+pub(super) const LABEL_FUNCTION: &str = "amphora.serve.function";
+
+/// Requests of one container at once, where nobody says how many: of a program, and of one that has a fresh instance for each.
+const USUAL_CONCURRENCY: u32 = 80;
+const SERVED_CONCURRENCY: u32 = 1000;
+
+/// How an image is found, from a registry if need be: other front ends do it in the same way.
+pub(crate) type FindImage = fn(&Host, &str, Option<&str>, Pull) -> Result<Image>;
+
+/// What of a function stays the same as long as it is served.
+pub(super) struct Plan {
+    pub(super) name: String,
+    pub(super) config: FunctionConfig,
+    /// Manifest digest: a name may lead elsewhere tomorrow.
+    pub(super) digest: String,
+    pub(super) kind: Kind,
+    /// Its containers are given sockets, instead of opening one themselves.
+    pub(super) is_given_sockets: bool,
+    pub(super) concurrency: u32,
+}
+
+impl Plan {
+    /// Finds the image, and checks all that can be checked without a start.
+    pub(super) fn new(host: &Host, name: &str, config: &FunctionConfig, find: FindImage) -> Result<Self> {
+        let image = find(host, &config.image, config.platform.as_deref(), config.pull)?;
+        let workload = Workload::of(&image)?;
+        let is_given_sockets = workload.behaviour().opens_ports();
+        if is_given_sockets && config.network.as_deref().is_some_and(|network| network != "none") {
+            bail!("network: not supported yet for a Wasm function, which has none; leave it out");
+        }
+        let usual = if is_given_sockets { SERVED_CONCURRENCY } else { USUAL_CONCURRENCY };
+        let plan = Self {
+            name: name.to_owned(),
+            config: config.clone(),
+            digest: image.digest.to_string(),
+            kind: workload.kind(),
+            is_given_sockets,
+            concurrency: config.concurrency.unwrap_or(usual),
+        };
+        // What `run` refuses is refused now.
+        lifecycle::specify(host, &image, plan.request("check", "check")?)?;
+        Ok(plan)
+    }
+
+    /// Whether what is served by the other can go on under this one.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.config == other.config
+    }
+
+    pub(super) fn start_timeout(&self) -> Duration {
+        self.config.start_timeout.duration()
+    }
+
+    /// What one container is to be. `gateway` is known to nobody else.
+    pub(super) fn request(&self, container: &str, gateway: &str) -> Result<Request> {
+        let config = &self.config;
+        let mut env: Vec<String> = config.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut ports = Vec::new();
+        match self.is_given_sockets {
+            true => ports.push(own_port(config.port)),
+            false => env.push(format!("PORT={}", config.port)),
+        }
+        let mounts = config.volumes.iter().map(|volume| &volume.spec).chain(config.tmpfs.iter().map(|tmpfs| &tmpfs.0));
+        let labels = [(LABEL_GATEWAY, gateway), (LABEL_FUNCTION, self.name.as_str())];
+        Ok(Request {
+            image: config.image.clone(),
+            command: config.command.clone(),
+            entrypoint: config.entrypoint.clone(),
+            env,
+            cwd: config.workdir.clone(),
+            user: config.user.clone(),
+            name: Some(container.to_owned()),
+            mounts: mounts.cloned().collect(),
+            network: Some(network_of(config.network.as_deref())?),
+            ports,
+            limits: self.limits(),
+            read_only: config.read_only,
+            stop_timeout: StopTimeout::After(config.stop_timeout.0),
+            labels: labels
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into_iter()
+                .collect::<BTreeMap<_, _>>(),
+            ..Request::default()
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        let config = &self.config;
+        Limits { memory_bytes: config.memory.0, cpu_millis: config.cpus.0, pids: config.pids.0, ..Limits::default() }
+    }
+}
+
+/// A port that the kernel chooses, in the network namespace of the gateway's own.
+fn own_port(container_port: u16) -> PublishedPort {
+    PublishedPort {
+        host_ip: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+        host_port: HostPort::Any,
+        container_port,
+        protocol: Protocol::Tcp,
+    }
+}
+
+fn network_of(name: Option<&str>) -> Result<Network> {
+    let Some(name) = name else { return Ok(Network::None) };
+    let networks = [name.to_owned()];
+    let found = network::parse(&Typed { networks: &networks, ..Typed::default() });
+    let network = found.map_err(anyhow::Error::msg)?.context("no network is named")?;
+    match network {
+        Network::Host | Network::Container(_) => {
+            bail!(
+                "network = \"{name}\": a function has a network of its own; use none, bridge or a network of your own"
+            )
+        }
+        network => Ok(network),
+    }
+}

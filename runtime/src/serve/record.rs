@@ -1,0 +1,149 @@
+//! What is known of one request: a line of JSON when it is over, and its part of the figures.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hyper::{Method, StatusCode, Version};
+use serde::Serialize;
+
+use super::{access_log::AccessLog, metrics::FunctionFigures};
+use crate::output;
+
+/// Of a path, a host or a reason.
+const LONGEST_TEXT: usize = 2048;
+
+/// What a line says.
+#[derive(Debug, Serialize)]
+struct Line {
+    time: String,
+    request_id: String,
+    remote: String,
+    method: String,
+    host: String,
+    path: String,
+    protocol: &'static str,
+    function: Option<String>,
+    container: Option<String>,
+    status: u16,
+    /// Of the answer's body.
+    bytes: u64,
+    duration_ms: f64,
+    /// Of it, waiting for a container.
+    queue_ms: f64,
+    /// A container was started or thawed for it.
+    cold: bool,
+    /// Whether the client was sent all of it.
+    complete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// The request, until it is over.
+pub(super) struct Record {
+    began: Instant,
+    line: Line,
+    log: Arc<AccessLog>,
+    figures: Option<Arc<FunctionFigures>>,
+}
+
+impl Record {
+    pub(super) fn new(
+        log: Arc<AccessLog>,
+        remote: IpAddr,
+        method: &Method,
+        version: Version,
+        request_id: String,
+    ) -> Self {
+        let protocol = match version {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_11 => "HTTP/1.1",
+            _ => "HTTP/2",
+        };
+        let line = Line {
+            time: output::rfc3339(output::now_nanos()),
+            request_id,
+            remote: remote.to_string(),
+            method: shortened(method.as_str()),
+            host: String::new(),
+            path: String::new(),
+            protocol,
+            function: None,
+            container: None,
+            status: 0,
+            bytes: 0,
+            duration_ms: 0.0,
+            queue_ms: 0.0,
+            cold: false,
+            complete: false,
+            error: None,
+        };
+        Self { began: Instant::now(), line, log, figures: None }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.line.request_id
+    }
+
+    pub(super) fn path(&mut self, path: &str) {
+        self.line.path = shortened(path);
+    }
+
+    pub(super) fn host(&mut self, host: &str) {
+        self.line.host = shortened(host);
+    }
+
+    /// It is for this function.
+    pub(super) fn function(&mut self, name: &str, figures: Arc<FunctionFigures>) {
+        self.line.function = Some(name.to_owned());
+        self.figures = Some(figures);
+    }
+
+    /// It is answered by this container, which it waited for.
+    pub(super) fn container(&mut self, name: &str, waited: Duration, cold: bool) {
+        self.line.container = Some(name.to_owned());
+        self.line.queue_ms = milliseconds(waited);
+        self.line.cold = cold;
+    }
+
+    pub(super) fn status(&mut self, status: StatusCode) {
+        self.line.status = status.as_u16();
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.line.bytes = self.line.bytes.saturating_add(bytes as u64);
+    }
+
+    pub(super) fn complete(&mut self) {
+        self.line.complete = true;
+    }
+
+    /// What went wrong; the first thing is what led to the others.
+    pub(super) fn fail(&mut self, error: impl AsRef<str>) {
+        self.line.error.get_or_insert_with(|| shortened(error.as_ref()));
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let taken = self.began.elapsed();
+        if self.line.status == 0 {
+            self.fail("the client left before it was answered");
+        }
+        self.line.duration_ms = milliseconds(taken);
+        if let Some(figures) = &self.figures {
+            figures.note_request(self.line.status, taken, self.line.error.as_deref());
+        }
+        self.log.write(&self.line);
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(LONGEST_TEXT).collect()
+}

@@ -1,0 +1,80 @@
+//! Why a request gets no answer of a function's: what its client is told, and what the log is.
+
+use hyper::{
+    Response, StatusCode,
+    header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+};
+
+use super::{
+    answer::Answer, front::Counted, function::Unavailable, headers::REQUEST_ID, instance::SendError, path::PathError,
+    record::Record, routes::Lost, upload::UploadError,
+};
+
+/// Seconds after which a client may try again.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// Why.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("it wants a tunnel")]
+    Tunnel,
+    #[error("{0}")]
+    Host(&'static str),
+    #[error("{}", .0.explanation())]
+    Path(PathError),
+    #[error("no route leads there")]
+    Lost(Lost),
+    #[error("{0}")]
+    Upload(#[from] UploadError),
+    #[error("{0}")]
+    Unavailable(#[from] Unavailable),
+    #[error("{0}")]
+    Send(#[from] SendError),
+    #[error("the function switched to another protocol that nobody asked for")]
+    Switched,
+    #[error("no answer in time")]
+    Late,
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Tunnel | Self::Lost(Lost::Method(_)) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Host(_) | Self::Path(_) | Self::Upload(UploadError::Broken) => StatusCode::BAD_REQUEST,
+            Self::Lost(Lost::Host) => StatusCode::MISDIRECTED_REQUEST,
+            Self::Lost(Lost::Path) => StatusCode::NOT_FOUND,
+            Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Upload(UploadError::TooSlow) => StatusCode::REQUEST_TIMEOUT,
+            Self::Unavailable(Unavailable::Failed(_)) | Self::Send(_) | Self::Switched => StatusCode::BAD_GATEWAY,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Late => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The answer in place of a function's. What failed here is for the log alone.
+    pub(super) fn response(&self, mut record: Record, counted: Counted) -> Response<Answer> {
+        let status = self.status();
+        record.status(status);
+        record.fail(self.to_string());
+        let text = match self {
+            Self::Host(_) | Self::Path(_) => format!("{status}: {self}\nrequest {}\n", record.id()),
+            _ => format!("{status}\nrequest {}\n", record.id()),
+        };
+        let id = HeaderValue::from_str(record.id());
+        let mut response = Response::new(Answer::fixed(text, record, counted));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        id.into_iter().for_each(|id| _ = headers.insert(REQUEST_ID, id));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, RETRY_SECONDS);
+        }
+        let allowed = match self {
+            Self::Lost(Lost::Method(allowed)) => HeaderValue::from_str(allowed).ok(),
+            Self::Tunnel => Some(HeaderValue::from_static("")),
+            _ => None,
+        };
+        allowed.into_iter().for_each(|allowed| _ = headers.insert(ALLOW, allowed));
+        response
+    }
+}

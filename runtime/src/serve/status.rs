@@ -1,0 +1,141 @@
+//! How the gateway is, as JSON: once, or again every second as long as somebody listens.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, SizeHint};
+use serde::Serialize;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::{function::Function, gateway::Gateway, metrics};
+use crate::spec::Kind;
+
+/// Between two events.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What is served, and how it is.
+#[derive(Serialize)]
+struct Status<'a> {
+    gateway: &'a str,
+    up_seconds: u64,
+    stopping: bool,
+    reload_error: Option<String>,
+    /// Of `durations`; one more than these is what is above all of them.
+    bounds_seconds: &'a [f64],
+    functions: Vec<FunctionStatus>,
+}
+
+#[derive(Serialize)]
+struct FunctionStatus {
+    name: String,
+    kind: Kind,
+    image: String,
+    digest: String,
+    containers: usize,
+    frozen: usize,
+    starting: usize,
+    in_flight: u64,
+    waiting: usize,
+    requests: u64,
+    failed: u64,
+    starts: u64,
+    thaws: u64,
+    /// Requests by how long they took.
+    durations: Vec<u64>,
+    last_error: Option<String>,
+}
+
+impl FunctionStatus {
+    fn of(function: &Function) -> Self {
+        let (plan, figures, now) = (&function.plan, &function.figures, function.now());
+        Self {
+            name: plan.name.clone(),
+            kind: plan.kind,
+            image: plan.config.image.clone(),
+            digest: plan.digest.clone(),
+            containers: now.running + now.frozen,
+            frozen: now.frozen,
+            starting: now.starting,
+            in_flight: now.in_flight,
+            waiting: now.waiting,
+            requests: figures.requests(),
+            failed: figures.failed(),
+            starts: figures.starts(),
+            thaws: figures.thaws(),
+            durations: figures.durations(),
+            last_error: figures.last_error(),
+        }
+    }
+}
+
+/// All of it, on one line.
+pub(super) fn text(gateway: &Gateway) -> String {
+    let status = Status {
+        gateway: gateway.name(),
+        up_seconds: gateway.up_for().as_secs(),
+        stopping: gateway.is_stopping(),
+        reload_error: gateway.reload_error(),
+        bounds_seconds: &metrics::BUCKETS,
+        functions: gateway.site().functions.values().map(|function| FunctionStatus::of(function)).collect(),
+    };
+    // It cannot fail: its keys are text.
+    serde_json::to_string(&status).unwrap_or_default()
+}
+
+/// What operators are sent.
+pub(super) enum Report {
+    Fixed(Full<Bytes>),
+    Events(Events),
+}
+
+/// The status, as server-sent events.
+pub(super) struct Events {
+    gateway: Arc<Gateway>,
+    ticks: Interval,
+}
+
+impl Events {
+    pub(super) fn new(gateway: Arc<Gateway>) -> Self {
+        let mut ticks = interval(EVERY);
+        // One who reads slowly gets what is, not what was.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        Self { gateway, ticks }
+    }
+}
+
+impl Body for Report {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Fixed(text) => Pin::new(text).poll_frame(cx),
+            Self::Events(events) => {
+                ready!(events.ticks.poll_tick(cx));
+                let event = format!("data: {}\n\n", text(&events.gateway));
+                Poll::Ready(Some(Ok(Frame::data(event.into()))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Fixed(text) => text.is_end_stream(),
+            Self::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Fixed(text) => text.size_hint(),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}
