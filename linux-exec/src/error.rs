@@ -28,6 +28,12 @@ impl Error {
         self.interrupted
     }
 
+    /// Whether what it was to be done with is not there, or not any more.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self.source.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::SRCH))
+    }
+
     /// `action` follows "cannot".
     pub(crate) fn new(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self { action: action.into(), source: source.into(), hint: String::new(), exit_code: 125, interrupted: false }

@@ -65,7 +65,7 @@ fn what_wasi_has_is_provided() {
 #[test]
 fn imports_behind_code_are_judged_by_their_names() {
     let import = |name| format!(r#"(component (core module) (import "{name}" (instance (export "f" (func)))))"#);
-    assert_eq!(unprovided(&import("wasi:http/types@0.2.0")), ["wasi:http/types@0.2.0"]);
+    assert_eq!(unprovided(&import("wasi:nn/tensor@0.2.0")), ["wasi:nn/tensor@0.2.0"]);
     assert_eq!(unprovided(&import("wasi:io/poll@0.2.0")), [""; 0]);
 }
 
@@ -73,14 +73,14 @@ fn imports_behind_code_are_judged_by_their_names() {
 fn a_components_missing_imports_are_all_named() {
     let imports = r#"
         (import "wasi:cli/environment@0.2.0" (instance))
-        (import "wasi:http/types@0.2.0" (instance (export "fields" (type (sub resource)))))
+        (import "wasi:nn/tensor@0.2.0" (instance (export "tensor" (type (sub resource)))))
         (import "wasi:cli/environment@0.3.7" (instance (export "get-arguments" (func (result (list string))))))
         (import "wasi:cli/environment@0.4.0" (instance (export "get-arguments" (func (result (list string))))))
         (import "wasi:cli/exit@0.3.0-rc-2025-09-16" (instance))
         (import "my:own/thing" (instance (export "do-it" (func))))"#;
     let text = component("i32.const 0").replacen("(component", &format!("(component {imports}"), 1);
     let expected =
-        ["wasi:http/types@0.2.0", "wasi:cli/environment@0.4.0", "wasi:cli/exit@0.3.0-rc-2025-09-16", "my:own/thing"];
+        ["wasi:nn/tensor@0.2.0", "wasi:cli/environment@0.4.0", "wasi:cli/exit@0.3.0-rc-2025-09-16", "my:own/thing"];
     assert_eq!(unprovided(&text), expected);
     assert_eq!(missing(&text), expected);
 }
@@ -119,7 +119,7 @@ fn a_program_without_an_entry_says_what_it_has() {
         (r#"(component (instance $i) (export "wasi:cli/run@0.4.0" (instance $i)))"#, "0.3", "a version of WASI"),
         (r#"(component (instance $i) (export "wasi:http/incoming-handler@0.2.0" (instance $i)))"#, "0.2", "HTTP"),
         (
-            r#"(component (import "wasi:http/types@0.2.0" (instance)) (instance $i) (export "a:b/c" (instance $i)))"#,
+            r#"(component (import "wasi:nn/tensor@0.2.0" (instance)) (instance $i) (export "a:b/c" (instance $i)))"#,
             "wasi:cli/run@0.2.x",
             "it exports a:b/c",
         ),

@@ -348,7 +348,7 @@ impl Networks {
         }
         let others: Vec<_> = self.list()?.into_iter().filter(|other| other.name != network.name).collect();
         let wanted = Wanted { name: network.name, ..Wanted::default() };
-        let anew = Definition::decide(wanted, &others, links, self.first_piece)?;
+        let anew = Definition::decide(wanted, &others, links, self.number)?;
         anew.write(&self.dir(&anew.name).join("network.json"))?;
         Ok(anew)
     }

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// The bridge of the default network, unless a device has that name.
+/// The bridge of the usual ROOT's default network, unless a device has that name.
 const DEFAULT_BRIDGE: &str = "amphora0";
 
 /// Where subnets are taken from: the first for the default network, and pieces of 256 addresses of the others.
@@ -82,16 +82,18 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
-    /// Decides what was left open. `others`: networks that there are. `first_piece`: where a free subnet is looked for first.
-    pub(super) fn decide(wanted: Wanted, others: &[Definition], links: &Links, first_piece: u64) -> Result<Self> {
+    /// Decides what was left open. `others`: networks that there are. `root`: what tells this
+    /// ROOT from the usual one.
+    pub(super) fn decide(wanted: Wanted, others: &[Definition], links: &Links, root: Option<u64>) -> Result<Self> {
         names::validate("network name", &wanted.name)?;
         check_options(&wanted.options)?;
         let id = names::new_id()?;
-        let taken = Taken { others, routes: routes(links)?, first_piece };
+        let taken = Taken { others, routes: routes(links)?, first_piece: root.unwrap_or_default() };
         let (ipv4, ipv6) = pools(&wanted, &taken, &id)?;
         let bridge = match wanted.options.get(OPTION_NAME) {
             Some(name) => own_bridge(name, others, links)?,
-            None if wanted.name == DEFAULT_NETWORK && links.find(DEFAULT_BRIDGE)?.is_none() => {
+            // Rules name devices, and those of a ROOT that was deleted by hand stay: no other has the same name.
+            None if wanted.name == DEFAULT_NETWORK && root.is_none() && links.find(DEFAULT_BRIDGE)?.is_none() => {
                 DEFAULT_BRIDGE.to_owned()
             }
             None => format!("am-{}", short_id(&id)),

@@ -57,8 +57,8 @@ pub(crate) struct Networks {
     folder: PathBuf,
     /// The name of our tables in the packet filter.
     table: String,
-    /// Where subnets are looked for first.
-    first_piece: u64,
+    /// What tells this ROOT from others; None: it is the usual one.
+    number: Option<u64>,
 }
 
 /// What is still known of a network whose record is damaged.
@@ -78,7 +78,7 @@ impl Networks {
     /// Nothing is made before the first network is.
     pub(crate) fn new(paths: &Paths) -> Self {
         let number = number_of(&paths.root);
-        Self { folder: paths.root.join("networks"), table: table_name(number), first_piece: number.unwrap_or_default() }
+        Self { folder: paths.root.join("networks"), table: table_name(number), number }
     }
 
     fn dir(&self, name: &str) -> PathBuf {
@@ -145,7 +145,7 @@ impl Networks {
         let others = self.list().with_context(|| {
             format!("network {} is to have addresses of its own, and those of another one cannot be read", wanted.name)
         })?;
-        let network = Definition::decide(wanted, &others, &Links::open()?, self.first_piece)?;
+        let network = Definition::decide(wanted, &others, &Links::open()?, self.number)?;
         let dir = self.dir(&network.name);
         make_folder(&self.addresses(&network.name))?;
         network.write(&dir.join("network.json"))?;

@@ -181,7 +181,11 @@ impl Launcher {
     fn reach(plan: &Plan, container: &Container, lock: &Lock) -> Result<Option<(Process, OwnedFd, u16)>> {
         let Some(run) = container.going_on_under(lock)? else { return Ok(None) };
         let process = run.running.process();
-        let namespace = namespace::of_process(process.pid);
+        let namespace = match namespace::of_process(process.pid) {
+            // It has given up its namespaces, and ends.
+            Err(error) if error.is_missing() => return Ok(None),
+            other => other?,
+        };
         // The pid was its own while the namespace was looked up, if it still is.
         if !process.is_alive() {
             return Ok(None);
@@ -190,7 +194,7 @@ impl Launcher {
             HostPort::Fixed(number) => Some(number),
             HostPort::Any | HostPort::OneOf(..) => None,
         });
-        Ok(Some((process, namespace?, given.unwrap_or(plan.config.port))))
+        Ok(Some((process, namespace, given.unwrap_or(plan.config.port))))
     }
 
     /// Stops a container, by force if need be.

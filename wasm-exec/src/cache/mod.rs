@@ -170,7 +170,7 @@ impl CodeCache {
     }
 
     /// Leftovers: temporary files of dead writers, code of other engines, code that must not be run, code whose sha256 `keep`
-    /// says false to, and notes of code that is not there any more. What is none of ours is not listed.
+    /// says false to. What is none of ours is not listed.
     pub fn stale(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, CacheError> {
         let is_unwanted = |name: &Name| name.is_of_another_engine() || !keep(name.sha256);
         let (names, mut stale) = (names_in(&self.dir)?, Vec::new());
@@ -185,9 +185,14 @@ impl CodeCache {
                 stale.push(path);
             }
         }
-        let noted = names_in(&self.checked)?;
-        stale.extend(noted.iter().filter(|name| !names.contains(name)).map(|name| self.checked.join(name)));
         Ok(stale)
+    }
+
+    /// Removes notes of code that is not there any more, as who removed it had other notes.
+    pub fn forget_gone(&self) -> Result<(), CacheError> {
+        let (names, noted) = (names_in(&self.dir)?, names_in(&self.checked)?);
+        let mut gone = noted.iter().filter(|name| !names.contains(name));
+        gone.try_for_each(|name| checked::forget(&self.checked, name).map_err(io_error("remove from", &self.checked)))
     }
 
     /// Removes a leftover, if it is still there.

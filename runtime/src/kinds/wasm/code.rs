@@ -103,6 +103,7 @@ fn check_compiled_alone(host: &Host, remove: bool) -> Result<Vec<String>> {
     let stale = cache.stale(&|key| keys.contains(key))?;
     if remove {
         stale.iter().try_for_each(|path| cache.discard(path))?;
+        cache.forget_gone()?;
     }
     Ok(stale.iter().map(|path| format!("compiled code of no image: {}", path.display())).collect())
 }

@@ -93,9 +93,8 @@ impl Container {
     /// There is no run any more, and `writer`, the process that looked after it, was killed: what it was just writing goes too.
     pub(crate) fn forget_health(&self, writer: u32) {
         let half = format!("{}.tmp{writer}-", self.spec.id);
-        let is_half = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(half.as_bytes()))
-        };
+        let is_half =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(half.as_bytes()));
         let records = self.running.parent().and_then(|folder| folder_entries(folder).ok()).unwrap_or_default();
         // What cannot be removed here, `system prune` recognises.
         for path in records.into_iter().filter(is_half).chain([self.running.with_extension("health")]) {
