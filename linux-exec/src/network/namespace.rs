@@ -1,6 +1,9 @@
 //! Network namespaces that are made before the container is: so its devices are ready before its program is.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    panic, thread,
+};
 
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
@@ -17,14 +20,49 @@ use crate::{
 pub fn make<T, E: From<Error>>(inside: impl FnOnce() -> Result<T, E>) -> Result<(OwnedFd, T), E> {
     let before = current()?;
     sys::unshare(NewNamespaces::NETWORK).map_err(|errno| Error::new("make a network namespace", errno))?;
-    let made = || -> Result<_, E> {
-        let namespace = current()?;
-        actions::loopback_up().map_err(|errno| Error::new("switch loopback on in a network namespace", errno))?;
-        Ok((namespace, inside()?))
-    };
-    let made = made();
+    let made = settled(inside);
     enter(before.as_fd())?;
     made
+}
+
+/// The one that this thread has just made.
+fn settled<T, E: From<Error>>(inside: impl FnOnce() -> Result<T, E>) -> Result<(OwnedFd, T), E> {
+    let namespace = current()?;
+    actions::loopback_up().map_err(|errno| Error::new("switch loopback on in a network namespace", errno))?;
+    Ok((namespace, inside()?))
+}
+
+/// As [`make`], on a thread of its own, which ends there: for who may make a namespace and has no right to come back from it.
+pub fn make_elsewhere<T: Send, E: From<Error> + Send>(
+    inside: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<(OwnedFd, T), E> {
+    elsewhere(|| {
+        sys::unshare(NewNamespaces::NETWORK).map_err(|errno| Error::new("make a network namespace", errno))?;
+        settled(inside)
+    })
+}
+
+/// As [`inside`], on a thread of its own in the same way.
+pub fn inside_elsewhere<T: Send, E: From<Error> + Send>(
+    namespace: BorrowedFd<'_>,
+    inside: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
+    elsewhere(|| {
+        enter(namespace)?;
+        inside()
+    })
+}
+
+fn elsewhere<T: Send, E: From<Error> + Send>(work: impl FnOnce() -> Result<T, E> + Send) -> Result<T, E> {
+    let done = thread::scope(|scope| {
+        let started = thread::Builder::new().name("inside".to_owned()).spawn_scoped(scope, work);
+        started.map(thread::ScopedJoinHandle::join)
+    });
+    match done {
+        Ok(Ok(done)) => done,
+        Ok(Err(panic)) => panic::resume_unwind(panic),
+        Err(error) => Err(Error::new("start a thread for a network namespace", error).into()),
+    }
 }
 
 /// Calls `inside` in a network namespace, on this thread.
@@ -50,7 +88,8 @@ fn open(path: &str) -> Result<OwnedFd, Error> {
         .map_err(|errno| Error::new(format!("open the network namespace {path}"), errno))
 }
 
-fn enter(namespace: BorrowedFd<'_>) -> Result<(), Error> {
+/// This thread is in it from now on.
+pub fn enter(namespace: BorrowedFd<'_>) -> Result<(), Error> {
     rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
         .map_err(|errno| Error::new("enter a network namespace", errno))
 }

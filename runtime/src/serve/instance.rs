@@ -145,7 +145,8 @@ impl Instance {
         let (sender, made) = oneshot::channel();
         let instance = Arc::clone(self);
         thread::Builder::new().name("connect".to_owned()).spawn(move || {
-            let socket = namespace::inside(instance.namespace.as_fd(), || new_socket(ipv6));
+            let entered = namespace::enter(instance.namespace.as_fd()).map_err(anyhow::Error::new);
+            let socket = entered.and_then(|()| new_socket(ipv6));
             // Whoever wanted it may be gone.
             _ = sender.send(socket.map_err(io::Error::other));
         })?;

@@ -15,7 +15,6 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Child,
-    thread,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -91,7 +90,7 @@ impl Launcher {
     /// The only gateway of its name.
     pub(super) fn new(host: Host, name: &str, descriptors: (u64, u64)) -> Result<Self> {
         let own = claim(&folder(&host), name)?;
-        let (inside, ()) = namespace::make(|| Ok::<_, linux_exec::Error>(()))
+        let (inside, ()) = namespace::make_elsewhere(|| Ok::<_, linux_exec::Error>(()))
             .context("cannot make the network namespace in which functions are reached")?;
         Ok(Self { host, descriptors, own, inside })
     }
@@ -172,7 +171,7 @@ impl Launcher {
             Ok((container, supervisor))
         };
         match plan.is_given_sockets {
-            true => on_another_thread(|| namespace::inside(self.inside.as_fd(), || spawn(container))),
+            true => namespace::inside_elsewhere(self.inside.as_fd(), || spawn(container)),
             false => spawn(container),
         }
     }
@@ -261,15 +260,6 @@ fn last_lines(log: &Path) -> Vec<String> {
         }
     }
     lines
-}
-
-/// What enters another namespace does so on a thread that ends then, in whichever it is.
-pub(super) fn on_another_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().name("inside".to_owned()).spawn_scoped(scope, work);
-        let thread = thread.context("cannot start a thread")?;
-        thread.join().unwrap_or_else(|_| bail!("a thread in another network namespace has ended too early"))
-    })
 }
 
 /// Takes the name of a gateway, and what is known of the last one.
