@@ -9,7 +9,7 @@ use std::{
 
 use criterion::Criterion;
 use wasm_exec::{
-    CacheError, CodeCache, Command, Compiled, Configuration, Engine, Instance, Network, Profile, Program, Stores,
+    CacheError, CodeCache, Command, Compiled, Engine, Instance, Profile, Program,
     http::{Bounds, Function, Setting, Stop, serve},
 };
 
@@ -42,18 +42,7 @@ fn compile(cache: &CodeCache, text: &str) -> Compiled {
 }
 
 fn granted_nothing() -> Command {
-    Command {
-        argv: vec!["step".into()],
-        env: Vec::new(),
-        preopens: Vec::new(),
-        cwd: None,
-        network: Network::none(|_| ()),
-        config: Configuration::default(),
-        stores: Stores::default(),
-        memory_bytes: None,
-        fuel: None,
-        timeout: None,
-    }
+    Command::new(vec!["step".into()])
 }
 
 /// Over one connection: its making is no part of a call.

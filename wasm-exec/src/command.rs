@@ -32,3 +32,22 @@ pub struct Command {
     /// waits is left waiting on a thread of its own, and ends with the process.
     pub timeout: Option<Duration>,
 }
+
+impl Command {
+    /// Granted nothing, and limited by nothing.
+    #[must_use]
+    pub fn new(argv: Vec<String>) -> Self {
+        Self {
+            argv,
+            env: Vec::new(),
+            preopens: Vec::new(),
+            cwd: None,
+            network: Network::none(|_| ()),
+            config: Configuration::default(),
+            stores: Stores::default(),
+            memory_bytes: None,
+            fuel: None,
+            timeout: None,
+        }
+    }
+}

@@ -7,7 +7,7 @@ mod program;
 use program::{compiled, component, counting, plain};
 use std::{thread, time::Duration};
 use tokio::runtime::{Builder, Runtime};
-use wasm_exec::{Command, Configuration, Engine, Instance, Network, Outcome, Profile, Program, Stores};
+use wasm_exec::{Command, Engine, Instance, Outcome, Profile, Program};
 
 /// Exits with its number of arguments, unless another instance has written to its memory.
 const COUNTS_ARGUMENTS: &str = r#"(module
@@ -27,18 +27,7 @@ fn load(text: &str, profile: Profile) -> Program {
 }
 
 fn command(arguments: usize) -> Command {
-    Command {
-        argv: vec!["argument".into(); arguments],
-        env: Vec::new(),
-        preopens: Vec::new(),
-        cwd: None,
-        network: Network::none(|_| ()),
-        config: Configuration::default(),
-        stores: Stores::default(),
-        memory_bytes: None,
-        fuel: None,
-        timeout: None,
-    }
+    Command::new(vec!["argument".into(); arguments])
 }
 
 fn event_loop() -> Runtime {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 use wasm_exec::{
-    CacheError, CodeCache, Command, Configuration, Network, Profile, RunError, Stores,
+    CacheError, CodeCache, Command, Profile, RunError,
     http::{Bounds, CoreDumpSink, Function, Served, Setting, Stop, serve},
 };
 
@@ -35,18 +35,7 @@ fn function(text: &str, profile: Profile, bounds: Bounds) -> Result<Function, Ru
 }
 
 fn command(memory_bytes: Option<u64>) -> Command {
-    Command {
-        argv: vec!["function".into()],
-        env: Vec::new(),
-        preopens: Vec::new(),
-        cwd: None,
-        network: Network::none(|_| ()),
-        config: Configuration::default(),
-        stores: Stores::default(),
-        memory_bytes,
-        fuel: None,
-        timeout: None,
-    }
+    Command { memory_bytes, ..Command::new(vec!["function".into()]) }
 }
 
 /// Few places and long patience: what is short is given by each test.

@@ -64,19 +64,29 @@ impl Names {
 }
 
 fn resolver(files: &NameFiles) -> Result<TokioResolver, String> {
-    // It is an error for there to be no name server.
-    let (config, mut options) = parse_resolv_conf(&files.resolv_conf)
-        .unwrap_or_else(|_| (ResolverConfig::from_parts(None, Vec::new(), Vec::new()), ResolverOpts::default()));
+    let (config, mut options) = match parse_resolv_conf(&files.resolv_conf) {
+        Ok(parsed) => parsed,
+        // It is an error for there to be no name server, though the other file may have the name.
+        Err(_) if !names_a_server(&files.resolv_conf) => {
+            (ResolverConfig::from_parts(None, Vec::new(), Vec::new()), ResolverOpts::default())
+        }
+        Err(error) => return Err(format!("resolv.conf cannot be used: {error}")),
+    };
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.use_hosts_file = ResolveHosts::Never;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
     let mut resolver = builder.build().map_err(|error| error.to_string())?;
     let mut hosts = Hosts::default();
-    // Reading memory does not fail.
-    let _ = hosts.read_hosts_conf(files.hosts.as_slice());
+    // One byte that is no UTF-8, as in a comment, would end it.
+    let known = String::from_utf8_lossy(&files.hosts);
+    hosts.read_hosts_conf(known.as_bytes()).map_err(|error| format!("hosts cannot be used: {error}"))?;
     resolver.set_hosts(Arc::new(hosts));
     Ok(resolver)
+}
+
+fn names_a_server(resolv_conf: &[u8]) -> bool {
+    resolv_conf.split(|byte| *byte == b'\n').any(|line| line.trim_ascii_start().starts_with(b"nameserver"))
 }
 
 #[cfg(test)]
@@ -85,7 +95,8 @@ mod tests {
 
     #[test]
     fn names_are_found_in_the_files_alone() {
-        let hosts = b"# known\n203.0.113.7 db.example db # the database\n2001:db8::7 DB\n".to_vec();
+        let hosts =
+            b"# known\n198.51.100.9 caf\xe9\n203.0.113.7 db.example db # the database\n2001:db8::7 DB\n".to_vec();
         let names = Names::new(NameFiles { resolv_conf: Vec::new(), hosts });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let found = |name| runtime.block_on(names.look_up(name));
@@ -93,5 +104,9 @@ mod tests {
         assert_eq!(found("db").map(|all| all.len()), Ok(2));
         assert_eq!(found("localhost").map(|all| all.len()), Ok(2));
         assert!(found("other.example").is_err());
+        let resolv_conf = b"search not..a.domain\nnameserver 127.0.0.1\n".to_vec();
+        let names = Names::new(NameFiles { resolv_conf, hosts: Vec::new() });
+        let refused = runtime.block_on(names.look_up("other.example"));
+        assert!(matches!(&refused, Err(LookupError::Failed(detail)) if detail.contains("resolv.conf")), "{refused:?}");
     }
 }
