@@ -39,13 +39,14 @@ struct Settings {
 }
 
 impl Healthcheck {
-    /// That of a config, if it has one that makes sense. Most have none, and are not parsed for it.
-    pub(crate) fn of_config(config: &[u8]) -> Option<Self> {
+    /// That of a config; an error, if it has one that makes no sense. Most have none, and are not parsed for it.
+    pub(crate) fn of_config(config: &[u8]) -> Result<Option<Self>, String> {
         const NAME: &[u8] = b"\"Healthcheck\"";
         if !config.windows(NAME.len()).any(|window| window == NAME) {
-            return None;
+            return Ok(None);
         }
-        serde_json::from_slice::<Config>(config).ok()?.config?.healthcheck
+        let config: Config = serde_json::from_slice(config).map_err(|error| error.to_string())?;
+        Ok(config.config.and_then(|settings| settings.healthcheck))
     }
 }
 
@@ -57,18 +58,16 @@ mod tests {
     fn a_config_may_have_one() {
         let text =
             r#"{"config":{"Cmd":["x"],"Healthcheck":{"Test":["CMD","a"],"Interval":1000000,"Retries":2,"Odd":1}}}"#;
-        let found = Healthcheck::of_config(text.as_bytes()).unwrap();
+        let found = Healthcheck::of_config(text.as_bytes()).unwrap().unwrap();
         assert_eq!(
             (found.test.unwrap(), found.interval, found.retries),
             (vec!["CMD".into(), "a".into()], Some(1_000_000), Some(2))
         );
-        for text in [
-            r#"{"config":{}}"#,
-            r#"{"Healthcheck":{"Test":["NONE"]}}"#,
-            r#"{"config":{"Healthcheck":7}}"#,
-            "\"Healthcheck\"",
-        ] {
-            assert_eq!(Healthcheck::of_config(text.as_bytes()), None, "{text}");
+        for text in [r#"{"config":{}}"#, r#"{"Healthcheck":{"Test":["NONE"]}}"#] {
+            assert_eq!(Healthcheck::of_config(text.as_bytes()), Ok(None), "{text}");
+        }
+        for text in [r#"{"config":{"Healthcheck":7}}"#, "\"Healthcheck\""] {
+            assert!(Healthcheck::of_config(text.as_bytes()).is_err(), "{text}");
         }
     }
 }

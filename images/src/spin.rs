@@ -86,8 +86,10 @@ impl Application {
         );
         let unknown = self.must_understand.iter().filter(|what| *what != "host_requirements");
         reasons.extend(unknown.map(|what| format!("it has to be understood what `{what}` is, and is not")));
-        let http = self.triggers.iter().filter(|trigger| trigger.trigger_type == "http");
-        let mut served: Vec<&str> = http.filter_map(Trigger::component).collect();
+        let http = || self.triggers.iter().filter(|trigger| trigger.trigger_type == "http");
+        let nameless = http().filter(|trigger| trigger.component().is_none());
+        reasons.extend(nameless.map(|trigger| format!("a trigger of it names no component ({})", trigger.describe())));
+        let mut served: Vec<&str> = http().filter_map(Trigger::component).collect();
         served.sort_unstable();
         served.dedup();
         let component = match served.as_slice() {
@@ -144,6 +146,8 @@ impl Component {
         if self.program().is_none() {
             reasons.push(of("has no program in the image".to_owned()));
         }
+        let odd = self.env.iter().filter(|(_, value)| !value.is_string());
+        reasons.extend(odd.map(|(name, value)| of(format!("has a variable {name} that is no text: {value}"))));
         if !self.files.is_empty() {
             reasons.push(of(format!("expects {} files of the application, which are not mounted", self.files.len())));
         }

@@ -225,7 +225,7 @@ impl<W: Write> Packer<W> {
         self.put(&Meta::of(EntryType::Directory, &with_slash, &found), &attributes)?;
         if self.form == Form::Layer {
             refuse_redirected(directory, path)?;
-            if is_opaque(directory) {
+            if is_opaque(directory)? {
                 let mark = join(path, b".wh..wh..opq");
                 self.put(&Meta::empty_file(&mark), &[])?;
             }
@@ -332,8 +332,8 @@ fn open_file(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Option<O
             opened => break opened?,
         }
     };
-    Ok(Some(file)
-        .filter(|file| fstat(file).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile)))
+    let is_regular = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile;
+    Ok(is_regular.then_some(file))
 }
 
 /// Those that are kept.
@@ -349,8 +349,12 @@ fn attributes(file: &OwnedFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     };
     let mut value = vec![0; 64 << 10];
     for name in list[..length].split(|&byte| byte == 0).filter(is_kept) {
-        // A name with an equals sign has no place in a PAX record, and what is gone by now needs none.
-        let Ok(length) = fgetxattr(file, name, value.as_mut_slice()) else { continue };
+        let length = match fgetxattr(file, name, value.as_mut_slice()) {
+            // It is gone by now.
+            Err(Errno::NODATA) => continue,
+            length => length?,
+        };
+        // A name with an equals sign has no place in a PAX record.
         size += name.len() + length;
         if size > ATTRIBUTE_BYTES || name.contains(&b'=') {
             continue;
@@ -360,14 +364,23 @@ fn attributes(file: &OwnedFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(kept)
 }
 
-fn has_attribute(file: &OwnedFd, names: [&str; 2]) -> Option<u8> {
+/// The first byte of an attribute that a file has under one of these names.
+fn attribute(file: &OwnedFd, names: [&str; 2]) -> rustix::io::Result<Option<u8>> {
     let mut value = [0_u8; 4096];
-    let found = names.iter().find_map(|name| fgetxattr(file, *name, value.as_mut_slice()).ok());
-    found.map(|length| if length > 0 { value[0] } else { 0 })
+    for name in names {
+        match fgetxattr(file, name, value.as_mut_slice()) {
+            Ok(length) => return Ok(Some(if length > 0 { value[0] } else { 0 })),
+            // It is there, and longer than any of which the value counts.
+            Err(Errno::RANGE) => return Ok(Some(0)),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(None)
 }
 
-fn is_opaque(directory: &OwnedFd) -> bool {
-    has_attribute(directory, ["trusted.overlay.opaque", "user.overlay.opaque"]) == Some(b'y')
+fn is_opaque(directory: &OwnedFd) -> rustix::io::Result<bool> {
+    Ok(attribute(directory, ["trusted.overlay.opaque", "user.overlay.opaque"])? == Some(b'y'))
 }
 
 /// A kernel may be set up so that overlayfs refers from the upper directory to files below, which a layer cannot say.
@@ -376,7 +389,7 @@ fn refuse_redirected(file: &OwnedFd, path: &[u8]) -> io::Result<()> {
         (["trusted.overlay.redirect", "user.overlay.redirect"], "redirect_dir"),
         (["trusted.overlay.metacopy", "user.overlay.metacopy"], "metacopy"),
     ] {
-        if has_attribute(file, names).is_some() {
+        if attribute(file, names)?.is_some() {
             let path = printable(path);
             return Err(io::Error::other(format!(
                 "{path} is kept in a form that no layer can have, as this kernel's overlayfs has {option} switched on \
@@ -388,7 +401,7 @@ fn refuse_redirected(file: &OwnedFd, path: &[u8]) -> io::Result<()> {
 }
 
 /// All names in a directory.
-fn names(directory: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
+pub fn names(directory: impl AsFd) -> rustix::io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let name = entry?.file_name().to_owned();

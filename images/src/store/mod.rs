@@ -117,7 +117,7 @@ pub struct Image {
     /// The config; default when the config blob is not an image config (artifacts).
     pub config: ImageConfiguration,
     /// How its containers are seen to be well.
-    pub healthcheck: Option<Healthcheck>,
+    pub healthcheck: Result<Option<Healthcheck>, String>,
     /// What it is.
     pub classification: Classification,
     /// Sum of config and layer blob sizes, bytes.

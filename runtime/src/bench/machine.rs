@@ -68,7 +68,7 @@ pub(super) fn machine(store: &Path, state: &Path, cgroups: String, user: String)
             .lines()
             .any(|line| line.starts_with("flags") && line.split(' ').any(|flag| flag == "hypervisor")),
         is_container: is_container(),
-        load_before: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
+        load_before: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()),
         steal: 0.0,
     }
 }

@@ -103,9 +103,9 @@ pub(crate) struct Machine {
     /// Whether it was measured from inside of a container.
     #[serde(default)]
     pub(crate) is_container: bool,
-    /// How many processes wanted a CPU, as an average of the minute before.
+    /// How many processes wanted a CPU, as an average of the minute before; None: it could not be read.
     #[serde(default)]
-    pub(crate) load_before: f64,
+    pub(crate) load_before: Option<f64>,
     /// Share of the CPU time that went to other guests of the host while it was measured.
     pub(crate) steal: f64,
 }

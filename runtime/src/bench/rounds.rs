@@ -314,9 +314,13 @@ impl Lane {
 impl Contender {
     /// Does before a run what makes it cold, or what makes it fetch again.
     fn prepare(&self, drop_caches: bool) -> Result<()> {
-        if let Task::Ready { before: Some(before), .. } = &self.task {
-            // It fails where nothing was pulled yet.
-            let _ = stage::run_words(before);
+        if let Task::Ready { before: Some(before), witness } = &self.task {
+            // It fails, too, where nothing was pulled yet.
+            if let Err(error) = stage::run_words(before)
+                && witness.as_ref().is_some_and(|witness| stage::run_words(witness).is_ok())
+            {
+                return Err(error).context("what an earlier run has pulled cannot be removed");
+            }
             process::settle()?;
         }
         if let Some(folder) = &self.emptied {

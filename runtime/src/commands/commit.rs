@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::{changes, find, image::prepare, view};
 use crate::{
     cli::CommitArgs,
-    lifecycle::archive::{self, Changed, Frozen},
+    lifecycle::archive::{self, Changed, Frozen, Interruptible},
     output,
     records::{
         events::Event,
@@ -34,7 +34,7 @@ pub(crate) fn commit(host: &Host, args: &CommitArgs) -> Result<u8> {
     let changed = Changed::look(host, &container)?;
     let mut left_out = LeftOut::default();
     let mut pack = |to: &mut dyn Write| -> io::Result<()> {
-        left_out = changed.pack(to)?;
+        left_out = changed.pack(&mut Interruptible::new(to, frozen.as_mut()))?;
         // What is left to do is done with what was read.
         drop(frozen.take());
         Ok(())

@@ -54,9 +54,9 @@ pub(crate) fn make(host: &Host, args: &ProgramArgs) -> Result<Made> {
         && let Err(error) = write_cidfile(path, &container.spec.id)
     {
         // What its user does not learn of must not stay.
-        let removed = host.containers.delete(&container);
+        host.containers.delete(&container)?;
         container.happened("destroy");
-        return Err(removed.err().unwrap_or(error));
+        return Err(error);
     }
     Ok(Made { container, image, lock })
 }

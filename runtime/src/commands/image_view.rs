@@ -50,7 +50,7 @@ fn config(image: &Image) -> Value {
     if let (Value::Object(config), Some(Value::Object(own))) = (&mut config, own) {
         config.extend(own);
     }
-    if let Some(healthcheck) = &image.healthcheck {
+    if let Ok(Some(healthcheck)) = &image.healthcheck {
         config["Healthcheck"] = json!(healthcheck);
     }
     config

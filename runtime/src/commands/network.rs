@@ -16,7 +16,7 @@ use crate::{
     output::{self, Column},
     records::{
         container::{Container, Status},
-        events::{Event, Subject},
+        events::Event,
         host::Host,
     },
     spec::{
@@ -327,13 +327,11 @@ fn rm(host: &Host, args: &NetworkRmArgs) -> Result<u8> {
 
 /// Tells that a container is on a network from now on, or no more.
 fn of_container(host: &Host, action: &str, container: &Container, id: &str, name: &str) {
-    let event = Event::new(Subject::Network, action, id).with("container", &container.spec.id);
-    host.events.note(&[event.with("name", name).with("type", "bridge")]);
+    host.events.note(&[Event::of_network(id, name, action).with("container", &container.spec.id)]);
 }
 
 fn happened(host: &Host, action: &str, network: &Definition) {
-    let event = Event::new(Subject::Network, action, &network.id);
-    host.events.note(&[event.with("name", &network.name).with("type", "bridge")]);
+    host.events.note(&[Event::of_network(&network.id, &network.name, action)]);
 }
 
 /// `amphora port`.

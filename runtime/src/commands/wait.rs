@@ -1,6 +1,6 @@
 //! `wait --condition`: more than that a container does not run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -16,6 +16,8 @@ use crate::{
 
 /// Between two looks where nothing is told.
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
+/// With --rm a container is gone before its end is told.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// Of a container that has no exit code, as with Podman.
 const NO_CODE: i32 = -1;
 
@@ -36,8 +38,7 @@ pub(super) fn for_condition(host: &Host, container: &Container, condition: WaitC
 fn next_exit(host: &Host, container: &Container) -> Result<i32> {
     let watch = Watch::on(&host.events)?;
     let mut reader = EventReader::open(&host.events, false)?;
-    // With --rm it is gone before its end is told.
-    let mut looks = 8;
+    let mut gone_since = None;
     loop {
         let is_there = container.exists()?;
         let of_it = |event: &Event| {
@@ -47,8 +48,10 @@ fn next_exit(host: &Host, container: &Container) -> Result<i32> {
         if let Some(code) = reader.read()?.iter().find_map(of_it) {
             return Ok(code);
         }
-        looks -= u32::from(!is_there);
-        refuse_gone(container, looks > 0)?;
+        if !is_there {
+            gone_since.get_or_insert_with(Instant::now);
+        }
+        refuse_gone(container, gone_since.is_none_or(|since: Instant| since.elapsed() < TOLD_WITHIN))?;
         watch.wait(Some(LOOKS_EVERY), false)?;
     }
 }

@@ -13,6 +13,7 @@ use images::{
     pack::{Form, LeftOut, Packer},
 };
 use linux_exec::rootfs::Rootfs;
+use nix::sys::signal::{Signal, raise};
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2},
@@ -23,6 +24,7 @@ use super::{
     changed::{Change, changes},
     pause,
     start::{image_of, workload_of},
+    supervise::Signals,
 };
 use crate::{
     output::{self, errors::Coded},
@@ -40,7 +42,7 @@ pub(crate) fn export(host: &Host, container: &Container, to: &mut dyn Write) -> 
     let spec = &container.spec;
     refuse_without_files(host, container)?;
     let mut layers = host.store.layers(&image_of(host, spec)?)?;
-    layers.extend(Some(container.upper_path()).filter(|upper| upper.is_dir()));
+    layers.extend(container.upper()?);
     let root = Rootfs::read_only(&layers)?.mount;
     let root = openat(&root, c".", DIRECTORY, Mode::empty()).context("cannot open the container's root")?;
     let mut packer = Packer::new(to, Form::Files);
@@ -130,36 +132,80 @@ fn open_beneath(upper: &OwnedFd, directory: &Path) -> io::Result<Option<OwnedFd>
     }
 }
 
-/// A container that stands still until this is dropped, if it runs and can be made to.
-pub(crate) struct Frozen<'a>(Option<&'a Container>);
+/// A container that stands still until this is dropped, if it runs and can be made to. As long as it does, signals wait: one that
+/// ended this process would leave it so.
+pub(crate) struct Frozen<'a> {
+    container: &'a Container,
+    signals: Option<Signals>,
+    /// One that is to end this process.
+    came: Option<i32>,
+}
 
 impl<'a> Frozen<'a> {
     /// One that its user has paused stays so.
     pub(crate) fn freeze(container: &'a Container) -> Result<Self> {
-        if !matches!(container.status()?, Status::Running(running) if !running.paused) {
-            return Ok(Self(None));
-        }
-        match pause::pause(container) {
-            Ok(()) => Ok(Self(Some(container))),
-            Err(error) => {
-                output::note(&format!(
-                    "amphora: {error:#}; it goes on while its files are read (--pause=false asks for that)"
-                ));
-                Ok(Self(None))
+        let mut frozen = Self { container, signals: None, came: None };
+        if matches!(container.status()?, Status::Running(running) if !running.paused) {
+            let signals = Signals::block()?;
+            match pause::pause(container) {
+                Ok(()) => frozen.signals = Some(signals),
+                Err(error) => {
+                    signals.unblock();
+                    output::note(&format!(
+                        "amphora: {error:#}; it goes on while its files are read (--pause=false asks for that)"
+                    ));
+                }
             }
         }
+        Ok(frozen)
+    }
+
+    /// Whether somebody wants this process to end.
+    fn is_to_end(&mut self) -> bool {
+        self.came = self.came.or_else(|| self.signals.as_ref()?.deadly());
+        self.came.is_some()
     }
 }
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        if let Some(container) = self.0
-            && let Err(error) = pause::unpause(container)
+        let Some(signals) = self.signals.take() else { return };
+        if let Err(error) = pause::unpause(self.container)
             // It may have been ended meanwhile.
-            && container.status().map_or(true, |status| status.is_up())
+            && self.container.status().map_or(true, |status| status.is_up())
         {
             output::complain(&error);
         }
+        signals.unblock();
+        if let Some(signal) = self.came.and_then(|number| Signal::try_from(number).ok()) {
+            // Now it does what it does to any process.
+            let _ = raise(signal);
+        }
+    }
+}
+
+/// Writes until somebody wants this process to end.
+pub(crate) struct Interruptible<'w, 'f, 'c> {
+    to: &'w mut dyn Write,
+    frozen: Option<&'f mut Frozen<'c>>,
+}
+
+impl<'w, 'f, 'c> Interruptible<'w, 'f, 'c> {
+    pub(crate) fn new(to: &'w mut dyn Write, frozen: Option<&'f mut Frozen<'c>>) -> Self {
+        Self { to, frozen }
+    }
+}
+
+impl Write for Interruptible<'_, '_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.frozen.as_mut().is_some_and(|frozen| frozen.is_to_end()) {
+            return Err(io::Error::other("a signal came that ends it"));
+        }
+        self.to.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 }
 

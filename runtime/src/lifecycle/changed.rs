@@ -29,11 +29,9 @@ const MOUNT_POINTS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/ho
 
 /// All changes, in order of their paths.
 pub(crate) fn changes(host: &Host, container: &Container) -> Result<Vec<(Change, PathBuf)>> {
-    let upper = container.writable()?.join("upper");
-    let layers = match upper.is_dir() {
-        true => host.store.layers(&image_of(host, &container.spec)?)?,
-        false => return Ok(Vec::new()),
-    };
+    container.writable()?;
+    let Some(upper) = container.upper()? else { return Ok(Vec::new()) };
+    let layers = host.store.layers(&image_of(host, &container.spec)?)?;
     let open = |path: &PathBuf| {
         let opened = openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         opened.with_context(|| format!("cannot open {}", path.display()))

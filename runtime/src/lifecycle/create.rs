@@ -13,7 +13,7 @@ use crate::{
     },
     spec::{
         FORMAT, ImagePin, Network, RunSpec, Workload, env,
-        health::Health,
+        health::{Health, HealthOptions},
         mounts::{MountKind, MountSpec},
         names,
         network::Endpoint,
@@ -83,10 +83,7 @@ fn with_defaults(host: &Host, image: &Image, workload: &Workload, request: Reque
         created_unix_nanos: output::now_nanos(),
         restart: request.restart,
         log: request.log,
-        health: Health::decide(
-            &request.health,
-            image.healthcheck.as_ref().filter(|_| workload.behaviour().takes_exec()),
-        ),
+        health: health_of(image, workload, &request.health)?,
         further: request.further,
         revised: false,
         image: ImagePin {
@@ -99,6 +96,18 @@ fn with_defaults(host: &Host, image: &Image, workload: &Workload, request: Reque
         name,
         hostname,
     })
+}
+
+/// What was asked for, or what the image says, unless that cannot be done.
+fn health_of(image: &Image, workload: &Workload, wanted: &HealthOptions) -> Result<Option<Health>> {
+    if !workload.behaviour().takes_exec() {
+        return Ok(Health::decide(wanted, None));
+    }
+    match &image.healthcheck {
+        Ok(of_image) => Ok(Health::decide(wanted, of_image.as_ref())),
+        Err(_) if wanted.none => Ok(None),
+        Err(error) => bail!("the image's HEALTHCHECK cannot be read: {error} (--no-healthcheck runs it without)"),
+    }
 }
 
 /// What was asked for, with the id of a container in place of its name; else the default network where ports need one, or where it is

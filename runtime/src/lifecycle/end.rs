@@ -39,9 +39,8 @@ pub(super) fn end(
     match started {
         Ok(started) => finish(host, container, started, timings, restarts),
         Err(error) => {
-            settle(host, container, &not_known(&error));
-            if container.spec.auto_remove {
-                container.happened("destroy");
+            if settle(host, container, &not_known(&error)) && container.spec.auto_remove {
+                container.note(&[happened::destroyed(&container.spec)]);
             }
             Err(error)
         }
@@ -115,7 +114,9 @@ fn finish(
     let usage = if spec.auto_remove { Usage::default() } else { cgroup.usage() };
     let removed = persistently(|| Ok(cgroup.remove()?));
     let removed = if record.is_regrouped() { removed.and(leftover_cgroup(&spec.id)) } else { removed };
-    let had_network = attached.is_some();
+    // Somebody may have renamed it since it began.
+    let now = host.containers.revised(container);
+    let left = happened::networks(&now, attached.as_ref(), "disconnect");
     let detached = attached.as_mut().map_or(Ok(()), Attached::detach);
     let ended = ending.map(|ending| {
         let mut ended = judge(spec, ending, &usage, told);
@@ -131,9 +132,10 @@ fn finish(
     if let Err(error) = record.note_end(&noted) {
         output::complain(&error.context(format!("container {}", spec.name)));
     }
+    let mut events = happened::ended(&now, &noted, left);
     // With --rm at its very end, together with that.
     if !spec.auto_remove {
-        container.note(&happened::ended(spec, &noted, had_network));
+        container.note(&std::mem::take(&mut events));
     }
     let (mut late, mut code) = (Some(copying), noted.exit_code);
     if let Some(copying) = late.take_if(|copying| copying.is_done_within(PollTimeout::from(READER_WAITS_MS))) {
@@ -149,9 +151,10 @@ fn finish(
         false
     });
     if !goes_on {
-        settle(host, container, &noted);
+        let is_settled = settle(host, container, &noted);
         if spec.auto_remove {
-            container.note(&happened::ended_for_good(spec, &noted, had_network));
+            events.extend(is_settled.then(|| happened::destroyed(&now)));
+            container.note(&events);
         }
     }
     // What cannot be copied so late is said on our standard error.
@@ -250,9 +253,9 @@ fn not_known(error: &anyhow::Error) -> Ended {
     }
 }
 
-/// Writes the end down, or removes the container. What cannot be done is said, and changes nothing of the end: the record of
-/// the run has it, and `system check` finds what is left.
-fn settle(host: &Host, container: &Container, ended: &Ended) {
+/// Writes the end down, or removes the container; whether that was done. What cannot be done is said, and changes nothing of the end:
+/// the record of the run has it, and `system check` finds what is left.
+fn settle(host: &Host, container: &Container, ended: &Ended) -> bool {
     let name = &container.spec.name;
     let settled = match container.spec.auto_remove {
         true => persistently(|| match container.lock_if_there()? {
@@ -263,7 +266,5 @@ fn settle(host: &Host, container: &Container, ended: &Ended) {
         false => persistently(|| container.write_ended(ended))
             .with_context(|| format!("container {name} has ended with {}, which cannot be noted", ended.exit_code)),
     };
-    if let Err(error) = settled {
-        output::complain(&error);
-    }
+    settled.inspect_err(output::complain).is_ok()
 }

@@ -1,18 +1,19 @@
 //! What a container's life has to tell (`amphora events`), as Docker tells it.
 
 use crate::{
+    network::Attached,
     records::{
         container::Ended,
         events::{Event, Subject},
     },
     spec::{
-        Network, RunSpec,
+        RunSpec,
         mounts::{MountKind, MountSpec},
     },
 };
 
 /// It runs: with its volumes and, if it is connected to any, its networks.
-pub(super) fn started(spec: &RunSpec, has_network: bool) -> Vec<Event> {
+pub(super) fn started(spec: &RunSpec, attached: Option<&Attached>) -> Vec<Event> {
     let volumes = spec.mounts.iter().filter_map(|mount| of_volume(spec, mount, "mount"));
     let volumes = volumes.map(|(event, mount)| {
         event
@@ -20,12 +21,12 @@ pub(super) fn started(spec: &RunSpec, has_network: bool) -> Vec<Event> {
             .with("propagation", "")
             .with("read/write", (!mount.readonly).to_string())
     });
-    let networks = networks(spec, has_network, "connect");
-    networks.chain(volumes).chain([Event::of_container(spec, "start")]).collect()
+    let networks = networks(spec, attached, "connect");
+    networks.into_iter().chain(volumes).chain([Event::of_container(spec, "start")]).collect()
 }
 
-/// It has ended.
-pub(super) fn ended(spec: &RunSpec, ended: &Ended, had_network: bool) -> Vec<Event> {
+/// It has ended. `networks`: that it is no more on those on which it was.
+pub(super) fn ended(spec: &RunSpec, ended: &Ended, networks: Vec<Event>) -> Vec<Event> {
     let out_of_memory = ended.oom_killed.then(|| Event::of_container(spec, "oom"));
     let seconds = (ended.finished_unix_nanos - ended.started_unix_nanos) / 1_000_000_000;
     let died = Event::of_container(spec, "die")
@@ -33,14 +34,12 @@ pub(super) fn ended(spec: &RunSpec, ended: &Ended, had_network: bool) -> Vec<Eve
         .with("execDuration", seconds.to_string());
     let volumes = spec.mounts.iter().filter_map(|mount| of_volume(spec, mount, "unmount"));
     let volumes = volumes.map(|(event, _)| event);
-    out_of_memory.into_iter().chain([died]).chain(networks(spec, had_network, "disconnect")).chain(volumes).collect()
+    out_of_memory.into_iter().chain([died]).chain(networks).chain(volumes).collect()
 }
 
-/// It has ended, and is no more.
-pub(super) fn ended_for_good(spec: &RunSpec, how: &Ended, had_network: bool) -> Vec<Event> {
-    let mut events = ended(spec, how, had_network);
-    events.push(Event::of_container(spec, "destroy"));
-    events
+/// It is no more.
+pub(super) fn destroyed(spec: &RunSpec) -> Event {
+    Event::of_container(spec, "destroy")
 }
 
 /// Somebody sends it a signal.
@@ -60,15 +59,8 @@ fn of_volume<'a>(spec: &RunSpec, mount: &'a MountSpec, action: &str) -> Option<(
     Some((event, mount))
 }
 
-fn networks<'a>(spec: &'a RunSpec, has_any: bool, action: &'a str) -> impl Iterator<Item = Event> + 'a {
-    let joined = match &spec.network {
-        Network::Joined(endpoints) if has_any => endpoints.as_slice(),
-        _ => &[],
-    };
-    joined.iter().map(move |endpoint| {
-        Event::new(Subject::Network, action, &endpoint.network)
-            .with("container", &spec.id)
-            .with("name", &endpoint.network)
-            .with("type", "bridge")
-    })
+/// Of the networks on which it is now, whoever has changed them since it began.
+pub(super) fn networks(spec: &RunSpec, attached: Option<&Attached>, action: &str) -> Vec<Event> {
+    let joined = attached.into_iter().flat_map(Attached::leases).map(|(network, _)| network);
+    joined.map(|network| Event::of_network(&network.id, &network.name, action).with("container", &spec.id)).collect()
 }

@@ -16,6 +16,7 @@ use linux_exec::process::Process;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use super::end::persistently;
 use crate::{
     output,
     records::{
@@ -34,7 +35,7 @@ const REMEMBERED: usize = 5;
 /// Begins to look after a container that runs.
 pub(super) fn begin(host: &Host, container: &Container) -> Option<Child> {
     container.spec.health.as_ref()?;
-    let started = container.write_health(&HealthFound::default()).and_then(|()| {
+    let started = persistently(|| container.write_health(&HealthFound::default())).and_then(|()| {
         let mut command = OwnProcess::Health.command(&host.program);
         command.args([&host.paths.root, &host.paths.runroot]).arg(&container.spec.id);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -42,10 +43,10 @@ pub(super) fn begin(host: &Host, container: &Container) -> Option<Child> {
     });
     started
         .inspect_err(|error| {
-            output::note(&format!(
-                "amphora: the health of container {} is not looked after: {error:#}",
-                container.spec.name
-            ));
+            let what = format!("the health of container {} is not looked after: {error:#}", container.spec.name);
+            output::note(&format!("amphora: {what}"));
+            // Who waits for it to be well learns that nobody looks.
+            let _ = container.write_health(&HealthFound::unknown(what));
         })
         .ok()
 }
@@ -64,9 +65,12 @@ pub(super) fn end(container: &Container, process: Option<Child>) {
 pub(crate) fn look_after(host: &Host, id: &str) -> Result<u8> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let container = host.containers.find(id)?;
-    let (Some(health), Some(run)) = (container.spec.health.clone(), container.run()?) else { return Ok(0) };
+    let (Some(health), Some(run)) = (container.spec.health.clone(), persistently(|| container.run())?) else {
+        return Ok(0);
+    };
     let process = run.running.process();
-    let Ok(ended) = process.pidfd() else { return Ok(0) };
+    // ESRCH: it has ended already.
+    let Ok(ended) = persistently(|| Ok(process.pidfd()?)) else { return Ok(0) };
     let begun = Instant::now();
     let mut found = HealthFound::default();
     loop {
@@ -129,10 +133,15 @@ fn watch(mut child: Child, longest: Duration) -> Result<(i32, String)> {
         .map(|pipe| thread::spawn(move || beginning(pipe.into())))
         .collect::<Vec<_>>();
     let process = Process::of(i32::try_from(child.id())?).and_then(Process::pidfd);
-    let in_time = process.map_or(true, |process| has_ended(&process, longest));
+    let in_time = process.as_ref().is_ok_and(|process| has_ended(process, longest));
     if !in_time {
         // What it started in the container dies with it.
         child.kill().context("cannot end a health check")?;
+    }
+    // Without a descriptor there is no waiting that ends in time.
+    if let Err(error) = process {
+        child.wait().context("cannot wait for a health check")?;
+        return Err(error).context("cannot watch a health check");
     }
     let code = child.wait().context("cannot wait for a health check")?.code();
     if !in_time {

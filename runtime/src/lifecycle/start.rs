@@ -261,7 +261,7 @@ fn start(
     match begun() {
         Ok((child, report, timeout_grace, copying, started_unix_nanos, record)) => {
             let health = health::begin(host, container);
-            container.note(&happened::started(spec, attached.is_some()));
+            container.note(&happened::started(spec, attached.as_ref()));
             Ok(Started {
                 child,
                 cgroup,

@@ -55,10 +55,21 @@ impl Signals {
         Ok(Self(fd.context("cannot make a signalfd")?))
     }
 
+    /// What is blocked no more does what it does to any process.
+    pub(super) fn unblock(self) {
+        let set: SigSet = FORWARDED.into_iter().chain([LOOK_AT_NETWORKS]).collect();
+        // It fails for no set that could be blocked.
+        let _ = set.thread_unblock();
+    }
+
+    /// One by which somebody wants an end, if one has come; those that came are taken.
+    pub(super) fn deadly(&self) -> Option<i32> {
+        self.taken().filter(|number| DEADLY.iter().any(|deadly| *deadly as i32 == *number)).last()
+    }
+
     /// Whether one has come by which somebody wants an end; those that came are taken.
     pub(super) fn take_deadly(&self) -> bool {
-        // All of them, not only the first one.
-        self.taken().filter(|number| DEADLY.iter().any(|deadly| *deadly as i32 == *number)).count() > 0
+        self.deadly().is_some()
     }
 
     /// Those that have come.

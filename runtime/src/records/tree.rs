@@ -2,16 +2,17 @@
 //! who changes either side meanwhile leads the copy elsewhere. No symbolic link is followed.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::CStr,
     fs::File,
     io::{self, Read},
     os::unix::ffi::OsStrExt,
 };
 
+pub(crate) use images::pack::names;
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown,
+        AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, chownat, fchmod, fchown,
         fstat, ftruncate, futimens, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
@@ -152,18 +153,6 @@ fn copy_all(from: BorrowedFd<'_>, to: BorrowedFd<'_>, keep: Keep, copied: &mut C
         copy_one(from, &name, to, &name, keep, copied, depth)?;
     }
     resemble(from, to, keep)
-}
-
-/// All names in a directory.
-pub(crate) fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let name = entry?.file_name().to_owned();
-        if !matches!(name.to_bytes(), b"." | b"..") {
-            names.push(name);
-        }
-    }
-    Ok(names)
 }
 
 fn copy_file(

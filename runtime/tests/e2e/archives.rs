@@ -5,6 +5,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use nix::sys::signal::Signal;
+
 use crate::{
     sandbox::Sandbox,
     session::{Session, until},
@@ -210,4 +212,26 @@ fn a_killed_commit_leaves_nothing_but_a_paused_container() {
         sandbox.run(["rmi", "mine:1"]);
     }
     sandbox.ok(["rm", "-f", "web"]);
+}
+
+/// The container stayed paused for good.
+#[test]
+fn a_commit_that_is_interrupted_leaves_nothing_paused() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let script = "dd if=/dev/urandom of=/large bs=1M count=150; echo ready; sleep 1000";
+    sandbox.ok(["run", "-d", "--name", "web", &busybox, "sh", "-c", script]);
+    until("its file", || sandbox.ok(["logs", "web"]).contains("ready").then_some(()));
+    if sandbox.run(["pause", "web"]).code != Some(0) {
+        return println!("skipped: this user cannot pause containers here");
+    }
+    sandbox.ok(["unpause", "web"]);
+    let commit = Session::start(sandbox.command(["commit", "web", "half"]));
+    until("it to be paused", || (sandbox.inspect("web", ".State.Paused") == "true").then_some(()));
+    commit.signal(Signal::SIGTERM);
+    let ended = commit.wait();
+    assert_eq!(ended.code, None, "{ended}");
+    assert_eq!(sandbox.inspect("web", ".State.Status"), "running");
+    assert_eq!(sandbox.ok(["images", "-q", "half"]), "");
+    sandbox.ok(["rm", "-f", "web"]);
+    sandbox.check_clean();
 }

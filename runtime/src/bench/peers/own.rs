@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{Contender, Job, OWN, Table, Task, Way, id, strings, words};
 use crate::bench::{
+    bundle,
     results::Temperature,
     serve::{Door, EVERYWHERE},
     stage::{PULLED, STORES},
@@ -78,10 +79,14 @@ impl Table<'_> {
             return Ok(None);
         }
         let bundle = if wants("{bundle}") { self.bundle()? } else { String::new() };
+        let rootfs = match wants("{rootfs}") {
+            true => bundle::rootfs(self.material).map_err(anyhow::Error::msg)?.display().to_string(),
+            false => String::new(),
+        };
         let path = |path: Option<&PathBuf>| path.map_or_else(String::new, |path| path.display().to_string());
         let places = [
             ("{bundle}", bundle),
-            ("{rootfs}", path(self.material.rootfs.as_ref().ok())),
+            ("{rootfs}", rootfs),
             ("{wasm}", path(self.material.wasm.as_ref())),
             ("{id}", id()),
             ("{state}", self.stage.state_of(name)),

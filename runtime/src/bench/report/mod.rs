@@ -302,7 +302,7 @@ pub(crate) mod tests {
             huge_pages: "madvise".to_owned(),
             is_virtual: true,
             is_container: false,
-            load_before: 0.1,
+            load_before: Some(0.1),
             steal: 0.001,
         }
     }

@@ -13,7 +13,7 @@ use super::{
     files::{folder_entries, is_there, remove_if},
     record::{read_json, write_json},
 };
-use crate::spec::health::Health;
+use crate::{output, spec::health::Health};
 
 /// Docker's words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,13 @@ pub(crate) struct Check {
 }
 
 impl HealthFound {
+    /// Nobody can look, and why.
+    pub(crate) fn unknown(why: String) -> Self {
+        let now = output::now_nanos();
+        let check = Check { started_unix_nanos: now, finished_unix_nanos: now, exit_code: -1, output: why };
+        Self { status: HealthStatus::Unhealthy, failed: 1, checks: vec![check] }
+    }
+
     /// Adds a check. `starts`: the container may still be starting, so that a failure does not count.
     pub(crate) fn note(&mut self, check: Check, health: &Health, starts: bool, remembered: usize) {
         if check.exit_code == 0 {

@@ -35,6 +35,7 @@ mod held;
 mod record;
 mod revise;
 mod shelf;
+mod status;
 mod unreadable;
 
 use std::{
@@ -42,11 +43,9 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use images::holds::Holds;
 
 pub(crate) use engine::EngineRecord;
@@ -54,6 +53,7 @@ pub(crate) use files::{Lock, make_private_folder};
 pub(crate) use health::{Check, HealthFound, HealthStatus};
 pub(crate) use held::VOLUME;
 pub(crate) use record::{Ended, LimitHit, Mark, RunFound, RunRecord, Running, read_json, write_json};
+pub(crate) use status::Status;
 pub(crate) use unreadable::Unreadable;
 
 use crate::{
@@ -64,39 +64,9 @@ use crate::{
     },
     spec::{FORMAT, RunSpec, exit_code, names},
 };
-use files::{folder_entries, is_there, lock_alone, lock_holder, remove_folder, remove_if, try_lock};
+use files::{folder_entries, is_there, lock_alone, remove_folder, remove_if, try_lock};
 use record::is_half_written;
 use shelf::Shelf;
-
-/// Where a container is in its life.
-#[derive(Debug, Clone)]
-pub(crate) enum Status {
-    Created,
-    Running(Running),
-    /// Its supervisor holds it, but from here nothing more is known: there is no record of the run, or its processes are not seen.
-    OutOfReach,
-    /// It has ended, and its supervisor starts it again after a pause.
-    Restarting(Running, Ended),
-    Stopped(Ended),
-}
-
-impl Status {
-    /// Docker's word for it.
-    pub(crate) fn word(&self) -> &'static str {
-        match self {
-            Status::Created => "created",
-            Status::Running(running) if running.paused => "paused",
-            Status::Running(_) | Status::OutOfReach => "running",
-            Status::Restarting(..) => "restarting",
-            Status::Stopped(_) => "exited",
-        }
-    }
-
-    /// Whether something of it runs.
-    pub(crate) fn is_up(&self) -> bool {
-        matches!(self, Status::Running(_) | Status::OutOfReach | Status::Restarting(..))
-    }
-}
 
 /// Why a name leads to no container.
 #[derive(Debug, thiserror::Error)]
@@ -374,6 +344,13 @@ impl Container {
         self.writable.join("upper")
     }
 
+    /// The same, if it is there.
+    pub(crate) fn upper(&self) -> Result<Option<PathBuf>> {
+        let upper = self.upper_path();
+        let is_made = is_there(&upper).with_context(|| format!("container {}", self.spec.name))?;
+        Ok(is_made.then_some(upper))
+    }
+
     /// How large the files are together that it has written.
     pub(crate) fn written_bytes(&self) -> u64 {
         images::store::tree_size(&self.upper_path())
@@ -411,109 +388,6 @@ impl Container {
     /// The lock; None if somebody else has it, or the container is gone.
     pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
         try_lock(&self.dir)
-    }
-
-    /// Where it is in its life, from the records, the processes themselves and the lock of its run.
-    pub(crate) fn status(&self) -> Result<Status> {
-        // Who has the lock starts it or removes it now: then it is no run whose record was lost.
-        self.look(|| self.try_lock()).map(|(status, _)| status)
-    }
-
-    /// The same for who holds its lock.
-    pub(crate) fn status_under(&self, lock: &Lock) -> Result<Status> {
-        self.look(|| Ok(Some(lock))).map(|(status, _)| status)
-    }
-
-    /// The run that goes on.
-    ///
-    /// # Errors
-    /// It goes on, but there is no record of it.
-    pub(crate) fn going_on(&self) -> Result<Option<RunFound>> {
-        self.running_of(self.look(|| self.try_lock())?)
-    }
-
-    /// The same for who holds its lock.
-    pub(crate) fn going_on_under(&self, lock: &Lock) -> Result<Option<RunFound>> {
-        self.running_of(self.look(|| Ok(Some(lock)))?)
-    }
-
-    fn running_of(&self, found: (Status, Option<RunFound>)) -> Result<Option<RunFound>> {
-        match found {
-            (Status::Running(_), run) => Ok(run),
-            (Status::OutOfReach, _) => Err(self.out_of_reach()),
-            (Status::Created | Status::Restarting(..) | Status::Stopped(_), _) => Ok(None),
-        }
-    }
-
-    /// `locked` gives the container's lock, if it can be had.
-    fn look<L>(&self, locked: impl Fn() -> Result<Option<L>>) -> Result<(Status, Option<RunFound>)> {
-        if let Some(found) = self.look_at_records()? {
-            return Ok(found);
-        }
-        let lock = self.lock_soon(locked)?;
-        let is_held = lock.is_some() && self.exists()? && self.lock_run()?.is_none();
-        // Once more: it may have begun, or ended, before we had the lock.
-        if let Some(found) = self.look_at_records()? {
-            return Ok(found);
-        }
-        if is_held {
-            return Ok((Status::OutOfReach, None));
-        }
-        // What was written beforehand is no end as long as the container is being started.
-        let ended = self.ended()?.filter(|ended| lock.is_some() || !ended.presumed);
-        Ok((ended.map_or(Status::Created, Status::Stopped), None))
-    }
-
-    /// Where it decides what is true, tries more than once: who only looks has the lock for a moment, who starts the container
-    /// for longer.
-    fn lock_soon<L>(&self, locked: impl Fn() -> Result<Option<L>>) -> Result<Option<L>> {
-        const TRIES: u32 = 20;
-        const PAUSE: Duration = Duration::from_millis(5);
-        let mut lock = locked()?;
-        for _ in 0..TRIES {
-            if lock.is_some() || !self.ended()?.is_some_and(|ended| ended.presumed) {
-                break;
-            }
-            thread::sleep(PAUSE);
-            lock = locked()?;
-        }
-        Ok(lock)
-    }
-
-    /// What the records say for certain; None: it has never run, or nobody has written down how the last run ended.
-    fn look_at_records(&self) -> Result<Option<(Status, Option<RunFound>)>> {
-        match self.run()? {
-            Some(run) if run.is_going_on_in(&self.spec.id)? => {
-                Ok(Some((Status::Running(run.running.clone()), Some(run))))
-            }
-            Some(run) if run.ended()?.is_none() && run.is_held()? => Ok(Some((Status::OutOfReach, Some(run)))),
-            Some(run) if run.running.restarting && run.is_held()? => {
-                Ok(Some((Status::Restarting(run.running.clone(), self.end_of(&run)?), Some(run))))
-            }
-            Some(run) => Ok(Some((Status::Stopped(self.end_of(&run)?), Some(run)))),
-            None => Ok(self.ended()?.filter(|ended| !ended.presumed).map(|ended| (Status::Stopped(ended), None))),
-        }
-    }
-
-    /// Says that it runs and cannot be reached, and what to do.
-    pub(crate) fn out_of_reach(&self) -> anyhow::Error {
-        let supervisor = lock_holder(&self.run_lock()).map_or_else(
-            || "the amphora process that supervises it".to_owned(),
-            |pid| format!("the amphora process that supervises it (kill {pid})"),
-        );
-        if matches!(self.run(), Ok(Some(_))) {
-            return anyhow!(
-                "container {} is running, but its processes are not seen from here: it was started in another pid or time \
-                 namespace, or /proc cannot be read; use amphora there, or end {supervisor}",
-                self.spec.name
-            );
-        }
-        anyhow!(
-            "container {} is running, but there is no {}: it was removed, or the container was started with another --runroot: use \
-             that one, or end {supervisor}",
-            self.spec.name,
-            self.running.display()
-        )
     }
 
     /// The run that goes on, or whose end is nowhere but in this record.

@@ -7,7 +7,7 @@
 //! A new name is claimed before the record has it, and the old one is given back last: a command that is killed in between leaves
 //! a name too many, by which the container is found as well; once it leads nowhere it is free again.
 
-use std::{fs, io::ErrorKind, path::PathBuf};
+use std::{borrow::Cow, fs, io::ErrorKind, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -35,6 +35,13 @@ impl Containers {
             .inspect_err(|_| _ = shelf.drop_name(&renamed.spec));
         revised?;
         shelf.drop_name(&container.spec)
+    }
+
+    /// What a container is to be by now. It costs one look where nobody has changed it.
+    pub(crate) fn revised<'a>(&self, container: &'a Container) -> Cow<'a, RunSpec> {
+        let is_changed = container.dir.join("run.lock").exists();
+        let now = is_changed.then(|| self.reload(container));
+        now.and_then(Result::ok).map_or(Cow::Borrowed(&container.spec), |now| Cow::Owned(now.spec))
     }
 
     /// The container as it is now, whoever changed it since it was looked up.

@@ -88,6 +88,11 @@ impl Event {
             .with("name", &spec.name)
     }
 
+    /// Something of a network, or of a container on it.
+    pub(crate) fn of_network(id: &str, name: &str, action: impl Into<String>) -> Self {
+        Self::new(Subject::Network, action, id).with("name", name).with("type", "bridge")
+    }
+
     /// The same with one more attribute.
     pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.attributes.insert(name.to_owned(), value.into());
