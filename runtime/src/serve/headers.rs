@@ -112,17 +112,12 @@ pub(super) fn for_function(headers: &mut HeaderMap, version: Version, told: &Tol
 
 /// Who came, to which host and path.
 fn tell_forwarded(headers: &mut HeaderMap, told: &Told<'_>) {
-    let mut before = None;
-    if told.is_trusted {
-        before = headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    } else {
+    if !told.is_trusted {
         for name in [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, FORWARDED_PREFIX] {
             headers.remove(name);
         }
     }
-    let client = told.client.ip().to_string();
-    let chain = before.map_or_else(|| client.clone(), |before| format!("{before}, {client}"));
-    insert(headers, FORWARDED_FOR, &chain);
+    add_client(headers, told.client);
     if !headers.contains_key(FORWARDED_PROTO) {
         let scheme = if told.is_encrypted { "https" } else { "http" };
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
@@ -131,9 +126,22 @@ fn tell_forwarded(headers: &mut HeaderMap, told: &Told<'_>) {
         headers.insert(FORWARDED_HOST, host.clone());
     }
     if !told.prefix.is_empty() {
-        let outer = headers.get(FORWARDED_PREFIX).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        // Of several, that of the nearest proxy.
+        let outer = headers.get_all(FORWARDED_PREFIX).iter().next_back();
+        let outer = outer.and_then(|value| value.to_str().ok()).unwrap_or_default();
         let prefix = format!("{}{}", outer.trim_end_matches('/'), told.prefix);
         insert(headers, FORWARDED_PREFIX, &prefix);
+    }
+}
+
+/// Behind those that the proxies before told. A proxy may write a line of its own instead of a longer one: in their order they are one
+/// list (RFC 9110, 5.3), and the last that is told is what the nearest proxy saw.
+fn add_client(headers: &mut HeaderMap, client: SocketAddr) {
+    let client = client.ip().to_string();
+    let told = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+    let chain: Vec<&[u8]> = told.chain([client.as_bytes()]).collect();
+    if let Ok(chain) = HeaderValue::from_bytes(&chain.join(&b", "[..])) {
+        headers.insert(FORWARDED_FOR, chain);
     }
 }
 
@@ -217,8 +225,13 @@ mod tests {
             (None, Some("/api"))
         );
         let mut headers = map(&lines);
+        // A proxy that writes a line of its own beneath what its client wrote.
+        for line in ["2.2.2.2 , \u{fc}", "3.3.3.3"] {
+            headers.append(FORWARDED_FOR, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
         for_function(&mut headers, Version::HTTP_11, &Told { is_trusted: true, ..told(&host, &[]) });
-        assert_eq!(value(&headers, "x-forwarded-for").as_deref(), Some("1.1.1.1, 192.0.2.7"));
+        let chains: Vec<&HeaderValue> = headers.get_all(FORWARDED_FOR).iter().collect();
+        assert_eq!(chains, ["1.1.1.1, 2.2.2.2 , \u{fc}, 3.3.3.3, 192.0.2.7"]);
         assert_eq!(value(&headers, "x-forwarded-proto").as_deref(), Some("https"));
         assert_eq!(value(&headers, "x-forwarded-prefix").as_deref(), Some("/outer/api"));
     }
