@@ -128,6 +128,9 @@ async fn send(
         record.container(&instance.name, waited, cold);
         match in_time(instance.send(outgoing), &mut verdict, longest).await? {
             Ok(mut response) => {
+                if instance.note_answer() {
+                    function.note_first_answer();
+                }
                 if cold {
                     note_timing(&mut response, waited);
                 }

@@ -50,6 +50,7 @@ struct State {
     waiting: VecDeque<oneshot::Sender<Result<Lease, Unavailable>>>,
     /// It is served no more: what has no request is stopped.
     retired: bool,
+    /// Since a container answered for the first time: starts that came to nothing, and containers that ended without an answer.
     failures: u32,
     /// Nothing is started before.
     pause_until: Option<Instant>,
@@ -230,7 +231,6 @@ impl Function {
                 self.figures.note_start(taken);
                 let mut state = self.lock();
                 state.starting -= 1;
-                (state.failures, state.pause_until) = (0, None);
                 let instance = Arc::clone(&started.instance);
                 state.slots.push(Slot { instance, phase: Phase::Ready, in_flight: 0, idle_since: Instant::now() });
                 self.watch(started);
@@ -242,14 +242,14 @@ impl Function {
         self.containers.complain(&self.plan.name, &error);
         let mut state = self.lock();
         state.starting -= 1;
-        let pause = FIRST_PAUSE.saturating_mul(1 << state.failures.min(16)).min(LONGEST_PAUSE);
-        state.failures += 1;
-        state.pause_until = Some(Instant::now() + pause);
-        // Others that run may still serve those who wait.
-        if state.slots.iter().all(|slot| slot.phase.is_ending()) && state.starting == 0 {
-            state.refuse_all(&Unavailable::Failed(error));
-        }
+        state.note_failure(&error);
         self.gone.notify_waiters();
+    }
+
+    /// A container has answered for the first time: what failed before does not matter any more.
+    pub(super) fn note_first_answer(&self) {
+        let mut state = self.lock();
+        (state.failures, state.pause_until) = (0, None);
     }
 
     /// Forgets a container when it has ended, whoever ended it.
@@ -258,23 +258,14 @@ impl Function {
         tokio::spawn(async move {
             let instance = Arc::clone(&started.instance);
             let how = function.containers.until_ended(started).await;
-            let was_told = {
-                let mut state = function.lock();
-                let before = state.slot(&instance).map(|slot| std::mem::replace(&mut slot.phase, Phase::Gone));
-                before.is_none_or(|phase| phase == Phase::Stopping)
-            };
-            if !was_told {
-                let error = format!("container {} ended by itself: {how}", instance.name);
+            let error = format!("container {} ended by itself: {how}", instance.name);
+            if function.lock().note_end(&instance, &error) {
                 function.figures.note_death(&error);
                 function.containers.complain(&function.plan.name, &error);
             }
             function.containers.discard(&instance).await;
             let mut state = function.lock();
             state.slots.retain(|slot| !Arc::ptr_eq(&slot.instance, &instance));
-            if !was_told && !state.retired {
-                // One that ends at once is not started again at once.
-                state.pause_until = Some(Instant::now() + FIRST_PAUSE);
-            }
             function.dispatch(&mut state);
             function.gone.notify_waiters();
         });
@@ -325,19 +316,16 @@ impl Function {
 
     /// A container that nobody can connect to any more gets no more requests, and is ended.
     pub(super) fn give_up(self: &Arc<Self>, instance: &Arc<Instance>) {
-        let mut state = self.lock();
-        let slot = state.slot(instance).filter(|slot| slot.phase.is_open());
-        let is_first = slot.is_some_and(|slot| {
+        let error = format!("container {} does not listen any more", instance.name);
+        {
+            let mut state = self.lock();
+            let Some(slot) = state.slot(instance).filter(|slot| slot.phase.is_open()) else { return };
             slot.phase = Phase::Stopping;
-            true
-        });
-        drop(state);
-        if is_first {
-            let error = format!("container {} does not listen any more", instance.name);
-            self.figures.note_death(&error);
-            self.containers.complain(&self.plan.name, &error);
-            self.stop(instance);
+            state.note_loss(instance, &error);
         }
+        self.figures.note_death(&error);
+        self.containers.complain(&self.plan.name, &error);
+        self.stop(instance);
     }
 
     /// Freezes and stops what has been without a request for long enough, and starts what is always there.
@@ -432,10 +420,71 @@ impl State {
         self.slots.iter_mut().find(|slot| Arc::ptr_eq(&slot.instance, instance))
     }
 
+    /// A container has ended. Whether nobody told it to.
+    fn note_end(&mut self, instance: &Arc<Instance>, error: &str) -> bool {
+        let before = self.slot(instance).map(|slot| std::mem::replace(&mut slot.phase, Phase::Gone));
+        let ended_by_itself = before.is_some_and(|phase| phase != Phase::Stopping);
+        if ended_by_itself && !self.retired {
+            self.note_loss(instance, error);
+        }
+        ended_by_itself
+    }
+
+    /// A container is of no use any more: a failure like that of a start, unless it was of use before.
+    fn note_loss(&mut self, instance: &Instance, error: &str) {
+        if instance.has_answered() {
+            // One that ends at once is not started again at once.
+            self.pause_until = Some(Instant::now() + FIRST_PAUSE);
+        } else {
+            self.note_failure(error);
+        }
+    }
+
+    fn note_failure(&mut self, error: &str) {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        self.pause_until = Some(Instant::now() + pause);
+        // Others that run may still serve those who wait.
+        if self.slots.iter().all(|slot| slot.phase.is_ending()) && self.starting == 0 {
+            self.refuse_all(&Unavailable::Failed(error.to_owned()));
+        }
+    }
+
     fn refuse_all(&mut self, why: &Unavailable) {
         for waiting in self.waiting.drain(..) {
             // Nobody gets a lease here, so nothing is lost if nobody listens.
             _ = waiting.send(Err(why.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    /// What comes of a container that ends by itself: failures so far, and the pause.
+    fn after_an_end(state: &mut State, answers: bool) -> (u32, Duration) {
+        let nowhere = File::open("/dev/null").unwrap().into();
+        let instance = Arc::new(Instance::new("id".to_owned(), "name".to_owned(), nowhere, 1));
+        if answers {
+            instance.note_answer();
+        }
+        let slot =
+            Slot { instance: Arc::clone(&instance), phase: Phase::Ready, in_flight: 1, idle_since: Instant::now() };
+        state.slots = vec![slot];
+        assert!(state.note_end(&instance, "it ended"));
+        let pause = state.pause_until.unwrap().saturating_duration_since(Instant::now());
+        (state.failures, Duration::from_millis(pause.as_millis().next_multiple_of(200).try_into().unwrap()))
+    }
+
+    #[test]
+    fn a_program_that_listens_and_ends_is_started_ever_later_until_it_answers() {
+        let mut state = State::default();
+        for (failures, pause_ms) in [(1, 200), (2, 400), (3, 800)] {
+            assert_eq!(after_an_end(&mut state, false), (failures, Duration::from_millis(pause_ms)));
+        }
+        assert_eq!(after_an_end(&mut state, true), (3, FIRST_PAUSE));
     }
 }

@@ -44,6 +44,7 @@ pub(super) struct Instance {
     namespace: OwnedFd,
     port: u16,
     is_ipv6: AtomicBool,
+    has_answered: AtomicBool,
     kept: Mutex<Vec<(Instant, Sender)>>,
 }
 
@@ -72,7 +73,17 @@ impl SendError {
 
 impl Instance {
     pub(super) fn new(id: String, name: String, namespace: OwnedFd, port: u16) -> Self {
-        Self { id, name, namespace, port, is_ipv6: AtomicBool::new(false), kept: Mutex::default() }
+        let [is_ipv6, has_answered] = [false; 2].map(AtomicBool::new);
+        Self { id, name, namespace, port, is_ipv6, has_answered, kept: Mutex::default() }
+    }
+
+    /// It has answered a request. Whether that is the first one.
+    pub(super) fn note_answer(&self) -> bool {
+        !self.has_answered.swap(true, Relaxed)
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.load(Relaxed)
     }
 
     pub(super) fn port(&self) -> u16 {
