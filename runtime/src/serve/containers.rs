@@ -64,9 +64,8 @@ impl Containers {
 
     /// Starts one, and waits until it listens.
     pub(super) async fn start(self: &Arc<Self>, plan: &Arc<Plan>) -> Result<Started, String> {
-        let (containers, wanted) = (Arc::clone(self), Arc::clone(plan));
-        let launched = spawn_blocking(move || containers.launcher.launch(&wanted)).await;
-        let launched = launched.map_err(|error| error.to_string())?.map_err(|error| errors::sentence(&error))?;
+        let wanted = Arc::clone(plan);
+        let launched = self.blocking(move |launcher| launcher.launch(&wanted)).await?;
         let Launched { id, name, process, supervisor, namespace, port } = launched;
         let instance = Arc::new(Instance::new(id, name, namespace, port));
         #[expect(deprecated, reason = "for other types it is unsound: an OwnedFd owns its descriptor, and keeps it")]
@@ -140,9 +139,8 @@ impl Containers {
     }
 
     async fn how_it_ended(self: &Arc<Self>, instance: &Instance) -> String {
-        let (containers, id) = (Arc::clone(self), instance.id.clone());
-        let told = spawn_blocking(move || containers.launcher.how_it_ended(&id)).await;
-        told.unwrap_or_else(|error| error.to_string())
+        let id = instance.id.clone();
+        self.blocking(move |launcher| Ok(launcher.how_it_ended(&id))).await.unwrap_or_else(|error| error)
     }
 
     /// Ends a container; [`Self::until_ended`] sees it.
@@ -152,20 +150,28 @@ impl Containers {
     }
 
     pub(super) async fn discard(self: &Arc<Self>, instance: &Instance) {
-        let (containers, id) = (Arc::clone(self), instance.id.clone());
-        _ = spawn_blocking(move || containers.launcher.discard(&id)).await;
+        let id = instance.id.clone();
+        _ = self.blocking(move |launcher| Ok(launcher.discard(&id))).await;
     }
 
     pub(super) async fn freeze(self: &Arc<Self>, instance: &Instance) -> Result<(), String> {
-        let (containers, id) = (Arc::clone(self), instance.id.clone());
-        let frozen = spawn_blocking(move || containers.launcher.freeze(&id)).await;
-        frozen.map_err(|error| error.to_string())?.map_err(|error| errors::sentence(&error))
+        let id = instance.id.clone();
+        self.blocking(move |launcher| launcher.freeze(&id)).await
     }
 
     pub(super) async fn thaw(self: &Arc<Self>, instance: &Instance) -> Result<(), String> {
-        let (containers, id) = (Arc::clone(self), instance.id.clone());
-        let thawed = spawn_blocking(move || containers.launcher.thaw(&id)).await;
-        thawed.map_err(|error| error.to_string())?.map_err(|error| errors::sentence(&error))
+        let id = instance.id.clone();
+        self.blocking(move |launcher| launcher.thaw(&id)).await
+    }
+
+    /// What the launcher does, on a thread of its own.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Launcher) -> anyhow::Result<T> + Send + 'static,
+    ) -> Result<T, String> {
+        let containers = Arc::clone(self);
+        let done = spawn_blocking(move || work(&containers.launcher)).await;
+        done.map_err(|error| error.to_string())?.map_err(|error| errors::sentence(&error))
     }
 
     /// For the operator.

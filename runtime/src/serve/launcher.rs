@@ -97,7 +97,13 @@ impl Launcher {
 
     /// Removes what an earlier gateway of this name left behind; how many containers.
     pub(super) fn remove_leftovers(&self) -> Result<usize> {
-        let (containers, _) = self.host.containers.list()?;
+        let (containers, unreadable) = self.host.containers.list()?;
+        if !unreadable.is_empty() {
+            output::note(&format!(
+                "amphora serve: {} containers cannot be read, and stay even if an earlier gateway left them behind: amphora ps -a shows them",
+                unreadable.len()
+            ));
+        }
         let of_ours = |container: &&Container| container.spec.labels.get(LABEL_GATEWAY) == Some(&self.own.label);
         let mut removed = 0;
         for container in containers.iter().filter(of_ours) {

@@ -48,9 +48,6 @@ impl Plan {
         let image = find(host, &config.image, config.platform.as_deref(), config.pull)?;
         let workload = Workload::of(&image)?;
         let is_given_sockets = workload.behaviour().opens_ports();
-        if is_given_sockets && config.network.as_deref().is_some_and(|network| network != "none") {
-            bail!("network: not supported yet for a Wasm function, which has none; leave it out");
-        }
         let usual = if is_given_sockets { SERVED_CONCURRENCY } else { USUAL_CONCURRENCY };
         let plan = Self {
             name: name.to_owned(),
