@@ -288,6 +288,30 @@ fn http_2_is_spoken_with_who_begins_with_it() {
     assert_eq!(server.end().requests, 2);
 }
 
+/// What a browser keeps open sends frames without a request: they are no head that does not end.
+#[test]
+fn an_idle_connection_of_http_2_lasts_and_ends_with_a_word() {
+    let (head_within, idle) = (Duration::from_millis(300), Duration::from_secs(2));
+    let server = Server::new(Bounds { head_within, idle, ..bounds() });
+    let begun = Instant::now();
+    let mut stream = server.connect();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let (settings_taken, ping) = (b"\0\0\0\x04\x01\0\0\0\0", b"\0\0\x08\x06\0\0\0\0\012345678");
+    stream.write_all(&[&settings_taken[..], ping].concat()).unwrap();
+    let mut frames = Vec::new();
+    stream.read_to_end(&mut frames).unwrap();
+    assert!(begun.elapsed() > idle, "{:?}", begun.elapsed());
+    let mut kinds = Vec::new();
+    let mut rest = frames.as_slice();
+    while let [a, b, c, kind, _, _, _, _, _, payload @ ..] = rest {
+        kinds.push(*kind);
+        rest = &payload[usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c)..];
+    }
+    let goaway = 7;
+    assert!(rest.is_empty() && kinds.contains(&goaway), "{kinds:?}: {frames:?}");
+    server.end();
+}
+
 #[test]
 fn more_requests_than_places_wait() {
     let server = Server::new(Bounds { requests: 1, ..bounds() });

@@ -44,11 +44,9 @@ pub(super) async fn serve(shared: Arc<Shared>, mut socket: TcpStream, mut stoppi
         _ = stopping.wait_for(|stop| *stop) => return,
     };
     let Ok(Some(first)) = first else { return stream::say_too_slow(&socket) };
-    let pace = Arc::new(Pace::new());
     let is_h2 = first.starts_with(PREFACE);
-    if !is_h2 {
-        pace.read();
-    }
+    let pace = Arc::new(Pace::new(is_h2));
+    pace.read();
     let io = TokioIo::new(Stream::new(socket, Arc::clone(&pace), first));
     let service = {
         let (shared, pace) = (Arc::clone(&shared), Arc::clone(&pace));
@@ -98,18 +96,23 @@ impl Watch<'_> {
         let bounds = &self.shared.bounds;
         let every = (bounds.head_within.min(bounds.idle).min(bounds.stalled) / 4).min(LOOK_EVERY);
         let mut look = pin!(sleep(every));
-        let mut stops = false;
+        let mut is_ending = false;
         loop {
             tokio::select! {
                 biased;
                 _ = connection.as_mut() => return,
-                _ = self.stopping.wait_for(|stop| *stop), if !stops => {
-                    stops = true;
+                _ = self.stopping.wait_for(|stop| *stop), if !is_ending => {
+                    is_ending = true;
                     finish(connection.as_mut());
                 }
                 () = look.as_mut() => {
                     match self.pace.overdue(bounds) {
                         Some(Overdue::Head) if !self.pace.is_given_up() => self.pace.give_up(),
+                        // HTTP/2 has a word for it; who does not take it is left at the next look.
+                        Some(Overdue::Idle) if !is_ending => {
+                            is_ending = true;
+                            finish(connection.as_mut());
+                        }
                         Some(_) => return,
                         None => {}
                     }

@@ -13,6 +13,8 @@ type Stamp = AtomicU64;
 #[derive(Debug)]
 pub(super) struct Pace {
     began: Instant,
+    /// What is read may be no part of a head: HTTP/2 has frames without a request, which an idle client sends, too.
+    has_frames: bool,
     /// Requests that are being answered.
     requests: AtomicU32,
     /// When the last one was over.
@@ -37,9 +39,10 @@ pub(super) enum Overdue {
 }
 
 impl Pace {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(has_frames: bool) -> Self {
         Self {
             began: Instant::now(),
+            has_frames,
             requests: AtomicU32::new(0),
             idle_since: Stamp::new(1),
             head_since: Stamp::new(0),
@@ -50,7 +53,7 @@ impl Pace {
 
     /// Something was read.
     pub(super) fn read(&self) {
-        if self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0 {
+        if !self.has_frames && self.requests.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0 {
             self.head_since.store(self.now(), Relaxed);
         }
     }
@@ -146,14 +149,14 @@ mod tests {
             Bounds { idle: second, ..NONE },
             Bounds { stalled: second, ..NONE },
         );
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(false);
         assert_eq!((later(&mut pace, idle), later(&mut pace, head)), (Some(Overdue::Idle), None));
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(false);
         pace.read();
         assert_eq!((later(&mut pace, idle), later(&mut pace, head)), (None, Some(Overdue::Head)));
         pace.begin();
         assert_eq!((later(&mut pace, idle), later(&mut pace, head)), (None, None));
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(false);
         pace.begin();
         pace.stalled();
         assert_eq!(later(&mut pace, stalled), Some(Overdue::Stalled));

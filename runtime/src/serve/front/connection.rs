@@ -53,11 +53,9 @@ async fn talk(door: &Door, limits: ClientLimits, mut socket: Socket, client: Cli
     };
     let Ok(first) = first else { return stream::say_too_slow(socket).await };
     let Some(first) = first else { return };
-    let pace = Arc::new(Pace::new());
     let is_h2 = first.starts_with(PREFACE);
-    if !is_h2 {
-        pace.read();
-    }
+    let pace = Arc::new(Pace::new(is_h2));
+    pace.read();
     let io = TokioIo::new(Stream::new(socket, Arc::clone(&pace), first));
     let watch = Watch { limits: &limits, pace: &pace, stopping };
     let service = service_fn(|request| {
@@ -106,19 +104,24 @@ impl Watch<'_> {
         let shortest = head_timeout.0.min(idle_timeout.0).min(send_timeout.0);
         let every = Duration::from_millis(shortest / 4).clamp(Duration::from_millis(10), LOOK_EVERY);
         let mut look = pin!(sleep(every));
-        let mut stops = false;
+        let mut is_ending = false;
         loop {
             tokio::select! {
                 biased;
                 _ = connection.as_mut() => return,
-                _ = self.stopping.wait_for(|stop| *stop), if !stops => {
-                    stops = true;
+                _ = self.stopping.wait_for(|stop| *stop), if !is_ending => {
+                    is_ending = true;
                     finish(connection.as_mut());
                 }
                 () = look.as_mut() => {
                     match self.pace.overdue(self.limits) {
                         // Its reader answers, and ends it.
                         Some(Overdue::Head) if !self.pace.is_given_up() => self.pace.give_up(),
+                        // HTTP/2 has a word for it; who does not take it is left at the next look.
+                        Some(Overdue::Idle) if !is_ending => {
+                            is_ending = true;
+                            finish(connection.as_mut());
+                        }
                         Some(_) => return,
                         None => {}
                     }

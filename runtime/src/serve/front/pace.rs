@@ -45,6 +45,8 @@ impl Stamp {
 #[derive(Debug)]
 pub(super) struct Pace {
     began: Instant,
+    /// What is read may be no part of a head: HTTP/2 has frames without a request, which an idle client sends, too.
+    has_frames: bool,
     /// Requests that are being answered.
     requests: AtomicU32,
     idle_since: Stamp,
@@ -67,9 +69,10 @@ pub(super) enum Overdue {
 }
 
 impl Pace {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(has_frames: bool) -> Self {
         let pace = Self {
             began: Instant::now(),
+            has_frames,
             requests: AtomicU32::new(0),
             idle_since: Stamp::default(),
             head_since: Stamp::default(),
@@ -82,7 +85,7 @@ impl Pace {
 
     /// Something was read.
     pub(super) fn read(&self) {
-        if self.requests.load(Relaxed) == 0 {
+        if !self.has_frames && self.requests.load(Relaxed) == 0 {
             self.head_since.set_first(|| self.now());
         }
     }
@@ -161,14 +164,17 @@ mod tests {
 
     #[test]
     fn each_phase_has_its_own_bound() {
-        assert_eq!(later(Pace::new()), Some(Overdue::Idle));
-        let pace = Pace::new();
+        assert_eq!(later(Pace::new(false)), Some(Overdue::Idle));
+        let pace = Pace::new(false);
         pace.read();
         assert_eq!(later(pace), Some(Overdue::Head));
-        let pace = Pace::new();
+        let pace = Pace::new(true);
+        pace.read();
+        assert_eq!(later(pace), Some(Overdue::Idle));
+        let pace = Pace::new(false);
         pace.wrote(false);
         assert_eq!(later(pace), Some(Overdue::Stalled));
-        let pace = Pace::new();
+        let pace = Pace::new(false);
         pace.wrote(false);
         pace.wrote(true);
         pace.requests.fetch_add(1, Relaxed);
@@ -177,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_idle_from_the_end_of_its_last_request() {
-        let pace = Arc::new(Pace::new());
+        let pace = Arc::new(Pace::new(false));
         pace.read();
         let [first, second] = [Counted::new(&pace), Counted::new(&pace)];
         assert!(!pace.head_since.is_set());
