@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc::UnboundedReceiver, watch},
-    task::spawn_blocking,
+    task::{JoinSet, spawn_blocking},
     time::{interval, timeout},
 };
 
@@ -45,6 +45,8 @@ const BLOCKING_THREADS: usize = 64;
 const TICK: Duration = Duration::from_millis(250);
 /// For containers to end after the last request.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
+/// For what is still at work then.
+const CUT_OFF_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is served, until the next reload.
 pub(super) struct Site {
@@ -63,9 +65,9 @@ pub(super) struct Gateway {
     tls: Option<Arc<Tls>>,
     access_log: Arc<AccessLog>,
     file: PathBuf,
+    /// What the file said first.
+    at_start: Config,
     find: FindImage,
-    name: String,
-    drain: Duration,
     started: Instant,
     is_stopping: AtomicBool,
     /// Why the last reload was refused.
@@ -84,7 +86,7 @@ impl Gateway {
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.name
+        self.at_start.name.as_str()
     }
 
     pub(super) fn up_for(&self) -> Duration {
@@ -107,23 +109,41 @@ impl Gateway {
     /// Reads the file again. What has not changed goes on as it is; where the file cannot be used, all does.
     fn reload(&self) -> Result<()> {
         let config = super::read(&self.file)?;
-        if config.name.as_str() != self.name {
-            bail!("name = \"{}\": a gateway keeps its name, `{}`; start another one", config.name, self.name);
+        if let Some(key) = self.at_start.change_for_a_start(&config) {
+            bail!(
+                "{key}: it has changed, and a gateway takes it when it starts; put it back, or start the gateway again"
+            );
         }
         let before = self.site();
         let after = site(&self.containers, &config, &before.functions, self.find)?;
-        match (&self.tls, &config.tls) {
-            (Some(tls), Some(config)) => tls.replace(&config.certificates)?,
-            (None, None) => {}
-            _ => bail!("tls: it begins and ends with a gateway; start it again"),
+        if let (Some(tls), Some(config)) = (&self.tls, &config.tls) {
+            tls.replace(&config.certificates)?;
         }
         let is_kept = |function: &Arc<Function>| after.functions.values().any(|kept| Arc::ptr_eq(kept, function));
         let gone: Vec<Arc<Function>> =
             before.functions.values().filter(|function| !is_kept(function)).cloned().collect();
-        *self.site.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+        // Held meanwhile: there is no moment in which a function is neither served nor retired.
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut site = self.site.write().unwrap_or_else(PoisonError::into_inner);
+            if self.is_stopping() {
+                bail!("the gateway stops");
+            }
+            *site = Arc::new(after);
+        }
         gone.iter().for_each(Function::retire);
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
+        retired.extend(gone);
         Ok(())
+    }
+
+    /// For the operator, now and later.
+    fn note_reload(&self, reloaded: Result<()>) {
+        let error = reloaded.err().map(|error| errors::sentence(&error));
+        output::note(&match &error {
+            None => format!("amphora serve: {} was read again", self.file.display()),
+            Some(error) => format!("amphora serve: nothing has changed, as the file cannot be used: {error}"),
+        });
+        *self.reload_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
     fn tick(&self) {
@@ -135,8 +155,8 @@ impl Gateway {
     }
 
     fn all_functions(&self) -> Vec<Arc<Function>> {
-        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.site().functions.values().cloned().chain(retired).collect()
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        self.site().functions.values().chain(retired.iter()).cloned().collect()
     }
 
     /// Ends all containers.
@@ -186,59 +206,97 @@ fn site(
 /// Nothing was served.
 pub(crate) fn run(host: Host, file: &Path, find: FindImage) -> Result<u8> {
     let config = super::read(file)?;
-    let wishes = signals::listen()?;
-    let tls = config.tls.as_ref().map(|tls| Tls::new(&tls.certificates)).transpose()?.map(Arc::new);
-    let sockets = sockets::open(&config)?;
-    let admin_path = config.admin_path(launcher::folder(&host).join(format!("{}.sock", config.name)));
-    let launcher = Launcher::new(host, config.name.as_str(), sockets::take_descriptors()?)?;
-    let removed = launcher.remove_leftovers()?;
-    if removed > 0 {
-        output::note(&format!("amphora serve: removed {removed} containers that an earlier gateway left behind"));
-    }
-    let containers = Containers::new(launcher);
-    let site = site(&containers, &config, &BTreeMap::new(), find)?;
-    let gateway = Arc::new(Gateway {
-        site: RwLock::new(Arc::new(site)),
-        retired: Mutex::default(),
-        containers,
-        tls,
-        access_log: Arc::new(AccessLog::open(&config.access_log)?),
-        file: file.to_owned(),
-        find,
-        name: config.name.as_str().to_owned(),
-        drain: config.drain.duration(),
-        started: Instant::now(),
-        is_stopping: AtomicBool::new(false),
-        reload_error: Mutex::default(),
-        names: RandomState::new(),
-        requests: AtomicU64::new(0),
-    });
+    let mut wishes = signals::listen()?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let builder = builder.enable_io().enable_time().max_blocking_threads(BLOCKING_THREADS).thread_name("serve");
     let runtime = builder.build().context("cannot start the event loop")?;
-    let served = runtime.block_on(serve(&gateway, sockets, admin_path, wishes));
-    // Not dropped, which waits for every thread that blocks.
-    runtime.shutdown_background();
+    let file = file.to_owned();
+    let prepared = runtime.block_on(prepare(move || Prepared::new(host, config, file, find), &mut wishes));
+    let Ok(Some(prepared)) = prepared else {
+        // Not dropped, which waits for every thread that blocks.
+        runtime.shutdown_background();
+        return prepared.map(|_| 0);
+    };
+    let access_log = prepared.gateway.access_log();
+    let served = runtime.block_on(serve(prepared, wishes));
+    // What is cut off by this has its lines, too.
+    runtime.shutdown_timeout(CUT_OFF_WITHIN);
+    access_log.end();
     served.map(|()| 0)
 }
 
-async fn serve(
-    gateway: &Arc<Gateway>,
+/// Images may be pulled and containers of an earlier gateway stopped: who does not want to wait for that need not. None: it was told to
+/// stop before it served anything.
+async fn prepare(
+    prepare: impl FnOnce() -> Result<Prepared> + Send + 'static,
+    wishes: &mut UnboundedReceiver<Wish>,
+) -> Result<Option<Prepared>> {
+    let mut preparing = spawn_blocking(prepare);
+    let mut is_to_reload = false;
+    loop {
+        tokio::select! {
+            prepared = &mut preparing => return prepared?.map(|prepared| Some(Prepared { is_to_reload, ..prepared })),
+            wish = wishes.recv() => match wish {
+                Some(Wish::Reload) => is_to_reload = true,
+                Some(Wish::Stop) | None => return Ok(None),
+            },
+        }
+    }
+}
+
+/// A gateway that is about to serve.
+struct Prepared {
+    gateway: Arc<Gateway>,
     sockets: Vec<Opened>,
     admin_path: Option<PathBuf>,
-    mut wishes: UnboundedReceiver<Wish>,
-) -> Result<()> {
+    /// Somebody wants the file to be read again.
+    is_to_reload: bool,
+}
+
+impl Prepared {
+    fn new(host: Host, config: Config, file: PathBuf, find: FindImage) -> Result<Self> {
+        let tls = config.tls.as_ref().map(|tls| Tls::new(&tls.certificates)).transpose()?.map(Arc::new);
+        let sockets = sockets::open(&config)?;
+        let admin_path = config.admin_path(launcher::folder(&host).join(format!("{}.sock", config.name)));
+        let launcher = Launcher::new(host, config.name.as_str(), sockets::take_descriptors()?)?;
+        let removed = launcher.remove_leftovers()?;
+        if removed > 0 {
+            output::note(&format!("amphora serve: removed {removed} containers that an earlier gateway left behind"));
+        }
+        let containers = Containers::new(launcher);
+        let site = site(&containers, &config, &BTreeMap::new(), find)?;
+        let gateway = Arc::new(Gateway {
+            site: RwLock::new(Arc::new(site)),
+            retired: Mutex::default(),
+            containers,
+            tls,
+            access_log: Arc::new(AccessLog::open(&config.access_log)?),
+            file,
+            at_start: config,
+            find,
+            started: Instant::now(),
+            is_stopping: AtomicBool::new(false),
+            reload_error: Mutex::default(),
+            names: RandomState::new(),
+            requests: AtomicU64::new(0),
+        });
+        Ok(Self { gateway, sockets, admin_path, is_to_reload: false })
+    }
+}
+
+async fn serve(prepared: Prepared, mut wishes: UnboundedReceiver<Wish>) -> Result<()> {
+    let Prepared { gateway, sockets, admin_path, is_to_reload } = prepared;
     let (stop, stopping) = watch::channel(false);
     let connections = sockets::connections(&gateway.site().limits);
     let room = Arc::new(Semaphore::new((connections as usize).min(Semaphore::MAX_PERMITS)));
     let door = Door {
-        gateway: Arc::clone(gateway),
+        gateway: Arc::clone(&gateway),
         room: Arc::clone(&room),
         seats: Arc::new(Seats::default()),
         tls: None,
         stopping,
     };
-    let operators = admin_path.map(|path| admin::listen(Arc::clone(gateway), path)).transpose()?;
+    let operators = admin_path.map(|path| admin::listen(Arc::clone(&gateway), path)).transpose()?;
     gateway.tick();
     for Opened { socket, is_encrypted } in sockets {
         let address = socket.local_addr().context("cannot ask a socket for its address")?;
@@ -248,11 +306,11 @@ async fn serve(
         let scheme = if is_encrypted { "https" } else { "http" };
         output::note(&format!("amphora serve: listening at {scheme}://{address}"));
     }
-    until_stop(gateway, &mut wishes).await;
+    until_stop(&gateway, is_to_reload, &mut wishes).await;
     gateway.is_stopping.store(true, Relaxed);
     stop.send_replace(true);
     // Until the last connection is closed, or somebody is not so patient.
-    let last = timeout(gateway.drain, room.acquire_many(connections));
+    let last = timeout(gateway.at_start.drain.duration(), room.acquire_many(connections));
     tokio::select! {
         _ = last => {}
         () = another_stop(&mut wishes) => {}
@@ -262,15 +320,26 @@ async fn serve(
     ended.map_err(|_| anyhow!("not all containers ended within {} s: amphora ps shows them", STOPS_WITHIN.as_secs()))
 }
 
-/// Reloads as often as that is wanted.
-async fn until_stop(gateway: &Arc<Gateway>, wishes: &mut UnboundedReceiver<Wish>) {
+/// Reloads as often as that is wanted, one after another. It may take as long as a pull, and all else goes on beside it.
+async fn until_stop(gateway: &Arc<Gateway>, mut is_to_reload: bool, wishes: &mut UnboundedReceiver<Wish>) {
     let mut ticks = interval(TICK);
+    let mut reloading = JoinSet::new();
     loop {
+        if is_to_reload && reloading.is_empty() {
+            is_to_reload = false;
+            let gateway = Arc::clone(gateway);
+            reloading.spawn_blocking(move || gateway.reload());
+        }
         tokio::select! {
             wish = wishes.recv() => match wish {
-                Some(Wish::Reload) => reload(gateway).await,
+                // The file may have changed since the one before read it.
+                Some(Wish::Reload) => is_to_reload = true,
                 Some(Wish::Stop) | None => return,
             },
+            Some(reloaded) = reloading.join_next() => {
+                gateway.note_reload(reloaded.unwrap_or_else(|error| Err(error.into())));
+                gateway.tick();
+            }
             _ = ticks.tick() => gateway.tick(),
         }
     }
@@ -278,18 +347,4 @@ async fn until_stop(gateway: &Arc<Gateway>, wishes: &mut UnboundedReceiver<Wish>
 
 async fn another_stop(wishes: &mut UnboundedReceiver<Wish>) {
     while wishes.recv().await.is_some_and(|wish| wish != Wish::Stop) {}
-}
-
-async fn reload(gateway: &Arc<Gateway>) {
-    let again = Arc::clone(gateway);
-    let reloaded = spawn_blocking(move || again.reload()).await.unwrap_or_else(|error| Err(error.into()));
-    let error = reloaded.err().map(|error| errors::sentence(&error));
-    match &error {
-        None => output::note(&format!("amphora serve: {} was read again", gateway.file.display())),
-        Some(error) => {
-            output::note(&format!("amphora serve: nothing has changed, as the file cannot be used: {error}"));
-        }
-    }
-    *gateway.reload_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
-    gateway.tick();
 }

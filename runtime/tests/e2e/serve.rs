@@ -2,8 +2,9 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -289,6 +290,10 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     says("line 4, column 1: there is no key `memry`; did you mean `memory`?");
     is(&gateway.get("/legacy/"), 200);
     assert!(gateway.admin("/status").contains("memry"));
+    write(&sandbox, &images, &format!("drain = 1\n{HELLO}[[routes]]\nfunction = \"hello\"\n"));
+    gateway.session.signal(Signal::SIGHUP);
+    says("drain: it has changed, and a gateway takes it when it starts");
+    is(&gateway.get("/legacy/"), 200);
     // What stays the same goes on in the same container.
     write(&sandbox, &images, &format!("{HELLO}[[routes]]\npath = \"/new\"\nfunction = \"hello\"\n"));
     gateway.session.signal(Signal::SIGHUP);
@@ -298,6 +303,51 @@ fn a_file_that_cannot_be_used_changes_nothing() {
     until("the other one is gone", || (containers(&sandbox) == kept).then_some(()));
     assert!(gateway.admin("/status").contains("\"reload_error\":null"));
     gateway.stop();
+}
+
+/// A registry that takes connections and never answers.
+fn deaf_registry() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let image = format!("localhost:{}/never", listener.local_addr().expect("an address").port());
+    (listener, format!("[functions.far]\nimage = \"{image}\"\n[[routes]]\npath = \"/far\"\nfunction = \"far\"\n"))
+}
+
+#[test]
+fn a_pull_that_does_not_end_keeps_the_gateway_from_nothing() {
+    let Some((sandbox, images)) = sandbox() else { return };
+    let (registry, far) = deaf_registry();
+    let session = sandbox.start(["serve", &write(&sandbox, &images, &far)]);
+    let connection = registry.accept().expect("somebody who pulls");
+    session.signal(Signal::SIGINT);
+    let ended = session.wait();
+    assert_eq!(ended.code, Some(0), "{ended}");
+    drop(connection);
+    let text = format!("{WEB}stop_after = \"1s\"\n[[routes]]\nfunction = \"web\"\n");
+    let gateway = Gateway::start(&sandbox, &images, &text);
+    is(&gateway.get("/"), 200);
+    write(&sandbox, &images, &format!("{text}{far}"));
+    gateway.session.signal(Signal::SIGHUP);
+    let _connection = registry.accept().expect("somebody who pulls");
+    until("a container without requests is stopped", || containers(&sandbox).is_empty().then_some(()));
+    is(&gateway.get("/"), 200);
+    gateway.stop();
+    assert!(containers(&sandbox).is_empty(), "{:?}", containers(&sandbox));
+}
+
+/// It listens, and ends by the first who comes.
+#[test]
+fn a_program_that_listens_and_ends_is_not_started_without_a_pause() {
+    let Some((sandbox, images)) = sandbox() else { return };
+    sandbox.file("www/serve", "busybox nc -l -p $PORT -e true\n");
+    let gateway = Gateway::start(&sandbox, &images, &format!("{WEB}[[routes]]\nfunction = \"web\"\n"));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        is(&gateway.get("/"), 502);
+    }
+    let starts = gateway.status("web")["starts"].as_u64().expect("a number");
+    assert!((2..=6).contains(&starts), "{starts} starts");
+    gateway.stop();
+    sandbox.check_clean();
 }
 
 #[test]

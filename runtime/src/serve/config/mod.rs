@@ -333,6 +333,22 @@ impl Config {
         Ok(())
     }
 
+    /// The first key that a gateway takes when it starts, and no more, of which the other one has another value.
+    pub(crate) fn change_for_a_start(&self, other: &Self) -> Option<&'static str> {
+        let [own, others] = [self, other].map(|config| config.tls.as_ref().map(|tls| &tls.listen));
+        let changes = [
+            ("name", self.name != other.name),
+            ("listen", self.listen != other.listen),
+            ("tls", own.is_some() != others.is_some()),
+            ("tls.listen", own != others),
+            ("admin", self.admin != other.admin),
+            ("access_log", self.access_log != other.access_log),
+            ("drain", self.drain != other.drain),
+            ("limits.connections", self.limits.connections != other.limits.connections),
+        ];
+        changes.into_iter().find_map(|(key, is_change)| is_change.then_some(key))
+    }
+
     /// Where operators come, if they do.
     pub(crate) fn admin_path(&self, default: PathBuf) -> Option<PathBuf> {
         match &self.admin {

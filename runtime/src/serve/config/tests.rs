@@ -141,6 +141,29 @@ fn what_no_value_can_tell_alone_is_refused() {
     assert!(two("path = \"/a\"\nmethods = [\"GET\"]", "path = \"/a\"\nmethods = [\"POST\"]").is_ok());
 }
 
+#[test]
+fn what_only_a_start_takes_is_known() {
+    let tls = "[tls]\nlisten = [\"127.0.0.1:0\"]\n[[tls.certificates]]\ncertificate = \"a\"\nkey = \"b\"\n";
+    let key = |first: &str, second: &str| {
+        let [first, second] = [first, second].map(|text| Config::parse(&format!("{text}\n{SMALL}")).unwrap());
+        first.change_for_a_start(&second)
+    };
+    for (text, expected) in [
+        ("name = \"other\"", "name"),
+        ("listen = [\"127.0.0.1:1\"]", "listen"),
+        ("admin = \"off\"", "admin"),
+        ("access_log = \"off\"", "access_log"),
+        ("drain = 1", "drain"),
+        ("limits.connections = 1", "limits.connections"),
+        (tls, "tls"),
+    ] {
+        assert_eq!((key("", text), key(text, text)), (Some(expected), None), "{text}");
+    }
+    assert_eq!(key(tls, &tls.replace("0.1:0", "0.1:1")), Some("tls.listen"));
+    assert_eq!(key(tls, &tls.replace("\"a\"", "\"c\"")), None);
+    assert_eq!(key("", "trust_forwarded = true\nlimits.body = 1"), None);
+}
+
 /// The schema is written by hand: it has the keys that there are, each with what it means.
 #[test]
 fn the_schema_knows_the_same_keys() {
