@@ -296,7 +296,7 @@ fn an_idle_connection_of_http_2_lasts_and_ends_with_a_word() {
     let begun = Instant::now();
     let mut stream = server.connect();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
-    let (settings_taken, ping) = (b"\0\0\0\x04\x01\0\0\0\0", b"\0\0\x08\x06\0\0\0\0\012345678");
+    let (settings_taken, ping) = (b"\0\0\0\x04\x01\0\0\0\0", b"\0\0\x08\x06\0\0\0\0\0ABCDEFGH");
     stream.write_all(&[&settings_taken[..], ping].concat()).unwrap();
     let mut frames = Vec::new();
     stream.read_to_end(&mut frames).unwrap();
@@ -442,6 +442,25 @@ fn a_server_that_is_told_to_stop_answers_what_it_has_begun() {
     assert!(answer.contains("01234") && answer.contains("56789"), "{answer}");
     assert!(TcpStream::connect(server.address).is_err(), "it still accepts");
     assert_eq!(server.end().requests, 1);
+}
+
+/// A connection is idle from the end of the answer, not from its head.
+#[test]
+fn an_answer_that_takes_long_is_not_cut_off() {
+    let short = Duration::from_millis(300);
+    let server = Server::new(Bounds { head_within: short, idle: short, ..bounds() });
+    let mut stream = server.connect();
+    stream
+        .write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 10\r\n\r\n01234")
+        .unwrap();
+    thread::sleep(4 * short);
+    stream.write_all(b"5").unwrap();
+    thread::sleep(4 * short);
+    stream.write_all(b"6789").unwrap();
+    let answer = rest(&mut stream);
+    is(&answer, 200);
+    assert!(answer.contains("01234") && answer.contains("6789") && answer.ends_with("0\r\n\r\n"), "{answer}");
+    server.end();
 }
 
 #[test]

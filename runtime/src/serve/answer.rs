@@ -7,8 +7,9 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use wasm_exec::http::front::Counted;
 
-use super::{front::Counted, function::Lease, record::Record};
+use super::{function::Lease, record::Record};
 
 /// The body.
 pub(super) struct Answer {

@@ -151,7 +151,11 @@ impl Containers {
 
     pub(super) async fn discard(self: &Arc<Self>, instance: &Instance) {
         let id = instance.id.clone();
-        _ = self.blocking(move |launcher| Ok(launcher.discard(&id))).await;
+        let discard = move |launcher: &Launcher| {
+            launcher.discard(&id);
+            Ok(())
+        };
+        _ = self.blocking(discard).await;
     }
 
     pub(super) async fn freeze(self: &Arc<Self>, instance: &Instance) -> Result<(), String> {

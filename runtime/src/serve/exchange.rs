@@ -11,10 +11,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional, sync::oneshot, time::timeout};
+use wasm_exec::http::front::Counted;
 
 use super::{
     answer::Answer,
-    front::{Client, Counted},
+    front::Client,
     function::{Acquired, Function, Lease},
     gateway::{Gateway, Site},
     headers::{self, REQUEST_ID, Told},

@@ -4,10 +4,11 @@ use hyper::{
     Response, StatusCode,
     header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
 };
+use wasm_exec::http::front::Counted;
 
 use super::{
-    answer::Answer, front::Counted, function::Unavailable, headers::REQUEST_ID, instance::SendError, path::PathError,
-    record::Record, routes::Lost, upload::UploadError,
+    answer::Answer, function::Unavailable, headers::REQUEST_ID, instance::SendError, path::PathError, record::Record,
+    routes::Lost, upload::UploadError,
 };
 
 /// Seconds after which a client may try again.

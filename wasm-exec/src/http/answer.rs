@@ -1,6 +1,6 @@
 //! The body of an answer: the function runs on while its client takes it.
 
-use super::request::Guest;
+use super::{front::Counted, request::Guest};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use std::{
@@ -10,7 +10,11 @@ use std::{
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// What a client gets after the head.
-pub(super) struct Answer(Content);
+pub(super) struct Answer {
+    content: Content,
+    /// Its connection is not idle before it is over.
+    _counted: Option<Counted>,
+}
 
 enum Content {
     /// Ours.
@@ -29,13 +33,17 @@ struct Running {
 
 impl Answer {
     pub(super) fn fixed(bytes: Bytes) -> Self {
-        Self(Content::Fixed(Some(bytes)))
+        Self { content: Content::Fixed(Some(bytes)), _counted: None }
     }
 
     /// What a function sends; `empty` if its client takes no body.
     pub(super) fn of(guest: Option<Guest>, body: WasiBody, empty: bool) -> Self {
         let complete = empty || body.is_end_stream();
-        Self(Content::Guest(Running { body, guest, complete }))
+        Self { content: Content::Guest(Running { body, guest, complete }), _counted: None }
+    }
+
+    pub(super) fn keeping(self, counted: Counted) -> Self {
+        Self { _counted: Some(counted), ..self }
     }
 }
 
@@ -61,21 +69,21 @@ impl Body for Answer {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match &mut self.0 {
+        match &mut self.content {
             Content::Fixed(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Guest(running) => running.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.content {
             Content::Fixed(bytes) => bytes.is_none(),
             Content::Guest(running) => running.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.content {
             Content::Fixed(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Content::Guest(running) => running.body.size_hint(),
         }

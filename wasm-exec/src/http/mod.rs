@@ -6,23 +6,21 @@
 //!
 //! ```text
 //! Function (loaded, linked) ──┐
-//! Command (what is granted) ──┼─ serve ── connection ── request ── Answer
+//! Command (what is granted) ──┼─ serve ──── front ───── request ── Answer
 //! Setting (sockets, bounds) ──┘           HTTP/1.1, h2c   Instance    body
 //! ```
 
 mod answer;
 mod call;
 mod clock;
-mod connection;
 mod counts;
 mod failure;
+pub mod front;
 mod function;
 mod instance;
-mod pace;
 mod pool;
 mod request;
 mod server;
-mod stream;
 mod upload;
 
 pub use counts::Served;
@@ -54,6 +52,12 @@ pub struct Bounds {
     pub answer_within: Duration,
     /// For what a function does after its answer.
     pub afterwards: Duration,
+}
+
+impl Bounds {
+    fn waits(&self) -> front::Waits {
+        front::Waits { head: self.head_within, idle: self.idle, stalled: self.stalled }
+    }
 }
 
 /// What a body has to come with in the mean, after a grace.

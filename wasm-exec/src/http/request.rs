@@ -4,8 +4,8 @@ use super::{
     answer::Answer,
     call::{Call, Head},
     failure::{Failure, RequestId},
+    front::Counted,
     instance::Instance,
-    pace::Pace,
     server::Shared,
     upload::{Upload, Watched},
 };
@@ -72,32 +72,13 @@ impl Guest {
 }
 
 /// Answers one request, in any case.
-pub(super) async fn answer(shared: Arc<Shared>, pace: Arc<Pace>, request: Request<Incoming>) -> Response<Answer> {
-    let _counted = Counted::new(pace);
+pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, counted: Counted) -> Response<Answer> {
     let id = shared.begin_request();
-    match attempt(&shared, id, request).await {
-        Ok(response) => response,
-        Err(failure) => {
-            shared.note_failure(id, &failure);
-            failure.response(id)
-        }
-    }
-}
-
-/// A request that its connection knows of.
-struct Counted(Arc<Pace>);
-
-impl Counted {
-    fn new(pace: Arc<Pace>) -> Self {
-        pace.begin();
-        Self(pace)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.end();
-    }
+    let response = attempt(&shared, id, request).await.unwrap_or_else(|failure| {
+        shared.note_failure(id, &failure);
+        failure.response(id)
+    });
+    response.map(|answer| answer.keeping(counted))
 }
 
 async fn attempt(shared: &Arc<Shared>, id: RequestId, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {

@@ -3,11 +3,12 @@
 use super::{
     Bounds, Function, Served,
     clock::Clock,
-    connection,
     counts::Counts,
     failure::{Failure, RequestId},
+    front,
     function::Handler,
     instance::Idle,
+    request,
 };
 use crate::{Command, Engine, RunError, limits::MemoryTotal, state::State};
 use std::{
@@ -245,9 +246,11 @@ async fn accept(shared: Arc<Shared>, listener: tokio::net::TcpListener, connecti
             _ = stopping.wait_for(|stop| *stop) => return,
             next = next => next,
         };
-        let connection = connection::serve(Arc::clone(&shared), socket, stop.0.subscribe());
-        shared.runtime.spawn(async move {
-            connection.await;
+        let (shared, stopping) = (Arc::clone(&shared), stop.0.subscribe());
+        Handle::clone(&shared.runtime).spawn(async move {
+            let Bounds { head_bytes, .. } = shared.bounds;
+            let answer = |request, counted| request::answer(Arc::clone(&shared), request, counted);
+            front::serve(Box::new(socket), head_bytes, shared.bounds.waits(), stopping, answer).await;
             drop(permit);
         });
     }

@@ -15,6 +15,7 @@ use std::{
 
 use serde::Deserialize;
 use toml::Spanned;
+use wasm_exec::http::front::Waits;
 
 pub(crate) use mistake::Mistake;
 pub(crate) use values::{
@@ -113,6 +114,13 @@ impl Default for ClientLimits {
             idle_timeout: Millis(60_000),
             send_timeout: Millis(60_000),
         }
+    }
+}
+
+impl ClientLimits {
+    pub(crate) fn waits(&self) -> Waits {
+        let [head, idle, stalled] = [self.head_timeout, self.idle_timeout, self.send_timeout].map(Millis::duration);
+        Waits { head, idle, stalled }
     }
 }
 

@@ -1,8 +1,5 @@
-//! Where clients come: sockets, connections of either protocol, and how long a client is waited for.
-
-mod connection;
-mod pace;
-mod stream;
+//! Where clients come: sockets, how many connections there may be, and encryption. The rest of a connection is the same as that of a
+//! function's own server, [`wasm_exec::http::front`].
 
 use std::{
     collections::HashMap,
@@ -15,12 +12,11 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
+use wasm_exec::http::front::{self, Socket};
 
-pub(super) use pace::Counted;
-
-use super::{gateway::Gateway, tls::Tls};
+use super::{exchange, gateway::Gateway, tls::Tls};
 
 /// Where descriptors or memory are short, they may not be in a moment.
 const SHORTAGE: Duration = Duration::from_millis(50);
@@ -105,8 +101,27 @@ pub(super) async fn accept(door: Door, listener: TcpListener) {
         let client = Client { address, is_encrypted: door.tls.is_some(), _seat: Arc::new(seat) };
         // What is sent is whole, and is to go at once.
         _ = socket.set_nodelay(true);
-        tokio::spawn(connection::serve(door.clone(), socket, client));
+        tokio::spawn(serve(door.clone(), socket, client));
     }
+}
+
+/// Serves a connection to its end.
+async fn serve(door: Door, socket: TcpStream, client: Client) {
+    let (waits, head_bytes) = {
+        let site = door.gateway.site();
+        let limits = &site.limits;
+        (limits.waits(), u32::try_from(limits.head.0).unwrap_or(u32::MAX))
+    };
+    let socket: Socket = match &door.tls {
+        None => Box::new(socket),
+        Some(tls) => match timeout(waits.head, tls.accept(socket)).await {
+            Ok(Ok(socket)) => Box::new(socket),
+            // There is nobody to tell.
+            Ok(Err(_)) | Err(_) => return,
+        },
+    };
+    let answer = |request, counted| exchange::answer(Arc::clone(&door.gateway), client.clone(), request, counted);
+    front::serve(socket, head_bytes, waits, door.stopping.clone(), answer).await;
 }
 
 /// The next connection, as soon as there may be one more. More of them wait in the kernel.

@@ -1,6 +1,7 @@
 //! How far a connection is, and whether its client is too slow. Its reader and writer note it; who holds the clock looks once a second,
 //! so that there is no timer for each request.
 
+use super::Waits;
 use std::{
     sync::{
         Arc,
@@ -8,8 +9,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-
-use crate::serve::config::ClientLimits;
 
 /// Milliseconds since the connection began, one more than it is so that 0 is "not at all".
 #[derive(Debug, Default)]
@@ -96,17 +95,17 @@ impl Pace {
     }
 
     /// Whether it is too slow by now.
-    pub(super) fn overdue(&self, limits: &ClientLimits) -> Option<Overdue> {
+    pub(super) fn overdue(&self, waits: Waits) -> Option<Overdue> {
         let now = self.now();
-        if self.stalled_since.is_over(now, limits.send_timeout.duration()) {
+        if self.stalled_since.is_over(now, waits.stalled) {
             return Some(Overdue::Stalled);
         }
         if self.requests.load(Relaxed) > 0 {
             return None;
         }
         match self.head_since.is_set() {
-            true => self.head_since.is_over(now, limits.head_timeout.duration()).then_some(Overdue::Head),
-            false => self.idle_since.is_over(now, limits.idle_timeout.duration()).then_some(Overdue::Idle),
+            true => self.head_since.is_over(now, waits.head).then_some(Overdue::Head),
+            false => self.idle_since.is_over(now, waits.idle).then_some(Overdue::Idle),
         }
     }
 
@@ -124,8 +123,9 @@ impl Pace {
     }
 }
 
-/// A request that its connection knows of, from its head to the end of its answer.
-pub(in crate::serve) struct Counted(Arc<Pace>);
+/// A request that its connection knows of, from its head until this is dropped.
+#[derive(Debug)]
+pub struct Counted(Arc<Pace>);
 
 impl Counted {
     pub(super) fn new(pace: &Arc<Pace>) -> Self {
@@ -146,20 +146,14 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::config::Millis;
 
     /// What is overdue two seconds later, where each thing may take one.
     fn later(mut pace: Pace) -> Option<Overdue> {
-        let second = Millis(1000);
-        let limits = ClientLimits {
-            head_timeout: second,
-            idle_timeout: second,
-            send_timeout: second,
-            ..ClientLimits::default()
-        };
-        assert_eq!(pace.overdue(&limits), None);
+        let second = Duration::from_secs(1);
+        let waits = Waits { head: second, idle: second, stalled: second };
+        assert_eq!(pace.overdue(waits), None);
         pace.began = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
-        pace.overdue(&limits)
+        pace.overdue(waits)
     }
 
     #[test]

@@ -1,26 +1,32 @@
-//! One connection: which protocol it speaks, its requests, and how long it is waited for.
+//! Clients' connections, for whoever answers their requests: which protocol one speaks, and how long it is waited for.
+//!
+//! ```text
+//! socket ── Stream ── hyper: HTTP/1.1, h2 ── answer(request, Counted)
+//!             └────── Pace, looked at ─────────────────────┘
+//! ```
 
-use super::{
-    pace::{Overdue, Pace},
-    request::answer,
-    server::Shared,
-    stream::{self, Stream},
-};
+mod pace;
+mod stream;
+
+pub use pace::Counted;
+pub use stream::{Io, Socket};
+
 use bytes::{Bytes, BytesMut};
 use hyper::{
-    rt::Executor,
+    Request, Response,
+    body::{Body, Incoming},
     server::conn::{http1, http2},
     service::service_fn,
 };
-use std::{convert::Infallible, future::Future, pin::Pin, pin::pin, sync::Arc, time::Duration};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use pace::{Overdue, Pace};
+use std::{convert::Infallible, error::Error, future::Future, pin::Pin, pin::pin, sync::Arc, time::Duration};
+use stream::Stream;
 use tokio::{
     io::AsyncReadExt,
-    net::TcpStream,
-    runtime::Handle,
     sync::watch,
     time::{sleep, timeout},
 };
-use wasmtime_wasi_http::io::TokioIo;
 
 /// By which a client says that it speaks HTTP/2 without asking first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,33 +38,54 @@ const STREAMS: u32 = 100;
 const SEND_BYTES: usize = 64 << 10;
 /// The least that hyper's buffer may have.
 const LEAST_HEAD_BYTES: u32 = 8192;
-/// How often it is looked whether a client is too slow, at the most.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether a client is too slow.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Serves it to its end. Errors are between the client and the function: there is nobody to tell.
-pub(super) async fn serve(shared: Arc<Shared>, mut socket: TcpStream, mut stopping: watch::Receiver<bool>) {
-    let first = first_bytes(&mut socket);
+/// How long a client is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// From a head's first byte to its last: 408. With HTTP/2, of which any frame may come without a request, `idle` counts.
+    pub head: Duration,
+    /// A connection without a request is closed.
+    pub idle: Duration,
+    /// It takes nothing of what it is sent: the connection is closed.
+    pub stalled: Duration,
+}
+
+/// Serves a connection to its end, or until `stopping` is true and it has no request. Errors are between the client and the server: there
+/// is nobody to tell.
+///
+/// `head_bytes`: of a request's line and headers, more of which are 414 or 431. `answer` answers in any case; what it is given besides is to
+/// be kept until the answer's body is over, as the connection counts as idle from then on.
+pub async fn serve<B, F>(
+    mut socket: Socket,
+    head_bytes: u32,
+    waits: Waits,
+    mut stopping: watch::Receiver<bool>,
+    answer: impl Fn(Request<Incoming>, Counted) -> F,
+) where
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+{
     let first = tokio::select! {
         biased;
-        first = timeout(shared.bounds.head_within, first) => first,
+        first = timeout(waits.head, first_bytes(&mut socket)) => first,
         _ = stopping.wait_for(|stop| *stop) => return,
     };
-    let Ok(Some(first)) = first else { return stream::say_too_slow(&socket) };
+    let Ok(first) = first else { return stream::say_too_slow(socket).await };
+    let Some(first) = first else { return };
     let is_h2 = first.starts_with(PREFACE);
     let pace = Arc::new(Pace::new(is_h2));
     pace.read();
     let io = TokioIo::new(Stream::new(socket, Arc::clone(&pace), first));
-    let service = {
-        let (shared, pace) = (Arc::clone(&shared), Arc::clone(&pace));
-        service_fn(move |request| {
-            let (shared, pace) = (Arc::clone(&shared), Arc::clone(&pace));
-            async move { Ok::<_, Infallible>(answer(shared, pace, request).await) }
-        })
-    };
-    let head_bytes = shared.bounds.head_bytes.max(LEAST_HEAD_BYTES);
-    let watch = Watch { shared: &shared, pace: &pace, stopping };
+    let watch = Watch { waits, pace: &pace, stopping };
+    let service = service_fn(|request| {
+        let answering = answer(request, Counted::new(&pace));
+        async move { Ok::<_, Infallible>(answering.await) }
+    });
+    let head_bytes = head_bytes.max(LEAST_HEAD_BYTES);
     if is_h2 {
-        let mut builder = http2::Builder::new(OnRuntime(shared.runtime.clone()));
+        let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.max_concurrent_streams(STREAMS).max_header_list_size(head_bytes).max_send_buf_size(SEND_BYTES);
         let connection = builder.serve_connection(io, service);
         watch.over(pin!(connection), http2::Connection::graceful_shutdown).await;
@@ -66,13 +93,13 @@ pub(super) async fn serve(shared: Arc<Shared>, mut socket: TcpStream, mut stoppi
         let mut builder = http1::Builder::new();
         builder.max_headers(HEADERS).max_buf_size(usize::try_from(head_bytes).unwrap_or(usize::MAX));
         builder.header_read_timeout(None);
-        let connection = builder.serve_connection(io, service);
-        watch.over(pin!(connection), http1::Connection::graceful_shutdown).await;
+        let connection = builder.serve_connection(io, service).with_upgrades();
+        watch.over(pin!(connection), http1::UpgradeableConnection::graceful_shutdown).await;
     }
 }
 
 /// Enough of what comes first to tell the protocols apart. None if nothing comes.
-async fn first_bytes(socket: &mut TcpStream) -> Option<Bytes> {
+async fn first_bytes(socket: &mut Socket) -> Option<Bytes> {
     let mut first = BytesMut::with_capacity(1024);
     loop {
         match socket.read_buf(&mut first).await {
@@ -85,7 +112,7 @@ async fn first_bytes(socket: &mut TcpStream) -> Option<Bytes> {
 
 /// What a connection is watched by.
 struct Watch<'a> {
-    shared: &'a Shared,
+    waits: Waits,
     pace: &'a Pace,
     stopping: watch::Receiver<bool>,
 }
@@ -93,8 +120,9 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Until it ends, its client is too slow, or the server stops and it has no request.
     async fn over<C: Future>(mut self, mut connection: Pin<&mut C>, finish: impl Fn(Pin<&mut C>)) {
-        let bounds = &self.shared.bounds;
-        let every = (bounds.head_within.min(bounds.idle).min(bounds.stalled) / 4).min(LOOK_EVERY);
+        let Waits { head, idle, stalled } = self.waits;
+        let (often, seldom) = LOOK_EVERY;
+        let every = (head.min(idle).min(stalled) / 4).clamp(often, seldom);
         let mut look = pin!(sleep(every));
         let mut is_ending = false;
         loop {
@@ -106,7 +134,8 @@ impl Watch<'_> {
                     finish(connection.as_mut());
                 }
                 () = look.as_mut() => {
-                    match self.pace.overdue(bounds) {
+                    match self.pace.overdue(self.waits) {
+                        // Its reader answers, and ends it.
                         Some(Overdue::Head) if !self.pace.is_given_up() => self.pace.give_up(),
                         // HTTP/2 has a word for it; who does not take it is left at the next look.
                         Some(Overdue::Idle) if !is_ending => {
@@ -120,18 +149,5 @@ impl Watch<'_> {
                 }
             }
         }
-    }
-}
-
-/// Runs the requests of one HTTP/2 connection beside each other.
-#[derive(Clone)]
-struct OnRuntime(Handle);
-
-impl<F> Executor<F> for OnRuntime
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
     }
 }
