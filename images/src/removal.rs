@@ -28,7 +28,7 @@ const BATCH_BYTES: usize = 16 << 10;
 /// That of the first entry that cannot be removed.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_encoded_bytes())?;
-    Ok(Tree { top: None, moved: 0 }.remove(CWD, &name, 0)?)
+    Ok(Tree { top: None, moved: 0, buffer: Vec::with_capacity(BATCH_BYTES) }.remove(CWD, &name, 0)?)
 }
 
 /// One removal.
@@ -37,6 +37,9 @@ struct Tree {
     top: Option<OwnedFd>,
     /// How many were moved.
     moved: u64,
+    /// For one batch of names, which is copied before anything is removed: one for all depths. It has no length, as what the kernel does not
+    /// write to is not touched.
+    buffer: Vec<u8>,
 }
 
 impl Tree {
@@ -70,9 +73,8 @@ impl Tree {
 
     /// From where the directory was read to, a batch of names at a time, as it may have millions. Whether it had any.
     fn empty(&mut self, directory: &OwnedFd, depth: usize) -> Result<bool, Errno> {
-        let mut batches = Batches::of(directory);
         let mut found = false;
-        while let Some(names) = batches.next()? {
+        while let Some(names) = batch(directory, &mut self.buffer)? {
             names.iter().try_for_each(|name| self.remove(directory, name, depth + 1))?;
             found = true;
         }
@@ -92,35 +94,23 @@ impl Tree {
     }
 }
 
-/// The names in a directory, those of one system call at a time.
-struct Batches<'a> {
-    directory: &'a OwnedFd,
-    /// Without length: what the kernel does not write to is not touched.
-    buffer: Vec<u8>,
-}
-
-impl<'a> Batches<'a> {
-    fn of(directory: &'a OwnedFd) -> Self {
-        Self { directory, buffer: Vec::with_capacity(BATCH_BYTES) }
-    }
-
-    fn next(&mut self) -> Result<Option<Vec<CString>>, Errno> {
-        loop {
-            let mut entries = RawDir::new(self.directory, self.buffer.spare_capacity_mut());
-            let (mut names, mut seen) = (Vec::new(), false);
-            while let Some(entry) = entries.next() {
-                seen = true;
-                let name = entry?.file_name().to_owned();
-                if !matches!(name.as_bytes(), b"." | b"..") {
-                    names.push(name);
-                }
-                if entries.is_buffer_empty() {
-                    break;
-                }
+/// The next names in a directory, those of one system call; none: the end.
+fn batch(directory: &OwnedFd, buffer: &mut Vec<u8>) -> Result<Option<Vec<CString>>, Errno> {
+    loop {
+        let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
+        let (mut names, mut seen) = (Vec::new(), false);
+        while let Some(entry) = entries.next() {
+            seen = true;
+            let name = entry?.file_name().to_owned();
+            if !matches!(name.as_bytes(), b"." | b"..") {
+                names.push(name);
             }
-            if !seen || !names.is_empty() {
-                return Ok(seen.then_some(names));
+            if entries.is_buffer_empty() {
+                break;
             }
+        }
+        if !seen || !names.is_empty() {
+            return Ok(seen.then_some(names));
         }
     }
 }
@@ -191,9 +181,9 @@ mod tests {
             fs::write(tree.join(format!("{number:0>200}")), b"").unwrap();
         }
         let directory = open(CWD, &CString::new(tree.as_os_str().as_encoded_bytes()).unwrap()).unwrap();
-        let mut batches = Batches::of(&directory);
+        let mut buffer = Vec::with_capacity(BATCH_BYTES);
         let mut sum = 0;
-        while let Some(names) = batches.next().unwrap() {
+        while let Some(names) = batch(&directory, &mut buffer).unwrap() {
             assert!(names.len() * 200 < BATCH_BYTES, "{}", names.len());
             sum += names.len();
         }

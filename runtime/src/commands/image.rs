@@ -68,19 +68,15 @@ pub(crate) fn find_or_pull(
     selection: &Selection,
     policy: PullPolicy,
 ) -> Result<(Image, Writing)> {
-    let find = || {
-        let writing = host.store.writing()?;
-        Ok::<_, StoreError>(host.store.resolve(name, selection)?.map(|image| (image, writing)))
-    };
     let found = match policy {
         PullPolicy::Always => None,
-        PullPolicy::Missing | PullPolicy::Never | PullPolicy::Newer => find()?,
+        PullPolicy::Missing | PullPolicy::Never | PullPolicy::Newer => find(host, name, selection)?,
     };
     match (found, policy) {
         (Some((image, writing)), PullPolicy::Newer) => {
             drop(writing);
             if is_current(host, name, &image)?
-                && let Some(found) = find()?
+                && let Some(found) = find(host, name, selection)?
             {
                 return Ok(found);
             }
@@ -91,9 +87,22 @@ pub(crate) fn find_or_pull(
         }
         (None, _) => output::note(&format!("Unable to find image '{name}' locally")),
     }
+    pull_and_find(host, name, selection)
+}
+
+fn find(host: &Host, name: &str, selection: &Selection) -> Result<Option<(Image, Writing)>, StoreError> {
+    let writing = host.store.writing()?;
+    Ok(host.store.resolve(name, selection)?.map(|image| (image, writing)))
+}
+
+/// Apart from `find_or_pull`, as what a pull needs of the stack is much, and a start without one would touch it all.
+#[cold]
+#[inline(never)]
+fn pull_and_find(host: &Host, name: &str, selection: &Selection) -> Result<(Image, Writing)> {
     let reference: Reference = name.parse()?;
     fetch(host, &reference, selection, &RegistryOptions::default(), false)?;
-    find()?.with_context(|| format!("image {name} was pulled, and removed again by another command; try again"))
+    find(host, name, selection)?
+        .with_context(|| format!("image {name} was pulled, and removed again by another command; try again"))
 }
 
 fn is_current(host: &Host, name: &str, image: &Image) -> Result<bool> {

@@ -26,11 +26,14 @@ static PRECOMPILED: Compiled = Compiled::new(&table(DOCKER_DEFAULT));
 
 /// The filter for a container with these capabilities.
 pub(super) fn filter(capabilities: CapabilitySet) -> Filter {
-    if (capabilities.0 ^ DOCKER_DEFAULT.0) & OPENING.0 == 0 {
-        PRECOMPILED.filter()
-    } else {
-        Compiled::new(&table(capabilities)).to_filter()
-    }
+    if (capabilities.0 ^ DOCKER_DEFAULT.0) & OPENING.0 == 0 { PRECOMPILED.filter() } else { compiled(capabilities) }
+}
+
+/// Apart from `filter`, whose callers would pay for these tables' room on the stack otherwise.
+#[cold]
+#[inline(never)]
+fn compiled(capabilities: CapabilitySet) -> Filter {
+    Compiled::new(&table(capabilities)).to_filter()
 }
 
 const fn table(capabilities: CapabilitySet) -> Table {
