@@ -22,6 +22,7 @@ pub use crate::{
 };
 use rustix::{
     fd::{AsFd, OwnedFd},
+    fs::{AtFlags, CWD, StatxFlags, statx},
     io::Errno,
     mount::MountAttrFlags,
     thread::LinkNameSpaceType,
@@ -114,10 +115,11 @@ fn check(plan: &Plan<'_>) -> Result<(), Error> {
 }
 
 /// How many this process has: a directory has two links, and one for each directory in it.
-fn threads() -> Result<u64, Error> {
-    let stat =
-        rustix::fs::stat(c"/proc/self/task").map_err(|errno| Error::new("count this process's threads", errno))?;
-    Ok(stat.st_nlink.saturating_sub(2))
+fn threads() -> Result<u32, Error> {
+    // Not stat(2), in which the type of this number is another one on each machine.
+    let stat = statx(CWD, c"/proc/self/task", AtFlags::empty(), StatxFlags::NLINK)
+        .map_err(|errno| Error::new("count this process's threads", errno))?;
+    Ok(stat.stx_nlink.saturating_sub(2))
 }
 
 /// The inode number of the pid namespace to be joined.

@@ -482,7 +482,7 @@ pub(crate) fn bring_loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: ifreq is plain data, for which zero is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_flags = LOOPBACK_UP;
     // SAFETY: SIOCSIFFLAGS reads an ifreq.

@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
+mod aarch64;
 mod bench;
 mod budget;
 mod catalog;

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that must hold, one step after the other.
 
 use crate::{
-    budget,
+    aarch64, budget,
     command::{self, cargo, is_root},
     deny, environment,
     fixtures::Fixtures,
@@ -163,7 +163,18 @@ fn lint(options: Options, report: &mut Report) {
         });
     }
     if !options.quick {
+        other_machine(options, report);
         dependencies(options, report);
+    }
+}
+
+fn other_machine(options: Options, report: &mut Report) {
+    if cfg!(target_arch = "aarch64") {
+        return;
+    }
+    match aarch64::find(options.install) {
+        Ok(compiler) => report.step("cargo check for aarch64", |_| aarch64::check(&compiler)),
+        Err(reason) => report.skipped.push(format!("cargo check for aarch64: {reason}")),
     }
 }
 
