@@ -15,6 +15,7 @@ use crate::{
     kinds::wasm,
     lifecycle, output,
     records::host::Host,
+    serve,
 };
 
 /// The code with which `system check` and the prunes end when they could not look at everything.
@@ -44,7 +45,8 @@ pub(crate) fn check(host: &Host) -> Result<u8> {
 
 /// What was left behind; and what is used by whom nothing else is known of here, which is none of that.
 fn leftovers(host: &Host, remove: bool) -> Result<(Checked, Vec<String>)> {
-    let mut found = lifecycle::check_orphans(host, remove)?;
+    let mut found = serve::leftovers::check(host, remove)?;
+    found.extend(lifecycle::check_orphans(host, remove)?);
     // Cgroups then: whose they are is known as long as their containers are there.
     found.extend(lifecycle::check_cgroups(host, remove)?);
     found.extend(host.containers.check(remove)?);

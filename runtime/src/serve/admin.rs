@@ -4,7 +4,11 @@ use std::{
     convert::Infallible,
     fs,
     io::ErrorKind,
-    os::unix::{fs::PermissionsExt, net::UnixListener as StdUnixListener, net::UnixStream as StdUnixStream},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixListener as StdUnixListener,
+        net::UnixStream as StdUnixStream,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -55,8 +59,8 @@ fn bind(path: &Path) -> Result<StdUnixListener> {
     match path.symlink_metadata() {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot look at {shown}")),
-        // That of a gateway that was killed.
-        Ok(_) if StdUnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) => {
+        // That of a gateway that was killed. Other files refuse connections, too.
+        Ok(found) if found.file_type().is_socket() && nobody_listens(path) => {
             fs::remove_file(path).with_context(|| format!("cannot remove {shown}"))?;
         }
         Ok(_) => {
@@ -67,6 +71,10 @@ fn bind(path: &Path) -> Result<StdUnixListener> {
     let private = fs::Permissions::from_mode(0o600);
     fs::set_permissions(path, private).with_context(|| format!("cannot close {shown} to others"))?;
     Ok(socket)
+}
+
+fn nobody_listens(path: &Path) -> bool {
+    StdUnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 async fn accept(gateway: Arc<Gateway>, listener: UnixListener) {

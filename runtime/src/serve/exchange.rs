@@ -65,9 +65,8 @@ pub(super) async fn answer(
         }
     };
     *response.version_mut() = Version::HTTP_11;
-    if let (Ok(id), false) = (id, response.headers().contains_key(REQUEST_ID)) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
+    // The one by which it is in the log, whatever the function says.
+    id.into_iter().for_each(|id| _ = response.headers_mut().insert(REQUEST_ID, id));
     response
 }
 
@@ -89,6 +88,9 @@ async fn attempt(
     let found = site.table.find(name, &segments, request.method()).map_err(Refusal::Lost)?;
     let function = &found.route.target;
     record.function(&function.plan.name, Arc::clone(&function.figures));
+    if !headers::has_plain_coding(request.headers()) {
+        return Err(Refusal::Coding);
+    }
     if request.body().size_hint().lower() > site.limits.body.0 {
         return Err(UploadError::TooLarge.into());
     }
@@ -108,7 +110,9 @@ async fn attempt(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch(response, switching.ok_or(Refusal::Switched)?, lease, client.clone());
     }
-    headers::take_off_connection(response.headers_mut());
+    if !headers::for_client(response.headers_mut()) {
+        return Err(Refusal::Lengths);
+    }
     Ok(Answered::Whole(response, lease))
 }
 

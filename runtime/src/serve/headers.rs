@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use hyper::{
     HeaderMap, Request, Version,
     header::{
-        CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+        AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT, HOST,
+        HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING,
+        UPGRADE,
     },
 };
 
@@ -21,6 +22,10 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// Before the name of a path's parameter.
 const PARAMETER: &str = "x-amphora-path-";
+/// Before what proxies tell of a client.
+const OF_PROXIES: &str = "x-forwarded-";
+/// The other protocol that a connection may become. HTTP/2, for one, would lead past routes and checks to a function.
+const WEBSOCKET: &str = "websocket";
 /// Of a request's name.
 const LONGEST_ID: usize = 64;
 
@@ -44,10 +49,21 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
     Some(id).filter(|id| (1..=LONGEST_ID).contains(&id.len()) && id.chars().all(is_plain))
 }
 
-/// Whether it asks for another protocol on its connection.
+/// Whether it asks for another protocol on its connection, and may get it.
 pub(super) fn asks_for_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     let is_asked = request.version() == Version::HTTP_11 && lists(request.headers(), "upgrade");
-    request.headers().get(UPGRADE).filter(|_| is_asked).cloned()
+    let mut asked = request.headers().get_all(UPGRADE).iter();
+    let (only, more) = (asked.next(), asked.next());
+    let is_websocket = |asked: &&HeaderValue| asked.as_bytes().trim_ascii().eq_ignore_ascii_case(WEBSOCKET.as_bytes());
+    only.filter(is_websocket).filter(|_| is_asked && more.is_none()).cloned()
+}
+
+/// Whether a body comes in parts and nothing besides: what else was done to it (`gzip, chunked`) is for this connection, and nobody here
+/// undoes it.
+pub(super) fn has_plain_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(is_plain) && codings.next().is_none()
 }
 
 /// Whether Connection lists a name.
@@ -89,12 +105,10 @@ pub(super) fn for_function(headers: &mut HeaderMap, version: Version, told: &Tol
     }
     take_off_connection(headers);
     headers.remove(EXPECT);
+    take_off_ours(headers, told.is_trusted);
     if version == Version::HTTP_2 {
         join_cookies(headers);
     }
-    let parameters: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(PARAMETER)).cloned().collect();
-    parameters.into_iter().for_each(|name| _ = headers.remove(name));
     tell_forwarded(headers, told);
     for (name, value) in told.parameters {
         let name = HeaderName::try_from(format!("{PARAMETER}{name}"));
@@ -110,13 +124,74 @@ pub(super) fn for_function(headers: &mut HeaderMap, version: Version, told: &Tol
     }
 }
 
+/// Takes off what the gateway says, or a proxy that it trusts, and nobody else.
+fn take_off_ours(headers: &mut HeaderMap, is_trusted: bool) {
+    let is_forged = |name: &&HeaderName| match whose(name) {
+        Whose::Proxies => !is_trusted || name.as_str().contains('_'),
+        Whose::Gateways => true,
+        Whose::Clients => false,
+    };
+    remove_all(headers, is_forged);
+}
+
+/// Who may say what a header says.
+#[derive(PartialEq)]
+enum Whose {
+    Proxies,
+    Gateways,
+    Clients,
+}
+
+/// Servers that make variables of headers (CGI, WSGI, PHP) tell `_` and `-` not apart.
+fn whose(name: &HeaderName) -> Whose {
+    let name = name.as_str().replace('_', "-");
+    if name == FORWARDED.as_str() || name.starts_with(OF_PROXIES) {
+        Whose::Proxies
+    } else if name == REQUEST_ID.as_str() || name.starts_with(PARAMETER) {
+        Whose::Gateways
+    } else {
+        Whose::Clients
+    }
+}
+
+fn remove_all(headers: &mut HeaderMap, is_one: impl Fn(&&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(is_one).cloned().collect();
+    names.into_iter().for_each(|name| _ = headers.remove(name));
+}
+
+/// What may come behind a request's body: nothing that says who asks for what, or how it is to be read (RFC 9110, 6.5.1), as some servers
+/// take it for a header.
+pub(super) fn for_trailers(trailers: &mut HeaderMap) {
+    take_off_connection(trailers);
+    let of_heads = [
+        AUTHORIZATION,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        COOKIE,
+        EXPECT,
+        HOST,
+        RANGE,
+        TRAILER,
+    ];
+    remove_all(trailers, |name| of_heads.contains(name) || whose(name) != Whose::Clients);
+}
+
+/// The headers of a function's answer as its client gets them. False: its length is told more than once.
+pub(super) fn for_client(headers: &mut HeaderMap) -> bool {
+    // By its length and by its parts: the parts count (RFC 9112, 6.3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_clear = lengths.next().is_none() || lengths.next().is_none();
+    take_off_connection(headers);
+    is_clear
+}
+
 /// Who came, to which host and path.
 fn tell_forwarded(headers: &mut HeaderMap, told: &Told<'_>) {
-    if !told.is_trusted {
-        for name in [FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, FORWARDED_PREFIX] {
-            headers.remove(name);
-        }
-    }
     add_client(headers, told.client);
     if !headers.contains_key(FORWARDED_PROTO) {
         let scheme = if told.is_encrypted { "https" } else { "http" };
@@ -234,6 +309,83 @@ mod tests {
         assert_eq!(chains, ["1.1.1.1, 2.2.2.2 , \u{fc}, 3.3.3.3, 192.0.2.7"]);
         assert_eq!(value(&headers, "x-forwarded-proto").as_deref(), Some("https"));
         assert_eq!(value(&headers, "x-forwarded-prefix").as_deref(), Some("/outer/api"));
+    }
+
+    #[test]
+    fn what_servers_take_for_the_same_name_is_the_same() {
+        let host = HeaderValue::from_static("a");
+        let lines = [
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-forwarded_for", "6.6.6.6"),
+            ("x_amphora_path_id", "66"),
+            ("x_request_id", "forged"),
+            ("x-forwarded-user", "root"),
+            ("x-forwarded-port", "444"),
+            ("x_other", "1"),
+        ];
+        for is_trusted in [false, true] {
+            let mut headers = map(&lines);
+            for_function(&mut headers, Version::HTTP_11, &Told { is_trusted, ..told(&host, &[]) });
+            let forged = ["x_forwarded_for", "x-forwarded_for", "x_amphora_path_id", "x_request_id"];
+            assert!(!forged.iter().any(|name| headers.contains_key(*name)) && headers.contains_key("x_other"));
+            assert_eq!(headers.contains_key("x-forwarded-user"), is_trusted);
+            assert_eq!(headers.contains_key("x-forwarded-port"), is_trusted);
+        }
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_a_head_says() {
+        let mut trailers = map(&[
+            ("x-forwarded-for", "9.9.9.9"),
+            ("x_forwarded_for", "9.9.9.9"),
+            ("x-amphora-path-id", "1"),
+            ("x-request-id", "1"),
+            ("host", "b"),
+            ("cookie", "a=1"),
+            ("authorization", "x"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("checksum", "1"),
+        ]);
+        for_trailers(&mut trailers);
+        assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["checksum"]);
+    }
+
+    #[test]
+    fn a_connection_becomes_websocket_and_nothing_else() {
+        for (upgrade, expected) in [
+            (&["websocket"][..], true),
+            (&["WebSocket"], true),
+            (&["h2c"], false),
+            (&["h2c, websocket"], false),
+            (&["websocket", "h2c"], false),
+            (&["TLS/1.0, HTTP/2.0"], false),
+        ] {
+            let mut request = Request::new(());
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+            upgrade.iter().for_each(|value| _ = request.headers_mut().append(UPGRADE, HeaderValue::from_static(value)));
+            assert_eq!(asks_for_upgrade(&request).is_some(), expected, "{upgrade:?}");
+            request.headers_mut().remove(CONNECTION);
+            assert!(asks_for_upgrade(&request).is_none());
+        }
+    }
+
+    #[test]
+    fn lengths_are_told_once_and_codings_are_chunked_alone() {
+        let mut answer = map(&[("transfer-encoding", "chunked"), ("content-length", "3"), ("content-length", "4")]);
+        assert!(for_client(&mut answer) && answer.is_empty());
+        let mut answer = map(&[("content-length", "3")]);
+        answer.append(CONTENT_LENGTH, HeaderValue::from_static("4"));
+        assert!(!for_client(&mut answer));
+        let is_plain = |codings: &[&'static str]| {
+            let lines: Vec<_> =
+                codings.iter().map(|coding| (TRANSFER_ENCODING, HeaderValue::from_static(coding))).collect();
+            let mut headers = HeaderMap::new();
+            lines.into_iter().for_each(|(name, value)| _ = headers.append(name, value));
+            has_plain_coding(&headers)
+        };
+        assert!(is_plain(&[]) && is_plain(&["Chunked"]));
+        assert!(!is_plain(&["gzip, chunked"]) && !is_plain(&["gzip", "chunked"]) && !is_plain(&["identity"]));
     }
 
     #[test]

@@ -65,8 +65,8 @@ struct Own {
 
 /// What the file of a gateway says.
 #[derive(Serialize, Deserialize)]
-struct Record {
-    label: String,
+pub(super) struct Record {
+    pub(super) label: String,
 }
 
 /// A container that runs.

@@ -22,6 +22,7 @@ mod gateway;
 mod headers;
 mod instance;
 mod launcher;
+pub(crate) mod leftovers;
 mod metrics;
 mod path;
 mod plan;

@@ -33,6 +33,10 @@ pub(super) enum Refusal {
     Send(#[from] SendError),
     #[error("the function switched to another protocol that nobody asked for")]
     Switched,
+    #[error("the function tells the length of its answer more than once")]
+    Lengths,
+    #[error("its body is encoded for the connection in another way than chunked")]
+    Coding,
     #[error("no answer in time")]
     Late,
 }
@@ -46,7 +50,10 @@ impl Refusal {
             Self::Lost(Lost::Path) => StatusCode::NOT_FOUND,
             Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadError::TooSlow) => StatusCode::REQUEST_TIMEOUT,
-            Self::Unavailable(Unavailable::Failed(_)) | Self::Send(_) | Self::Switched => StatusCode::BAD_GATEWAY,
+            Self::Unavailable(Unavailable::Failed(_)) | Self::Send(_) | Self::Switched | Self::Lengths => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
         }

@@ -13,6 +13,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::headers;
+
 /// What a body has to come with in the mean, once it takes longer than it may stand still.
 const BYTES_PER_SECOND: u64 = 1024;
 
@@ -107,6 +109,13 @@ impl Body for Upload {
         if self.body.is_end_stream() {
             self.tell(None);
         }
+        let frame = frame.into_trailers().map_or_else(
+            |data| data,
+            |mut trailers| {
+                headers::for_trailers(&mut trailers);
+                Frame::trailers(trailers)
+            },
+        );
         Poll::Ready(Some(Ok(frame)))
     }
 

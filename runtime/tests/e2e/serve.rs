@@ -364,15 +364,37 @@ fn a_killed_gateways_containers_are_the_next_ones_to_remove() {
     // Its containers go on, with its standard error.
     drop(session);
     assert_eq!(containers(&sandbox).len(), 2);
+    let checked = sandbox.run(["system", "check"]);
+    let named = checked.stdout.matches("of a gateway that was killed").count();
+    assert!(checked.code == Some(1) && named == 2, "{checked}");
     let [busybox, _] = &images;
     sandbox.ok(["run", "-d", "--name", "other", "--label", "amphora.serve.gateway=default", busybox, "sleep", "1000"]);
     let gateway = Gateway::start(&sandbox, &images, &text);
     assert!(gateway.session.stderr().contains("removed 2 containers that an earlier gateway left behind"));
     assert_eq!(containers(&sandbox), ["other running"]);
     is(&gateway.get("/"), 200);
-    gateway.stop();
+    // One that is not to come again.
+    sandbox.ok(["system", "prune", "-f"]);
+    assert_eq!(containers(&sandbox).len(), 2, "that of a gateway that runs stays");
+    gateway.session.signal(Signal::SIGKILL);
+    let Gateway { session, .. } = gateway;
+    drop(session);
+    sandbox.ok(["system", "prune", "-f"]);
+    assert_eq!(containers(&sandbox), ["other running"]);
     sandbox.ok(["rm", "-f", "other"]);
     sandbox.check_clean();
+}
+
+#[test]
+fn a_file_in_the_place_of_the_operators_socket_stays() {
+    let Some((sandbox, images)) = sandbox() else { return };
+    let precious = sandbox.work().join("precious");
+    std::fs::write(&precious, "text").expect("a file");
+    let text = format!("admin = {:?}\n{WEB}[[routes]]\nfunction = \"web\"\n", precious.to_str().expect("UTF-8"));
+    let file = write(&sandbox, &images, &text);
+    let refused = sandbox.refuses(["serve", &file]);
+    assert!(refused.contains("precious is there already"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&precious).expect("the file"), "text");
 }
 
 #[test]
