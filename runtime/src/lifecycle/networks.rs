@@ -249,7 +249,8 @@ impl Drop for Fifo {
     }
 }
 
-/// Containers that run on other networks than is written, a sentence each; told to look again when `mend`.
+/// Containers that run on other networks than is written, or without their devices, a sentence each; the former are told to look again when
+/// `mend`.
 pub(crate) fn check(host: &Host, mend: bool) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let (joined, unreadable) = host.networks.of_containers()?;
@@ -258,8 +259,8 @@ pub(crate) fn check(host: &Host, mend: bool) -> Result<Vec<String>> {
         return Ok(found);
     }
     for container in host.containers.list()?.0 {
-        if matches!(container.spec.network, Network::Joined(_)) && differs(&container.spec, &joined) {
-            check_container(host, &container, mend, &mut found)?;
+        if matches!(container.spec.network, Network::Joined(_)) {
+            check_container(host, &container, &joined, mend, &mut found)?;
         }
     }
     Ok(found)
@@ -274,12 +275,25 @@ fn differs(spec: &RunSpec, joined: &Joined) -> bool {
     wanted != on
 }
 
-fn check_container(host: &Host, container: &Container, mend: bool, found: &mut Vec<String>) -> Result<()> {
+fn check_container(
+    host: &Host,
+    container: &Container,
+    joined: &Joined,
+    mend: bool,
+    found: &mut Vec<String>,
+) -> Result<()> {
+    let leases = joined.get(&container.spec.id).map(Vec::as_slice).unwrap_or_default();
+    if !differs(&container.spec, joined) && host.networks.lost_devices(leases)?.is_empty() {
+        return Ok(());
+    }
     // Who has the lock is about to change it.
     let Some(lock) = container.try_lock()? else { return Ok(()) };
     let Ok(container) = host.containers.reload(container) else { return Ok(()) };
     let Ok(Some(run)) = container.going_on_under(&lock) else { return Ok(()) };
-    if !differs(&container.spec, &host.networks.of_containers()?.0) {
+    let joined = host.networks.of_containers()?.0;
+    if !differs(&container.spec, &joined) {
+        let leases = joined.get(&container.spec.id).map(Vec::as_slice).unwrap_or_default();
+        found.extend(host.networks.lost_devices(leases)?);
         return Ok(());
     }
     let networks: Vec<&str> = container.spec.network.endpoints().iter().map(|one| one.network.as_str()).collect();

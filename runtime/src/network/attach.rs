@@ -33,6 +33,8 @@ const MACHINE_LOCK: &str = "/run/amphora-networks.lock";
 /// What Ethernet carries.
 const USUAL_MTU: u32 = 1500;
 
+const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
 /// A network namespace for a container, and what leads to it. Dropped, it is taken down as far as that can be done.
 pub(crate) struct Attached {
     pub(super) namespace: OwnedFd,
@@ -364,10 +366,9 @@ impl Networks {
         if !network.is_its_bridge(&bridge) {
             bail!("{}", definition::foreign(&bridge, network));
         }
-        let addresses: Vec<_> = network.pools().map(|pool| (pool.gateway, pool.subnet.prefix())).collect();
         let prepared = prepare_machine(network)
             .and_then(|()| self.write_rules(alone))
-            .and_then(|()| Ok(links.configure(bridge.index, &addresses, &[])?));
+            .and_then(|()| Ok(links.configure(bridge.index, &network.gateways(), &[])?));
         // Half of it would be taken for all of it.
         prepared.inspect_err(|_| _ = made.then(|| links.delete(&network.bridge)))
     }
@@ -393,13 +394,13 @@ fn mtu_of_machine(links: &Links) -> Result<u32> {
 }
 
 /// Settings of the machine that a network needs.
-fn prepare_machine(network: &Definition) -> Result<()> {
+pub(super) fn prepare_machine(network: &Definition) -> Result<()> {
     let of_bridge = |version: &str, name: &str| format!("/proc/sys/net/{version}/conf/{}/{name}", network.bridge);
     // So that the machine itself can use published ports by its loopback; what a container sends there is dropped.
     set(of_bridge("ipv4", "route_localnet"), "1")?;
     set(of_bridge("ipv4", "send_redirects"), "0")?;
     if !network.internal {
-        set("/proc/sys/net/ipv4/ip_forward", "1")?;
+        set(IP_FORWARD, "1")?;
     }
     set(of_bridge("ipv6", "accept_ra"), "0")?;
     if network.ipv6.is_none() {
@@ -417,6 +418,11 @@ fn prepare_machine(network: &Definition) -> Result<()> {
         }
     }
     set("/proc/sys/net/ipv6/conf/all/forwarding", "1")
+}
+
+/// Whether this machine passes on what is for others.
+pub(super) fn is_forwarding() -> bool {
+    read(IP_FORWARD).is_none_or(|value| value == "1")
 }
 
 /// Settings inside of a new namespace, before it has devices.

@@ -1,10 +1,15 @@
 //! What killed processes left behind, and what somebody else did to our devices and rules while containers run.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
-use linux_exec::network::{Links, nftables::closed_forward_chains};
+use linux_exec::network::{Link, Links, nftables::closed_forward_chains};
 use rustix::fs::FlockOperation;
 
-use super::{Definition, Locked, Networks};
+use super::{
+    Definition, Lease, Locked, Networks,
+    attach::{self, is_forwarding},
+};
 use crate::output::errors::sentence;
 
 impl Networks {
@@ -98,15 +103,62 @@ impl Networks {
             }
         }
         let Some(bridge) = bridge else { return Ok(false) };
+        if !leases.is_empty() {
+            check_bridge(network, &bridge, links, mend, found)?;
+        }
         for lease in &leases {
-            let device = links.find(&lease.device)?;
-            let Some(device) = device.filter(|device| device.master != Some(bridge.index)) else { continue };
-            found.push(format!("network device {} of container {} outside of its bridge", device.name, lease.name));
-            if mend {
-                links.join_bridge(&device, &bridge)?;
-                links.set_hairpin(&device)?;
+            let Some(device) = links.find(&lease.device)? else { continue };
+            let of = format!("network device {} of container {}", device.name, lease.name);
+            if device.master != Some(bridge.index) {
+                found.push(format!("{of} outside of its bridge"));
+                if mend {
+                    links.join_bridge(&device, &bridge)?;
+                    links.set_hairpin(&device)?;
+                }
+            } else if !device.up {
+                found.push(format!("{of} that is switched off"));
+                if mend {
+                    links.configure(device.index, &[], &[])?;
+                }
             }
         }
         Ok(true)
     }
+
+    /// Devices that a running container is to have and that are gone: a sentence for each.
+    pub(crate) fn lost_devices(&self, leases: &[(Definition, Lease)]) -> Result<Vec<String>> {
+        let links = Links::open()?;
+        let mut lost = Vec::new();
+        for (network, lease) in leases {
+            if links.find(&lease.device)?.is_none() {
+                lost.push(format!(
+                    "container {0} without its device on network {1}, which somebody removed: amphora restart {0} makes it anew",
+                    lease.name, network.name
+                ));
+            }
+        }
+        Ok(lost)
+    }
+}
+
+/// Whether a bridge is as it was made, and the machine with it.
+fn check_bridge(network: &Definition, bridge: &Link, links: &Links, mend: bool, found: &mut Vec<String>) -> Result<()> {
+    let before = found.len();
+    let wanted = network.gateways();
+    let there = links.addresses()?;
+    let has = |(ip, prefix): &(IpAddr, u8)| there.contains(&(bridge.index, *ip, *prefix));
+    if !bridge.up {
+        found.push(format!("bridge {} of network {}, which is switched off", bridge.name, network.name));
+    }
+    if let Some((ip, _)) = wanted.iter().find(|address| !has(address)) {
+        found.push(format!("bridge {} of network {} without its address {ip}", bridge.name, network.name));
+    }
+    if !network.internal && !is_forwarding() {
+        found.push(format!("network {} without net.ipv4.ip_forward, which somebody switched off", network.name));
+    }
+    if mend && found.len() > before {
+        attach::prepare_machine(network)?;
+        links.configure(bridge.index, &wanted, &[])?;
+    }
+    Ok(())
 }

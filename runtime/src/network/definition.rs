@@ -120,6 +120,11 @@ impl Definition {
         self.ipv4.iter().chain(&self.ipv6)
     }
 
+    /// The addresses of its bridge, each with the bits of its subnet.
+    pub(super) fn gateways(&self) -> Vec<(IpAddr, u8)> {
+        self.pools().map(|pool| (pool.gateway, pool.subnet.prefix())).collect()
+    }
+
     /// Whether its containers reach each other.
     pub(super) fn connects(&self) -> bool {
         self.options.get(OPTION_ICC).is_none_or(|value| value != "false")

@@ -1,6 +1,6 @@
 //! Records of networks that are damaged, and devices that are not what their name says.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use linux_exec::network::Links;
 
@@ -45,6 +45,45 @@ fn a_damaged_record_of_an_address_is_named_and_goes_with_its_container() {
         assert!(said.code == Some(1) && said.stdout.contains("of a container that has ended"), "{said}");
         sandbox.ok(["system", "prune", "-f"]);
         assert!(!record.exists());
+        sandbox.check_clean();
+        sandbox.ok(["network", "rm", "front"]);
+    });
+}
+
+/// What somebody else does to devices and to the machine is named, and mended while containers run.
+#[test]
+fn devices_that_somebody_switched_off_are_named_and_mended() {
+    alone(|sandbox, busybox| {
+        let bridge = format!("am-{}", &sandbox.ok(["network", "create", "front"])[..12]);
+        serve(sandbox, busybox, "web", &["--network", "front"]);
+        serve(sandbox, busybox, "other", &["--network", "front"]);
+        let links = Links::open().expect("links");
+        let index = links.find(&bridge).expect("links").expect("the bridge").index;
+        let port =
+            links.list().expect("links").into_iter().find(|link| link.master == Some(index)).expect("a port").name;
+        let ip = |words: &[&str]| {
+            let done = Command::new("busybox").arg("ip").args(words).status().expect("busybox-static is installed");
+            assert!(done.success(), "{words:?}");
+        };
+        let down = |device: &str| ip(&["link", "set", device, "down"]);
+        let harms: [(&dyn Fn(), &str); 4] = [
+            (&|| down(&bridge), "which is switched off"),
+            (&|| ip(&["addr", "flush", "dev", &bridge]), "without its address"),
+            (&|| down(&port), "that is switched off"),
+            (&|| fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("a sysctl"), "without net.ipv4.ip_forward"),
+        ];
+        for (harm, sentence) in harms {
+            harm();
+            let said = sandbox.run(["system", "check"]);
+            assert!(said.code == Some(1) && said.stdout.contains(sentence), "{sentence}: {said}");
+            sandbox.ok(["system", "repair"]);
+            sandbox.check_clean();
+        }
+        assert_eq!(exec(sandbox, "other", "wget -q -O - http://web/hostname").code, Some(0));
+        assert!(links.delete(&port).expect("links"));
+        let said = sandbox.run(["system", "check"]);
+        assert!(said.code == Some(1) && said.stdout.contains("amphora restart"), "{said}");
+        sandbox.ok(["rm", "-f", "web", "other"]);
         sandbox.check_clean();
         sandbox.ok(["network", "rm", "front"]);
     });
