@@ -1,11 +1,17 @@
 //! `--device` and `--gpus`: nodes of the host's, and what vendors' files say of them.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     cli::ProgramArgs,
+    output,
     spec::{
         cdi::{Cdi, Edits},
         devices::{DeviceSpec, Wanted},
@@ -98,11 +104,14 @@ fn find(folder: &Path, kind: &str, name: &str) -> Result<Option<[Edits; 2]>> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     for path in paths {
-        let failed = || format!("cannot use {}", path.display());
-        if fs::metadata(&path).with_context(failed)?.len() > FILE_BYTES {
-            bail!("cannot use {}: it is larger than {FILE_BYTES} bytes", path.display());
-        }
-        let cdi: Cdi = serde_json::from_slice(&fs::read(&path).with_context(failed)?).with_context(failed)?;
+        let cdi = match read(&path) {
+            Ok(cdi) => cdi,
+            // It may be another vendor's. If it is this one's, the device is not found, and this was said.
+            Err(error) => {
+                output::note(&format!("cannot use {}: {error:#}", path.display()));
+                continue;
+            }
+        };
         if cdi.kind != kind {
             continue;
         }
@@ -111,6 +120,16 @@ fn find(folder: &Path, kind: &str, name: &str) -> Result<Option<[Edits; 2]>> {
         }
     }
     Ok(None)
+}
+
+/// One file, whoever may write to its folder: a pipe is not waited for.
+fn read(path: &Path) -> Result<Cdi> {
+    let file = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    ensure!(file.metadata()?.is_file(), "it is no regular file");
+    let mut text = Vec::new();
+    file.take(FILE_BYTES + 1).read_to_end(&mut text)?;
+    ensure!(text.len() as u64 <= FILE_BYTES, "it is larger than {FILE_BYTES} bytes");
+    Ok(serde_json::from_slice(&text)?)
 }
 
 #[cfg(test)]
@@ -127,8 +146,15 @@ mod tests {
         assert_eq!(own.env, ["A=1"]);
         assert!(find(folder.path(), "v.com/a", "2").unwrap().is_none());
         assert!(find(&folder.path().join("none"), "v.com/a", "1").unwrap().is_none());
+        // What others have there keeps nobody from theirs.
         write("0.json", "{");
-        assert!(format!("{:#}", find(folder.path(), "v.com/a", "1").unwrap_err()).contains("0.json"));
+        fs::create_dir(folder.path().join("1.json")).unwrap();
+        nix::unistd::mkfifo(&folder.path().join("2.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(find(folder.path(), "v.com/a", "1").unwrap().is_some());
+        for (name, problem) in [("0.json", "EOF"), ("1.json", "no regular file"), ("2.json", "no regular file")] {
+            let error = read(&folder.path().join(name)).unwrap_err();
+            assert!(format!("{error:#}").contains(problem), "{name}: {error:#}");
+        }
         assert_eq!(gpus("all").unwrap().len(), 1);
         assert_eq!(gpus("\"device=0,1\"").unwrap().len(), 2);
         assert_eq!(gpus("3").unwrap().len(), 3);

@@ -30,6 +30,10 @@ pub(super) fn for_condition(host: &Host, container: &Container, condition: WaitC
         WaitCondition::NotRunning => Ok(lifecycle::wait(container)?.map_or(0, |ended| i32::from(ended.exit_code))),
         WaitCondition::NextExit => next_exit(host, container),
         WaitCondition::Removed => removed(host, container),
+        WaitCondition::Healthy | WaitCondition::Unhealthy if container.spec.health.is_none() => bail!(
+            "container {} has no health check, so it will never be healthy or unhealthy; run --health-cmd gives it one",
+            container.spec.name
+        ),
         state => until_state(host, container, state),
     }
 }

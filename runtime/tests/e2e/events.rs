@@ -93,7 +93,10 @@ fn what_a_container_waits_for_is_said() {
     });
     assert_eq!(next.wait().stdout, "7\n");
     assert_eq!(sandbox.ok(["wait", "--condition", "exited", "web"]), "7\n");
-    let never = sandbox.start(["wait", "--condition", "healthy", "web"]);
+    // Which it can never be.
+    let refused = sandbox.run(["wait", "--condition", "healthy", "web"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("--health-cmd"), "{refused}");
+    let never = sandbox.start(["wait", "--condition", "paused", "web"]);
     sandbox.ok(["rm", "web"]);
     assert_eq!(removed.wait().stdout, "7\n");
     let ended = never.wait();
