@@ -10,7 +10,7 @@ use std::{
 use criterion::Criterion;
 use wasm_exec::{
     CacheError, CodeCache, Command, Compiled, Engine, Instance, Profile, Program,
-    http::{Bounds, Function, Setting, Stop, serve},
+    http::{Bounds, Function, Serving, Setting, Stop, serve},
 };
 
 const COMMAND: &str = include_str!("../../runtime/demo/vessel.wat");
@@ -55,9 +55,7 @@ fn one_request(criterion: &mut Criterion, function: Function) {
         listeners: vec![listener],
         threads: 1,
         stop: stop.clone(),
-        log: |_| {},
-        reuse: 1,
-        core_dump: None,
+        serving: Serving { log: Box::new(|_| {}), reuse: 1, cpu_millis: None, core_dump: None },
         note: Box::new(|_| {}),
     };
     let served = thread::spawn(move || serve(function, granted_nothing(), setting));

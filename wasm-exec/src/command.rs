@@ -1,9 +1,9 @@
 //! What a program is given.
 
-use crate::{Configuration, Network, Preopen, Stores};
+use crate::{Configuration, Network, OutputSink, Preopen, Stores};
 use std::time::Duration;
 
-/// All that a program is given. Stdio is this process's own.
+/// All that a program is given. Standard input is this process's own.
 #[derive(Debug)]
 pub struct Command {
     /// Arguments, `argv[0]` first.
@@ -24,6 +24,8 @@ pub struct Command {
     pub config: Configuration,
     /// Stores that it opens by `wasi:keyvalue`.
     pub stores: Stores,
+    /// Where what it writes goes. None: to this process's own streams.
+    pub output: Option<OutputSink>,
     /// The sum of all linear memories and tables, in bytes; a table element counts 8.
     pub memory_bytes: Option<u64>,
     /// Instructions, roughly; needs code compiled with fuel.
@@ -45,6 +47,7 @@ impl Command {
             network: Network::none(|_| ()),
             config: Configuration::default(),
             stores: Stores::default(),
+            output: None,
             memory_bytes: None,
             fuel: None,
             timeout: None,

@@ -124,7 +124,7 @@ pub(crate) async fn start(call: &Call, store: &mut Store<State>) -> wasmtime::Re
         }
     };
     let memory = store.data().memory.clone();
-    Ok(Output::stdout(memory).write_whole(line.as_bytes()).map_err(std::io::Error::from)?)
+    Ok(Output::stdout(memory, None).write_whole(line.as_bytes()).map_err(std::io::Error::from)?)
 }
 
 /// One line, or nothing.

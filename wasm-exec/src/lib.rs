@@ -59,3 +59,4 @@ pub use preopens::Preopen;
 pub use program::Program;
 pub use proposals::{ProposalError, Proposals, missing_proposals};
 pub use run::run;
+pub use stdio::{OutputSink, OutputStreamName};

@@ -1,6 +1,6 @@
 //! `wasi:logging`: messages of a program, a line each on its standard error.
 
-use crate::{state::State, stdio::Output};
+use crate::state::State;
 use wasmtime::{
     Result, StoreContextMut,
     component::{ComponentType, Lift, Linker, Lower},
@@ -52,9 +52,9 @@ pub(crate) fn add(linker: &mut Linker<State>) -> Result<()> {
     for interface in INTERFACES {
         linker.instance(interface)?.func_wrap(
             "log",
-            |_: StoreContextMut<'_, State>, (level, context, message): (Level, String, String)| {
+            |store: StoreContextMut<'_, State>, (level, context, message): (Level, String, String)| {
                 // In one piece, as several requests may write at once. Who has closed the stream wants to know nothing.
-                let _ = Output::Stderr.write_whole(line(level, &context, &message).as_bytes());
+                let _ = store.data().stderr.write_whole(line(level, &context, &message).as_bytes());
                 Ok(())
             },
         )?;

@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) outward: Option<Outward>,
     pub(crate) config: Configuration,
     pub(crate) stores: Stores,
+    /// What is said beside the program's own words.
+    pub(crate) stderr: Output,
     http: WasiHttpCtx,
     hooks: Hooks,
 }
@@ -50,20 +52,10 @@ impl State {
     /// A state for linking and not for running.
     pub(crate) fn empty() -> Self {
         let (wasi, memory) = (WasiCtxBuilder::new(), MemorySum::new(None));
-        Self::granted(wasi, memory, Network::none(|_| ()), Configuration::default(), Stores::default())
+        Self::with(wasi, memory, &Command::new(Vec::new()))
     }
 
-    fn with(wasi: WasiCtxBuilder, memory: MemorySum, command: &Command) -> Self {
-        Self::granted(wasi, memory, command.network.clone(), command.config.clone(), command.stores.clone())
-    }
-
-    fn granted(
-        mut wasi: WasiCtxBuilder,
-        memory: MemorySum,
-        network: Network,
-        config: Configuration,
-        stores: Stores,
-    ) -> Self {
+    fn with(mut wasi: WasiCtxBuilder, memory: MemorySum, command: &Command) -> Self {
         Self {
             wasi: wasi.build_p1(),
             memory,
@@ -71,10 +63,11 @@ impl State {
             places: Places::default(),
             listings: Listings::default(),
             outward: None,
-            config,
-            stores,
+            config: command.config.clone(),
+            stores: command.stores.clone(),
+            stderr: Output::stderr(command.output.clone()),
             http: WasiHttpCtx::new(),
-            hooks: Hooks(network),
+            hooks: Hooks(command.network.clone()),
         }
     }
 
@@ -98,7 +91,8 @@ impl WasiHttpView for State {
 
 fn wasi(command: &Command, memory: MemorySum) -> Result<(WasiCtxBuilder, Granted), RunError> {
     let mut wasi = WasiCtxBuilder::new();
-    wasi.stdout(Output::stdout(memory)).stderr(Output::Stderr);
+    let sink = || command.output.clone();
+    wasi.stdout(Output::stdout(memory, sink())).stderr(Output::stderr(sink()));
     wasi.args(&command.argv).envs(&command.env);
     // Of the root, where everybody begins, nobody is told.
     if let Some(cwd) = command.cwd.as_ref().filter(|cwd| *cwd != "/") {

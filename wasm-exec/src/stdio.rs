@@ -1,4 +1,4 @@
-//! The program's output streams: this process's own, unbuffered.
+//! The program's output streams: this process's own, unbuffered, or whatever else takes what it writes.
 //!
 //! wasmtime-wasi's inherited streams go through the standard library's line buffer and flush it after every write,
 //! which is two system calls for most writes, and they report a closed pipe as an input/output error. These write once
@@ -11,9 +11,10 @@ use rustix::{
     io::Errno,
 };
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 use tokio::io::AsyncWrite;
@@ -26,38 +27,78 @@ use wasmtime_wasi::{
 /// What the program may write before it is asked to wait. Writing is done at once, so this only bounds the copy.
 const PERMIT_BYTES: usize = 64 * 1024;
 
-/// Standard output or standard error.
-#[derive(Debug, Clone)]
-pub(crate) enum Output {
-    /// Who writes to it goes on with his work.
-    Stdout {
-        memory: MemorySum,
-    },
+/// Which of a program's two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputStreamName {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
     Stderr,
 }
 
+/// Takes what a program writes, in place of this process's own streams: from any thread, a write at a time. Clones are the same.
+#[derive(Clone)]
+pub struct OutputSink(Arc<Take>);
+
+type Take = dyn Fn(OutputStreamName, &[u8]) + Send + Sync;
+
+impl OutputSink {
+    /// One that hands it on. Who writes waits as long as `take` does.
+    pub fn new(take: impl Fn(OutputStreamName, &[u8]) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
+    }
+
+    /// Hands it on.
+    pub fn write(&self, stream: OutputStreamName, bytes: &[u8]) {
+        (self.0)(stream, bytes);
+    }
+}
+
+impl fmt::Debug for OutputSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutputSink").finish_non_exhaustive()
+    }
+}
+
+/// Standard output or standard error.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    stream: OutputStreamName,
+    /// Who writes to standard output goes on with his work.
+    memory: Option<MemorySum>,
+    /// None: this process's own.
+    sink: Option<OutputSink>,
+}
+
 impl Output {
-    pub(crate) fn stdout(memory: MemorySum) -> Self {
-        Self::Stdout { memory }
+    pub(crate) fn stdout(memory: MemorySum, sink: Option<OutputSink>) -> Self {
+        Self { stream: OutputStreamName::Stdout, memory: Some(memory), sink }
+    }
+
+    pub(crate) fn stderr(sink: Option<OutputSink>) -> Self {
+        Self { stream: OutputStreamName::Stderr, memory: None, sink }
     }
 
     /// All of it, or an error.
     pub(crate) fn write_whole(&self, bytes: &[u8]) -> Result<(), Errno> {
-        match self {
-            Self::Stdout { memory } => {
-                memory.goes_on();
-                write_all(io::stdout().as_fd(), bytes)
+        self.memory.iter().for_each(MemorySum::goes_on);
+        match (&self.sink, self.stream) {
+            (Some(sink), stream) => {
+                sink.write(stream, bytes);
+                Ok(())
             }
-            Self::Stderr => write_all(io::stderr().as_fd(), bytes),
+            (None, OutputStreamName::Stdout) => write_all(io::stdout().as_fd(), bytes),
+            (None, OutputStreamName::Stderr) => write_all(io::stderr().as_fd(), bytes),
         }
     }
 }
 
 impl IsTerminal for Output {
     fn is_terminal(&self) -> bool {
-        match self {
-            Self::Stdout { .. } => IsTerminal::is_terminal(&io::stdout()),
-            Self::Stderr => IsTerminal::is_terminal(&io::stderr()),
+        match self.stream {
+            _ if self.sink.is_some() => false,
+            OutputStreamName::Stdout => IsTerminal::is_terminal(&io::stdout()),
+            OutputStreamName::Stderr => IsTerminal::is_terminal(&io::stderr()),
         }
     }
 }

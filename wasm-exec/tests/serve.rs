@@ -11,7 +11,7 @@ use std::{
 };
 use wasm_exec::{
     CacheError, CodeCache, Command, Profile, RunError,
-    http::{Bounds, CoreDumpSink, Function, Served, Setting, Stop, serve},
+    http::{Bounds, CoreDumpSink, Function, Served, Serving, Setting, Stop, serve},
 };
 
 const HANDLER: &str = include_str!("../../xtask/fixtures/functions/handler.wat");
@@ -75,7 +75,13 @@ impl Server {
             Box::new(move |served: &Served| noted.lock().unwrap().clone_from(served))
         };
         let listeners = vec![listener];
-        let setting = Setting { listeners, threads: 2, stop: stop.clone(), log, reuse, core_dump, note };
+        let setting = Setting {
+            listeners,
+            threads: 2,
+            stop: stop.clone(),
+            serving: Serving { log: Box::new(log), reuse, cpu_millis: None, core_dump },
+            note,
+        };
         let served = thread::spawn(move || serve(function, command, setting));
         Self { address, stop, served, noted }
     }

@@ -17,7 +17,8 @@ use nix::{fcntl::OFlag, unistd::pipe2};
 use serde_json::{Value, json};
 
 use super::{
-    Behaviour, First, Parts, is_filtered, linux_defaults, linux_devices, linux_filter, overlay_root, report::Teller,
+    Behaviour, First, Hosted, Hosting, Parts, is_filtered, linux_defaults, linux_devices, linux_filter, overlay_root,
+    report::Teller,
 };
 use crate::{
     output::errors::Coded,
@@ -105,6 +106,14 @@ impl Behaviour for Linux {
 
     fn opens_ports(&self) -> bool {
         false
+    }
+
+    fn needs_process(&self, _spec: &RunSpec) -> Option<&'static str> {
+        Some("a Linux program is a process")
+    }
+
+    fn host(&self, of: Hosting<'_>) -> Result<Hosted> {
+        bail!("container {} runs a Linux program, which is a process of its own", of.container.spec.name)
     }
 
     /// As with Docker. An ordinary user's is not there yet.

@@ -15,7 +15,7 @@ pub(crate) mod wasm;
 use std::{
     fs,
     os::{
-        fd::BorrowedFd,
+        fd::{BorrowedFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, chown},
     },
     path::{Path, PathBuf},
@@ -34,6 +34,10 @@ use linux_exec::{
     users::User,
 };
 use serde_json::Value;
+use wasm_exec::{
+    OutputSink, Stores,
+    http::{Pools, Service},
+};
 
 use crate::{
     kinds::report::Teller,
@@ -96,6 +100,12 @@ pub(crate) trait Behaviour {
     /// Whether it is on the default network where nothing was said of networks.
     fn is_on_default_network(&self) -> bool;
 
+    /// What of it, if anything, takes a process of its own, where it could be a function within another one.
+    fn needs_process(&self, spec: &RunSpec) -> Option<&'static str>;
+
+    /// Makes it a function within this process, which is an event loop's.
+    fn host(&self, of: Hosting<'_>) -> Result<Hosted>;
+
     /// Memory that the process may use beyond what its program may.
     fn allowance_bytes(&self, spec: &RunSpec) -> u64;
 
@@ -143,6 +153,33 @@ pub(crate) struct Parts<'a> {
     root: &'a Rootfs,
     user: &'a User,
     attached: Option<&'a Attached>,
+}
+
+/// What a function within this process is made of.
+pub(crate) struct Hosting<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) image: &'a Image,
+    /// What was asked for, written down; it has no process.
+    pub(crate) container: &'a Container,
+    pub(crate) pools: &'a Pools,
+    /// Requests at once.
+    pub(crate) requests: u32,
+    /// From a whole request to the beginning of its answer.
+    pub(crate) answer_within: Duration,
+    /// Requests that one instance answers.
+    pub(crate) reuse: u32,
+    /// Takes what it writes, and what is told of it.
+    pub(crate) output: OutputSink,
+    /// Those that it has already; None: they are opened.
+    pub(crate) stores: Option<Stores>,
+}
+
+/// A function within this process.
+pub(crate) struct Hosted {
+    pub(crate) service: Service,
+    pub(crate) stores: Stores,
+    /// What it is granted lies there, as long as it runs.
+    pub(crate) folders: Vec<OwnedFd>,
 }
 
 /// The first process of a container.

@@ -7,34 +7,45 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use wasm_exec::http::front::Counted;
+use wasm_exec::http::{self, Broken, front::Counted};
 
-use super::{function::Lease, record::Record};
+use super::{fleet::Lease, record::Record};
 
 /// The body.
 pub(super) struct Answer {
     source: Source,
     record: Record,
-    /// The function works on it.
-    _lease: Option<Lease>,
     /// The connection waits for it.
     _counted: Counted,
 }
 
-enum Source {
+/// Where it comes from.
+pub(super) enum Source {
     /// Of ours; None when it is sent.
     Fixed(Option<Bytes>),
-    Function(Incoming),
+    /// A container that works on it.
+    Container { body: Incoming, _lease: Lease },
+    /// A function within this process.
+    Within(http::Answer),
+}
+
+/// Why it broke off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AnswerError {
+    #[error("{0}")]
+    Container(#[from] hyper::Error),
+    #[error("{0}")]
+    Within(#[from] Broken),
 }
 
 impl Answer {
     pub(super) fn fixed(text: impl Into<Bytes>, record: Record, counted: Counted) -> Self {
         let text = Some(text.into()).filter(|text| !text.is_empty());
-        Self { source: Source::Fixed(text), record, _lease: None, _counted: counted }
+        Self { source: Source::Fixed(text), record, _counted: counted }
     }
 
-    pub(super) fn of_function(body: Incoming, record: Record, lease: Lease, counted: Counted) -> Self {
-        let mut answer = Self { source: Source::Function(body), record, _lease: Some(lease), _counted: counted };
+    pub(super) fn of_function(source: Source, record: Record, counted: Counted) -> Self {
+        let mut answer = Self { source, record, _counted: counted };
         answer.note_end();
         answer
     }
@@ -48,12 +59,13 @@ impl Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let frame = match &mut self.source {
             Source::Fixed(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Source::Function(body) => Pin::new(body).poll_frame(cx),
+            Source::Container { body, .. } => Pin::new(body).poll_frame(cx).map_err(AnswerError::from),
+            Source::Within(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::from),
         };
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
@@ -74,14 +86,16 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Fixed(text) => text.is_none(),
-            Source::Function(body) => body.is_end_stream(),
+            Source::Container { body, .. } => body.is_end_stream(),
+            Source::Within(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Fixed(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Source::Function(body) => body.size_hint(),
+            Source::Container { body, .. } => body.size_hint(),
+            Source::Within(body) => body.size_hint(),
         }
     }
 }

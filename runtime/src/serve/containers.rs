@@ -1,10 +1,11 @@
 //! The launcher, for who must not block: each call is a task on a thread of its own.
 
 use std::{
+    collections::HashMap,
     os::fd::OwnedFd,
     process::Child,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -16,6 +17,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use wasm_exec::{Stores, http::Pools};
+
 use super::{
     instance::{Instance, SendError},
     launcher::{Launched, Launcher},
@@ -24,6 +27,7 @@ use super::{
 use crate::{
     output::{self, errors},
     records::host::Host,
+    spec::wasm::StoreSpec,
 };
 
 /// Between two looks whether a program listens: often at first, as most are quick.
@@ -35,8 +39,18 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 /// Containers of all functions.
 pub(super) struct Containers {
     launcher: Launcher,
+    /// For functions within this process.
+    pools: Pools,
+    /// Of functions within this process, by name.
+    stores: Mutex<HashMap<String, Weak<KeptStores>>>,
     /// It was said once that the freezer is missing.
     said_unfreezable: AtomicBool,
+}
+
+/// Stores of a function, which outlive a reload that leaves them as they are.
+pub(super) struct KeptStores {
+    specs: Vec<StoreSpec>,
+    stores: Stores,
 }
 
 /// A container that listens.
@@ -55,11 +69,36 @@ enum NotListening {
 
 impl Containers {
     pub(super) fn new(launcher: Launcher) -> Arc<Self> {
-        Arc::new(Self { launcher, said_unfreezable: AtomicBool::new(false) })
+        let said_unfreezable = AtomicBool::new(false);
+        Arc::new(Self { launcher, pools: Pools::default(), stores: Mutex::default(), said_unfreezable })
     }
 
     pub(super) fn host(&self) -> &Host {
         &self.launcher.host
+    }
+
+    pub(super) fn launcher(&self) -> &Launcher {
+        &self.launcher
+    }
+
+    pub(super) fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    /// Those that the function of this name has already, if they are these.
+    pub(super) fn stores_of(&self, function: &str, specs: &[StoreSpec]) -> Option<Stores> {
+        let stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = stores.get(function)?.upgrade()?;
+        (kept.specs == specs).then(|| kept.stores.clone())
+    }
+
+    /// As long as somebody has what this gives.
+    pub(super) fn keep_stores(&self, function: &str, specs: &[StoreSpec], stores: Stores) -> Arc<KeptStores> {
+        let kept = Arc::new(KeptStores { specs: specs.to_vec(), stores });
+        let mut all = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, kept| kept.strong_count() > 0);
+        all.insert(function.to_owned(), Arc::downgrade(&kept));
+        kept
     }
 
     /// Starts one, and waits until it listens.

@@ -1,4 +1,4 @@
-//! One request and its answer: checked, routed, sent to a container of its function, and answered in any case.
+//! One request and its answer: checked, routed, given to its function, and answered in any case.
 
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
@@ -11,12 +11,13 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional, sync::oneshot, time::timeout};
-use wasm_exec::http::front::Counted;
+use wasm_exec::http::{Asked, front::Counted};
 
 use super::{
-    answer::Answer,
+    answer::{Answer, Source},
+    fleet::{Acquired, Fleet, Lease},
     front::Client,
-    function::{Acquired, Function, Lease},
+    function::Backing,
     gateway::{Gateway, Site},
     headers::{self, REQUEST_ID, Told},
     instance::Unanswered,
@@ -24,6 +25,7 @@ use super::{
     record::Record,
     refusal::Refusal,
     upload::{Upload, UploadBounds, UploadError},
+    within::Within,
 };
 
 /// How long a request took to get to a container; browsers show it.
@@ -34,7 +36,7 @@ const TRIES: u32 = 3;
 
 /// A function's answer.
 enum Answered {
-    Whole(Response<Incoming>, Lease),
+    Whole(Response<Source>),
     /// The connection is another protocol's from here on.
     Switched(Response<Incoming>),
 }
@@ -55,9 +57,9 @@ pub(super) async fn answer(
     };
     let id = HeaderValue::from_str(record.id());
     let mut response = match answered {
-        Answered::Whole(response, lease) => {
+        Answered::Whole(response) => {
             record.status(response.status());
-            response.map(|body| Answer::of_function(body, record, lease, counted))
+            response.map(|source| Answer::of_function(source, record, counted))
         }
         Answered::Switched(response) => {
             record.status(response.status());
@@ -105,36 +107,62 @@ async fn attempt(
         request_id: &id,
         is_trusted: site.trust_forwarded,
     };
-    let (outgoing, switching, verdict) = prepare(site, request, rest, &told)?;
-    let (mut response, lease) = send(function, outgoing, verdict, record).await?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(response, switching.ok_or(Refusal::Switched)?, lease, client.clone());
-    }
+    let mut response = match &function.backing {
+        Backing::Within(within) => ask(site, within, prepare(request, rest, &told, false)?.request, record).await?,
+        Backing::Containers(fleet) => {
+            let Prepared { request, switching } = prepare(request, rest, &told, true)?;
+            let (outgoing, verdict) = upload(site, request);
+            let longest = function.plan.config.timeout.duration();
+            let (response, lease) = send(fleet, outgoing, verdict, longest, record).await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return switch(response, switching.ok_or(Refusal::Switched)?, lease, client.clone());
+            }
+            response.map(|body| Source::Container { body, _lease: lease })
+        }
+    };
     if !headers::for_client(response.headers_mut()) {
         return Err(Refusal::Lengths);
     }
-    Ok(Answered::Whole(response, lease))
+    Ok(Answered::Whole(response))
+}
+
+/// Has it answered within this process.
+async fn ask(
+    site: &Site,
+    within: &Within,
+    request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Response<Source>, Refusal> {
+    let (place, waited) = within.place().await?;
+    record.waited(waited);
+    let limits = &site.limits;
+    let asked = Asked { id: record.id(), body_bytes: limits.body.0, body_grace: limits.body_timeout.duration() };
+    let response = within.answer(place, asked, request).await.map_err(Refusal::Unanswered)?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Refusal::Switched);
+    }
+    Ok(response.map(Source::Within))
 }
 
 /// Sends it to a container, and to another one where nobody listens any more.
 async fn send(
-    function: &Arc<Function>,
+    fleet: &Arc<Fleet>,
     mut outgoing: Request<Upload>,
     mut verdict: Verdict,
+    longest: Duration,
     record: &mut Record,
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
-    let longest = function.plan.config.timeout.duration();
     let mut tries = 0;
     loop {
         tries += 1;
-        let Acquired { lease, waited, cold } = function.acquire().await?;
+        let Acquired { lease, waited, cold } = fleet.acquire().await?;
         // It has one as long as it is not dropped.
         let Some(instance) = lease.instance() else { return Err(Refusal::Late) };
         record.container(&instance.name, waited, cold);
         match in_time(instance.send(outgoing), &mut verdict, longest).await? {
             Ok(mut response) => {
                 if instance.note_answer() {
-                    function.note_first_answer();
+                    fleet.note_first_answer();
                 }
                 if cold {
                     note_timing(&mut response, waited);
@@ -142,7 +170,7 @@ async fn send(
                 return Ok((response, lease));
             }
             Err(Unanswered { error, unsent: Some(unsent) }) if error.is_refused() && tries < TRIES => {
-                function.give_up(instance);
+                fleet.give_up(instance);
                 outgoing = *unsent;
             }
             Err(Unanswered { error, .. }) => return Err(error.into()),
@@ -186,14 +214,16 @@ fn name_of(authority: &Authority) -> Result<String, Refusal> {
 
 type Verdict = Option<oneshot::Receiver<Option<UploadError>>>;
 
-/// The request as its function gets it; with what the client's connection becomes, if both sides want that.
-fn prepare(
-    site: &Site,
-    mut request: Request<Incoming>,
-    path: &str,
-    told: &Told<'_>,
-) -> Result<(Request<Upload>, Option<OnUpgrade>, Verdict), Refusal> {
-    let protocol = headers::asks_for_upgrade(&request);
+/// The request as its function gets it.
+struct Prepared {
+    request: Request<Incoming>,
+    /// What the client's connection becomes, if both sides want that.
+    switching: Option<OnUpgrade>,
+}
+
+/// `may_switch`: its function can speak another protocol on its connection.
+fn prepare(mut request: Request<Incoming>, path: &str, told: &Told<'_>, may_switch: bool) -> Result<Prepared, Refusal> {
+    let protocol = headers::asks_for_upgrade(&request).filter(|_| may_switch);
     let switching = protocol.is_some().then(|| upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     let target = match head.uri.query() {
@@ -209,10 +239,16 @@ fn prepare(
     }
     // The client's extensions are of its connection.
     head.extensions.clear();
-    let is_empty = body.is_end_stream();
+    Ok(Prepared { request: Request::from_parts(head, body), switching })
+}
+
+/// Its body, bounded, on its way to a container; with what becomes of it, if there is one.
+fn upload(site: &Site, request: Request<Incoming>) -> (Request<Upload>, Verdict) {
+    let is_empty = request.body().is_end_stream();
     let bounds = UploadBounds { bytes: site.limits.body.0, stands_still: site.limits.body_timeout.duration() };
+    let (head, body) = request.into_parts();
     let (upload, verdict) = Upload::new(body, bounds);
-    Ok((Request::from_parts(head, upload), switching, (!is_empty).then_some(verdict)))
+    (Request::from_parts(head, upload), (!is_empty).then_some(verdict))
 }
 
 /// Waits for the head of an answer: for so long from when the request is whole.

@@ -39,8 +39,8 @@ use crate::{
     records::host::Host,
 };
 
-/// Threads for what blocks: starts and stops of containers.
-const BLOCKING_THREADS: usize = 64;
+/// Threads for what blocks, as many as are wanted at once: starts and stops of containers, and files of functions within the process.
+const BLOCKING_THREADS: usize = 512;
 /// How often it is looked what has no request.
 const TICK: Duration = Duration::from_millis(250);
 /// For containers to end after the last request.
@@ -131,7 +131,7 @@ impl Gateway {
             }
             *site = Arc::new(after);
         }
-        gone.iter().for_each(Function::retire);
+        gone.iter().for_each(|function| function.retire());
         retired.extend(gone);
         Ok(())
     }
@@ -148,9 +148,9 @@ impl Gateway {
 
     fn tick(&self) {
         self.tls.iter().for_each(|tls| tls.refresh());
-        self.site().functions.values().for_each(Function::tick);
+        self.site().functions.values().for_each(|function| function.tick());
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.iter().for_each(Function::tick);
+        retired.iter().for_each(|function| function.tick());
         retired.retain(|function| !function.is_over());
     }
 
@@ -162,7 +162,7 @@ impl Gateway {
     /// Ends all containers.
     async fn end(&self) {
         let functions = self.all_functions();
-        functions.iter().for_each(Function::stop_all);
+        functions.iter().for_each(|function| function.stop_all());
         for function in &functions {
             function.over().await;
         }
@@ -181,11 +181,15 @@ fn site(
         let name = name.as_str();
         let plan =
             Plan::new(containers.host(), name, of_function, find).with_context(|| format!("function `{name}`"))?;
+        let new = |plan, figures| {
+            let function = Function::new(plan, figures, Arc::clone(containers));
+            function.with_context(|| format!("function `{name}`"))
+        };
         let function = match before.get(name) {
             Some(same) if same.plan.is_same(&plan) => Arc::clone(same),
             // Its figures go on.
-            Some(other) => Function::new(plan, Arc::clone(&other.figures), Arc::clone(containers)),
-            None => Function::new(plan, Arc::new(FunctionFigures::default()), Arc::clone(containers)),
+            Some(other) => new(plan, Arc::clone(&other.figures))?,
+            None => new(plan, Arc::new(FunctionFigures::default()))?,
         };
         functions.insert(name.to_owned(), function);
     }

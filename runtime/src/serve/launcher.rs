@@ -1,4 +1,4 @@
-//! Containers of functions: started by the same path as `run -d`, so that each has a supervisor of its own, which does not end with the
+//! Containers of functions: written down, and where they are processes started by the same path as `run -d`, so that each has a supervisor of its own, which does not end with the
 //! gateway. What a killed gateway leaves behind is known by a label that nobody can guess, and removed by the next one.
 //!
 //! ```text
@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use images::Selection;
+use images::{Image, Selection};
 use linux_exec::{network::namespace, process::Process};
 use rustix::{
     fs::{FlockOperation, flock},
@@ -38,7 +38,7 @@ use crate::{
         container::{Container, Lock, Status},
         host::Host,
     },
-    spec::{limits, ports::HostPort},
+    spec::{Workload, limits, ports::HostPort},
 };
 
 /// Lines of a container's log that tell of its end.
@@ -152,22 +152,31 @@ impl Launcher {
         }
     }
 
-    fn create(&self, plan: &Plan) -> Result<(Container, Lock)> {
+    /// Writes a container down.
+    pub(super) fn create(&self, plan: &Plan) -> Result<(Container, Lock)> {
         let mut tail = [0; 3];
         getrandom::fill(&mut tail).context("cannot draw a name")?;
         let [a, b, c] = tail;
         let name = format!("{}-{a:02x}{b:02x}{c:02x}", plan.name);
         let _writing = self.host.store.writing()?;
-        let image = self.host.store.resolve(&plan.digest, &Selection::default())?;
-        let image = image.with_context(|| {
-            format!("the image {} ({}) is gone; pull it again, and reload", plan.config.image, plan.digest)
-        })?;
+        let image = self.image(plan)?;
         let mut request = plan.request(&name, &self.own.label)?;
         if !plan.is_given_sockets {
             let (soft, hard) = self.descriptors;
             request.limits.ulimits.push(limits::parse_ulimit(&format!("nofile={soft}:{hard}"))?);
         }
         lifecycle::create(&self.host, &image, request)
+    }
+
+    pub(super) fn image(&self, plan: &Plan) -> Result<Image> {
+        let image = self.host.store.resolve(&plan.digest, &Selection::default())?;
+        image.with_context(|| {
+            format!("the image {} ({}) is gone; pull it again, and reload", plan.config.image, plan.digest)
+        })
+    }
+
+    pub(super) fn workload(&self, container: &Container) -> Result<Workload> {
+        lifecycle::workload_of(&self.host, &container.spec)
     }
 
     /// Its supervisor, which makes the sockets that it is given, if it is, where nobody else is.

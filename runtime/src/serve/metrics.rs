@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use wasm_exec::http::Served;
+
 /// Upper bounds of the histograms' buckets, in seconds.
 pub(super) const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -28,13 +30,15 @@ pub(super) struct FunctionFigures {
 }
 
 /// How a function is now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Now {
     pub(super) running: usize,
     pub(super) frozen: usize,
     pub(super) starting: usize,
     pub(super) in_flight: u64,
     pub(super) waiting: usize,
+    /// What it has come to within this process, if it is there.
+    pub(super) guests: Option<Served>,
 }
 
 /// How often something took how long.
@@ -163,6 +167,42 @@ pub(super) fn prometheus(functions: &[(String, &FunctionFigures, Now)], lost: u6
         family(&mut text, name, kind, help);
         for (labels, figures, now) in functions {
             _ = writeln!(text, "{name}{{{labels}}} {}", value(figures, now));
+        }
+    }
+    type OfGuests = fn(&Served) -> String;
+    let families: [(&str, &str, &str, OfGuests); 6] = [
+        (
+            "amphora_guest_memory_bytes",
+            "gauge",
+            "What instances within the gateway have in memories and tables.",
+            |s| s.memory_bytes.to_string(),
+        ),
+        ("amphora_guest_memory_peak_bytes", "gauge", "Most that they had at once.", |s| {
+            s.peak_memory_bytes.to_string()
+        }),
+        (
+            "amphora_traps_total",
+            "counter",
+            "Requests whose instances within the gateway did not end by themselves.",
+            |s| s.traps.to_string(),
+        ),
+        (
+            "amphora_fuel_total",
+            "counter",
+            "Instructions of instances within the gateway, where they are counted.",
+            |s| s.fuel_used.to_string(),
+        ),
+        ("amphora_instances_total", "counter", "Instances that were made within the gateway.", |s| {
+            s.instances.to_string()
+        }),
+        ("amphora_instantiation_seconds_total", "counter", "How long that took, in all.", |s| {
+            s.instantiation.as_secs_f64().to_string()
+        }),
+    ];
+    for (name, kind, help, value) in families {
+        family(&mut text, name, kind, help);
+        for (labels, guests) in functions.iter().filter_map(|(labels, _, now)| Some((labels, now.guests.as_ref()?))) {
+            _ = writeln!(text, "{name}{{{labels}}} {}", value(guests));
         }
     }
     type Times = fn(&FunctionFigures) -> &Histogram;

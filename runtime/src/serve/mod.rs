@@ -1,14 +1,16 @@
 //! `amphora serve`: functions of both kinds behind one door.
 //!
 //! ```text
-//! client ── front ── exchange ── routes ── function ── instance ── a container's own network namespace
-//!           hyper    one request           scaling     connections
-//! operator ─ admin   figures               launcher ── lifecycle: create, a supervisor, stop, remove
+//! client ── front ── exchange ── routes ── function ─┬─ within ── wasm_exec: an instance in this process
+//!           hyper    one request                     └─ fleet ── instance ── a container's own network namespace
+//!                                                       scaling  connections
+//! operator ─ admin   figures                            launcher ── lifecycle: create, a supervisor, stop, remove
 //! ```
 //!
-//! Every function is a container, of either kind, started as `run -d` does: nothing of an image runs in the gateway. Requests reach it through
-//! a socket that was made inside of its network namespace, so it needs no address and no port of the host. A Linux program opens its
-//! own port there; a Wasm program is given one in a namespace that is the gateway's alone.
+//! A Wasm function is served within this process where nothing that it is given takes one of its own: an instance of the engine's for each
+//! request. All others are containers, of either kind, started as `run -d` does. Requests reach those through a socket that was made inside
+//! of their network namespace, so they need no address and no port of the host. A Linux program opens its own port there; a Wasm program is
+//! given one in a namespace that is the gateway's alone.
 
 mod access_log;
 mod admin;
@@ -16,6 +18,7 @@ mod answer;
 pub(crate) mod config;
 mod containers;
 mod exchange;
+mod fleet;
 mod front;
 mod function;
 mod gateway;
@@ -34,6 +37,7 @@ mod sockets;
 mod status;
 mod tls;
 mod upload;
+mod within;
 
 use std::{fs, path::Path};
 

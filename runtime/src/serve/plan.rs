@@ -1,11 +1,11 @@
 //! A function as it is to be: what its containers are made of, decided and checked before the first request.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use images::Image;
 
-use super::config::{FunctionConfig, Pull};
+use super::config::{FunctionConfig, Isolation, Pull};
 use crate::{
     lifecycle,
     records::host::Host,
@@ -15,6 +15,7 @@ use crate::{
         network::{self, Typed},
         ports::{HostPort, Protocol, PublishedPort},
         request::{Request, StopTimeout},
+        wasm::WasmOptions,
     },
 };
 
@@ -37,6 +38,8 @@ pub(super) struct Plan {
     /// Manifest digest: a name may lead elsewhere tomorrow.
     pub(super) digest: String,
     pub(super) kind: Kind,
+    /// Where its program runs.
+    pub(super) isolation: Isolation,
     /// Its containers are given sockets, instead of opening one themselves.
     pub(super) is_given_sockets: bool,
     pub(super) concurrency: u32,
@@ -49,16 +52,24 @@ impl Plan {
         let workload = Workload::of(&image)?;
         let is_given_sockets = workload.behaviour().opens_ports();
         let usual = if is_given_sockets { SERVED_CONCURRENCY } else { USUAL_CONCURRENCY };
-        let plan = Self {
+        let mut plan = Self {
             name: name.to_owned(),
             config: config.clone(),
             digest: image.digest.to_string(),
             kind: workload.kind(),
+            isolation: Isolation::Process,
             is_given_sockets,
             concurrency: config.concurrency.unwrap_or(usual),
         };
         // What `run` refuses is refused now.
-        lifecycle::specify(host, &image, plan.request("check", "check")?)?;
+        let spec = lifecycle::specify(host, &image, plan.request("check", "check")?)?;
+        plan.isolation = match (config.isolation, workload.behaviour().needs_process(&spec)) {
+            (Some(Isolation::Engine), Some(what)) => {
+                bail!("isolation = \"engine\": {what}, which takes a process of its own; leave out one of them")
+            }
+            (None | Some(Isolation::Engine), None) => Isolation::Engine,
+            (None, Some(_)) | (Some(Isolation::Process), _) => Isolation::Process,
+        };
         Ok(plan)
     }
 
@@ -76,9 +87,10 @@ impl Plan {
         let config = &self.config;
         let mut env: Vec<String> = config.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut ports = Vec::new();
-        match self.is_given_sockets {
-            true => ports.push(own_port(config.port)),
-            false => env.push(format!("PORT={}", config.port)),
+        match (self.isolation, self.is_given_sockets) {
+            (Isolation::Engine, _) => {}
+            (Isolation::Process, true) => ports.push(own_port(config.port)),
+            (Isolation::Process, false) => env.push(format!("PORT={}", config.port)),
         }
         let mounts = config.volumes.iter().map(|volume| &volume.spec).chain(config.tmpfs.iter().map(|tmpfs| &tmpfs.0));
         let labels = [(LABEL_GATEWAY, gateway), (LABEL_FUNCTION, self.name.as_str())];
@@ -94,6 +106,7 @@ impl Plan {
             network: Some(network_of(config.network.as_deref())?),
             ports,
             limits: self.limits(),
+            wasm: self.wasm(),
             read_only: config.read_only,
             stop_timeout: StopTimeout::After(config.stop_timeout.0),
             labels: labels
@@ -106,7 +119,26 @@ impl Plan {
 
     fn limits(&self) -> Limits {
         let config = &self.config;
-        Limits { memory_bytes: config.memory.0, cpu_millis: config.cpus.0, pids: config.pids.0, ..Limits::default() }
+        Limits {
+            memory_bytes: config.memory.0,
+            cpu_millis: config.cpus.0,
+            pids: config.pids.0,
+            fuel: config.fuel.map(NonZeroU64::get),
+            ..Limits::default()
+        }
+    }
+
+    fn wasm(&self) -> WasmOptions {
+        let config = &self.config;
+        // Of a function within another process that is for whoever serves it.
+        let reuse = config.reuse.filter(|_| self.isolation == Isolation::Process);
+        WasmOptions {
+            config: config.config.clone(),
+            stores: config.kv.iter().map(|store| store.0.clone()).collect(),
+            allow_net: config.allow_net.clone(),
+            reuse,
+            ..WasmOptions::default()
+        }
     }
 }
 

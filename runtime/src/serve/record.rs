@@ -108,6 +108,11 @@ impl Record {
         self.line.cold = cold;
     }
 
+    /// It waited for room.
+    pub(super) fn waited(&mut self, waited: Duration) {
+        self.line.queue_ms = milliseconds(waited);
+    }
+
     pub(super) fn status(&mut self, status: StatusCode) {
         self.line.status = status.as_u16();
     }

@@ -4,7 +4,7 @@ use hyper::{
     Response, StatusCode,
     header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
 };
-use wasm_exec::http::front::Counted;
+use wasm_exec::http::{Unanswered, front::Counted};
 
 use super::{
     answer::Answer, function::Unavailable, headers::REQUEST_ID, instance::SendError, path::PathError, record::Record,
@@ -39,6 +39,9 @@ pub(super) enum Refusal {
     Coding,
     #[error("no answer in time")]
     Late,
+    /// Of a function within this process.
+    #[error("{}", .0.told)]
+    Unanswered(Unanswered),
 }
 
 impl Refusal {
@@ -56,6 +59,7 @@ impl Refusal {
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unanswered(unanswered) => unanswered.status,
         }
     }
 

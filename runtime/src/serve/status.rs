@@ -36,6 +36,7 @@ struct Status<'a> {
 struct FunctionStatus {
     name: String,
     kind: Kind,
+    isolation: &'static str,
     image: String,
     digest: String,
     containers: usize,
@@ -47,6 +48,9 @@ struct FunctionStatus {
     failed: u64,
     starts: u64,
     thaws: u64,
+    /// Of instances within the gateway.
+    guest_memory_bytes: u64,
+    traps: u64,
     /// Requests by how long they took.
     durations: Vec<u64>,
     last_error: Option<String>,
@@ -58,6 +62,7 @@ impl FunctionStatus {
         Self {
             name: plan.name.clone(),
             kind: plan.kind,
+            isolation: plan.isolation.word(),
             image: plan.config.image.clone(),
             digest: plan.digest.clone(),
             containers: now.running + now.frozen,
@@ -69,6 +74,8 @@ impl FunctionStatus {
             failed: figures.failed(),
             starts: figures.starts(),
             thaws: figures.thaws(),
+            guest_memory_bytes: now.guests.as_ref().map_or(0, |guests| guests.memory_bytes),
+            traps: now.guests.as_ref().map_or(0, |guests| guests.traps),
             durations: figures.durations(),
             last_error: figures.last_error(),
         }

@@ -116,7 +116,7 @@ fn what_goes_wrong_has_its_status_and_its_line() {
         (
             413,
             format!(
-                "POST /echo?chunked HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n7d0\r\n{large}\r\n0\r\n\r\n"
+                "POST /upload?chunked HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n7d0\r\n{large}\r\n0\r\n\r\n"
             ),
             "larger than may be",
         ),

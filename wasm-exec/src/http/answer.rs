@@ -9,8 +9,13 @@ use std::{
 };
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// What a client gets after the head.
-pub(super) struct Answer {
+/// Why an answer is not whole.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Broken(Error);
+
+/// What a client gets after the head. Its function runs on as long as it does, and is polled by whoever sends it.
+pub struct Answer {
     content: Content,
     /// Its connection is not idle before it is over.
     _counted: Option<Counted>,
@@ -66,12 +71,12 @@ impl Running {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Error;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.content {
             Content::Fixed(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Guest(running) => running.poll(cx),
+            Content::Guest(running) => running.poll(cx).map(|frame| frame.map(|frame| frame.map_err(Broken))),
         }
     }
 

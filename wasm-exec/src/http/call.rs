@@ -1,6 +1,6 @@
 //! The call of a function, as each version of WASI has it: what it is given, and where its answer goes.
 
-use super::{function::Handler, instance::Instance};
+use super::{counts::Counts, function::Handler, instance::Instance};
 use crate::state::State;
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -14,6 +14,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     task::{Context, Poll},
+    time::Instant,
 };
 use tokio::sync::oneshot;
 use wasmtime::{Result, Store, component::Resource};
@@ -72,13 +73,13 @@ impl Call {
     }
 
     /// Instantiates the function, unless it has been used before, and calls it; it has ended when this is ready.
-    pub(super) async fn run(self, instance: &mut Instance) -> Result<()> {
+    pub(super) async fn run(self, instance: &mut Instance, counts: &Counts) -> Result<()> {
         let (store, before) = (&mut instance.store, instance.exports.take());
         match (self, before) {
             (Self::P2 { handler, request, answer }, before) => {
                 let function = match before {
                     Some(Exports::P2(function)) => function,
-                    _ => handler.instantiate_async(&mut *store).await?,
+                    _ => timed(counts, handler.instantiate_async(&mut *store)).await?,
                 };
                 function.wasi_http_incoming_handler().call_handle(&mut *store, request, answer).await?;
                 instance.exports = Some(Exports::P2(function));
@@ -86,7 +87,7 @@ impl Call {
             (Self::P3 { handler, request, answer }, before) => {
                 let function = match before {
                     Some(Exports::P3(function)) => function,
-                    _ => handler.instantiate_async(&mut *store).await?,
+                    _ => timed(counts, handler.instantiate_async(&mut *store)).await?,
                 };
                 store
                     .run_concurrent(async |store| answer_concurrently(&function, store, request, answer).await)
@@ -96,6 +97,14 @@ impl Call {
         }
         Ok(())
     }
+}
+
+/// Makes an instance, and notes how long that took.
+async fn timed<T>(counts: &Counts, instantiating: impl Future<Output = Result<T>>) -> Result<T> {
+    let began = Instant::now();
+    let made = instantiating.await?;
+    counts.note_instantiation(began.elapsed());
+    Ok(made)
 }
 
 /// Hands on the answer, and lets the function go on until its client has all of it and it has no more to do.
@@ -147,7 +156,7 @@ impl Body for Sending {
 /// A request as it came names its host in a header of its own; WASI 0.3 looks for it in the URI alone.
 fn with_whole_uri(mut request: Request<WasiBody>) -> Result<Request<WasiBody>> {
     if request.uri().authority().is_none()
-        && let Some(host) = request.headers().get(HOST)
+        && let Some(host) = request.headers().get(HOST).filter(|host| !host.is_empty())
     {
         let mut parts = request.uri().clone().into_parts();
         parts.scheme = Some(Scheme::HTTP);

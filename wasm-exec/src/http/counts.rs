@@ -2,9 +2,12 @@
 
 use super::failure::Failure;
 use crate::{Outcome, limits::MemoryTotal};
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 /// What a server came to.
@@ -24,6 +27,10 @@ pub struct Served {
     pub memory_refused: bool,
     /// What all requests have used, if that is counted.
     pub fuel_used: u64,
+    /// Instances that were made.
+    pub instances: u64,
+    /// How long that took, in all.
+    pub instantiation: Duration,
     /// What went wrong last in a function: the request, and what the log has of it.
     pub last_trap: Option<String>,
 }
@@ -35,6 +42,8 @@ pub(super) struct Counts {
     failed: AtomicU64,
     traps: AtomicU64,
     fuel_used: AtomicU64,
+    instances: AtomicU64,
+    instantiation_nanos: AtomicU64,
     last_trap: Mutex<Option<String>>,
 }
 
@@ -46,6 +55,8 @@ impl Counts {
             failed: AtomicU64::new(0),
             traps: AtomicU64::new(0),
             fuel_used: AtomicU64::new(0),
+            instances: AtomicU64::new(0),
+            instantiation_nanos: AtomicU64::new(0),
             last_trap: Mutex::new(None),
         }
     }
@@ -59,6 +70,11 @@ impl Counts {
         if used > 0 {
             self.fuel_used.fetch_add(used, Relaxed);
         }
+    }
+
+    pub(super) fn note_instantiation(&self, taken: Duration) {
+        self.instances.fetch_add(1, Relaxed);
+        self.instantiation_nanos.fetch_add(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Counts a failure that is not the client's own; `told` is what is said of it.
@@ -81,6 +97,8 @@ impl Counts {
             peak_memory_bytes: self.memory.peak_bytes(),
             memory_refused: self.memory.was_refused(),
             fuel_used: self.fuel_used.load(Relaxed),
+            instances: self.instances.load(Relaxed),
+            instantiation: Duration::from_nanos(self.instantiation_nanos.load(Relaxed)),
             last_trap: self.last_trap.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }

@@ -7,6 +7,7 @@ use hyper::{
     Response, StatusCode,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
+use std::sync::Arc;
 use wasmtime_wasi_http::Error;
 
 /// How a client can name a request to whoever reads the log.
@@ -65,8 +66,22 @@ impl Failure {
         }
     }
 
+    /// The same, and what is the client's fault, too.
+    pub(super) fn told(&self) -> String {
+        self.log().unwrap_or_else(|| {
+            let fault = match self {
+                Self::Tunnel => "it wants a tunnel",
+                Self::BodyTooLarge => "the body is larger than may be",
+                Self::BodyTooSlow => "the body comes too slowly",
+                Self::BodyBroken => "the body is broken off, or no body",
+                _ => "it does not say for which host it is",
+            };
+            fault.to_owned()
+        })
+    }
+
     /// The answer in place of the function's.
-    pub(super) fn response(&self, id: RequestId) -> Response<Answer> {
+    pub(super) fn response(&self, id: &RequestId) -> Response<Answer> {
         let status = self.status();
         let mut response = Response::new(Answer::fixed(Bytes::from(format!("{status}\nrequest {id}\n"))));
         *response.status_mut() = status;
@@ -105,13 +120,21 @@ fn told(outcome: &Outcome) -> String {
     }
 }
 
-/// A request's name, that tells nothing of how many there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RequestId(pub(super) u64);
+/// What a request is called in the log, and for its client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum RequestId {
+    /// It tells nothing of how many there are.
+    Drawn(u64),
+    /// Of whoever accepted it.
+    Given(Arc<str>),
+}
 
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:016x}", self.0)
+        match self {
+            Self::Drawn(number) => write!(f, "{number:016x}"),
+            Self::Given(id) => f.write_str(id),
+        }
     }
 }
 
@@ -137,7 +160,7 @@ mod tests {
         let outcome = Outcome::Trapped { trap: "wasm trap: unreachable".to_owned(), backtrace: "0: secret".to_owned() };
         let failure = Failure::Ended(outcome);
         assert!(failure.log().unwrap().contains("secret"));
-        let response = failure.response(RequestId(0xab));
+        let response = failure.response(&RequestId::Drawn(0xab));
         assert_eq!(response.headers()["x-request-id"], "00000000000000ab");
         // All that is not chosen here: the status line and the id.
         assert_eq!(hyper::body::Body::size_hint(response.body()).exact(), Some(51));

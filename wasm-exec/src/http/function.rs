@@ -9,7 +9,7 @@ use crate::{
     wasi_p2,
 };
 use std::os::fd::RawFd;
-use wasmtime::component::Component;
+use wasmtime::{InstanceAllocationStrategy, component::Component};
 use wasmtime_wasi_http::{p2, p3};
 
 /// What makes a component a function; any last number is accepted.
@@ -46,7 +46,12 @@ impl Function {
     ///
     /// `core_dumps`: what does not end by itself leaves one, for [`Setting::core_dump`](super::Setting::core_dump).
     pub fn load(code: Compiled, bounds: Bounds, core_dumps: bool) -> Result<Self, RunError> {
-        let (engine, bounds) = reserve(code.profile, bounds, core_dumps)?;
+        let (engine, requests) = reserve(code.profile, bounds.requests, pool::own, core_dumps)?;
+        Self::of(engine, code, Bounds { requests, ..bounds })
+    }
+
+    /// One whose instances lie in the places of this engine.
+    pub(super) fn of(engine: Engine, code: Compiled, bounds: Bounds) -> Result<Self, RunError> {
         let (loaded, descriptor) = load::load(engine.inner(), code)?;
         let component = match loaded {
             Loaded::Component(component) => component,
@@ -55,7 +60,8 @@ impl Function {
             }
         };
         let parts = Parts::of(engine.inner(), &component);
-        Ok(Self { handler: prepare(&engine, &component, &parts)?, engine, bounds, parts, descriptor })
+        let handler = prepare(&engine, &component, &parts)?;
+        Ok(Self { handler, engine, bounds, parts, descriptor })
     }
 
     /// As [`Program::descriptor`](crate::Program::descriptor).
@@ -66,11 +72,16 @@ impl Function {
 
 /// An engine with places for as many requests at once as there is address space for, which a limit (RLIMIT_AS) or the system may
 /// withhold; the others wait, as any beyond the bound do.
-fn reserve(profile: Profile, mut bounds: Bounds, core_dumps: bool) -> Result<(Engine, Bounds), RunError> {
+pub(super) fn reserve(
+    profile: Profile,
+    mut requests: u32,
+    strategy: fn(u32) -> InstanceAllocationStrategy,
+    core_dumps: bool,
+) -> Result<(Engine, u32), RunError> {
     loop {
-        match Engine::pooled(profile, pool::strategy(&bounds), core_dumps) {
-            Err(_) if bounds.requests > 1 => bounds.requests /= 2,
-            engine => return engine.map(|engine| (engine, bounds)),
+        match Engine::pooled(profile, strategy(requests), core_dumps) {
+            Err(_) if requests > 1 => requests /= 2,
+            engine => return engine.map(|engine| (engine, requests)),
         }
     }
 }

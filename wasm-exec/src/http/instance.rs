@@ -4,7 +4,7 @@
 //! finds there. One that ended otherwise, or whose client went away, is never used again. There are never more of them, at work and
 //! waiting, than requests may be answered at once: a request takes one that waits, if there is one.
 
-use super::{call::Exports, server::Shared};
+use super::{call::Exports, service::Shared};
 use crate::{Command, Engine, RunError, limits::MemorySum, state::State};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -18,6 +18,8 @@ pub(super) struct Instance {
     pub(super) memory: MemorySum,
     /// Tells it to stop at its next loop or call.
     pub(super) interrupted: Arc<AtomicBool>,
+    /// The clock ticked while it was at work.
+    pub(super) takes_long: Arc<AtomicBool>,
     /// What is called, once it has been instantiated.
     pub(super) exports: Option<Exports>,
     /// Requests that it has answered.
@@ -47,13 +49,17 @@ impl Instance {
         // The clock ticks while anything runs: whoever takes long lets others go on.
         store.set_epoch_deadline(1);
         let interrupted = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&interrupted);
+        let takes_long = Arc::new(AtomicBool::new(false));
+        let (seen, ticked) = (Arc::clone(&interrupted), Arc::clone(&takes_long));
         store.epoch_deadline_callback(move |_| match seen.load(Relaxed) {
             true => Ok(UpdateDeadline::Interrupt),
-            false => Ok(UpdateDeadline::Yield(1)),
+            false => {
+                ticked.store(true, Relaxed);
+                Ok(UpdateDeadline::Yield(1))
+            }
         });
         let fuel = engine.profile().fuel.then(|| command.fuel.unwrap_or(u64::MAX));
-        Ok(Self { store, memory, interrupted, exports: None, answered: 0, fuel })
+        Ok(Self { store, memory, interrupted, takes_long, exports: None, answered: 0, fuel })
     }
 
     /// What the last request has used, if that is counted.

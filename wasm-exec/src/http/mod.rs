@@ -8,6 +8,9 @@
 //! Function (loaded, linked) ──┐
 //! Command (what is granted) ──┼─ serve ──── front ───── request ── Answer
 //! Setting (sockets, bounds) ──┘           HTTP/1.1, h2c   Instance    body
+//!
+//! Pools ── Function ── Service ──────────────────────────── request ── body
+//! many in one process          whoever accepts requests asks
 //! ```
 
 mod answer;
@@ -19,13 +22,19 @@ pub mod front;
 mod function;
 mod instance;
 mod pool;
+mod pools;
 mod request;
 mod server;
+mod service;
+mod share;
 mod upload;
 
+pub use answer::{Answer, Broken};
 pub use counts::Served;
 pub use function::{Function, is_handler};
-pub use server::{CoreDumpSink, Setting, Stop, serve};
+pub use pools::Pools;
+pub use server::{Setting, Stop, serve};
+pub use service::{Asked, CoreDumpSink, LogSink, Place, Service, Serving, Unanswered};
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
 //! Where the memories, tables and stacks of a function's instances come from: places that are reserved once and used again.
 
-use super::Bounds;
 use wasmtime::{Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// Core instances that a component may be made of: its own modules, adapters, and the shims between them.
@@ -16,13 +15,21 @@ const INSTANCE_BYTES: usize = 16 << 20;
 /// page fault for each of them.
 const RESIDENT_BYTES: usize = 256 << 10;
 
-/// Address space for so many instances; memory is taken when it is used.
-pub(crate) fn strategy(bounds: &Bounds) -> InstanceAllocationStrategy {
-    let instances = bounds.requests;
+/// Address space for so many instances of one function; memory is taken when it is used.
+pub(super) fn own(instances: u32) -> InstanceAllocationStrategy {
+    strategy(instances, instances.saturating_mul(MEMORIES))
+}
+
+/// The same for many functions, of which not all instances have as many memories as one may.
+pub(super) fn shared(instances: u32) -> InstanceAllocationStrategy {
+    strategy(instances, instances.saturating_add(instances / 2))
+}
+
+fn strategy(instances: u32, memories: u32) -> InstanceAllocationStrategy {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
-        .total_memories(instances.saturating_mul(MEMORIES))
+        .total_memories(memories.max(MEMORIES))
         .total_tables(instances.saturating_mul(TABLES))
         .total_stacks(instances)
         .max_memories_per_component(MEMORIES)

@@ -6,7 +6,8 @@ use super::{
     failure::{Failure, RequestId},
     front::Counted,
     instance::Instance,
-    server::Shared,
+    service::{BodyBounds, Place, Shared},
+    share::Turns,
     upload::{Upload, Watched},
 };
 use crate::{Outcome, RunError, core_dump};
@@ -34,7 +35,7 @@ const NOTICES_WITHIN: Duration = Duration::from_millis(200);
 
 /// A function at work on one request. When it is dropped it ends where it is.
 pub(super) struct Guest {
-    running: Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>,
+    running: Running,
     interrupted: Arc<AtomicBool>,
     shared: Arc<Shared>,
     id: RequestId,
@@ -46,7 +47,7 @@ impl Guest {
         self.running.as_mut().poll(cx).map(|ended| match ended {
             Ok(()) => true,
             Err(failure) => {
-                self.shared.note_failure(self.id, &failure);
+                self.shared.note_failure(&self.id, &failure);
                 false
             }
         })
@@ -74,25 +75,39 @@ impl Guest {
 /// Answers one request, in any case.
 pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, counted: Counted) -> Response<Answer> {
     let id = shared.begin_request();
-    let response = attempt(&shared, id, request).await.unwrap_or_else(|failure| {
-        shared.note_failure(id, &failure);
-        failure.response(id)
+    let bounds = BodyBounds { bytes: shared.bounds.body_bytes, grace: shared.bounds.body_grace };
+    let answered = match check(&request) {
+        Ok(()) => attempt(&shared, &id, shared.place(), bounds, request).await,
+        Err(failure) => Err(failure),
+    };
+    let response = answered.unwrap_or_else(|failure| {
+        shared.note_failure(&id, &failure);
+        failure.response(&id)
     });
     response.map(|answer| answer.keeping(counted))
 }
 
-async fn attempt(shared: &Arc<Shared>, id: RequestId, request: Request<Incoming>) -> Result<Response<Answer>, Failure> {
-    check(&request, shared.bounds.body_bytes)?;
+/// An answer of the function's, or why there is none.
+pub(super) async fn attempt(
+    shared: &Arc<Shared>,
+    id: &RequestId,
+    place: impl Future<Output = Place>,
+    bounds: BodyBounds,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Failure> {
+    if hyper::body::Body::size_hint(request.body()).lower() > bounds.bytes {
+        return Err(Failure::BodyTooLarge);
+    }
     let without_body = request.method() == Method::HEAD;
     let (head, body) = request.into_parts();
     let (body, watched): (WasiBody, _) = if hyper::body::Body::is_end_stream(&body) {
         (Empty::<Bytes>::new().map_err(Error::from).boxed_unsync(), None)
     } else {
-        let (upload, watched) = Upload::new(body, &shared.bounds);
+        let (upload, watched) = Upload::new(body, bounds);
         (upload.boxed_unsync(), Some(watched))
     };
     let (sender, receiver) = oneshot::channel();
-    let mut guest = begin(shared, id, Request::from_parts(head, body), sender).await?;
+    let mut guest = begin(shared, id, place.await, Request::from_parts(head, body), sender)?;
     let (response, ended) = head_of(&mut guest, receiver, watched, shared.bounds.answer_within).await?;
     let (head, body) = response.into_parts();
     let without_body = without_body || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -100,7 +115,7 @@ async fn attempt(shared: &Arc<Shared>, id: RequestId, request: Request<Incoming>
 }
 
 /// Refuses what can be refused before anything of it is used.
-fn check(request: &Request<Incoming>, most_bytes: u64) -> Result<(), Failure> {
+fn check(request: &Request<Incoming>) -> Result<(), Failure> {
     if request.method() == Method::CONNECT {
         return Err(Failure::Tunnel);
     }
@@ -108,37 +123,41 @@ fn check(request: &Request<Incoming>, most_bytes: u64) -> Result<(), Failure> {
     if request.uri().authority().is_none() && host.is_none_or(|host| host.to_str().is_err()) {
         return Err(Failure::NoHost);
     }
-    let length = hyper::body::Body::size_hint(request.body()).lower();
-    if length > most_bytes { Err(Failure::BodyTooLarge) } else { Ok(()) }
+    Ok(())
 }
 
 /// Makes the instance; it begins when it is polled.
-async fn begin(
+fn begin(
     shared: &Arc<Shared>,
-    id: RequestId,
+    id: &RequestId,
+    place: Place,
     request: Request<WasiBody>,
     answer: oneshot::Sender<Head>,
 ) -> Result<Guest, Failure> {
-    let place = shared.place().await;
     let mut instance = Instance::ready(shared).map_err(Failure::NotStarted)?;
     let interrupted = Arc::clone(&instance.interrupted);
     let call = Call::new(&shared.handler, &mut instance.store, request, answer);
     let call = call.map_err(|error| Failure::NotStarted(RunError::engine(error)))?;
-    let running = {
-        let shared = Arc::clone(shared);
-        Box::pin(async move {
+    let takes_long = Arc::clone(&instance.takes_long);
+    let work = {
+        let (shared, id) = (Arc::clone(shared), id.clone());
+        async move {
             let _place = place;
-            let ended = call.run(&mut instance).await;
-            conclude(&shared, id, instance, ended)
-        })
+            let ended = call.run(&mut instance, &shared.counts).await;
+            conclude(&shared, &id, instance, ended)
+        }
     };
-    Ok(Guest { running, interrupted, shared: Arc::clone(shared), id })
+    let running: Running = match &shared.share {
+        Some(share) => Box::pin(Turns::new(work, Arc::clone(share), takes_long)),
+        None => Box::pin(work),
+    };
+    Ok(Guest { running, interrupted, shared: Arc::clone(shared), id: id.clone() })
 }
 
 /// What becomes of an instance, and what it has come to.
 fn conclude(
     shared: &Shared,
-    id: RequestId,
+    id: &RequestId,
     mut instance: Instance,
     ended: wasmtime::Result<()>,
 ) -> Result<(), Failure> {

@@ -1,25 +1,19 @@
 //! The server: accepts until it is told to stop, and ends when all that was begun is done.
 
 use super::{
-    Bounds, Function, Served,
+    Bounds, Function, Served, Serving,
     clock::Clock,
     counts::Counts,
-    failure::{Failure, RequestId},
     front,
-    function::Handler,
     instance::Idle,
     request,
+    service::{self, Shared, places},
 };
-use crate::{Command, Engine, RunError, limits::MemoryTotal, state::State};
+use crate::{Command, RunError};
 use std::{
-    hash::{BuildHasher, RandomState},
     io,
     net::TcpListener,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     time::Duration,
 };
 use tokio::{
@@ -36,9 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where descriptors or memory are short, they may not be in a moment.
 const SHORTAGE: Duration = Duration::from_millis(50);
 
-/// Takes the core dump of a request, with its id. Whether it takes one more.
-pub type CoreDumpSink = Box<dyn Fn(&str, &[u8]) -> bool + Send + Sync>;
-
 /// Where and how a function is served.
 pub struct Setting {
     /// Sockets that listen already.
@@ -47,12 +38,8 @@ pub struct Setting {
     pub threads: usize,
     /// Ends it.
     pub stop: Stop,
-    /// Takes what is to be told of requests that failed, a message at a time.
-    pub log: fn(&str),
-    /// How many requests one instance answers, one after another; 1 gives each its own.
-    pub reuse: u32,
-    /// Takes the core dumps, if the function was loaded to make them.
-    pub core_dump: Option<CoreDumpSink>,
+    /// What is for whoever serves.
+    pub serving: Serving,
     /// Is told now and then what the server has come to, while it has something to do, and when it has nothing more.
     pub note: Box<dyn Fn(&Served) + Send>,
 }
@@ -80,84 +67,16 @@ impl Default for Stop {
     }
 }
 
-/// What all requests share.
-pub(super) struct Shared {
-    pub(super) engine: Engine,
-    pub(super) handler: Handler,
-    pub(super) command: Command,
-    pub(super) bounds: Bounds,
-    pub(super) counts: Arc<Counts>,
-    pub(super) idle: Arc<Idle>,
-    core_dump: Option<CoreDumpSink>,
-    takes_core_dumps: AtomicBool,
-    pub(super) runtime: Handle,
-    places: Arc<Semaphore>,
-    clock: Arc<Clock>,
-    names: RandomState,
-    log: fn(&str),
-}
-
-/// Room for one function to run; it is free again when this is dropped.
-pub(super) struct Place {
-    clock: Arc<Clock>,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.clock.finish();
-    }
-}
-
-impl Shared {
-    /// Waits until fewer requests are being answered than may be.
-    pub(super) async fn place(&self) -> Place {
-        // It is never closed.
-        let permit = Arc::clone(&self.places).acquire_owned().await.ok();
-        self.clock.begin();
-        Place { clock: Arc::clone(&self.clock), _permit: permit }
-    }
-
-    pub(super) fn begin_request(&self) -> RequestId {
-        RequestId(self.names.hash_one(self.counts.begin_request()))
-    }
-
-    /// Hands on the dump that `make` makes, as long as somebody takes it: making one copies all of a memory.
-    pub(super) fn dump(&self, id: RequestId, make: impl FnOnce(&str) -> Option<Vec<u8>>) {
-        let Some(sink) = self.core_dump.as_ref().filter(|_| self.takes_core_dumps.load(Relaxed)) else { return };
-        let id = id.to_string();
-        if let Some(dump) = make(&id)
-            && !sink(&id, &dump)
-        {
-            self.takes_core_dumps.store(false, Relaxed);
-        }
-    }
-
-    pub(super) fn note_failure(&self, id: RequestId, failure: &Failure) {
-        if let Some(message) = failure.log() {
-            let message = format!("request {id}: {message}");
-            self.counts.note_failure(failure, &message);
-            (self.log)(&message);
-        }
-    }
-}
-
 /// Serves the function until it is told to stop and the last request is answered. `command.timeout` is for the caller to keep.
 ///
 /// An error means that nothing was served.
 pub fn serve(function: Function, command: Command, setting: Setting) -> Result<Served, RunError> {
-    if command.fuel.is_some() && !function.engine.profile().fuel {
-        return Err(RunError::NotCounting);
-    }
-    function.parts.check(&command)?;
-    command.stores.open()?;
+    let memory = service::check(&function, &command)?;
     let thread = |what| move |error| RunError::Thread { what, error };
-    // What each request will need is there.
-    let memory = MemoryTotal::new(command.memory_bytes);
-    State::of_request(&command, crate::limits::MemorySum::part_of(&memory))?;
-    let (counts, idle) = (Arc::new(Counts::new(memory)), Arc::new(Idle::new(setting.reuse)));
+    let Setting { listeners, threads, stop, serving, note } = setting;
+    let (counts, idle) = (Arc::new(Counts::new(memory)), Arc::new(Idle::new(serving.reuse)));
     let (clock, ticking) = {
-        let (counts, idle, note) = (Arc::clone(&counts), Arc::clone(&idle), setting.note);
+        let (counts, idle) = (Arc::clone(&counts), Arc::clone(&idle));
         let look = move |rests: bool| {
             if rests {
                 idle.clear();
@@ -166,23 +85,10 @@ pub fn serve(function: Function, command: Command, setting: Setting) -> Result<S
         };
         Clock::start(function.engine.clone(), look).map_err(thread("the clock"))?
     };
-    let runtime = event_loop(setting.threads).map_err(thread("the event loop"))?;
-    let shared = Arc::new(Shared {
-        engine: function.engine,
-        handler: function.handler,
-        command,
-        bounds: function.bounds,
-        counts: Arc::clone(&counts),
-        idle,
-        core_dump: setting.core_dump,
-        takes_core_dumps: AtomicBool::new(true),
-        runtime: runtime.handle().clone(),
-        places: Arc::new(Semaphore::new(places(function.bounds.requests))),
-        clock: Arc::new(clock),
-        names: RandomState::new(),
-        log: setting.log,
-    });
-    let served = runtime.block_on(accept_all(&shared, setting.listeners, &setting.stop));
+    let runtime = event_loop(threads).map_err(thread("the event loop"))?;
+    let handle = runtime.handle().clone();
+    let shared = Arc::new(Shared::new(function, command, serving, Arc::new(clock), Arc::clone(&counts), idle, handle));
+    let served = runtime.block_on(accept_all(&shared, listeners, &stop));
     // Not dropped, which waits for all of its threads, for one that could never be started too.
     runtime.shutdown_background();
     shared.clock.end();
@@ -211,11 +117,6 @@ fn event_loop(threads: usize) -> io::Result<Runtime> {
         }
     }
     Ok(runtime)
-}
-
-/// As many as a semaphore takes, at the most.
-fn places(wanted: u32) -> usize {
-    usize::try_from(wanted).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 async fn accept_all(shared: &Arc<Shared>, listeners: Vec<TcpListener>, stop: &Stop) -> io::Result<()> {

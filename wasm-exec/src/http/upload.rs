@@ -1,6 +1,6 @@
 //! A request's body on its way to the function: bounded in bytes, and in what it lets one wait.
 
-use super::{BODY_BYTES_PER_SECOND, Bounds, failure::Failure};
+use super::{BODY_BYTES_PER_SECOND, failure::Failure, service::BodyBounds};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::{
@@ -52,14 +52,14 @@ impl Watched {
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming, bounds: &Bounds) -> (Self, Watched) {
+    pub(super) fn new(body: Incoming, bounds: BodyBounds) -> (Self, Watched) {
         let (sender, verdict) = oneshot::channel();
         let waiting = Arc::new(AtomicBool::new(false));
         let watched = Watched { verdict, waiting: Arc::clone(&waiting) };
         let upload = Self {
             body,
-            most_bytes: bounds.body_bytes,
-            grace: bounds.body_grace,
+            most_bytes: bounds.bytes,
+            grace: bounds.grace,
             received: 0,
             waited: Duration::ZERO,
             waits: None,

@@ -67,7 +67,7 @@ struct Inner {
     /// None: there is none.
     setting: Option<Setting>,
     /// Told once of what was asked for and not granted, as `host:port` or as a name.
-    denied: fn(&str),
+    denied: Box<dyn Fn(&str) + Send + Sync>,
     has_denied: AtomicBool,
 }
 
@@ -96,12 +96,12 @@ enum Refusal {
 
 impl Network {
     /// None at all. `denied` is told once of what was asked for all the same.
-    pub fn none(denied: fn(&str)) -> Self {
-        Self(Arc::new(Inner { setting: None, denied, has_denied: AtomicBool::new(false) }))
+    pub fn none(denied: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Inner { setting: None, denied: Box::new(denied), has_denied: AtomicBool::new(false) }))
     }
 
     /// One that is there. `denied` is told once of what was asked for and not granted.
-    pub fn new(setting: NetworkSetting, denied: fn(&str)) -> Self {
+    pub fn new(setting: NetworkSetting, denied: impl Fn(&str) + Send + Sync + 'static) -> Self {
         let NetworkSetting { destinations, listens, names, authorities } = setting;
         let setting = Setting {
             destinations,
@@ -111,7 +111,7 @@ impl Network {
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             resolved: Mutex::default(),
         };
-        Self(Arc::new(Inner { setting: Some(setting), denied, has_denied: AtomicBool::new(false) }))
+        Self(Arc::new(Inner { setting: Some(setting), denied: Box::new(denied), has_denied: AtomicBool::new(false) }))
     }
 
     pub(crate) fn is_none(&self) -> bool {

@@ -34,7 +34,19 @@ fn run(command: Command) -> Result<Report, RunError> {
 
 fn run_with(engine: &Engine, command: Command) -> Result<Report, RunError> {
     let Command { code, argv, env, preopens, cwd, network, config, stores, memory_bytes, fuel, timeout } = command;
-    let command = wasm_exec::Command { argv, env, preopens, cwd, network, config, stores, memory_bytes, fuel, timeout };
+    let command = wasm_exec::Command {
+        argv,
+        env,
+        preopens,
+        cwd,
+        network,
+        config,
+        stores,
+        output: None,
+        memory_bytes,
+        fuel,
+        timeout,
+    };
     wasm_exec::run(Program::load(engine, code)?, command)
 }
 

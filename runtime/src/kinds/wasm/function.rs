@@ -144,10 +144,12 @@ fn run(function: Function, serving: Serving) -> Result<Served, RunError> {
     let counts_fuel = command.fuel.is_some();
     // Who cannot be told how things are goes on all the same.
     let note = Box::new(move |served: &Served| _ = record(served, counts_fuel).write_to(&notes));
-    serve(function, command, Setting { listeners: sockets, threads, stop, log: process::say, reuse, core_dump, note })
+    let serving = wasm_exec::http::Serving { log: Box::new(process::say), reuse, cpu_millis: None, core_dump };
+    serve(function, command, Setting { listeners: sockets, threads, stop, serving, note })
 }
 
-fn record(served: &Served, counts_fuel: bool) -> EngineRecord {
+/// What of it a container's record tells.
+pub(crate) fn record(served: &Served, counts_fuel: bool) -> EngineRecord {
     EngineRecord {
         requests: served.requests,
         failed: served.failed,

@@ -1,8 +1,8 @@
 //! Which flags of `run` grant what a program imports.
 
-use anyhow::Result;
+use anyhow::{Error, Result, anyhow};
 use images::program::{self, Program, Role};
-use wasm_exec::Proposals;
+use wasm_exec::{Proposals, RunError};
 
 /// A grant, and the beginnings of the imports that make use of it.
 struct Grant {
@@ -81,6 +81,17 @@ pub(super) fn missing(import: &str) -> String {
         "it is no part of WASI: no flag grants it"
     };
     format!("{import} ({why})")
+}
+
+/// Why a program is not started; of each import that is missing, what would grant it, or why nothing does.
+pub(super) fn refusal(error: &RunError) -> Error {
+    match error {
+        RunError::Imports { missing: imports } => {
+            let missing: Vec<String> = imports.iter().map(|import| missing(import)).collect();
+            anyhow!("this program imports what is not provided here: {}", missing.join(", "))
+        }
+        other => anyhow!("{other}"),
+    }
 }
 
 /// The shortest command line that runs a program, and below what more flags would give it.

@@ -10,6 +10,7 @@ mod listeners;
 mod network;
 mod process;
 mod stores;
+mod within;
 
 use std::{os::fd::BorrowedFd, path::PathBuf, time::Duration};
 
@@ -26,7 +27,7 @@ use nix::libc::{RLIMIT_DATA, RLIMIT_NOFILE};
 use serde_json::Value;
 use wasm_exec::{Profile, Proposals};
 
-use super::{Behaviour, First, Parts, is_filtered, linux_defaults, overlay_root, report::Teller};
+use super::{Behaviour, First, Hosted, Hosting, Parts, is_filtered, linux_defaults, overlay_root, report::Teller};
 use crate::{
     output::{self, errors::Coded},
     records::{container::Container, host::Host},
@@ -36,6 +37,7 @@ use crate::{
 use listeners::Listeners;
 
 pub(crate) use code::{check_compiled, compile};
+pub(crate) use function::record;
 
 /// Memory that a Wasm process may use beyond what its program may: the runtime itself, its stack and its buffers.
 /// Compiled code is mapped from a file and can be reclaimed, so its size does not matter here.
@@ -155,6 +157,14 @@ impl Behaviour for WasmProgram {
 
     fn is_on_default_network(&self) -> bool {
         false
+    }
+
+    fn needs_process(&self, spec: &RunSpec) -> Option<&'static str> {
+        within::needs_process(self, spec)
+    }
+
+    fn host(&self, of: Hosting<'_>) -> Result<Hosted> {
+        within::host(self, of)
     }
 
     fn allowance_bytes(&self, spec: &RunSpec) -> u64 {

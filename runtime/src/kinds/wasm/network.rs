@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use linux_exec::{confinement::Namespace, seccomp::Sockets};
 use wasm_exec::{Destinations, NameFiles, NetworkSetting};
 
-use super::{is_served, process};
+use super::is_served;
 use crate::{
     network::files,
     spec::{Network, RunSpec},
@@ -64,8 +64,9 @@ pub(super) fn allowance_bytes(spec: &RunSpec) -> u64 {
     if has_network(spec) { ALLOWANCE_BYTES } else { 0 }
 }
 
-/// What the engine is told of it. Reads the host's files, as the process will see none of them.
-pub(super) fn granted(spec: &RunSpec) -> Result<wasm_exec::Network> {
+/// What the engine is told of it. Reads the host's files, as the process will see none of them. `denied` is told once of what was asked
+/// for and not granted.
+pub(super) fn granted(spec: &RunSpec, denied: impl Fn(&str) + Send + Sync + 'static) -> Result<wasm_exec::Network> {
     if !has_network(spec) {
         return Ok(wasm_exec::Network::none(denied));
     }
@@ -91,12 +92,12 @@ fn destinations(spec: &RunSpec) -> Result<Option<Destinations>> {
     }
 }
 
-/// In the log, where whoever wonders why it fails looks first.
-fn denied(what: &str) {
-    process::say(&format!(
+/// For the log, where whoever wonders why it fails looks first.
+pub(super) fn denied(what: &str) -> String {
+    format!(
         "the program asked for {what}, and was refused: --allow-net HOST:PORT grants a destination (this machine and its link, \
          and what is private behind a pattern of names, by their addresses alone)"
-    ));
+    )
 }
 
 fn resolv_conf(spec: &RunSpec) -> Result<Vec<u8>> {

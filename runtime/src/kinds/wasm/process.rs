@@ -43,17 +43,24 @@ pub(super) fn entry(spec: &RunSpec, code: Compiled, command: Command, dumps: Opt
 /// What the program is granted.
 pub(super) fn command(host: &Host, spec: &RunSpec, whole_root: bool) -> Result<Command> {
     Ok(Command {
-        argv: spec.argv.clone(),
-        env: spec.env.iter().filter_map(|v| v.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
         preopens: preopens(spec, whole_root),
-        cwd: Some(spec.cwd.clone()),
-        network: network::granted(spec)?,
-        config: spec.wasm.config.clone().into_iter().collect(),
+        network: network::granted(spec, |what| say(&network::denied(what)))?,
         stores: stores::granted(host, spec)?,
+        ..own(spec)
+    })
+}
+
+/// Of it what opens nothing.
+pub(super) fn own(spec: &RunSpec) -> Command {
+    Command {
+        env: spec.env.iter().filter_map(|v| v.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+        cwd: Some(spec.cwd.clone()),
+        config: spec.wasm.config.clone().into_iter().collect(),
         memory_bytes: spec.limits.memory_bytes,
         fuel: spec.limits.fuel,
         timeout: spec.limits.timeout_ms.map(Duration::from_millis),
-    })
+        ..Command::new(spec.argv.clone())
+    }
 }
 
 /// In the container's own process, on the host's files: loads the program, which is mapped only where its file can be
@@ -132,13 +139,9 @@ fn send(mut report: Report, pipe: OwnedFd) -> Result<()> {
     Ok(File::from(pipe).write_all(&bytes)?)
 }
 
-/// Why it does not start; of each import that is missing, what would grant it, or why nothing does.
+/// Why it does not start.
 fn refusal(error: &RunError) -> String {
     match error {
-        RunError::Imports { missing } => {
-            let missing: Vec<String> = missing.iter().map(|import| grants::missing(import)).collect();
-            format!("this program imports what is not provided here: {}", missing.join(", "))
-        }
         RunError::Start { detail } if detail.contains("os error 12") => format!(
             "{error}; a memory takes more than 4 GiB of addresses: leave out --ulimit as and --ulimit data, or raise them \
              (-m limits what the program uses of it)"
@@ -146,7 +149,7 @@ fn refusal(error: &RunError) -> String {
         RunError::Thread { .. } => {
             format!("{error}; raise the limit of processes, which counts threads (--pids-limit)")
         }
-        other => other.to_string(),
+        other => grants::refusal(other).to_string(),
     }
 }
 

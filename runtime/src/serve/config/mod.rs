@@ -10,6 +10,7 @@ mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::{NonZeroU32, NonZeroU64},
     path::PathBuf,
 };
 
@@ -19,8 +20,8 @@ use wasm_exec::http::front::Waits;
 
 pub(crate) use mistake::Mistake;
 pub(crate) use values::{
-    AccessLog, Admin, Bytes, Cpus, HostPattern, Listen, Memory, MethodName, Millis, Mount, Name, PathPattern, Pids,
-    Pull, Segment, Tmpfs,
+    AccessLog, Admin, Bytes, Cpus, HostPattern, Isolation, Listen, Memory, MethodName, Millis, Mount, Name,
+    PathPattern, Pids, Pull, Segment, Store, Tmpfs,
 };
 
 /// What editors check a file by: JSON Schema 2020-12.
@@ -164,6 +165,24 @@ pub(crate) struct FunctionConfig {
     pub(crate) cpus: Cpus,
     #[serde(default)]
     pub(crate) pids: Pids,
+    /// Where its program runs; None: in the gateway's process if it can.
+    #[serde(default)]
+    pub(crate) isolation: Option<Isolation>,
+    /// As `run --fuel`, for each request.
+    #[serde(default)]
+    pub(crate) fuel: Option<NonZeroU64>,
+    /// As `run --reuse`.
+    #[serde(default)]
+    pub(crate) reuse: Option<NonZeroU32>,
+    /// As `run --config`.
+    #[serde(default)]
+    pub(crate) config: BTreeMap<String, String>,
+    /// As `run --kv`.
+    #[serde(default)]
+    pub(crate) kv: Vec<Store>,
+    /// As `run --allow-net`.
+    #[serde(default)]
+    pub(crate) allow_net: Vec<String>,
     /// Where a program of a Linux image listens; it finds it as `$PORT`.
     #[serde(default = "default_port")]
     pub(crate) port: u16,
@@ -426,6 +445,10 @@ impl FunctionConfig {
         let mut targets = BTreeSet::new();
         if let Some(twice) = mounts.map(|mount| &mount.target).find(|target| !targets.insert(*target)) {
             return Err(format!("two mounts at {}: give each a target of its own", twice.display()));
+        }
+        let mut stores = BTreeSet::new();
+        if let Some(twice) = self.kv.iter().find(|store| !stores.insert(&store.0.name)) {
+            return Err(format!("kv: there are two stores of the name {}; leave out one", twice.0.name));
         }
         if self.env.contains_key("PORT") {
             return Err("env: PORT is set to `port`; give it there".to_owned());

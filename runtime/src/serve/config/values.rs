@@ -14,6 +14,7 @@ use crate::{
         limits::{self, CpuList},
         mounts::{self, MountSpec},
         names, quantity,
+        wasm::StoreSpec,
     },
 };
 
@@ -232,6 +233,38 @@ pub(crate) enum Pull {
     Missing,
     Always,
     Never,
+}
+
+/// Where a function's program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Isolation {
+    /// In the gateway's own process, within the engine's sandbox alone.
+    Engine,
+    /// In containers.
+    Process,
+}
+
+impl Isolation {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// `--kv`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Store(pub(crate) StoreSpec);
+
+impl TryFrom<String> for Store {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        StoreSpec::parse(&text).map(Self)
+    }
 }
 
 /// `-v`; what is relative counts from the file's folder.
