@@ -37,6 +37,7 @@ mod run;
 mod sandbox;
 mod serve;
 mod serve_clients;
+mod serve_h2;
 mod serve_within;
 mod session;
 mod settings;

@@ -1,12 +1,13 @@
 //! Clients' connections, for whoever answers their requests: which protocol one speaks, and how long it is waited for.
 //!
 //! ```text
-//! socket ── Stream ── hyper: HTTP/1.1, h2 ── answer(request, Counted)
-//!             └────── Pace, looked at ─────────────────────┘
+//! socket ── Stream ── hyper: HTTP/1.1, h2 ── answer(request, Counted) ── Taken
+//!             └────── Pace, looked at ─────────────────────┴───────────────┘
 //! ```
 
 mod pace;
 mod stream;
+mod taken;
 
 pub use pace::Counted;
 pub use stream::{Io, Socket};
@@ -22,6 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use pace::{Overdue, Pace};
 use std::{convert::Infallible, error::Error, future::Future, pin::Pin, pin::pin, sync::Arc, time::Duration};
 use stream::Stream;
+use taken::Taken;
 use tokio::{
     io::AsyncReadExt,
     sync::watch,
@@ -64,7 +66,7 @@ pub async fn serve<B, F>(
     mut stopping: watch::Receiver<bool>,
     answer: impl Fn(Request<Incoming>, Counted) -> F,
 ) where
-    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
 {
     let first = tokio::select! {
@@ -80,8 +82,8 @@ pub async fn serve<B, F>(
     let io = TokioIo::new(Stream::new(socket, Arc::clone(&pace), first));
     let watch = Watch { waits, pace: &pace, stopping };
     let service = service_fn(|request| {
-        let answering = answer(request, Counted::new(&pace));
-        async move { Ok::<_, Infallible>(answering.await) }
+        let (answering, handed) = (answer(request, Counted::new(&pace)), pace.handed());
+        async move { Ok::<_, Infallible>(answering.await.map(|body| Taken::new(body, handed))) }
     });
     let head_bytes = head_bytes.max(LEAST_HEAD_BYTES);
     if is_h2 {

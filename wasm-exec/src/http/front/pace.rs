@@ -4,7 +4,7 @@
 use super::Waits;
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -53,6 +53,8 @@ pub(super) struct Pace {
     head_since: Stamp,
     /// Since when the client takes nothing.
     stalled_since: Stamp,
+    /// The same of each answer that has begun.
+    handed: Mutex<Vec<Arc<Stamp>>>,
     given_up: AtomicBool,
 }
 
@@ -76,6 +78,7 @@ impl Pace {
             idle_since: Stamp::default(),
             head_since: Stamp::default(),
             stalled_since: Stamp::default(),
+            handed: Mutex::default(),
             given_up: AtomicBool::new(false),
         };
         pace.idle_since.set(1);
@@ -97,7 +100,8 @@ impl Pace {
     /// Whether it is too slow by now.
     pub(super) fn overdue(&self, waits: Waits) -> Option<Overdue> {
         let now = self.now();
-        if self.stalled_since.is_over(now, waits.stalled) {
+        let is_stalled = |since: &Stamp| since.is_over(now, waits.stalled);
+        if is_stalled(&self.stalled_since) || self.answers().iter().any(|since| is_stalled(since)) {
             return Some(Overdue::Stalled);
         }
         if self.requests.load(Relaxed) > 0 {
@@ -107,6 +111,18 @@ impl Pace {
             true => self.head_since.is_over(now, waits.head).then_some(Overdue::Head),
             false => self.idle_since.is_over(now, waits.idle).then_some(Overdue::Idle),
         }
+    }
+
+    /// One more answer that its client may take, or not.
+    pub(super) fn handed(self: &Arc<Self>) -> Handed {
+        let since = Arc::new(Stamp::default());
+        self.answers().push(Arc::clone(&since));
+        Handed { pace: Arc::clone(self), since }
+    }
+
+    /// Nobody panics while he has it.
+    fn answers(&self) -> MutexGuard<'_, Vec<Arc<Stamp>>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its reader is to end it.
@@ -120,6 +136,31 @@ impl Pace {
 
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}
+
+/// An answer that its connection knows of, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Handed {
+    pace: Arc<Pace>,
+    since: Arc<Stamp>,
+}
+
+impl Handed {
+    /// There is something to take, or that it is over.
+    pub(super) fn waits_for_client(&self) {
+        self.since.set_first(|| self.pace.now());
+    }
+
+    /// All that there was is taken.
+    pub(super) fn waits_for_server(&self) {
+        self.since.clear();
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        self.pace.answers().retain(|since| !Arc::ptr_eq(since, &self.since));
     }
 }
 
@@ -173,6 +214,28 @@ mod tests {
         pace.wrote(true);
         pace.requests.fetch_add(1, Relaxed);
         assert_eq!(later(pace), None);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_takes_is_the_clients_and_one_that_does_not_come_is_not() {
+        let second = Duration::from_secs(1);
+        let waits = Waits { head: second, idle: second, stalled: second };
+        let mut pace = Pace::new(true);
+        pace.began = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
+        let pace = Arc::new(pace);
+        let _request = Counted::new(&pace);
+        let [taken, waits_for_more] = [pace.handed(), pace.handed()];
+        taken.waits_for_client();
+        waits_for_more.waits_for_server();
+        assert_eq!(pace.overdue(waits), None);
+        taken.since.set(1);
+        assert_eq!(pace.overdue(waits), Some(Overdue::Stalled));
+        taken.waits_for_server();
+        assert_eq!(pace.overdue(waits), None);
+        taken.since.set(1);
+        drop(taken);
+        assert_eq!(pace.overdue(waits), None);
+        assert_eq!(pace.answers().len(), 1);
     }
 
     #[test]
