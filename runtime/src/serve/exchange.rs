@@ -10,7 +10,7 @@ use hyper::{
     upgrade::{self, OnUpgrade},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{io::copy_bidirectional, sync::oneshot, time::timeout};
+use tokio::{io::copy_bidirectional, time::timeout};
 use wasm_exec::http::{Asked, front::Counted};
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     path,
     record::Record,
     refusal::Refusal,
-    upload::{Upload, UploadBounds, UploadError},
+    upload::{Upload, UploadBounds, UploadError, Watched},
     within::Within,
 };
 
@@ -212,7 +212,8 @@ fn name_of(authority: &Authority) -> Result<String, Refusal> {
     Ok(authority.host().trim_end_matches('.').to_ascii_lowercase())
 }
 
-type Verdict = Option<oneshot::Receiver<Option<UploadError>>>;
+/// What becomes of a request's body, if it has one and that is not known yet.
+type Verdict = Option<Watched>;
 
 /// The request as its function gets it.
 struct Prepared {
@@ -251,31 +252,32 @@ fn upload(site: &Site, request: Request<Incoming>) -> (Request<Upload>, Verdict)
     (Request::from_parts(head, upload), (!is_empty).then_some(verdict))
 }
 
-/// Waits for the head of an answer: for so long from when the request is whole.
+/// Waits for the head of an answer: for so long from when the request is whole, or since its function takes nothing more of it.
 async fn in_time(
     sending: impl Future<Output = Result<Response<Incoming>, Unanswered>>,
     verdict: &mut Verdict,
     longest: Duration,
 ) -> Result<Result<Response<Incoming>, Unanswered>, Refusal> {
     let mut sending = pin!(sending);
-    if let Some(mut waits) = verdict.take() {
+    if let Some(mut watched) = verdict.take() {
         tokio::select! {
             biased;
-            told = &mut waits => {
+            told = &mut watched.verdict => {
                 if let Ok(Some(error)) = told {
                     return Err(error.into());
                 }
             }
             sent = sending.as_mut() => {
                 // A body that failed is why its connection did.
-                match waits.try_recv() {
+                match watched.verdict.try_recv() {
                     Ok(Some(error)) if sent.is_err() => return Err(error.into()),
                     Ok(_) => {}
                     // It may go elsewhere.
-                    Err(_) => *verdict = Some(waits),
+                    Err(_) => *verdict = Some(watched),
                 }
                 return Ok(sent);
             }
+            () = watched.untaken.stands_still(longest) => return Err(Refusal::Late),
         }
     }
     timeout(longest, sending).await.map_err(|_| Refusal::Late)

@@ -20,6 +20,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, so
 use tokio::{
     net::{TcpSocket, TcpStream},
     sync::oneshot,
+    task::AbortHandle,
     time::timeout,
 };
 
@@ -35,7 +36,19 @@ const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
 const HEAD_BYTES: usize = 256 << 10;
 
 /// A connection on which the next request may go.
-pub(super) type Sender = http1::SendRequest<Upload>;
+pub(super) struct Sender {
+    requests: http1::SendRequest<Upload>,
+    connection: AbortHandle,
+}
+
+/// Ends a connection whose request was given up: it may wait for a program that takes nothing of a body, and keep the client's with it.
+struct Ends(Option<AbortHandle>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
+}
 
 /// A container that listens, or is about to.
 pub(super) struct Instance {
@@ -110,7 +123,9 @@ impl Instance {
         mut sender: Sender,
         request: Request<Upload>,
     ) -> Result<Response<Incoming>, Unanswered> {
-        let sent = sender.try_send_request(request).await;
+        let mut ends = Ends(Some(sender.connection.clone()));
+        let sent = sender.requests.try_send_request(request).await;
+        ends.0 = None;
         let response = sent.map_err(|mut error| {
             let unsent = error.take_message().map(Box::new);
             Unanswered { error: error.into_error().into(), unsent }
@@ -126,10 +141,10 @@ impl Instance {
         let stream = connecting.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())).map_err(cannot)?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD_BYTES);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        let (requests, connection) = builder.handshake(TokioIo::new(stream)).await?;
         // What goes wrong with it is seen by whoever sends on it.
-        tokio::spawn(async move { _ = connection.with_upgrades().await });
-        Ok(sender)
+        let connection = tokio::spawn(async move { _ = connection.with_upgrades().await }).abort_handle();
+        Ok(Sender { requests, connection })
     }
 
     /// At the address of loopback where it was found last, else at the other one.
@@ -167,7 +182,7 @@ impl Instance {
     fn take_kept(&self) -> Option<Sender> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((since, sender)) = kept.pop() {
-            if since.elapsed() < KEPT_FOR && sender.is_ready() {
+            if since.elapsed() < KEPT_FOR && sender.requests.is_ready() {
                 return Some(sender);
             }
         }
@@ -181,11 +196,11 @@ impl Instance {
 
     /// Puts a connection back as soon as its answer is over.
     pub(super) async fn keep(&self, mut sender: Sender) {
-        if sender.ready().await.is_err() {
+        if sender.requests.ready().await.is_err() {
             return;
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|(since, sender)| since.elapsed() < KEPT_FOR && !sender.is_closed());
+        kept.retain(|(since, sender)| since.elapsed() < KEPT_FOR && !sender.requests.is_closed());
         if kept.len() < KEPT {
             kept.push((Instant::now(), sender));
         }

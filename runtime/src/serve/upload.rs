@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -38,6 +39,7 @@ pub(super) struct Upload {
     /// Only while it is waited for.
     waits: Option<Pin<Box<Sleep>>>,
     verdict: Option<oneshot::Sender<Option<UploadError>>>,
+    untaken: Arc<Untaken>,
 }
 
 /// What it may take.
@@ -47,12 +49,43 @@ pub(super) struct UploadBounds {
     pub(super) stands_still: Duration,
 }
 
+/// The same as who waits for the answer sees it.
+pub(super) struct Watched {
+    /// `None`: it is whole, or nobody wants the rest.
+    pub(super) verdict: oneshot::Receiver<Option<UploadError>>,
+    pub(super) untaken: Arc<Untaken>,
+}
+
+/// Since when a part of it waits for its function, if one does.
+#[derive(Default)]
+pub(super) struct Untaken(Mutex<Option<Instant>>);
+
+impl Untaken {
+    /// Nobody panics while he has it.
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready when the function has taken nothing of what there is for so long.
+    pub(super) async fn stands_still(&self, longest: Duration) {
+        loop {
+            let since = *self.since();
+            let left = since.map_or(longest, |since| longest.saturating_sub(since.elapsed()));
+            if left.is_zero() {
+                return;
+            }
+            sleep(left).await;
+        }
+    }
+}
+
 impl Upload {
-    /// `None` on the other end: it is whole, or nobody wants the rest.
-    pub(super) fn new(body: Incoming, bounds: UploadBounds) -> (Self, oneshot::Receiver<Option<UploadError>>) {
+    pub(super) fn new(body: Incoming, bounds: UploadBounds) -> (Self, Watched) {
         let (verdict, end) = oneshot::channel();
+        let untaken = Arc::new(Untaken::default());
+        let watched = Watched { verdict: end, untaken: Arc::clone(&untaken) };
         let verdict = Some(verdict);
-        (Self { body, bounds, received: 0, began: Instant::now(), waits: None, verdict }, end)
+        (Self { body, bounds, received: 0, began: Instant::now(), waits: None, verdict, untaken }, watched)
     }
 
     fn fail(&mut self, error: UploadError) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
@@ -84,7 +117,9 @@ impl Body for Upload {
     type Error = UploadError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        *self.untaken.since() = polled.is_ready().then(Instant::now);
+        let Poll::Ready(frame) = polled else {
             let longest = self.bounds.stands_still;
             let waits = self.waits.get_or_insert_with(|| Box::pin(sleep(longest)));
             ready!(waits.as_mut().poll(cx));

@@ -36,6 +36,7 @@ mod registry;
 mod run;
 mod sandbox;
 mod serve;
+mod serve_bad_days;
 mod serve_clients;
 mod serve_h2;
 mod serve_within;
