@@ -16,6 +16,7 @@ mod push;
 mod registry;
 mod rootless;
 mod second_kernel;
+mod serve;
 mod setup;
 mod soak;
 mod start_budgets;
@@ -38,6 +39,11 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   bench             start-up of both kinds beside the other runtimes on PATH; results in target/bench
     --runs N, -n N    so many runs of each (100)
     --readme          puts the table into README.md; every other option is one of `amphora bench`
+  bench serve       requests of one component by a gateway's, and by wasmtime's own server; asked by wrk; in target/bench/serve.md
+    --rounds N        so many of each, in turns (5), each of --seconds N (4)
+    --program FILE    another amphora than the release build
+  soak serve        a gateway under load, with reloads, a function that misbehaves, and kills; in target/soak/serve.svg its memory
+    --minutes N       for so long (20); --reload-seconds N (60), --kill-seconds N (10), --program FILE
   soak store        kills commands at random moments, and runs many at once, on one store that must stay whole
     --kills N         so many kills (1000)
     --commands N      so many commands (5000)
@@ -45,6 +51,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   conformance wasi CHECKOUT
                     runs the public tests of WASI: CHECKOUT is WebAssembly/wasi-testsuite, branch prod/testsuite-base
     --wasmtime FILE   with wasmtime's command line instead, for comparison
+  conformance h2spec FILE
+                    runs the public tests of HTTP/2 against a gateway: FILE is the program of summerwind/h2spec
+    --program FILE    another amphora than the release build
   link-order        follows starts of both kinds, and writes which functions belong together to runtime/link-order.txt
     --check           only tells whether it still fits
   budget            page faults and system calls of a start, and what they may be; of the program built last
@@ -67,7 +76,9 @@ fn main() -> ExitCode {
 fn dispatch(words: &[&str]) -> Result<()> {
     match words {
         ["test", options @ ..] => test::run(test::Options::parse(options)?),
+        ["bench", "serve", options @ ..] => serve::bench(options),
         ["bench", options @ ..] => bench::run(options),
+        ["soak", "serve", options @ ..] => serve::soak(options),
         ["soak", options @ ..] => soak::run(options),
         ["conformance", words @ ..] => conformance::run(words),
         ["link-order"] => link_order::write(),

@@ -5,7 +5,7 @@ mod http;
 mod reasons;
 mod suite;
 
-use crate::{command::run as run_command, paths};
+use crate::{command::run as run_command, paths, serve};
 use anyhow::{Context, Result, bail};
 use case::Contender;
 use std::{collections::BTreeMap, fs, path::Path};
@@ -16,9 +16,11 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     match words {
         ["wasi", checkout] => wasi(Path::new(checkout), None),
         ["wasi", checkout, "--wasmtime", program] => wasi(Path::new(checkout), Some(Path::new(program))),
+        ["h2spec", h2spec] => serve::h2spec(h2spec, None),
+        ["h2spec", h2spec, "--program", program] => serve::h2spec(h2spec, Some(program)),
         _ => bail!(
             "usage: cargo xtask conformance wasi CHECKOUT [--wasmtime PROGRAM]; CHECKOUT is one of WebAssembly/wasi-testsuite, \
-             of its branch prod/testsuite-base, which has the programs"
+             of its branch prod/testsuite-base, which has the programs; or cargo xtask conformance h2spec FILE [--program PROGRAM]"
         ),
     }
 }
