@@ -94,7 +94,7 @@ fn plan<'a>(root: Rootfs) -> Plan<'a> {
     Plan {
         mounts: vec![
             Mount::new("/proc", MountSource::Proc, false),
-            Mount::new("/dev", MountSource::Dev { shm_bytes: 64 << 20, host_devices: false }, false),
+            Mount::new("/dev", MountSource::Dev { shm_bytes: Some(64 << 20), host_devices: false }, false),
             Mount::new("/sys", MountSource::Sysfs, true),
         ],
         masked_paths: ["/proc/acpi", "/proc/keys", "/proc/scsi", "/sys/firmware"].map(PathBuf::from).to_vec(),

@@ -175,7 +175,7 @@ fn plan(root: Rootfs) -> Plan<'static> {
     Plan {
         mounts: vec![
             mount("/proc", MountSource::Proc, false),
-            mount("/dev", MountSource::Dev { shm_bytes: 64 << 20, host_devices: false }, false),
+            mount("/dev", MountSource::Dev { shm_bytes: Some(64 << 20), host_devices: false }, false),
             mount("/sys", MountSource::Sysfs, true),
             mount("/sys/fs/cgroup", MountSource::Cgroup, true),
         ],

@@ -29,6 +29,7 @@ mod report;
 mod resolve;
 pub mod rootfs;
 pub mod seccomp;
+pub mod shared;
 pub mod spawn;
 mod steps;
 mod sys;

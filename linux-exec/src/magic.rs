@@ -6,6 +6,8 @@ pub(crate) const PROC: i64 = 0x9fa0;
 pub(crate) const SYSFS: i64 = 0x6265_6572;
 /// devpts.
 pub(crate) const DEVPTS: i64 = 0x1cd1;
+/// tmpfs.
+pub(crate) const TMPFS: i64 = 0x0102_1994;
 /// cgroup v2.
 pub(crate) const CGROUP2: i64 = 0x6367_7270;
 

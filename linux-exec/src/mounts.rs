@@ -35,7 +35,7 @@ pub(crate) struct Mounts<'a> {
     pub(crate) steps: Vec<Step<'a>>,
     user_namespace: bool,
     namespaces: Namespaces<'a>,
-    /// The container has all of the host's devices: nodes open them.
+    /// The container may have nodes that open devices of the host's.
     host_devices: bool,
     made: usize,
     /// Made before, when the plan has a terminal in it.
@@ -84,6 +84,7 @@ impl<'a> Mounts<'a> {
 
     fn add(&mut self, mount: &Mount) -> Result<(), Error> {
         match &mount.source {
+            MountSource::Proc if self.user_namespace && self.namespaces.pid.is_callers() => self.hosts(mount, "/proc"),
             MountSource::Proc => {
                 let pids = match self.namespaces.pid {
                     Namespace::Join(pids) => Some(pids),
@@ -92,7 +93,9 @@ impl<'a> Mounts<'a> {
                 let what = FileSystem { pids, ..file_system(mount, c"proc", detached::PLAIN) };
                 self.make(what, path(mount)?, false)
             }
-            MountSource::Sysfs if self.user_namespace && self.namespaces.network.is_callers() => self.host_sysfs(mount),
+            MountSource::Sysfs if self.user_namespace && self.namespaces.network.is_callers() => {
+                self.hosts(mount, "/sys")
+            }
             MountSource::Sysfs => self.make(file_system(mount, c"sysfs", detached::PLAIN), path(mount)?, false),
             MountSource::Mqueue => self.mqueue(file_system(mount, c"mqueue", detached::PLAIN), path(mount)?),
             MountSource::Cgroup => self.cgroup(mount),
@@ -165,10 +168,10 @@ impl<'a> Mounts<'a> {
         self.namespaces.user.is_some() || OF_NAMESPACES.contains(&kind)
     }
 
-    /// The host's network namespace belongs to another user namespace, so its sysfs can be bound but not mounted.
-    fn host_sysfs(&mut self, mount: &Mount) -> Result<(), Error> {
-        let tree = detached::copy(Path::new("/sys"), true, MountAttrFlags::MOUNT_ATTR_RDONLY)
-            .map_err(|errno| Error::new("bind the host's /sys", errno))?;
+    /// The host's network and pid namespaces belong to another user namespace, so what shows them can be bound but not mounted.
+    fn hosts(&mut self, mount: &Mount, from: &'static str) -> Result<(), Error> {
+        let tree = detached::copy(Path::new(from), true, MountAttrFlags::MOUNT_ATTR_RDONLY)
+            .map_err(|errno| Error::new(format!("bind the host's {from}"), errno))?;
         self.steps.push(Step::AttachOwn { tree, place: path(mount)? });
         Ok(())
     }
@@ -221,10 +224,10 @@ impl<'a> Mounts<'a> {
     }
 
     /// /dev and what is mounted in it; see [`crate::devices`].
-    fn dev(&mut self, mount: &Mount, shm_bytes: u64, host_devices: bool) -> Result<(), Error> {
+    fn dev(&mut self, mount: &Mount, shm_bytes: Option<u64>, host_devices: bool) -> Result<(), Error> {
         let at = &mount.target;
         let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
-        attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !host_devices);
+        attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !self.host_devices);
         let tree = tmpfs(at, DEV_BYTES, 0o755, attributes)?;
         let devices = Devices::prepare(self.user_namespace, host_devices)?;
         self.steps.push(Step::AttachDev { tree, target: target(at)?, devices });
@@ -232,8 +235,10 @@ impl<'a> Mounts<'a> {
             Some(devpts) => self.steps.push(Step::AttachOwn { tree: devpts, place: Place::Dev(c"pts") }),
             None => self.make(file_system(mount, c"devpts", MountAttrFlags::empty()), Place::Dev(c"pts"), false)?,
         }
-        let shm = tmpfs(&at.join("shm"), shm_bytes, 0o1777, detached::PLAIN)?;
-        self.steps.push(Step::AttachOwn { tree: shm, place: Place::Dev(c"shm") });
+        if let Some(bytes) = shm_bytes {
+            let tree = tmpfs(&at.join("shm"), bytes, 0o1777, detached::PLAIN)?;
+            self.steps.push(Step::AttachOwn { tree, place: Place::Dev(c"shm") });
+        }
         self.mqueue(file_system(mount, c"mqueue", detached::PLAIN), Place::Dev(c"mqueue"))
     }
 
@@ -323,5 +328,6 @@ fn path(mount: &Mount) -> Result<Place, Error> {
 
 /// Whether device nodes in the container are to work.
 pub(crate) fn has_host_devices(plan: &Plan<'_>) -> bool {
-    plan.mounts.iter().any(|mount| matches!(mount.source, MountSource::Dev { host_devices: true, .. }))
+    let has_all = |mount: &Mount| matches!(mount.source, MountSource::Dev { host_devices: true, .. });
+    plan.device_nodes || plan.mounts.iter().any(has_all)
 }

@@ -19,6 +19,8 @@ pub struct Plan<'a> {
     pub masked_paths: Vec<PathBuf>,
     /// Remounted read-only; missing ones are skipped. No part may be a symbolic link.
     pub readonly_paths: Vec<PathBuf>,
+    /// Device nodes in its root and on its mounts work: which of them may be opened is what its cgroup says.
+    pub device_nodes: bool,
     /// What it is kept from.
     pub confinement: Confinement<'a>,
     /// Host name of its new uts namespace.
@@ -61,6 +63,7 @@ impl<'a> Plan<'a> {
             mounts: Vec::new(),
             masked_paths: Vec::new(),
             readonly_paths: Vec::new(),
+            device_nodes: false,
             confinement,
             hostname: None,
             domain_name: None,
@@ -245,8 +248,8 @@ pub enum MountSource {
     /// core; pts (own devpts), shm (tmpfs), mqueue (where the kernel has it, and the IPC namespace is new). The nodes are the
     /// container's own; in a user namespace, where none can be made, the host's, on mounts that do not let them be changed.
     Dev {
-        /// Size of /dev/shm.
-        shm_bytes: u64,
+        /// Size of /dev/shm; None: there is none.
+        shm_bytes: Option<u64>,
         /// --privileged: in place of the six a node of its own for each device of the host.
         host_devices: bool,
     },

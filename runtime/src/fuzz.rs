@@ -126,7 +126,7 @@ fn mounts(bytes: &[u8]) -> bool {
 fn printed(spec: &MountSpec) -> Option<String> {
     let mut fields = vec![format!("target={}", spec.target.display()), format!("readonly={}", spec.readonly)];
     match &spec.kind {
-        MountKind::Bind { source, recursive } => {
+        MountKind::Bind { source, recursive, .. } => {
             fields.extend(["type=bind".to_owned(), format!("source={}", source.display())]);
             fields.push(format!("bind-nonrecursive={}", !recursive));
         }

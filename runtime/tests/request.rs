@@ -3,7 +3,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-use amphora::{Host, Limits, MountKind, MountSpec, Network, Request};
+use amphora::{Host, Limits, MountKind, MountSpec, Network, Propagation, Request};
 use images::{Selection, archive};
 
 /// Where the archives of the end-to-end tests are, if they are there and containers can be made from many threads.
@@ -37,7 +37,7 @@ fn a_request_starts_a_container_without_the_command_line() {
         mounts: vec![MountSpec {
             target: "/shared".into(),
             readonly: false,
-            kind: MountKind::Bind { source: shared.clone(), recursive: true },
+            kind: MountKind::Bind { source: shared.clone(), recursive: true, propagation: Propagation::Private },
         }],
         network: Some(Network::None),
         auto_remove: true,

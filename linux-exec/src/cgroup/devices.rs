@@ -66,6 +66,24 @@ impl fmt::Display for Access {
 }
 
 impl DeviceRule {
+    /// What every container may use: the devices at its /dev and terminals, and making nodes of any.
+    #[must_use]
+    pub fn usual() -> Vec<Self> {
+        let make = Access { make: true, ..Access::default() };
+        let all = Access { read: true, write: true, make: true };
+        let rule = |major, minor| Self {
+            allow: true,
+            kind: Some(DeviceKind::Character),
+            major: Some(major),
+            minor,
+            access: all,
+        };
+        let nodes = Self { allow: true, kind: None, major: None, minor: None, access: make };
+        let memory = [3, 5, 7, 8, 9].map(|minor| rule(1, Some(minor)));
+        let terminals = [rule(5, Some(0)), rule(5, Some(1)), rule(5, Some(2)), rule(136, None)];
+        [nodes].into_iter().chain(memory).chain(terminals).collect()
+    }
+
     /// Whether there is a device of which both speak, and a use.
     fn overlaps(&self, other: &Self) -> bool {
         fn meet<T: Copy + PartialEq>(one: Option<T>, other: Option<T>) -> bool {

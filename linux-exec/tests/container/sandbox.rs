@@ -91,7 +91,7 @@ pub(crate) fn plan<'a>(root: Rootfs, entry: Entry) -> Plan<'a> {
     Plan {
         mounts: vec![
             mount("/proc", MountSource::Proc, false),
-            mount("/dev", MountSource::Dev { shm_bytes: 64 << 20, host_devices: false }, false),
+            mount("/dev", MountSource::Dev { shm_bytes: Some(64 << 20), host_devices: false }, false),
             mount("/sys", MountSource::Sysfs, true),
             mount("/sys/fs/cgroup", MountSource::Cgroup, true),
         ],

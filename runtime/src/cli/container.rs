@@ -243,6 +243,9 @@ pub(crate) enum ObjectType {
 
 #[derive(Debug, Args)]
 pub(crate) struct StopArgs {
+    /// Signal that asks them to stop, by name or number, instead of their own
+    #[arg(short, long, value_name = "string")]
+    pub(crate) signal: Option<String>,
     /// Seconds until SIGKILL, -1 to wait for ever
     #[arg(short, long = "time", alias = "timeout", value_name = "seconds", allow_negative_numbers = true)]
     pub(crate) time: Option<String>,

@@ -396,8 +396,11 @@ mod tests {
                 "amphora run --link db alpine",
                 "error: not supported yet: the flag `--link`; containers on a network of your own",
             ),
-            ("amphora create --oom-kill-disable alpine", "error: not supported yet: the flag `--oom-kill-disable`\n"),
-            ("amphora stop --signal HUP web", "error: not supported yet: the flag `--signal`;"),
+            (
+                "amphora create --use-api-socket alpine",
+                "error: not supported yet: the flag `--use-api-socket`: there is",
+            ),
+            ("amphora start --checkpoint x web", "error: not supported yet: the flag `--checkpoint`\n"),
             ("amphora rm -l web", "error: not supported yet: the flag `-l`;"),
             ("amphora system prune --volumes", "error: not supported yet: the flag `--volumes`;"),
             ("amphora build .", "error: not supported yet: the command `build`; build elsewhere"),

@@ -15,7 +15,6 @@ const COMMANDS: &[(&[&str], &str)] = &[
 /// Docker's flags of commands that are here, other than `run`, `create` and `exec`, each with what to do instead.
 const FLAGS: &[(&[&str], &str)] = &[
     (&["--checkpoint", "--checkpoint-dir"], ""),
-    (&["--signal", "-s"], "; `run --stop-signal` says which signal asks a container to stop"),
     (&["--details"], "; `amphora inspect` shows labels"),
     (&["--link", "-l"], "; containers are not linked"),
     (&["--tree"], "; `amphora image inspect` shows an image's layers"),

@@ -9,7 +9,7 @@ use crate::{
     lifecycle,
     output::{self, Column, errors::Coded},
     records::{
-        container::{FindError, Status},
+        container::{Container, FindError, Status},
         host::{Host, become_root},
     },
     spec::{exit_code, limits, request::StopTimeout, signals},
@@ -74,32 +74,47 @@ pub(crate) fn ps(host: &Host, args: &PsArgs) -> Result<u8> {
     print(&output::list(format, &columns, &headers, &rows)?)
 }
 
-/// What was typed is refused as a flag that does not parse is.
-fn stop_timeout(args: &StopArgs) -> Result<Option<StopTimeout>> {
-    let parsed = args.time.as_deref().map(|text| limits::parse_stop_timeout("--time", text)).transpose();
-    Ok(parsed.map_err(|error| Coded::new(exit_code::OURS, error.to_string()))?)
+/// How containers are to be stopped, as far as that was said.
+struct StopOrder {
+    signal: Option<i32>,
+    timeout: Option<StopTimeout>,
+}
+
+impl StopOrder {
+    /// What was typed is refused as a flag that does not parse is.
+    fn parse(args: &StopArgs) -> Result<Self> {
+        let timeout = args.time.as_deref().map(|text| limits::parse_stop_timeout("--time", text)).transpose();
+        let timeout = timeout.map_err(|error| Coded::new(exit_code::OURS, error.to_string()))?;
+        Ok(Self { signal: args.signal.as_deref().map(signals::parse).transpose()?, timeout })
+    }
+
+    fn carry_out(&self, container: &Container) -> Result<()> {
+        let spec = &container.spec;
+        let timeout = self.timeout.map_or(spec.stop_timeout_ms, StopTimeout::milliseconds);
+        lifecycle::stop(container, self.signal.unwrap_or(spec.stop_signal), timeout)
+    }
 }
 
 /// `amphora stop`.
 pub(crate) fn stop(host: &Host, args: &StopArgs) -> Result<u8> {
-    let timeout = stop_timeout(args)?;
+    let order = StopOrder::parse(args)?;
     each(&args.containers, |name| {
         let container = find(host, name)?;
-        lifecycle::stop(&container, timeout.map_or(container.spec.stop_timeout_ms, StopTimeout::milliseconds))?;
+        order.carry_out(&container)?;
         output::say(name)
     })
 }
 
 /// `amphora restart`.
 pub(crate) fn restart(host: &Host, args: &StopArgs) -> Result<u8> {
-    let timeout = stop_timeout(args)?;
+    let order = StopOrder::parse(args)?;
     let mut stopped: Vec<String> = Vec::new();
     let stopping = each(&args.containers, |name| {
         let container = find(host, name)?;
         if container.spec.auto_remove {
             bail!("container {name} is removed when it ends (--rm), so it cannot be started again");
         }
-        lifecycle::stop(&container, timeout.map_or(container.spec.stop_timeout_ms, StopTimeout::milliseconds))?;
+        order.carry_out(&container)?;
         stopped.push(name.to_owned());
         Ok(())
     });

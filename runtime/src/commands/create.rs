@@ -101,6 +101,7 @@ fn request(host: &Host, args: &ProgramArgs) -> Result<Request> {
         default_network: default_network()?,
         names: args.names().map_err(anyhow::Error::msg)?,
         ports: args.ports()?,
+        exposed: args.exposed()?,
         publish_all: args.publish_all,
         limits: args.limits()?,
         security: security(args)?,

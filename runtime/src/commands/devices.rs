@@ -16,6 +16,7 @@ use crate::{
         cdi::{Cdi, Edits},
         devices::{DeviceSpec, Wanted},
         mounts::{MountKind, MountSpec},
+        propagation::Propagation,
     },
 };
 
@@ -68,7 +69,11 @@ impl Granted {
         self.env.extend(edits.env.iter().cloned());
         self.groups.extend(edits.groups.iter().map(u32::to_string));
         for mount in &edits.mounts {
-            let kind = MountKind::Bind { source: mount.host_path.clone(), recursive: true };
+            let kind = MountKind::Bind {
+                source: mount.host_path.clone(),
+                recursive: true,
+                propagation: Propagation::default(),
+            };
             let mount = MountSpec { target: mount.container_path.clone(), readonly: mount.is_readonly(), kind };
             if !self.mounts.iter().any(|known| known.target == mount.target) {
                 self.mounts.push(mount);

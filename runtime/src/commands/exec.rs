@@ -53,8 +53,16 @@ pub(crate) fn exec_behind(host: &Host, args: &ProgramArgs) -> Result<u8> {
     // A session of its own: closing the user's terminal is none of its business. Fails only for a group leader.
     let _ = nix::unistd::setsid();
     let null = streams::nowhere()?;
-    let begun =
-        running(host, args).and_then(|(container, target)| begin(&container, target, &request(args)?, Wiring::Nowhere));
+    let found = running(host, args);
+    let begun = match &found {
+        Ok((container, target)) => {
+            request(args).and_then(|request| begin(container, *target, &request, Wiring::Nowhere))
+        }
+        Err(error) => {
+            lifecycle::tell_starter(Some(error), &null);
+            return found.map(|_| 0);
+        }
+    };
     lifecycle::tell_starter(begun.as_ref().err(), &null);
     begun?.supervise()
 }

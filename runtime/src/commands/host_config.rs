@@ -37,6 +37,7 @@ pub(super) fn host_config(spec: &RunSpec) -> Value {
         cpu_quota_usec,
         blkio_weight,
         throttles,
+        rare,
     } = &spec.limits;
     let mut config = docker_defaults();
     let ours = json!({
@@ -56,7 +57,7 @@ pub(super) fn host_config(spec: &RunSpec) -> Value {
         "LogConfig": { "Type": spec.log.name(), "Config": log_options(spec) },
         "ShmSize": spec.further.shm_bytes.unwrap_or(64 << 20),
         "OomScoreAdj": spec.further.oom_score_adj.unwrap_or(0),
-        "IpcMode": if spec.further.host_ipc { "host" } else { "private" },
+        "IpcMode": spec.further.ipc.to_string(),
         "UTSMode": if spec.further.host_uts { "host" } else { "" },
         "CgroupnsMode": if spec.further.host_cgroup { "host" } else { "private" },
         "RestartPolicy": { "Name": spec.restart.name(), "MaximumRetryCount": spec.restart.most() },
@@ -78,12 +79,25 @@ pub(super) fn host_config(spec: &RunSpec) -> Value {
         "BlkioDeviceWriteBps": rates(throttles, ThrottleRate::WriteBps),
         "BlkioDeviceReadIOps": rates(throttles, ThrottleRate::ReadIops),
         "BlkioDeviceWriteIOps": rates(throttles, ThrottleRate::WriteIops),
+        "CgroupParent": spec.further.cgroup_parent.as_deref().unwrap_or_default(),
+        "DeviceCgroupRules": Some(&spec.further.device_rules).filter(|rules| !rules.is_empty()),
+        "BlkioWeightDevice": rare
+            .blkio_weight_devices
+            .iter()
+            .map(|(path, weight)| json!({ "Path": path, "Weight": weight }))
+            .collect::<Vec<_>>(),
+        "MemorySwappiness": rare.memory_swappiness,
+        "OomKillDisable": rare.oom_kill_disable,
+        "CpuRealtimePeriod": rare.cpu_rt_period_usec.unwrap_or(0),
+        "CpuRealtimeRuntime": rare.cpu_rt_runtime_usec.unwrap_or(0),
         "PortBindings": network::port_bindings(&spec.ports),
         "Dns": spec.names.servers,
         "DnsOptions": spec.names.options,
         "DnsSearch": spec.names.search,
         "ExtraHosts": extra_hosts(&spec.names),
         "Devices": spec.further.devices.iter().map(device).collect::<Vec<_>>(),
+        "PidMode": Some(&spec.further.pid).filter(|pid| !pid.is_own()).map_or_else(String::new, ToString::to_string),
+        "UsernsMode": if spec.further.host_user { "host" } else { "" },
         "Annotations": spec.further.annotations,
         "GroupAdd": spec.further.group_add,
         "Sysctls": spec.further.sysctls.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -101,15 +115,14 @@ fn docker_defaults() -> Value {
     json!({
         "ContainerIDFile": "",
         "VolumeDriver": "", "VolumesFrom": null,
-        "Cgroup": "", "Links": null, "PidMode": "", "PublishAllPorts": false,
-        "UsernsMode": "", "Runtime": "amphora", "Isolation": "", "CgroupParent": "",
-        "DeviceCgroupRules": null,
-        "DeviceRequests": null, "MemorySwappiness": null, "OomKillDisable": false,
+        "Cgroup": "", "Links": null, "PublishAllPorts": false,
+        "Runtime": "amphora", "Isolation": "",
+        "DeviceRequests": null,
     })
 }
 
 fn device(device: &DeviceSpec) -> Value {
-    json!({ "PathOnHost": device.path, "PathInContainer": device.target, "CgroupPermissions": "rwm" })
+    json!({ "PathOnHost": device.path, "PathInContainer": device.target, "CgroupPermissions": device.uses })
 }
 
 /// `-v`, as it could be typed.
@@ -120,7 +133,12 @@ fn binds(spec: &RunSpec) -> Value {
             MountKind::Volume { name: Some(name), .. } if !names::is_id(name) => name.clone(),
             MountKind::Volume { .. } | MountKind::Tmpfs { .. } | MountKind::Image { .. } => return None,
         };
-        let options = if mount.readonly { ":ro" } else { "" };
+        let passes = match &mount.kind {
+            MountKind::Bind { propagation, .. } if !propagation.is_private() => Some(propagation.to_string()),
+            _ => None,
+        };
+        let options: Vec<String> = mount.readonly.then(|| "ro".to_owned()).into_iter().chain(passes).collect();
+        let options = if options.is_empty() { String::new() } else { format!(":{}", options.join(",")) };
         Some(format!("{source}:{}{options}", mount.target.display()))
     };
     match spec.mounts.iter().filter_map(bind).collect::<Vec<_>>() {

@@ -14,7 +14,7 @@ use crate::{
     lifecycle::log::{Entry, LogReader, Stream, parse},
     output::{self, errors::Coded},
     records::{container::Container, host::Host},
-    spec::logging::LogDriver,
+    spec::{RunSpec, logging::LogDriver},
 };
 
 /// How often a followed log is looked at.
@@ -29,7 +29,7 @@ pub(crate) fn logs(host: &Host, args: &LogsArgs) -> Result<u8> {
     let path = container.log_path();
     let mut reader = LogReader::open(path.clone()).with_context(|| format!("cannot open {}", path.display()))?;
     let window = Window::parse(args)?;
-    let mut output = Output::new(args);
+    let mut output = Output::new(args, &container.spec);
     let written = print_backlog(&mut reader, args, &window, &mut output).and_then(|()| match args.follow {
         true => follow(&mut reader, &container, &window, &mut output),
         false => Ok(()),
@@ -111,19 +111,40 @@ fn follow(reader: &mut LogReader, container: &Container, window: &Window, output
     }
 }
 
+/// As Docker shows them: `a=b,c=d`, escaped as in the query of an address.
+fn details(spec: &RunSpec) -> String {
+    let pairs = spec.log.details.of(spec);
+    let pairs = pairs.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' ' => escaped.push('+'),
+            byte if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => escaped.push(char::from(byte)),
+            byte => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
 struct Output {
     stdout: io::BufWriter<io::Stdout>,
     stderr: io::Stderr,
     timestamps: bool,
-    details: bool,
+    /// What is said of the container before each line.
+    details: Option<String>,
     /// Whether the last entry of each stream was a part of a line, which goes on.
     goes_on: [bool; 2],
 }
 
 impl Output {
-    fn new(args: &LogsArgs) -> Self {
+    fn new(args: &LogsArgs, spec: &RunSpec) -> Self {
         let (stdout, stderr) = (io::BufWriter::new(io::stdout()), io::stderr());
-        Self { stdout, stderr, timestamps: args.timestamps, details: args.details, goes_on: [false; 2] }
+        let details = args.details.then(|| details(spec));
+        Self { stdout, stderr, timestamps: args.timestamps, details, goes_on: [false; 2] }
     }
 
     fn print(&mut self, line: &[u8], window: &Window) -> Result<()> {
@@ -138,8 +159,8 @@ impl Output {
             whole.extend_from_slice(timestamp.as_bytes());
             whole.push(b' ');
         }
-        // Where Docker shows what a log's own options add to each line, of which there are none.
-        if self.details && begins {
+        if let Some(details) = self.details.as_ref().filter(|_| begins) {
+            whole.extend_from_slice(details.as_bytes());
             whole.push(b' ');
         }
         whole.extend_from_slice(text);

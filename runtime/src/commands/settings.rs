@@ -13,9 +13,11 @@ use crate::{
     records::host::Host,
     spec::{
         Further,
+        devices::parse_rule,
         health::{HealthFlags, HealthOptions},
         logging::LogSpec,
         mounts::MountSpec,
+        namespaces::NamespaceMode,
         quantity,
         wasm::{StoreSpec, WasmOptions},
     },
@@ -37,7 +39,20 @@ pub(super) fn health(args: &ProgramArgs) -> Result<HealthOptions> {
     })?)
 }
 
+/// Refuses what would be without effect: values of flags that have one meaning here.
+fn check_only_values(args: &ProgramArgs) -> Result<()> {
+    match args.isolation.as_deref() {
+        None | Some("" | "default") => {}
+        Some(other) => bail!("invalid value `{other}` for --isolation: expected default; others are Windows' own"),
+    }
+    match args.volume_driver.as_deref() {
+        None | Some("" | "local") => Ok(()),
+        Some(other) => bail!("invalid value `{other}` for --volume-driver: expected local; a volume is a folder here"),
+    }
+}
+
 pub(super) fn further(args: &ProgramArgs, granted: &Granted) -> Result<Further> {
+    check_only_values(args)?;
     let shm_bytes = args.shm_size.as_deref().map(|text| {
         quantity::parse_bytes(text)
             .ok()
@@ -52,14 +67,23 @@ pub(super) fn further(args: &ProgramArgs, granted: &Granted) -> Result<Further> 
     Ok(Further {
         group_add: [args.group_add.as_slice(), &granted.groups].concat(),
         devices: granted.nodes.clone(),
+        device_rules: device_rules(&args.device_cgroup_rule)?,
+        cgroup_parent: args.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
         sysctls: pairs("--sysctl", &args.sysctl)?.into_iter().collect(),
         oom_score_adj: oom_score_adj.transpose()?,
         shm_bytes: shm_bytes.transpose()?,
-        host_ipc: is_host("--ipc", args.ipc.as_deref(), &["private", "shareable"])?,
-        host_uts: is_host("--uts", args.uts.as_deref(), &[])?,
-        host_cgroup: is_host("--cgroupns", args.cgroupns.as_deref(), &["private"])?,
+        pid: NamespaceMode::of_pid(args.pid.as_deref().unwrap_or_default())?,
+        ipc: NamespaceMode::of_ipc(args.ipc.as_deref().unwrap_or_default())?,
+        host_uts: NamespaceMode::is_host_uts(args.uts.as_deref().unwrap_or_default())?,
+        host_cgroup: NamespaceMode::is_host_cgroup(args.cgroupns.as_deref().unwrap_or_default())?,
+        host_user: NamespaceMode::is_host_user(args.userns.as_deref().unwrap_or_default())?,
         annotations: pairs("--annotation", &args.annotation)?,
     })
+}
+
+fn device_rules(texts: &[String]) -> Result<Vec<String>> {
+    texts.iter().try_for_each(|text| parse_rule(text).map(drop))?;
+    Ok(texts.to_vec())
 }
 
 pub(super) fn wasm(args: &ProgramArgs) -> Result<WasmOptions> {
@@ -97,19 +121,6 @@ fn config_of_file(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::str::from_utf8(&bytes).with_context(|| format!("--config-file {}", path.display()))?;
     let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
     pairs(&format!("--config-file {}", path.display()), &lines.map(str::to_owned).collect::<Vec<_>>())
-}
-
-/// Whether a namespace is to be the host's.
-fn is_host(flag: &str, value: Option<&str>, own: &[&str]) -> Result<bool> {
-    match value {
-        None | Some("") => Ok(false),
-        Some("host") => Ok(true),
-        Some(value) if own.contains(&value) => Ok(false),
-        Some(value) if value.starts_with("container:") => {
-            bail!("{flag} {value}: not supported yet: another container's namespace; expected host")
-        }
-        Some(value) => bail!("invalid value `{value}` for {flag}: expected {}", [own, &["host"]].concat().join(" or ")),
-    }
 }
 
 fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>> {
@@ -158,12 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn namespaces_are_the_hosts_or_not() {
-        assert!(is_host("--ipc", Some("host"), &["private"]).unwrap());
-        assert!(!is_host("--ipc", Some("private"), &["private"]).unwrap());
-        for value in ["container:web", "none", "Host"] {
-            assert!(is_host("--uts", Some(value), &[]).unwrap_err().to_string().contains(value));
-        }
+    fn a_setting_is_a_name_and_a_value() {
         assert!(pairs("--sysctl", &["x".to_owned()]).unwrap_err().to_string().contains("--sysctl"));
     }
 }

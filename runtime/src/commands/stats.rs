@@ -7,14 +7,14 @@ use std::{
 };
 
 use anyhow::Result;
-use linux_exec::cgroup::{Cgroups, Statistics};
+use linux_exec::cgroup::Statistics;
 use rustix::param::clock_ticks_per_second;
 use serde_json::{Value, json};
 
 use super::{find, note_unreadable};
 use crate::{
     cli::StatsArgs,
-    lifecycle::{processes, workload_of},
+    lifecycle::{group, processes, workload_of},
     output::{self, Column},
     records::{
         container::{Container, EngineRecord, Running, Status},
@@ -119,9 +119,9 @@ fn idle_row(container: &Container, whole: bool) -> Value {
 
 fn row(host: &Host, container: &Container, running: &Running, whole: bool, before: &mut Before) -> Result<Value> {
     let spec = &container.spec;
-    let cgroup = Cgroups::detect()?.open(&spec.id)?;
+    let cgroup = group::open(spec)?;
     let used = cgroup.map(|cgroup| cgroup.statistics()).unwrap_or_default();
-    let processes = processes::of(running.pid);
+    let processes = processes::of(running.pid, &spec.id);
     let ticks: u64 = processes.iter().map(|process| process.cpu_ticks).sum();
     let cpu_usec = used.cpu_usec.unwrap_or(ticks * 1_000_000 / clock_ticks_per_second().max(1));
     let now = Instant::now();

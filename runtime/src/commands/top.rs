@@ -19,7 +19,7 @@ pub(crate) fn top(host: &Host, args: &TopArgs) -> Result<u8> {
     let Some(run) = container.going_on()? else {
         bail!(Coded::new(1, format!("container {} is not running", args.container)));
     };
-    let found = processes::of(run.running.pid);
+    let found = processes::of(run.running.pid, &container.spec.id);
     let options: Vec<&str> = args.options.iter().map(String::as_str).collect();
     match options.as_slice() {
         [] | ["-ef"] => print(&full(&found)),

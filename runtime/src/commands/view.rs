@@ -16,6 +16,7 @@ use crate::{
     spec::{
         Network, RunSpec,
         mounts::{MountKind, MountSpec},
+        ports::PublishedPort,
         signals,
     },
 };
@@ -292,8 +293,11 @@ pub(super) fn container_config(spec: &RunSpec, image: Option<&Image>) -> Value {
     if let Some(health) = &spec.health {
         config["Healthcheck"] = json!(health.as_healthcheck());
     }
-    if let (Some(config), Some(ports)) = (config.as_object_mut(), of_image.exposed_ports()) {
-        config.insert("ExposedPorts".to_owned(), set(Some(ports.clone())));
+    let published = spec.ports.iter().map(PublishedPort::inside);
+    let exposed: Vec<String> =
+        of_image.exposed_ports().iter().flatten().chain(&spec.exposed).cloned().chain(published).collect();
+    if !exposed.is_empty() {
+        config["ExposedPorts"] = set(Some(exposed));
     }
     config
 }
@@ -412,7 +416,9 @@ fn mount(host: &Host, mount: &MountSpec) -> Option<Value> {
         })
     };
     match &mount.kind {
-        MountKind::Bind { source, .. } => Some(common("bind", source.display().to_string(), "rprivate")),
+        MountKind::Bind { source, propagation, .. } => {
+            Some(common("bind", source.display().to_string(), &propagation.to_string()))
+        }
         MountKind::Tmpfs { .. } => None,
         MountKind::Image { name, .. } => Some(common("image", name.clone(), "")),
         MountKind::Volume { name, .. } => {

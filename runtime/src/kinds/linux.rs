@@ -1,11 +1,12 @@
 //! Programs for the kernel, on the image's own root file system.
 
-use std::{io::Read, os::fd::BorrowedFd, path::PathBuf, time::Duration};
+use std::{io::Read, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use images::Image;
 use linux_exec::{
     capabilities::CapabilitySets,
+    cgroup::DeviceRule,
     confinement::{Confinement, Namespace, Namespaces, Privileges},
     plan::{Entry, Init, Mount},
     program::ProgramError,
@@ -17,10 +18,11 @@ use nix::{fcntl::OFlag, unistd::pipe2};
 use serde_json::{Value, json};
 
 use super::{
-    Behaviour, First, Hosted, Hosting, Parts, is_filtered, linux_defaults, linux_devices, linux_filter, overlay_root,
-    report::Teller,
+    Behaviour, First, Given, Hosted, Hosting, Parts, is_filtered, linux_defaults, linux_devices, linux_filter,
+    overlay_root, report::Teller,
 };
 use crate::{
+    network::Attached,
     output::errors::Coded,
     records::{container::Container, host::Host},
     spec::{Network, RunSpec, exit_code, mounts},
@@ -65,10 +67,10 @@ impl Behaviour for Linux {
                  that knows these; leave them out"
             );
         }
-        if !spec.further.devices.is_empty() && self.reaches_devices(spec)? {
+        if spec.init && !spec.further.pid.is_own() {
             bail!(
-                "--device: not supported yet for a container whose capabilities let it make nodes that work, as its device cgroup would \
-                 have to be told (--privileged gives all devices)"
+                "--init: the first process among those of --pid {} is another; leave one of them out",
+                spec.further.pid
             );
         }
         mounts::refuse_root(&spec.mounts)
@@ -138,6 +140,13 @@ impl Behaviour for Linux {
         Ok(!security.privileged && security.capabilities(false)?.reaches_devices() && !userns::is_inside())
     }
 
+    /// A privileged one has all devices.
+    fn device_rules(&self, spec: &RunSpec) -> Result<Option<Vec<DeviceRule>>> {
+        let has_some_and_reaches = !spec.further.devices.is_empty() && self.reaches_devices(spec)?;
+        let is_listed = !spec.security.privileged && (spec.further.lists_devices() || has_some_and_reaches);
+        is_listed.then(|| linux_devices::rules(&spec.further)).transpose()
+    }
+
     fn can_mount(&self, spec: &RunSpec) -> Result<bool> {
         // Without a filter, or with one that is not ours, it can make itself a user namespace, in which it has all capabilities.
         let security = &spec.security;
@@ -159,9 +168,9 @@ impl Behaviour for Linux {
         &self,
         spec: &RunSpec,
         capabilities: CapabilitySets,
-        network: Option<BorrowedFd<'a>>,
+        given: &Given<'a>,
     ) -> Result<Confinement<'a>> {
-        let network = match (network, &spec.network) {
+        let network = match (given.attached.map(Attached::namespace), &spec.network) {
             (Some(made), _) => Namespace::Join(made),
             (None, Network::Host) => Namespace::Host,
             (None, _) => Namespace::New,
@@ -174,12 +183,12 @@ impl Behaviour for Linux {
         };
         let namespace = |is_hosts: bool| if is_hosts { Namespace::Host } else { Namespace::New };
         let further = &spec.further;
-        let (ipc, uts, cgroup) = (further.host_ipc, further.host_uts, further.host_cgroup);
         let namespaces = Namespaces {
             network,
-            ipc: namespace(ipc),
-            uts: namespace(uts),
-            cgroup: namespace(cgroup),
+            pid: given.joined.pid(spec),
+            ipc: given.joined.ipc(spec),
+            uts: namespace(further.host_uts),
+            cgroup: namespace(further.host_cgroup),
             ..Namespaces::NEW
         };
         Ok(Confinement::new(namespaces, privileges)?)
@@ -195,10 +204,12 @@ impl Behaviour for Linux {
 
     fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First> {
         let spec = &of.container.spec;
-        let files = linux_defaults::network_files(spec, of.attached, of.container.writable()?)?;
+        let files = linux_defaults::network_files(spec, of.given.attached, of.container.writable()?)?;
         let devices = linux_devices::mounts(&spec.further.devices)?;
-        let mounts: Vec<_> =
-            linux_defaults::mounts(spec).into_iter().chain(files).chain(devices).chain(user_mounts).collect();
+        // One of the user's at the same place lies above it.
+        let shared = of.given.joined.mounts(spec);
+        let own = linux_defaults::mounts(spec).into_iter().chain(shared).chain(files).chain(devices);
+        let mounts: Vec<_> = own.chain(user_mounts).collect();
         let (entry, report) = program(spec, of.root, of.user, &mounts)?;
         Ok(First { entry, report, mounts, timeout_grace: Duration::ZERO, ports: Vec::new() })
     }
@@ -264,7 +275,9 @@ fn new_init() -> Result<(Init, Teller)> {
 
 /// A limit that ends a program by a signal holds only for one that is not the first process of its pid namespace.
 fn needs_init(spec: &RunSpec) -> bool {
-    spec.init || spec.limits.ulimits.iter().any(|ulimit| matches!(ulimit.name.as_str(), "cpu" | "fsize"))
+    spec.init
+        || spec.further.pid.is_own()
+            && spec.limits.ulimits.iter().any(|ulimit| matches!(ulimit.name.as_str(), "cpu" | "fsize"))
 }
 
 fn program_error(error: &ProgramError) -> anyhow::Error {

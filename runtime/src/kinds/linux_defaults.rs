@@ -12,7 +12,7 @@ use linux_exec::plan::{Mount, MountSource};
 
 use crate::{
     network::{Attached, files},
-    spec::{Network, RunSpec, network::NameService},
+    spec::{Network, RunSpec, namespaces::NamespaceMode, network::NameService},
 };
 
 /// Docker's default search path.
@@ -55,7 +55,8 @@ pub(crate) fn mounts(spec: &RunSpec) -> Vec<Mount> {
 /// A `/dev` of its own.
 pub(crate) fn devices(spec: &RunSpec) -> Mount {
     let source = MountSource::Dev {
-        shm_bytes: spec.further.shm_bytes.unwrap_or(SHM_BYTES),
+        shm_bytes: (spec.further.ipc != NamespaceMode::WithoutMemory)
+            .then(|| spec.further.shm_bytes.unwrap_or(SHM_BYTES)),
         host_devices: spec.security.privileged,
     };
     Mount::new("/dev", source, false)

@@ -4,13 +4,17 @@
 //! signals, exit codes) is one path. What differs is a method of [`Behaviour`], written in [`linux`] and in [`wasm`]: a third
 //! kind is a compile error until it has answered all of them.
 
+mod joined;
 mod linux;
 mod linux_defaults;
 mod linux_devices;
 mod linux_seccomp;
 mod mounts;
+mod propagation;
 pub(crate) mod report;
 pub(crate) mod wasm;
+
+pub(crate) use joined::Joined;
 
 use std::{
     fs,
@@ -26,7 +30,7 @@ use anyhow::{Context, Result, bail};
 use images::{Class, Image};
 use linux_exec::{
     capabilities::{CapabilitySet, CapabilitySets},
-    cgroup::{Cgroup, Device, Further, Rate, Resources},
+    cgroup::{Cgroup, Device, DeviceRule, Further, Rate, Resources},
     confinement::Confinement,
     plan::{Entry, Mount, Plan, Stdio},
     rootfs::Rootfs,
@@ -118,6 +122,9 @@ pub(crate) trait Behaviour {
     /// Whether it could make device nodes that work.
     fn reaches_devices(&self, spec: &RunSpec) -> Result<bool>;
 
+    /// A list of devices that it may open, where it has one of its own.
+    fn device_rules(&self, spec: &RunSpec) -> Result<Option<Vec<DeviceRule>>>;
+
     /// Whether it could mount the host's cgroup hierarchies.
     fn can_mount(&self, spec: &RunSpec) -> Result<bool>;
 
@@ -127,12 +134,12 @@ pub(crate) trait Behaviour {
     /// Its working directory as the kernel knows it.
     fn cwd(&self, spec: &RunSpec) -> PathBuf;
 
-    /// What it is kept from. `network`: the network namespace that was made for it.
+    /// What it is kept from.
     fn confinement<'a>(
         &self,
         spec: &RunSpec,
         capabilities: CapabilitySets,
-        network: Option<BorrowedFd<'a>>,
+        given: &Given<'a>,
     ) -> Result<Confinement<'a>>;
 
     /// Paths that are covered, and paths that are read-only.
@@ -145,6 +152,15 @@ pub(crate) trait Behaviour {
     fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First>;
 }
 
+/// What was made or opened for a container outside of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) cgroup: &'a Cgroup,
+    /// Its network, unless that is new or the host's.
+    pub(crate) attached: Option<&'a Attached>,
+    pub(crate) joined: &'a Joined,
+}
+
 /// What is known when the first process is decided.
 pub(crate) struct Parts<'a> {
     host: &'a Host,
@@ -152,7 +168,7 @@ pub(crate) struct Parts<'a> {
     container: &'a Container,
     root: &'a Rootfs,
     user: &'a User,
-    attached: Option<&'a Attached>,
+    given: Given<'a>,
 }
 
 /// What a function within this process is made of.
@@ -255,7 +271,7 @@ impl Workload {
             pids: limits.pids,
             restrict_devices: behaviour.reaches_devices(spec)?,
             every_hierarchy: behaviour.can_mount(spec)?,
-            further: further(limits)?,
+            further: Further { devices: behaviour.device_rules(spec)?, ..further(limits)? },
         })
     }
 
@@ -265,8 +281,7 @@ impl Workload {
         host: &Host,
         image: &Image,
         container: &Container,
-        cgroup: &'a Cgroup,
-        attached: Option<&'a Attached>,
+        given: Given<'a>,
         stdio: Stdio,
     ) -> Result<Prepared<'a>> {
         let (spec, behaviour) = (&container.spec, self.behaviour());
@@ -274,12 +289,12 @@ impl Workload {
         let (root, root_readonly) = behaviour.root(host, image, container)?;
         fill_volumes(host, spec, &root)?;
         let user = linux::find_user(spec, &root, behaviour.has_users())?;
-        let parts = Parts { host, image, container, root: &root, user: &user, attached };
+        let parts = Parts { host, image, container, root: &root, user: &user, given };
         let First { entry, report, mounts, timeout_grace, ports } = behaviour.entry(&parts, user_mounts)?;
         let capabilities = CapabilitySets::of_user(spec.security.capabilities(spec.security.privileged)?, user.uid);
         let (masked_paths, readonly_paths) = behaviour.hidden_paths(spec);
         let ulimits = spec.limits.ulimits.iter().map(|ulimit| (ulimit.resource, ulimit.soft, ulimit.hard));
-        let confinement = behaviour.confinement(spec, capabilities, attached.map(Attached::namespace))?;
+        let confinement = behaviour.confinement(spec, capabilities, &given)?;
         let plan = Plan {
             root_readonly: spec.read_only || root_readonly,
             mounts,
@@ -289,11 +304,12 @@ impl Workload {
             domain_name: Some(spec.domainname.clone()).filter(|name| !name.is_empty()),
             sysctls: spec.further.sysctls.clone(),
             oom_score_adj: spec.further.oom_score_adj,
+            device_nodes: !spec.further.device_rules.is_empty(),
             cwd: behaviour.cwd(spec),
             user,
             umask: UMASK,
             rlimits: ulimits.chain(behaviour.rlimits(spec)).collect(),
-            cgroup: Some(cgroup),
+            cgroup: Some(given.cgroup),
             stdio,
             ..Plan::new(root, confinement, entry)
         };
@@ -310,25 +326,37 @@ fn further(limits: &Limits) -> Result<Further> {
         cpu_quota_usec: limits.cpu_quota_usec,
         io_weight: limits.blkio_weight,
         io_throttle: limits.throttles.iter().map(lower_throttle).collect::<Result<_>>()?,
+        memory_swappiness: limits.rare.memory_swappiness,
+        oom_killer_disabled: limits.rare.oom_kill_disable,
+        cpu_realtime_period_usec: limits.rare.cpu_rt_period_usec,
+        cpu_realtime_runtime_usec: limits.rare.cpu_rt_runtime_usec,
+        io_weight_devices: limits
+            .rare
+            .blkio_weight_devices
+            .iter()
+            .map(|(path, weight)| Ok((block_device(path)?, *weight)))
+            .collect::<Result<_>>()?,
         ..Further::default()
     })
 }
 
-fn lower_throttle(throttle: &Throttle) -> Result<(Device, Rate, u64)> {
-    let path = throttle.path.display();
-    let found = throttle.path.metadata().with_context(|| format!("cannot limit {path}"))?;
+fn block_device(path: &Path) -> Result<Device> {
+    let found = path.metadata().with_context(|| format!("cannot limit {}", path.display()))?;
     if !found.file_type().is_block_device() {
-        bail!("cannot limit {path}: it is no block device");
+        bail!("cannot limit {}: it is no block device", path.display());
     }
     let (major, minor) = (nix::sys::stat::major(found.rdev()), nix::sys::stat::minor(found.rdev()));
-    let device = Device { major: u32::try_from(major)?, minor: u32::try_from(minor)? };
+    Ok(Device { major: u32::try_from(major)?, minor: u32::try_from(minor)? })
+}
+
+fn lower_throttle(throttle: &Throttle) -> Result<(Device, Rate, u64)> {
     let rate = match throttle.rate {
         ThrottleRate::ReadBps => Rate::ReadBytes,
         ThrottleRate::WriteBps => Rate::WriteBytes,
         ThrottleRate::ReadIops => Rate::Reads,
         ThrottleRate::WriteIops => Rate::Writes,
     };
-    Ok((device, rate, throttle.limit))
+    Ok((block_device(&throttle.path)?, rate, throttle.limit))
 }
 
 /// What a program's new files are without, as with Docker.

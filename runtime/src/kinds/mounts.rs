@@ -15,6 +15,7 @@ use linux_exec::{
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
+use super::propagation;
 use crate::{
     records::host::Host,
     spec::mounts::{MountKind, MountSpec},
@@ -23,9 +24,11 @@ use crate::{
 /// One mount. A named volume is made on first use.
 pub(super) fn lower(host: &Host, mount: &MountSpec) -> Result<Mount> {
     let source = match &mount.kind {
-        MountKind::Bind { source, recursive } => {
+        MountKind::Bind { source, recursive, propagation: wanted } => {
             check_source(source, &mount.target)?;
-            MountSource::Bind { source: source.clone(), recursive: *recursive }
+            let attributes = Attributes { propagation: propagation::lower(source, *wanted)?, ..Attributes::default() };
+            let source = MountSource::Bind { source: source.clone(), recursive: *recursive };
+            return Ok(Mount { attributes, ..Mount::new(&mount.target, source, mount.readonly) });
         }
         MountKind::Volume { name, subpath, .. } => {
             let data = host.volumes.make(name.as_deref().context("a volume without a name")?)?;

@@ -12,10 +12,11 @@ use crate::{
         host::Host,
     },
     spec::{
-        FORMAT, ImagePin, Network, RunSpec, Workload, env,
+        FORMAT, Further, ImagePin, Network, RunSpec, Workload, env,
         health::{Health, HealthOptions},
         mounts::{MountKind, MountSpec},
         names,
+        namespaces::NamespaceMode,
         network::Endpoint,
         ports::{self, PublishedPort},
         request::Request,
@@ -50,7 +51,7 @@ fn with_defaults(host: &Host, image: &Image, workload: &Workload, request: Reque
         Some(name) => names::validate("container name", name).map(|()| name.clone())?,
         None => free_name(host, &id)?,
     };
-    let exposed = config.exposed_ports().iter().flatten().filter(|_| request.publish_all);
+    let exposed = request.exposed.iter().chain(config.exposed_ports().iter().flatten()).filter(|_| request.publish_all);
     let ports = ports(exposed, request.ports.clone())?;
     let (argv, entrypoint_words) = command_line(&request, image, workload)?;
     Ok(RunSpec {
@@ -68,6 +69,7 @@ fn with_defaults(host: &Host, image: &Image, workload: &Workload, request: Reque
         network: network_of(host, workload, request.network, request.default_network, !ports.is_empty())?,
         names: request.names,
         ports,
+        exposed: request.exposed,
         limits: request.limits,
         security: request.security,
         wasm: request.wasm,
@@ -84,7 +86,11 @@ fn with_defaults(host: &Host, image: &Image, workload: &Workload, request: Reque
         restart: request.restart,
         log: request.log,
         health: health_of(image, workload, &request.health)?,
-        further: request.further,
+        further: Further {
+            pid: by_id(host, "--pid", request.further.pid)?,
+            ipc: by_id(host, "--ipc", request.further.ipc)?,
+            ..request.further
+        },
         revised: false,
         image: ImagePin {
             name: request.image,
@@ -136,6 +142,17 @@ fn network_of(
     }
 }
 
+/// A namespace with the id of a container in place of its name.
+fn by_id(host: &Host, flag: &str, mode: NamespaceMode) -> Result<NamespaceMode> {
+    match mode {
+        NamespaceMode::Container(name) => {
+            let found = host.containers.find(&name).with_context(|| format!("{flag} container:{name}"))?;
+            Ok(NamespaceMode::Container(found.spec.id))
+        }
+        mode => Ok(mode),
+    }
+}
+
 /// The network of a container's endpoint by its name, where it was given by its id.
 fn by_name(host: &Host, endpoint: Endpoint) -> Result<Endpoint> {
     let found = host.networks.find(&endpoint.network)?;
@@ -146,7 +163,7 @@ fn by_name(host: &Host, endpoint: Endpoint) -> Result<Endpoint> {
 fn ports<'a>(exposed: impl Iterator<Item = &'a String>, wanted: Vec<PublishedPort>) -> Result<Vec<PublishedPort>> {
     let mut ports = wanted;
     for text in exposed {
-        let exposed = ports::parse_publish(text).with_context(|| format!("the image exposes the port `{text}`"))?;
+        let exposed = ports::parse_publish(text).with_context(|| format!("the exposed port `{text}`"))?;
         for port in exposed {
             let is_same =
                 |other: &PublishedPort| (other.container_port, other.protocol) == (port.container_port, port.protocol);

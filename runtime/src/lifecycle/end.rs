@@ -8,8 +8,7 @@ use linux_exec::{cgroup::Usage, spawn::Exit};
 use nix::{poll::PollTimeout, sys::signal::Signal};
 
 use super::{
-    happened, health, networks,
-    remove::leftover_cgroup,
+    group, happened, health, networks,
     restart::Restarts,
     start::Started,
     streams::NotCopied,
@@ -97,8 +96,9 @@ fn finish(
         running: _running,
         ..
     } = started;
+    let place = group::place(spec)?;
     let rule = StopRule {
-        container: Some(&spec.id),
+        container: Some(&place),
         time_limit: spec.limits.timeout_ms.map(|ms| Duration::from_millis(ms) + timeout_grace),
         stop_signal: spec.stop_signal,
         stop_timeout: spec.stop_timeout_ms.map(Duration::from_millis),
@@ -108,12 +108,16 @@ fn finish(
     let ending = supervise::supervise(&child, &signals, rule, &mut duties);
     timings.stage("run");
     health::end(container, health);
+    if !spec.further.pid.is_own() {
+        // Those that it leaves behind end with no namespace. Who cannot be killed is seen when the group is removed.
+        let _ = cgroup.kill();
+    }
     let told = Told::read(report);
     let noted_of_engine = note_trap(container, &told);
     // Of what is removed now nobody can ask what it used.
     let usage = if spec.auto_remove { Usage::default() } else { cgroup.usage() };
     let removed = persistently(|| Ok(cgroup.remove()?));
-    let removed = if record.is_regrouped() { removed.and(leftover_cgroup(&spec.id)) } else { removed };
+    let removed = if record.is_regrouped() { removed.and(group::remove_leftover(&place)) } else { removed };
     // Somebody may have renamed it since it began.
     let now = host.containers.revised(container);
     let left = happened::networks(&now, attached.as_ref(), "disconnect");

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use linux_exec::{
     capabilities::CapabilitySets,
-    cgroup::Cgroups,
     confinement::Privileges,
     exec::{Join, join, read_file},
     plan::Lifetime,
@@ -17,6 +16,7 @@ use linux_exec::{
 use super::{
     create,
     end::{WITHHELD, told_caller},
+    group, happened,
     start::abandon,
     streams::{self, Copying, Wiring},
     supervise::{self, Duties, Signals, StopRule},
@@ -25,18 +25,21 @@ use crate::{
     kinds::{UMASK, linux_filter},
     output,
     records::container::Container,
-    spec::{RunSpec, env, exit_code, request::ExecRequest},
+    spec::{RunSpec, env, exit_code, names, request::ExecRequest},
 };
 
 /// A program that has begun.
-pub(crate) struct Begun {
+pub(crate) struct Begun<'a> {
+    container: &'a Container,
+    /// By which its events are known as of one program.
+    id: String,
     child: Child,
     copying: Copying,
     signals: Signals,
     stop_signal: i32,
 }
 
-impl Begun {
+impl Begun<'_> {
     /// Waits for its end, and gives its exit code.
     pub(crate) fn supervise(self) -> Result<u8> {
         let rule = StopRule { container: None, time_limit: None, stop_signal: self.stop_signal, stop_timeout: None };
@@ -44,21 +47,29 @@ impl Begun {
         let ending = supervise::supervise(&self.child, &self.signals, rule, &mut duties);
         let not_copied = self.copying.finish();
         let ending = ending?;
+        let code = exit_code::of_exit(ending.exit);
+        self.container.note(&[happened::exec_died(&self.container.spec, &self.id, code)]);
         if ending.reaped.withheld {
             output::note(&format!("amphora: {WITHHELD}"));
         }
-        Ok(told_caller(exit_code::of_exit(ending.exit), &not_copied))
+        Ok(told_caller(code, &not_copied))
     }
 }
 
 /// Starts a program in the container whose first process is `target`.
-pub(crate) fn begin(container: &Container, target: Process, request: &ExecRequest, wiring: Wiring) -> Result<Begun> {
+pub(crate) fn begin<'a>(
+    container: &'a Container,
+    target: Process,
+    request: &ExecRequest,
+    wiring: Wiring,
+) -> Result<Begun<'a>> {
     let spec = &container.spec;
     let privileged = request.privileged || spec.security.privileged;
     let capabilities = spec.security.capabilities(privileged)?;
     let user = find_user(request.user.as_deref().unwrap_or(&spec.user), target)?;
-    let cgroup = Cgroups::detect()?.open(&spec.id)?;
+    let cgroup = group::open(spec)?;
     let unfiltered = privileged || spec.security.seccomp_unconfined;
+    let id = names::new_id()?;
     let signals = Signals::block()?;
     let (stdio, pending) = streams::prepare(request.stdio, wiring)?;
     let uid = user.uid;
@@ -82,7 +93,8 @@ pub(crate) fn begin(container: &Container, target: Process, request: &ExecReques
     })
     .map_err(|error| signals.explain(&error))?;
     let copying = pending.copy(child.terminal.take()).inspect_err(|_| abandon(&child))?;
-    Ok(Begun { child, copying, signals, stop_signal: spec.stop_signal })
+    container.note(&happened::exec_began(spec, &id, &request.command));
+    Ok(Begun { container, id, child, copying, signals, stop_signal: spec.stop_signal })
 }
 
 fn find_user(wanted: &str, target: Process) -> Result<User> {

@@ -47,6 +47,20 @@ pub(super) fn killed(spec: &RunSpec, signal: i32) -> Event {
     Event::of_container(spec, "kill").with("signal", signal.to_string())
 }
 
+/// One more program runs in it.
+pub(super) fn exec_began(spec: &RunSpec, id: &str, command: &[String]) -> [Event; 2] {
+    // A line of the log is not as long as a command line can be.
+    const MOST: usize = 4096;
+    let mut words = command.join(" ");
+    words.truncate(words.floor_char_boundary(MOST));
+    ["exec_create", "exec_start"].map(|what| Event::of_container(spec, format!("{what}: {words}")).with("execID", id))
+}
+
+/// It has ended.
+pub(super) fn exec_died(spec: &RunSpec, id: &str, code: u8) -> Event {
+    Event::of_container(spec, "exec_die").with("execID", id).with("exitCode", code.to_string())
+}
+
 /// It has another name. `before`: what it was until now.
 pub(super) fn renamed(before: &RunSpec, name: &str) -> Event {
     let old = format!("/{}", before.name);

@@ -5,7 +5,11 @@
 
 use std::{fs, path::PathBuf};
 
-use linux_exec::{cgroup::Cgroups, process::Process, userns};
+use linux_exec::{
+    cgroup::{Cgroups, Place},
+    process::Process,
+    userns,
+};
 use nix::sys::signal::Signal;
 
 /// What is used of proc_pid_status(5).
@@ -37,12 +41,16 @@ impl Found {
 
 /// Lets stopped processes of ours go on that hold up the end of a killed process, and frozen ones of the container that ends with it;
 /// gives a sentence for each other one.
-pub(super) fn release(container: Option<&str>, first: Process) -> Vec<String> {
-    if let Some(id) = container {
+pub(super) fn release(container: Option<&Place>, first: Process) -> Vec<String> {
+    if let Some(place) = container {
         // What cannot be thawed is still there at the next look.
-        let _ = Cgroups::detect().and_then(|cgroups| cgroups.open(id)?.map_or(Ok(()), |cgroup| cgroup.kill()));
+        let _ = Cgroups::detect().and_then(|cgroups| cgroups.open_at(place)?.map_or(Ok(()), |cgroup| cgroup.kill()));
     }
     let Some(namespace) = pid_namespace(first.pid) else { return Vec::new() };
+    if fs::read_link("/proc/self/ns/pid").is_ok_and(|own| own == namespace) {
+        // Its end is its parent's to see, whoever else is there.
+        return Vec::new();
+    }
     let is_inside = |pid: i32| pid_namespace(pid).is_some_and(|own| own == namespace);
     let held = pids().into_iter().filter(|&pid| is_inside(pid)).filter_map(Found::read);
     held.filter_map(|held| {

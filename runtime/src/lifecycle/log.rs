@@ -11,7 +11,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{output, spec::logging::LogSpec};
+use anyhow::{Context, Result};
+
+use super::journal::{self, Journal};
+use crate::{
+    output,
+    records::container::Container,
+    spec::logging::{LogDriver, LogSpec},
+};
 
 /// Longest text of one entry.
 const MAX_TEXT: usize = 16 << 10;
@@ -40,6 +47,33 @@ impl Stream {
     }
 }
 
+/// Where a container's log is, how much of it is kept, and who gets it besides.
+pub(crate) struct Log {
+    path: PathBuf,
+    spec: LogSpec,
+    journal: Option<Journal>,
+}
+
+impl Log {
+    /// Opens nothing on disk yet.
+    ///
+    /// # Errors
+    /// The host's journal is to have it, and there is none.
+    pub(crate) fn of(container: &Container) -> Result<Self> {
+        let spec = &container.spec.log;
+        let is_told = spec.driver == LogDriver::Journald;
+        let journal = is_told.then(|| Journal::open(journal::SOCKET.as_ref(), &container.spec)).transpose()?;
+        Ok(Self { path: container.log_path(), spec: spec.clone(), journal })
+    }
+
+    /// Continues it, or begins it.
+    pub(crate) fn open(self) -> Result<LogWriter> {
+        let writer = LogWriter::open(self.path.clone(), &self.spec);
+        let writer = writer.with_context(|| format!("cannot open {}", self.path.display()))?;
+        Ok(LogWriter { journal: self.journal, ..writer })
+    }
+}
+
 /// Appends to a log.
 pub(crate) struct LogWriter {
     path: PathBuf,
@@ -48,15 +82,16 @@ pub(crate) struct LogWriter {
     max_bytes: u64,
     max_files: u32,
     entry: Vec<u8>,
+    journal: Option<Journal>,
 }
 
 impl LogWriter {
     /// Continues the log at `path`, or begins it.
-    pub(crate) fn open(path: PathBuf, spec: &LogSpec) -> io::Result<Self> {
+    fn open(path: PathBuf, spec: &LogSpec) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).open(&path)?;
         let written = file.metadata()?.len();
         let LogSpec { max_bytes, max_files, .. } = *spec;
-        Ok(Self { path, file, written, max_bytes, max_files, entry: Vec::new() })
+        Ok(Self { path, file, written, max_bytes, max_files, entry: Vec::new(), journal: None })
     }
 
     /// One read's worth of output: whole lines, and at its end perhaps a part of one.
@@ -75,6 +110,9 @@ impl LogWriter {
             Some(text) => ('F', text),
             None => ('P', text),
         };
+        if let Some(journal) = &mut self.journal {
+            journal.send(stream, tag == 'F', text);
+        }
         self.entry.clear();
         write!(self.entry, "{now} {} {tag} ", stream.name())?;
         self.entry.extend_from_slice(text);

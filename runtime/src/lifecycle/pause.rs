@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use linux_exec::cgroup::{Cgroup, Cgroups, Place};
 
+use super::group;
 use crate::{
     output::errors::Coded,
     records::container::{Container, Lock, Mark, RunFound, Running},
@@ -16,11 +17,11 @@ pub(crate) fn pause(container: &Container) -> Result<()> {
         return Err(Coded::new(1, format!("container {name} is paused already")).into());
     }
     let cgroups = Cgroups::detect()?;
-    let place = Place::of_container(&container.spec.id)?;
+    let place = group::place(&container.spec)?;
     let frozen = || -> Result<()> {
         container.mark(&run, Mark::Regrouped, true)?;
         cgroups.make_freezable(&place)?;
-        Ok(cgroup(&cgroups, container)?.freeze()?)
+        Ok(cgroup(container)?.freeze()?)
     };
     frozen().with_context(|| format!("cannot pause container {name}"))?;
     container.mark(&run, Mark::Paused, true)?;
@@ -33,7 +34,7 @@ pub(crate) fn unpause(container: &Container) -> Result<()> {
     let name = &container.spec.name;
     let (_lock, run) = locked(container)?;
     // Who was killed while he froze it has not noted that.
-    let cgroup = cgroup(&Cgroups::detect()?, container)?;
+    let cgroup = cgroup(container)?;
     if !run.running.paused && !cgroup.is_frozen()? {
         return Err(Coded::new(1, format!("container {name} is not paused")).into());
     }
@@ -44,10 +45,10 @@ pub(crate) fn unpause(container: &Container) -> Result<()> {
 }
 
 /// Lets a container go on that is being ended: what is frozen on cgroup v1 takes no signal.
-pub(super) fn let_go_on(id: &str, running: &Running) {
+pub(super) fn let_go_on(place: &Place, running: &Running) {
     if running.paused {
         // Whatever keeps it from that is seen by whoever waits for its end.
-        let _ = Cgroups::detect().and_then(|cgroups| cgroups.open(id)?.map_or(Ok(()), |cgroup| cgroup.thaw()));
+        let _ = Cgroups::detect().and_then(|cgroups| cgroups.open_at(place)?.map_or(Ok(()), |cgroup| cgroup.thaw()));
     }
 }
 
@@ -61,8 +62,8 @@ pub(super) fn locked(container: &Container) -> Result<(Lock, RunFound)> {
     }
 }
 
-fn cgroup(cgroups: &Cgroups, container: &Container) -> Result<Cgroup> {
-    cgroups.open(&container.spec.id)?.with_context(|| {
+fn cgroup(container: &Container) -> Result<Cgroup> {
+    group::open(&container.spec)?.with_context(|| {
         format!(
             "container {} has no cgroup: start it where one can be made (as root, or delegated)",
             container.spec.name

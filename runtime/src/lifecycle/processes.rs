@@ -2,6 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
+use linux_exec::process::Process;
+
 /// What proc_pid_stat(5) and proc_pid_status(5) tell of one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -22,12 +24,16 @@ pub(crate) struct Found {
     pub(crate) command: String,
 }
 
-/// All processes in the pid namespace of a container's first one, that one first; those that `exec` started too.
-pub(crate) fn of(first: i32) -> Vec<Found> {
+/// All processes of a container, its first one first; those that `exec` started too: what is in its pid namespace, and in its cgroup
+/// if it has one, as others may be in the same namespace.
+pub(crate) fn of(first: i32, id: &str) -> Vec<Found> {
     let Some(namespace) = namespace(first) else { return Vec::new() };
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let inside = pids.filter(|&pid| self::namespace(pid).as_ref() == Some(&namespace));
+    let is_grouped = |pid: i32| Process { pid, start_ticks: 0 }.is_in_cgroup(id).unwrap_or(false);
+    let has_group = is_grouped(first);
+    let inside = inside.filter(|&pid| !has_group || is_grouped(pid));
     let mut found: Vec<Found> = inside.filter_map(look_at).collect();
     found.sort_by_key(|process| (process.pid != first, process.pid));
     found

@@ -1,9 +1,12 @@
 //! Removal, and what killed supervisors left behind.
 
 use anyhow::{Context, Result, bail};
-use linux_exec::cgroup::Cgroups;
+use linux_exec::cgroup::{Cgroups, Place};
 
-use super::stop::{SETTLES_WITHIN, end_by_force, kill_surely, settle, settle_by_force};
+use super::{
+    group,
+    stop::{SETTLES_WITHIN, end_by_force, kill_surely, settle, settle_by_force},
+};
 use crate::records::{
     container::{Container, Running, Status, Unreadable},
     events::{Event, Subject},
@@ -12,7 +15,7 @@ use crate::records::{
 
 /// Removes a container that cannot be read and does not run.
 pub(crate) fn remove_unreadable(host: &Host, container: &Unreadable) -> Result<()> {
-    leftover_cgroup(&container.id)?;
+    group::remove_leftover(&Place::of_container(&container.id)?)?;
     host.containers.delete_unreadable(container)?;
     host.events.note(&[Event::new(Subject::Container, "destroy", &container.id)]);
     Ok(())
@@ -74,22 +77,13 @@ pub(crate) fn remove_idle(host: &Host, container: &Container) -> Result<bool> {
 }
 
 fn discard(host: &Host, container: &Container, volumes: bool) -> Result<()> {
-    leftover_cgroup(&container.spec.id)?;
+    group::remove_leftover(&group::place(&container.spec)?)?;
     if volumes {
         host.volumes.remove_unnamed_of(&container.spec)?;
     }
     host.networks.forget_container(&container.spec);
     host.containers.delete(container)?;
     container.happened("destroy");
-    Ok(())
-}
-
-/// A supervisor that was killed leaves its cgroup, and every one those that the container got later.
-pub(super) fn leftover_cgroup(id: &str) -> Result<()> {
-    if let Some(cgroup) = Cgroups::detect()?.open(id)? {
-        cgroup.kill()?;
-        cgroup.remove()?;
-    }
     Ok(())
 }
 
@@ -108,7 +102,7 @@ pub(crate) fn check_orphans(host: &Host, kill: bool) -> Result<Vec<String>> {
             container.spec.name
         ));
         if kill {
-            kill_surely(&container.spec.id, &run.running)
+            kill_surely(&group::place(&container.spec)?, &run.running)
                 .with_context(|| format!("container {}", container.spec.name))?;
         }
     }
@@ -120,13 +114,18 @@ pub(crate) fn check_orphans(host: &Host, kill: bool) -> Result<Vec<String>> {
 pub(crate) fn check_cgroups(host: &Host, remove: bool) -> Result<Vec<String>> {
     let cgroups = Cgroups::detect()?;
     let mut found = Vec::new();
-    for id in cgroups.list() {
-        let Ok(Some(container)) = host.containers.load(&id) else { continue };
+    let mut containers = host.containers.list()?.0;
+    let listed = cgroups.list();
+    let has_group =
+        |container: &Container| listed.contains(&container.spec.id) || container.spec.further.has_other_group();
+    containers.retain(has_group);
+    for container in containers {
         // Locked: it is being started.
         let Some(_lock) = container.try_lock()? else { continue };
         let running = container.status().map_or(true, |status| status.is_up());
         let Some(_run) = container.lock_run()? else { continue };
-        let Some(cgroup) = cgroups.open(&id)?.filter(|_| !running) else { continue };
+        let place = group::place(&container.spec)?;
+        let Some(cgroup) = cgroups.open_at(&place)?.filter(|_| !running) else { continue };
         found.extend(
             cgroup.paths().iter().map(|path| format!("cgroup of a container that does not run: {}", path.display())),
         );

@@ -20,14 +20,15 @@ use nix::sys::signal::Signal;
 use super::{
     create::create,
     end::{end, persistently},
-    happened, health,
+    group, happened, health,
+    log::Log,
     restart::{self, Restarts},
     streams::{self, Copying, Wiring},
     supervise::Signals,
     timings::Timings,
 };
 use crate::{
-    kinds::{Prepared, report::Teller},
+    kinds::{Given, Joined, Prepared, report::Teller},
     network::Attached,
     output::{
         self,
@@ -38,7 +39,10 @@ use crate::{
         host::Host,
         own_process::OwnProcess,
     },
-    spec::{FORMAT, Network, RunSpec, Workload, exit_code, network::Endpoint, ports::PublishedPort, request::Request},
+    spec::{
+        FORMAT, Network, RunSpec, Workload, exit_code, logging::LogDriver, network::Endpoint, ports::PublishedPort,
+        request::Request,
+    },
 };
 
 /// A container whose first process has begun.
@@ -80,8 +84,8 @@ pub(crate) fn run_attached(
     timings: &mut Timings,
 ) -> Result<u8> {
     let wiring = match container.spec.auto_remove {
-        true => Wiring::Direct,
-        false => Wiring::Copied { log: (container.log_path(), container.spec.log.clone()) },
+        true if container.spec.log.driver != LogDriver::Journald => Wiring::Direct,
+        _ => Wiring::Copied { log: Log::of(container)? },
     };
     let started = start(host, container, image, wiring, timings, 0);
     drop(lock);
@@ -147,7 +151,7 @@ pub(crate) fn supervise_in_background(host: &Host, id: &str, size: Option<(u16, 
 fn begin(host: &Host, container: &Container, size: Option<(u16, u16)>, restart_count: u32) -> Result<Started> {
     container.writable()?;
     let image = image_to_start(host, container)?;
-    let wiring = Wiring::Kept { log: (container.log_path(), container.spec.log.clone()), size };
+    let wiring = Wiring::Kept { log: Log::of(container)?, size };
     start(host, container, &image, wiring, &mut Timings::off(), restart_count)
 }
 
@@ -238,12 +242,14 @@ fn start(
         container.presume_end(output::now_nanos())?;
     }
     let signals = Signals::block()?;
+    let joined = Joined::open(host, spec)?;
     let mut attached = attach(host, spec)?;
     let cgroup = make_cgroup(&workload, spec)?;
     let begun = || -> Result<_> {
         let (stdio, pending) = streams::prepare(spec.stdio, wiring)?;
+        let given = Given { cgroup: &cgroup, attached: attached.as_ref(), joined: &joined };
         let Prepared { mut plan, report, timeout_grace, ports } =
-            workload.plan(host, image, container, &cgroup, attached.as_ref(), stdio)?;
+            workload.plan(host, image, container, given, stdio)?;
         timings.stage("prepare");
         // Others may hold up the program's file (a lease on a shared volume, say): the time limit counts from here.
         plan.patience = Signals::patience(spec.limits.timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms)));
@@ -321,6 +327,12 @@ pub(crate) fn abandon(child: &Child) {
 
 /// Every limit that was asked for is enforced, or the container does not start.
 fn make_cgroup(workload: &Workload, spec: &RunSpec) -> Result<Cgroup> {
+    let place = group::place(spec)?;
+    let shares_pids = !spec.further.pid.is_own();
+    if shares_pids {
+        // No namespace has ended with a run whose supervisor was killed.
+        group::remove_leftover(&place)?;
+    }
     let cgroups = Cgroups::detect()?;
     let mut resources = workload.resources(spec)?;
     let mut unenforceable = cgroups.unenforceable(&resources);
@@ -331,7 +343,14 @@ fn make_cgroup(workload: &Workload, spec: &RunSpec) -> Result<Cgroup> {
     if !unenforceable.is_empty() {
         bail!("cannot enforce what was asked for, so {} is not started: {}", spec.name, unenforceable.join("; "));
     }
-    let cgroup = cgroups.create(&spec.id, &resources)?;
+    let cgroup = cgroups.create_at(&place, &resources)?;
+    if shares_pids && cgroup.paths().is_empty() {
+        bail!(
+            "--pid {}: without a pid namespace of its own a container's processes are known by its cgroup, and none can be made here \
+             (run as root, or where cgroup v2 is delegated)",
+            spec.further.pid
+        );
+    }
     if resources.restrict_devices && !cgroup.restricts_devices() {
         output::note(&format!(
             "amphora: warning: with the capabilities that it was given, {} can make device nodes that work, and this machine has no \

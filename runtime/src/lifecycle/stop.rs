@@ -6,14 +6,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use linux_exec::process::Process;
+use linux_exec::{cgroup::Place, process::Process};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::signal::Signal,
 };
 
 use super::{
-    happened, holders, pause,
+    group, happened, holders, pause,
     supervise::{self, ENDS_WITHIN},
 };
 use crate::{
@@ -28,10 +28,10 @@ const LOOKS: u32 = 5;
 /// How long a supervisor may take to write an end down, or to remove what is removed then.
 pub(super) const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 
-/// Stops a container, and its supervisor from starting it again: its stop signal, then SIGKILL (None: never); returns when its end
-/// has been written down.
-pub(crate) fn stop(container: &Container, timeout_ms: Option<u64>) -> Result<()> {
-    end_each_run(container, &|run| stop_run(container, run, timeout_ms))
+/// Stops a container, and its supervisor from starting it again: a signal, then SIGKILL (None: never); returns when its end has been
+/// written down.
+pub(crate) fn stop(container: &Container, signal: i32, timeout_ms: Option<u64>) -> Result<()> {
+    end_each_run(container, &|run| stop_run(container, run, signal, timeout_ms))
 }
 
 /// Ends what runs, and what is about to run again: it may have ended by itself just before its supervisor was told to leave it.
@@ -66,11 +66,11 @@ fn end_between_runs(container: &Container, run: &RunFound) -> Result<()> {
     Ok(())
 }
 
-fn stop_run(container: &Container, run: &RunFound, timeout_ms: Option<u64>) -> Result<()> {
+fn stop_run(container: &Container, run: &RunFound, signal: i32, timeout_ms: Option<u64>) -> Result<()> {
     let process = run.running.process();
-    container.note(&[happened::killed(&container.spec, container.spec.stop_signal)]);
-    let grace = supervise::stop(process, container.spec.stop_signal, timeout_ms.map(Duration::from_millis));
-    pause::let_go_on(&container.spec.id, &run.running);
+    container.note(&[happened::killed(&container.spec, signal)]);
+    let grace = supervise::stop(process, signal, timeout_ms.map(Duration::from_millis));
+    pause::let_go_on(&group::place(&container.spec)?, &run.running);
     match wait_for(process, grace)? {
         true => settled(container, run)?,
         false => kill_and_wait(container, run)?,
@@ -132,7 +132,7 @@ fn wait_for(process: Process, timeout: Option<Duration>) -> Result<bool> {
 /// Kills a container that runs, and waits until its end has been written down.
 pub(crate) fn kill_and_wait(container: &Container, run: &RunFound) -> Result<()> {
     container.note(&[happened::killed(&container.spec, Signal::SIGKILL as i32)]);
-    kill_surely(&container.spec.id, &run.running)?;
+    kill_surely(&group::place(&container.spec)?, &run.running)?;
     settled(container, run)
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn end_by_force(container: &Container) -> Result<()> {
     drop(container.lock_if_there()?);
     end_each_run(container, &|run| {
         container.note(&[happened::killed(&container.spec, Signal::SIGKILL as i32)]);
-        kill_surely(&container.spec.id, &run.running)?;
+        kill_surely(&group::place(&container.spec)?, &run.running)?;
         settle_by_force(container, run)
     })
 }
@@ -163,7 +163,7 @@ pub(super) fn settle_by_force(container: &Container, run: &RunFound) -> Result<(
 /// The same for what cannot be read, as far as it is known to run.
 pub(crate) fn kill_unreadable(container: &Unreadable) -> Result<()> {
     let Some(running) = &container.running else { return Ok(()) };
-    kill_surely(&container.id, running)?;
+    kill_surely(&Place::of_container(&container.id)?, running)?;
     if !wait_for(running.supervisor(), Some(SETTLES_WITHIN))? {
         let _ = running.supervisor().signal(Signal::SIGKILL as i32);
     }
@@ -174,16 +174,16 @@ pub(crate) fn kill_unreadable(container: &Unreadable) -> Result<()> {
 ///
 /// # Errors
 /// Something keeps it, which is named.
-pub(super) fn kill_surely(id: &str, running: &Running) -> Result<()> {
+pub(super) fn kill_surely(place: &Place, running: &Running) -> Result<()> {
     let process = running.process();
     kill(running, Signal::SIGKILL as i32)?;
-    pause::let_go_on(id, running);
+    pause::let_go_on(place, running);
     let mut holders = Vec::new();
     for _ in 0..LOOKS {
         if wait_for(process, Some(ENDS_WITHIN))? {
             return Ok(());
         }
-        holders = holders::release(Some(id), process);
+        holders = holders::release(Some(place), process);
     }
     let held = if holders.is_empty() { "nothing is seen that keeps it".to_owned() } else { holders.join("; ") };
     Err(Coded::new(1, format!("its first process, {}, was killed and does not end: {held}", process.pid)).into())

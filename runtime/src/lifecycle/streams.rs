@@ -13,7 +13,6 @@ use std::{
     fs::File,
     io::{self, ErrorKind, IsTerminal, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
     sync::{Arc, Mutex, Weak},
     thread::{self, JoinHandle},
 };
@@ -33,11 +32,11 @@ use nix::{
 
 use crate::{
     lifecycle::{
-        log::{LogWriter, Stream},
+        log::{Log, LogWriter, Stream},
         terminal::{self, RawMode, Screen},
     },
     output::{self, errors::Coded},
-    spec::{StdioSpec, logging::LogSpec},
+    spec::StdioSpec,
 };
 
 /// Where the streams lead.
@@ -51,9 +50,6 @@ pub(crate) enum Wiring {
     /// Nowhere. For `exec -d`.
     Nowhere,
 }
-
-/// Where a log is, and how much of it is kept.
-pub(crate) type Log = (PathBuf, LogSpec);
 
 /// The side that stays with us until the container has been started. All that copying needs is here already: once the
 /// program has begun, nothing should fail any more.
@@ -100,10 +96,7 @@ pub(crate) fn prepare(spec: StdioSpec, wiring: Wiring) -> Result<(Stdio, Pending
     if spec.terminal && interactive && !io::stdin().is_terminal() {
         return Err(Coded::new(1, "the input device is not a TTY").into());
     }
-    let log = log.map(|(path, spec)| {
-        LogWriter::open(path.clone(), &spec).with_context(|| format!("cannot open {}", path.display()))
-    });
-    let log = log.transpose()?.map(|log| Arc::new(Mutex::new(log)));
+    let log = log.map(Log::open).transpose()?.map(|log| Arc::new(Mutex::new(log)));
     let (outputs, input, screen, ended) = (Vec::new(), None, None, None);
     let mut pending = Pending { attached, interactive, keeps_input, log, outputs, input, screen, ended };
     let stdio = if spec.terminal {

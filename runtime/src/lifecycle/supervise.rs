@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use linux_exec::{
+    cgroup::Place,
     plan::Patience,
     process::Process,
     spawn::{Child, Exit, Reaped, reap},
@@ -103,8 +104,8 @@ impl Signals {
 /// When to stop it, and how.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StopRule<'a> {
-    /// The id of the container that ends with the process; None: it ends alone.
-    pub(crate) container: Option<&'a str>,
+    /// Where the cgroup of the container lies that ends with the process; None: it ends alone.
+    pub(crate) container: Option<&'a Place>,
     /// From the start of supervision; None: no limit.
     pub(crate) time_limit: Option<Duration>,
     /// Sent first.
@@ -226,7 +227,9 @@ impl Clock {
 /// sees it (pid_namespaces(7)): waiting would be for nothing.
 pub(crate) fn stop(process: Process, signal: i32, timeout: Option<Duration>) -> Option<Duration> {
     let _ = process.signal(signal);
-    if has_handler(process.pid, signal) { timeout } else { Some(Duration::ZERO) }
+    // Any other process does what is usual, if it may take a moment.
+    let takes_it = has_handler(process.pid, signal) || !process.is_first_in_namespace().unwrap_or(false);
+    if takes_it { timeout } else { Some(Duration::ZERO) }
 }
 
 /// Whether a signal is caught, or blocked, as who waits for signals one by one has them (an init does). When in doubt, yes.

@@ -1,9 +1,9 @@
 //! Limits of a container that change while it runs, or before it runs again.
 
 use anyhow::{Context, Result, bail};
-use linux_exec::cgroup::{Cgroups, Place, Resources};
+use linux_exec::cgroup::{Cgroups, Resources};
 
-use super::{happened, networks, workload_of};
+use super::{group, happened, networks, workload_of};
 use crate::{
     records::{
         container::{Container, Mark, RunFound},
@@ -112,7 +112,7 @@ pub(crate) fn update(host: &Host, container: &Container, changes: &Changes) -> R
 
 fn apply(container: &Container, run: &RunFound, resources: &Resources) -> Result<()> {
     container.mark(run, Mark::Regrouped, true)?;
-    Ok(Cgroups::detect()?.update(&Place::of_container(&container.spec.id)?, resources)?)
+    Ok(Cgroups::detect()?.update(&group::place(&container.spec)?, resources)?)
 }
 
 /// Gives a container another name, by which others on its networks find it at once.

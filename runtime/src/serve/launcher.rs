@@ -214,9 +214,8 @@ impl Launcher {
     /// Stops a container, by force if need be.
     pub(super) fn end(&self, id: &str, stop_timeout_ms: u64) {
         let ended = self.host.containers.load(id).and_then(|container| match container {
-            Some(container) => {
-                lifecycle::stop(&container, Some(stop_timeout_ms)).or_else(|_| lifecycle::end_by_force(&container))
-            }
+            Some(container) => lifecycle::stop(&container, container.spec.stop_signal, Some(stop_timeout_ms))
+                .or_else(|_| lifecycle::end_by_force(&container)),
             None => Ok(()),
         });
         if let Err(error) = ended {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::devices::DeviceSpec;
+use super::devices::{DeviceSpec, is_access};
 
 /// One file.
 #[derive(Debug, Deserialize)]
@@ -50,6 +50,7 @@ pub(crate) struct Edits {
 struct Node {
     path: PathBuf,
     host_path: Option<PathBuf>,
+    permissions: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,9 +65,12 @@ pub(crate) struct Mount {
 impl Edits {
     /// Nodes of the host's.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = DeviceSpec> {
-        self.device_nodes.iter().map(|node| DeviceSpec {
-            path: node.host_path.clone().unwrap_or_else(|| node.path.clone()),
-            target: node.path.clone(),
+        self.device_nodes.iter().map(|node| {
+            let device = DeviceSpec::new(node.host_path.as_ref().unwrap_or(&node.path), &node.path);
+            DeviceSpec {
+                uses: node.permissions.clone().filter(|uses| is_access(uses)).unwrap_or(device.uses),
+                ..device
+            }
         })
     }
 

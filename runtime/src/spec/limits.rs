@@ -3,7 +3,7 @@
 //! The parsers take Docker's spelling of each flag. They do no I/O: what depends on the machine (its CPUs) is handed in.
 //! Whether a limit can be enforced for the kind of image at hand is not decided here, but where the target is chosen.
 
-use crate::spec::{quantity, request::StopTimeout};
+use crate::spec::{quantity, rare_limits::RareLimits, request::StopTimeout};
 use linux_exec::cgroup::LEAST_MEMORY_BYTES;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -42,6 +42,9 @@ pub struct Limits {
     pub blkio_weight: Option<u16>,
     /// `--device-read-bps` and its siblings.
     pub throttles: Vec<Throttle>,
+    /// What few ask for.
+    #[serde(skip_serializing_if = "RareLimits::is_default")]
+    pub rare: RareLimits,
 }
 
 /// How fast one block device may be used.
@@ -118,7 +121,7 @@ pub(crate) enum LimitError {
     SwapWithoutMemory,
 }
 
-fn invalid(flag: &'static str, found: &str, expected: impl Into<String>) -> LimitError {
+pub(super) fn invalid(flag: &'static str, found: &str, expected: impl Into<String>) -> LimitError {
     LimitError::Invalid { flag, found: found.to_owned(), expected: expected.into() }
 }
 

@@ -13,9 +13,12 @@ pub(crate) mod limits;
 pub(crate) mod logging;
 pub(crate) mod mounts;
 pub(crate) mod names;
+pub(crate) mod namespaces;
 pub(crate) mod network;
 pub(crate) mod ports;
+pub(crate) mod propagation;
 pub(crate) mod quantity;
+pub(crate) mod rare_limits;
 pub(crate) mod request;
 pub(crate) mod restart;
 pub(crate) mod seccomp;
@@ -37,6 +40,7 @@ use crate::spec::{
     limits::Limits,
     logging::LogSpec,
     mounts::{MountKind, MountSpec},
+    namespaces::NamespaceMode,
     network::NameService,
     ports::PublishedPort,
     restart::RestartPolicy,
@@ -97,6 +101,9 @@ pub(crate) struct RunSpec {
     /// Ports that the host's addresses lead to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ports: Vec<PublishedPort>,
+    /// Ports that it is said to serve, beside those of its image: `80/tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) exposed: Vec<String>,
     /// How it finds others by name.
     #[serde(default)]
     pub(crate) names: NameService,
@@ -208,29 +215,57 @@ pub struct Further {
     pub oom_score_adj: Option<i32>,
     /// Of `/dev/shm`.
     pub shm_bytes: Option<u64>,
-    /// The host's, instead of one of its own.
-    pub host_ipc: bool,
-    /// The same for host and domain name.
+    /// Whose processes it sees.
+    pub pid: NamespaceMode,
+    /// Whose System V objects, message queues and shared memory it has.
+    #[serde(rename = "host_ipc")]
+    pub ipc: NamespaceMode,
+    /// Host and domain name are the host's, instead of its own.
     pub host_uts: bool,
     /// The same for what it sees of cgroups.
     pub host_cgroup: bool,
+    /// The same for users and groups, as somebody said; it is so for all.
+    pub host_user: bool,
     /// Devices of the host's that it may use.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<DeviceSpec>,
+    /// Devices of which it may make nodes that work, as lines of a device cgroup.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_rules: Vec<String>,
+    /// The group that its own lies in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_parent: Option<String>,
     /// Words of others, which mean nothing here.
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Further {
+    /// Whether a list of its own says which devices it may open.
+    pub(crate) fn lists_devices(&self) -> bool {
+        !self.device_rules.is_empty() || self.devices.iter().any(DeviceSpec::is_restricted)
+    }
+
+    /// Whether it may open more devices than every container.
+    pub(crate) fn has_devices(&self) -> bool {
+        !self.device_rules.is_empty() || !self.devices.is_empty()
+    }
+
+    /// Whether its cgroup lies elsewhere than those of most.
+    pub(crate) fn has_other_group(&self) -> bool {
+        self.cgroup_parent.is_some() || self.has_devices()
+    }
+
     /// The first of them that only programs for the kernel have.
     pub(crate) fn of_linux(&self) -> Option<&'static str> {
         let asked = [
             (!self.group_add.is_empty(), "--group-add"),
             (!self.sysctls.is_empty(), "--sysctl"),
             (self.shm_bytes.is_some(), "--shm-size"),
-            (self.host_ipc, "--ipc"),
+            (self.pid != NamespaceMode::Private, "--pid"),
+            (self.ipc != NamespaceMode::Private, "--ipc"),
             (self.host_cgroup, "--cgroupns"),
             (!self.devices.is_empty(), "--device"),
+            (!self.device_rules.is_empty(), "--device-cgroup-rule"),
         ];
         asked.into_iter().find(|(asked, _)| *asked).map(|(_, flag)| flag)
     }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here looks at the file system: whether a source exists is found out where it is opened.
 
-use crate::spec::{names, quantity};
+use crate::spec::{names, propagation::Propagation, quantity};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashSet,
@@ -38,6 +38,9 @@ pub enum MountKind {
         source: PathBuf,
         /// With all that is mounted below it.
         recursive: bool,
+        /// What of later mounts passes.
+        #[serde(default, skip_serializing_if = "Propagation::is_private")]
+        propagation: Propagation,
     },
     /// A directory that the store keeps.
     Volume {
@@ -262,6 +265,7 @@ struct Draft {
     uid: Option<u32>,
     gid: Option<u32>,
     subpath: Option<PathBuf>,
+    propagation: Propagation,
 }
 
 impl Draft {
@@ -284,14 +288,20 @@ impl Draft {
             "nocopy" if self.kind == Kind::Volume => self.no_copy = true,
             "bind" if self.kind == Kind::Bind => self.non_recursive = true,
             "rbind" if self.kind == Kind::Bind => self.non_recursive = false,
-            // No mount ever propagates; the labels are SELinux's, which Docker too ignores where it is not active; and
-            // the words of consistency mean nothing on Linux.
-            "private" | "rprivate" | "z" | "Z" | "consistent" | "cached" | "delegated" | "default" => {}
-            _ => {
-                return Err(
-                    value.unknown(option, "ro, rw, z, Z, rprivate, nocopy (volumes), bind and rbind (host paths)")
-                );
-            }
+            // The labels are SELinux's, which Docker too ignores where it is not active; and the words of consistency
+            // mean nothing on Linux.
+            "z" | "Z" | "consistent" | "cached" | "delegated" | "default" => {}
+            _ => match Propagation::parse(option) {
+                Some(propagation) if self.kind == Kind::Bind || propagation.is_private() => {
+                    self.propagation = propagation;
+                }
+                _ => {
+                    return Err(value.unknown(
+                        option,
+                        "ro, rw, z, Z, nocopy (volumes); bind, rbind, rprivate, rslave, rshared (host paths)",
+                    ));
+                }
+            },
         }
         Ok(())
     }
@@ -313,7 +323,11 @@ impl Draft {
             ("bind-nonrecursive", Kind::Bind) => self.non_recursive = value.flag_setting(key, setting)?,
             ("bind-recursive", Kind::Bind) if setting == Some("disabled") => self.non_recursive = true,
             ("bind-recursive", Kind::Bind) if matches!(setting, Some("enabled" | "readonly")) => {}
-            ("bind-propagation", Kind::Bind) if matches!(setting, Some("private" | "rprivate")) => {}
+            ("bind-propagation", Kind::Bind) => {
+                self.propagation = Propagation::parse(text()?).ok_or_else(|| {
+                    value.unknown(&format!("{key}={}", setting.unwrap_or_default()), "rprivate, rslave, rshared")
+                })?;
+            }
             ("consistency", Kind::Bind) => {}
             ("source" | "src", Kind::Image) => self.source = Some(text()?.to_owned()),
             ("volume-subpath", Kind::Volume) => self.subpath = Some(value.below(text()?)?),
@@ -331,7 +345,7 @@ impl Draft {
 
     fn known_fields(&self) -> &'static str {
         match self.kind {
-            Kind::Bind => "type, source, target, readonly, bind-recursive, bind-propagation=rprivate",
+            Kind::Bind => "type, source, target, readonly, bind-recursive, bind-propagation",
             Kind::Volume => "type, source, target, readonly, volume-nocopy, volume-subpath",
             Kind::Image => "type, source, target",
             Kind::Tmpfs => "type, target, readonly, tmpfs-size, tmpfs-mode",
@@ -341,7 +355,9 @@ impl Draft {
     fn finish(self, value: &Value<'_>) -> Result<MountSpec, MountError> {
         let target = self.target.ok_or_else(|| value.invalid("the target is missing: add target=/PATH"))?;
         let kind = match (self.kind, self.source) {
-            (Kind::Bind, Some(source)) => MountKind::Bind { source: source.into(), recursive: !self.non_recursive },
+            (Kind::Bind, Some(source)) => {
+                MountKind::Bind { source: source.into(), recursive: !self.non_recursive, propagation: self.propagation }
+            }
             (Kind::Bind, None) => return Err(value.invalid("the source is missing: add source=/PATH")),
             (Kind::Volume, name) => {
                 // Of a part of it there is nothing that the image's files could go to.
@@ -445,7 +461,7 @@ mod tests {
     const CWD: &str = "/home/me";
 
     fn bind(source: &str, target: &str, readonly: bool) -> MountSpec {
-        let kind = MountKind::Bind { source: source.into(), recursive: true };
+        let kind = MountKind::Bind { source: source.into(), recursive: true, propagation: Propagation::Private };
         MountSpec { target: target.into(), readonly, kind }
     }
 
@@ -492,7 +508,8 @@ mod tests {
             ("/src:dst", "the target `dst` must be an absolute path"),
             (":/dst", "the source is empty"),
             ("/a:/b:ro:x", "expected SOURCE:TARGET[:OPTIONS]"),
-            ("/a:/b:rslave", "unknown or unsupported option `rslave`"),
+            ("vol:/b:rslave", "unknown or unsupported option `rslave`"),
+            ("/a:/b:unbindable", "unknown or unsupported option `unbindable`"),
             ("/a:/b:nocopy", "unknown or unsupported option `nocopy`"),
             ("a/b:/c", "begin with `./`"),
             ("~/x:/c", "invalid volume name `~/x`"),
@@ -530,7 +547,20 @@ mod tests {
         assert_eq!(part, MountKind::Volume { name: Some("vol".into()), copy: false, subpath: Some("a/b".into()) });
         for text in ["type=bind,src=/a,dst=/b,bind-recursive=disabled", "type=bind,src=/a,dst=/b,bind-nonrecursive"] {
             let spec = parse_mount(text, Path::new(CWD)).unwrap();
-            assert_eq!(spec.kind, MountKind::Bind { source: "/a".into(), recursive: false });
+            let propagation = Propagation::Private;
+            assert_eq!(spec.kind, MountKind::Bind { source: "/a".into(), recursive: false, propagation });
+        }
+    }
+
+    #[test]
+    fn binds_pass_on_what_was_said() {
+        let shared = parse_volume("/a:/b:ro,rshared", Path::new(CWD)).unwrap();
+        let slave = parse_mount("type=bind,src=/a,dst=/b,bind-propagation=slave", Path::new(CWD)).unwrap();
+        for (spec, propagation, word) in
+            [(shared, Propagation::Shared, "rshared"), (slave, Propagation::Slave, "rslave")]
+        {
+            let kind = MountKind::Bind { source: "/a".into(), recursive: true, propagation };
+            assert_eq!((spec.kind, propagation.to_string().as_str()), (kind, word));
         }
     }
 
@@ -545,7 +575,7 @@ mod tests {
             ("type=volume,source=vol,target=/b,volume-subpath=../x", "`../x`"),
             ("type=volume,source=vol,target=/b,volume-subpath=/x", "`/x`"),
             ("type=tmpfs,source=/a,target=/b", "unknown or unsupported option `source=/a`"),
-            ("type=bind,source=/a,target=/b,bind-propagation=shared", "`bind-propagation=shared`"),
+            ("type=bind,source=/a,target=/b,bind-propagation=some", "`bind-propagation=some`"),
             ("type=volume,target=/b,volume-driver=nfs", "`volume-driver=nfs`"),
             ("type=volume,target=/b,readonly=maybe", "`readonly` is `maybe`"),
             ("type=tmpfs,target=/b,tmpfs-size=big", "`big` is not a size"),

@@ -94,6 +94,11 @@ impl PublishedPort {
         same_ip && fixed && self.protocol == other.protocol
     }
 
+    /// `80/tcp`: where it leads to.
+    pub(crate) fn inside(&self) -> String {
+        format!("{}/{}", self.container_port, self.protocol)
+    }
+
     /// `80/tcp`, or `127.0.0.1:80/tcp`.
     fn place(&self) -> String {
         let port = match self.host_port {
@@ -121,6 +126,21 @@ pub(crate) fn parse_publish(text: &str) -> Result<Vec<PublishedPort>, PortError>
     let invalid = |problem: String| PortError::Invalid { flag: "--publish", found: text.to_owned(), problem };
     let parsed = if text.contains('=') { parse_fields(text) } else { parse_short(text) };
     parsed.map_err(invalid)
+}
+
+/// Parses `--expose`: `CONTAINER[-CONTAINER][/PROTOCOL]`, as `80/tcp` each.
+///
+/// # Errors
+/// A value that is none.
+pub(crate) fn parse_expose(text: &str) -> Result<Vec<String>, PortError> {
+    let invalid = |problem: String| PortError::Invalid { flag: "--expose", found: text.to_owned(), problem };
+    if text.contains([':', '=']) {
+        return Err(invalid(
+            "expected a port of the container, such as 80 or 80/udp; -p leads there from the host".to_owned(),
+        ));
+    }
+    let ports = parse_short(text).map_err(invalid)?;
+    Ok(ports.iter().map(PublishedPort::inside).collect())
 }
 
 fn parse_short(text: &str) -> Result<Vec<PublishedPort>, String> {
@@ -256,6 +276,16 @@ mod tests {
             assert_eq!(parse_publish(text), Ok(expected), "{text}");
         }
         assert_eq!(parse_publish("1-65535:1-65535").unwrap().len(), 65_535);
+    }
+
+    #[test]
+    fn exposed_ports_are_the_containers() {
+        assert_eq!(parse_expose("80"), Ok(vec!["80/tcp".to_owned()]));
+        assert_eq!(parse_expose("53-54/udp"), Ok(vec!["53/udp".to_owned(), "54/udp".to_owned()]));
+        for text in ["", "0", "8080:80", "80/x", "x"] {
+            let message = parse_expose(text).unwrap_err().to_string();
+            assert!(message.contains("--expose"), "{message}");
+        }
     }
 
     #[test]

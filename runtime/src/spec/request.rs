@@ -41,7 +41,9 @@ pub struct Request {
     pub names: NameService,
     /// Ports that the host's addresses lead to.
     pub ports: Vec<PublishedPort>,
-    /// Whether every port that the image exposes is published, too.
+    /// Ports that it is said to serve, beside those of its image: `80/tcp`.
+    pub exposed: Vec<String>,
+    /// Whether every port that is exposed is published, too.
     pub publish_all: bool,
     /// What it may use.
     pub limits: Limits,

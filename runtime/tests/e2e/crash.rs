@@ -30,7 +30,7 @@ fn recovers(sandbox: &Sandbox) {
 }
 
 /// The process that waits for a container.
-fn supervisor_of(sandbox: &Sandbox, name: &str) -> i32 {
+pub(crate) fn supervisor_of(sandbox: &Sandbox, name: &str) -> i32 {
     let record = sandbox.runroot().join("running").join(format!("{}.json", sandbox.inspect(name, ".Id")));
     let record: Value = serde_json::from_slice(&fs::read(record).expect("the record")).expect("JSON");
     record["supervisor_pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a pid")

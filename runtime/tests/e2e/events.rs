@@ -102,3 +102,28 @@ fn what_a_container_waits_for_is_said() {
     let ended = never.wait();
     assert!(ended.code == Some(1) && ended.stderr.contains("web"), "{ended}");
 }
+
+#[test]
+fn other_programs_in_a_container_are_told() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    sandbox.ok(["run", "-d", "--name", "web", &busybox, "sleep", "1000"]);
+    sandbox.fails(3, ["exec", "web", "sh", "-c", "exit 3"]);
+    sandbox.ok(["exec", "-d", "web", "true"]);
+    let died = |count: usize| {
+        let told = past(&sandbox, &["-f", "event=exec_die"]);
+        (told.len() == count).then_some(())
+    };
+    crate::session::until("both ends", || died(2));
+    let arguments = ["events", "--since", "1h", "--until", "0s", "-f", "container=web", "--format", "json"];
+    let events: Vec<Value> =
+        sandbox.ok(arguments).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of = |action: &str| events.iter().find(|event| event["Action"] == action).expect(action);
+    let (created, started) = (of("exec_create: sh -c exit 3"), of("exec_start: sh -c exit 3"));
+    let id = &created["Actor"]["Attributes"]["execID"];
+    assert_eq!((id, id.as_str().map(str::len)), (&started["Actor"]["Attributes"]["execID"], Some(64)));
+    let ended =
+        events.iter().find(|event| event["Action"] == "exec_die" && event["Actor"]["Attributes"]["execID"] == *id);
+    assert_eq!(ended.expect("its end")["Actor"]["Attributes"]["exitCode"], "3");
+    assert_eq!(past(&sandbox, &["-f", "event=exec_start"]).len(), 2);
+    sandbox.ok(["rm", "-f", "web"]);
+}

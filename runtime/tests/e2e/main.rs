@@ -25,6 +25,7 @@ mod lifecycle;
 mod limits;
 mod lost;
 mod mounts;
+mod namespaces;
 mod networks;
 mod networks_connect;
 mod networks_damaged;

@@ -1,5 +1,7 @@
 //! Mounts that few ask for: another image's files, a part of a volume, memory of somebody's.
 
+use std::fs;
+
 use crate::sandbox::Sandbox;
 
 #[test]
@@ -75,4 +77,44 @@ fn memory_belongs_to_whom_it_is_said() {
     assert!(ended.stdout.starts_with(&format!("{uid}:{gid} 700\n")), "{ended}");
     assert!(!ended.stdout.contains("no\n"), "{ended}");
     sandbox.check_clean();
+}
+
+/// What the host mounts later is seen by who asked for it, and refused where it could not be.
+#[test]
+fn later_mounts_pass_as_was_said() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let folder = sandbox.work().join("shared");
+    fs::create_dir(&folder).expect("a folder");
+    let source = folder.display().to_string();
+    let bind = |propagation: &str| format!("{source}:/d:{propagation}");
+    if !sandbox.is_root() {
+        return println!("skipped: only root mounts something on the host");
+    }
+    // In a mount namespace of their own, so that nothing of this machine's changes.
+    let in_namespace = |script: &str| {
+        let mut command = std::process::Command::new("unshare");
+        let own = sandbox.command(["run"]);
+        command.args(["-m", "sh", "-ec", script, "sh"]).arg(own.get_program());
+        command.args(own.get_args().take_while(|word| *word != "run"));
+        command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        crate::session::Session::start(command).wait()
+    };
+    let prepare = format!("mount -t tmpfs t {source}; mkdir {source}/late");
+    let private = in_namespace(&format!(
+        "{prepare}; mount --make-private {source}; \"$@\" run --rm -v {} {busybox} true",
+        bind("rslave")
+    ));
+    assert!(private.stderr.contains("not shared") && private.code == Some(125), "{private}");
+    for (propagation, seen) in [("rslave", "x"), ("rshared", "x"), ("rprivate", "")] {
+        let ended = in_namespace(&format!(
+            "{prepare}; mount --make-shared {source}
+             \"$@\" run -d --name web -v {} {busybox} sleep 1000 >/dev/null
+             mount -t tmpfs t {source}/late; touch {source}/late/x
+             \"$@\" exec web ls /d/late; \"$@\" inspect -f '{{{{(index .Mounts 0).Propagation}}}}' web; \"$@\" rm -f web >/dev/null",
+            bind(propagation)
+        ));
+        let lines: Vec<&str> = ended.stdout.lines().filter(|line| !line.is_empty()).collect();
+        let expected: Vec<&str> = [seen, propagation].into_iter().filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines, expected, "{ended}");
+    }
 }

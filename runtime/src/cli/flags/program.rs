@@ -6,6 +6,7 @@ use crate::spec::{
     mounts::{self, MountError, MountSpec},
     network::{self, NameService},
     ports::{self, PortError, PublishedPort},
+    rare_limits::{self, RareLimits},
     request::StopTimeout,
 };
 use clap::ValueEnum;
@@ -35,6 +36,7 @@ pub(crate) struct ProgramArgs {
     pub(crate) env: Vec<String>,
     pub(crate) env_file: Vec<PathBuf>,
     pub(crate) explain_grants: bool,
+    pub(crate) expose: Vec<String>,
     pub(crate) fuel: Option<String>,
     pub(crate) hostname: Option<String>,
     pub(crate) init: bool,
@@ -74,12 +76,21 @@ pub(crate) struct ProgramArgs {
     pub(crate) wasm: Vec<String>,
     pub(crate) workdir: Option<String>,
     pub(crate) blkio_weight: Option<String>,
+    pub(crate) blkio_weight_device: Vec<String>,
     pub(crate) cpu_period: Option<String>,
     pub(crate) cpu_quota: Option<String>,
+    pub(crate) cpu_rt_period: Option<String>,
+    pub(crate) cpu_rt_runtime: Option<String>,
     pub(crate) cpuset_mems: Option<String>,
     pub(crate) memory_reservation: Option<String>,
+    pub(crate) memory_swappiness: Option<String>,
+    pub(crate) oom_kill_disable: bool,
+    pub(crate) isolation: Option<String>,
+    pub(crate) volume_driver: Option<String>,
     pub(crate) restart: Option<String>,
     pub(crate) device: Vec<String>,
+    pub(crate) cgroup_parent: Option<String>,
+    pub(crate) device_cgroup_rule: Vec<String>,
     pub(crate) device_read_bps: Vec<String>,
     pub(crate) device_read_iops: Vec<String>,
     pub(crate) device_write_bps: Vec<String>,
@@ -106,6 +117,8 @@ pub(crate) struct ProgramArgs {
     pub(crate) shm_size: Option<String>,
     pub(crate) sysctl: Vec<String>,
     pub(crate) uts: Option<String>,
+    pub(crate) pid: Option<String>,
+    pub(crate) userns: Option<String>,
     pub(crate) volumes_from: Vec<String>,
     /// The image of `run` and `create`, the container of `exec`.
     pub(crate) subject: String,
@@ -137,9 +150,20 @@ impl ProgramArgs {
             cpu_quota_usec: parsed(&self.cpu_quota, |text| limits::parse_cpu_usec("--cpu-quota", text))?,
             blkio_weight: parsed(&self.blkio_weight, limits::parse_blkio_weight)?,
             throttles: self.throttles()?,
+            rare: self.rare_limits()?,
         };
         limits.check()?;
         Ok(limits)
+    }
+
+    fn rare_limits(&self) -> Result<RareLimits, LimitError> {
+        RareLimits::parse(&rare_limits::Typed {
+            swappiness: self.memory_swappiness.as_deref(),
+            oom_kill_disable: self.oom_kill_disable,
+            rt_period: self.cpu_rt_period.as_deref(),
+            rt_runtime: self.cpu_rt_runtime.as_deref(),
+            weight_devices: &self.blkio_weight_device,
+        })
     }
 
     fn throttles(&self) -> Result<Vec<Throttle>, LimitError> {
@@ -204,6 +228,15 @@ impl ProgramArgs {
     /// The first flag that cannot be used, or two for one port of the host.
     pub(crate) fn ports(&self) -> Result<Vec<PublishedPort>, PortError> {
         ports::parse_all(&self.publish)
+    }
+
+    /// Understands `--expose`.
+    ///
+    /// # Errors
+    /// The first value that is no port.
+    pub(crate) fn exposed(&self) -> Result<Vec<String>, PortError> {
+        let ports = self.expose.iter().map(|text| ports::parse_expose(text)).collect::<Result<Vec<_>, _>>()?;
+        Ok(ports.concat())
     }
 
     /// How long the container has between its stop signal and SIGKILL.

@@ -21,6 +21,8 @@ pub(super) static FLAGS: &[Flag] = &[
     texts("allow-net", "list", |args| &mut args.allow_net)
         .help("Destinations that a Wasm program may connect to, and no others: HOST:PORT, *.NAME, NETWORK/BITS"),
     text("blkio-weight", "uint16", |args| &mut args.blkio_weight).help("Weight of block I/O, from 10 to 1000"),
+    texts("blkio-weight-device", "list", |args| &mut args.blkio_weight_device)
+        .help("Weight of block I/O on one device, from 10 to 1000: DEVICE:WEIGHT"),
     flag("cacert", Takes::Files("file", |args| &mut args.cacert))
         .help("Certificates that a Wasm program trusts for TLS, beside the machine's"),
     texts("cap-add", "list", |args| &mut args.cap_add).help("Add a Linux capability"),
@@ -36,6 +38,10 @@ pub(super) static FLAGS: &[Flag] = &[
     text("cpu-quota", "int", |args| &mut args.cpu_quota)
         .negative()
         .help("CPU time in each period, in microseconds; -1 for unlimited"),
+    text("cpu-rt-period", "int", |args| &mut args.cpu_rt_period)
+        .help("Period for real-time threads, in microseconds (cgroup v1)"),
+    text("cpu-rt-runtime", "int", |args| &mut args.cpu_rt_runtime)
+        .help("Time for real-time threads in each period, in microseconds (cgroup v1)"),
     text("cpu-shares", "int", |args| &mut args.cpu_shares)
         .short('c')
         .help("CPU weight against other containers (1024 is usual)"),
@@ -44,7 +50,9 @@ pub(super) static FLAGS: &[Flag] = &[
     text("cpuset-mems", "string", |args| &mut args.cpuset_mems)
         .help("Memory nodes in which to run, such as 0-3 or 0,1"),
     texts("device", "list", |args| &mut args.device)
-        .help("Let it use a device of the host: HOST[:CONTAINER], or vendor.com/class=name"),
+        .help("Let it use a device of the host: HOST[:CONTAINER][:rwm], or vendor.com/class=name"),
+    texts("device-cgroup-rule", "list", |args| &mut args.device_cgroup_rule)
+        .help("Devices of which it may make nodes that work, such as 'c 188:* rwm'"),
     texts("device-read-bps", "list", |args| &mut args.device_read_bps)
         .help("Limit of bytes a second read from a device: DEVICE:RATE"),
     texts("device-read-iops", "list", |args| &mut args.device_read_iops)
@@ -65,11 +73,14 @@ pub(super) static FLAGS: &[Flag] = &[
         .help_everywhere("Read environment variables from a file"),
     switch("explain-grants", |args| &mut args.explain_grants)
         .of(RUN, "Print the shortest command line that would run the image, and what its imports would make use of"),
+    texts("expose", "list", |args| &mut args.expose)
+        .help("Port that it serves, such as 80 or 53/udp: shown, and published by -P"),
     text("fuel", "int", |args| &mut args.fuel).help("Instructions that a Wasm program may execute"),
     text("gpus", "gpu-request", |args| &mut args.gpus)
         .help("Let it use GPUs: all, a number, or device=ID (CDI nvidia.com/gpu)"),
     // So help has only its long form with these commands, as with Docker.
     text("hostname", "string", |args| &mut args.hostname).short('h').help("Host name inside the container"),
+    text("isolation", "string", |args| &mut args.isolation).help("Only default, as everywhere but on Windows").hidden(),
     switch("init", |args| &mut args.init)
         .help("Run the program under an init that passes signals on and reaps processes"),
     switch("interactive", |args| &mut args.interactive).short('i').help_everywhere("Keep standard input open"),
@@ -86,6 +97,9 @@ pub(super) static FLAGS: &[Flag] = &[
     text("memory-swap", "bytes", |args| &mut args.memory_swap)
         .negative()
         .help("Limit of memory and swap together, -1 for unlimited swap"),
+    text("memory-swappiness", "int", |args| &mut args.memory_swappiness)
+        .negative()
+        .help("How readily its memory is swapped, from 0 to 100 (cgroup v1)"),
     texts("mount", "mount", |args| &mut args.mount).help("Mount a directory, a volume or memory"),
     text("name", "string", |args| &mut args.name).help("Name of the container"),
     text("mac-address", "string", |args| &mut args.mac_address).help("Hardware address on the first network"),
@@ -134,6 +148,7 @@ pub(super) static FLAGS: &[Flag] = &[
     texts("volume", "list", |args| &mut args.volume)
         .short('v')
         .help("Mount a directory or a volume: source:target[:ro]"),
+    text("volume-driver", "string", |args| &mut args.volume_driver).help("Only local").hidden(),
     texts("volumes-from", "list", |args| &mut args.volumes_from)
         .help("Mount what another container has mounted: CONTAINER[:ro]"),
     texts("wasm", "list", |args| &mut args.wasm)
@@ -142,6 +157,8 @@ pub(super) static FLAGS: &[Flag] = &[
         .short('w')
         .help_everywhere("Working directory inside the container"),
     texts("annotation", "map", |args| &mut args.annotation).help("Note NAME=VALUE, as inspect shows it"),
+    text("cgroup-parent", "string", |args| &mut args.cgroup_parent)
+        .help("Cgroup in which its own lies, such as /batch"),
     text("cgroupns", "string", |args| &mut args.cgroupns).help("Cgroup namespace: private (the default) or host"),
     texts("group-add", "list", |args| &mut args.group_add).help("Groups beside the user's own, by name or number"),
     text("health-cmd", "string", |args| &mut args.health_cmd).help("Command that tells whether it is well"),
@@ -152,43 +169,40 @@ pub(super) static FLAGS: &[Flag] = &[
     text("health-start-period", "duration", |args| &mut args.health_start_period)
         .help("Time in which failed checks do not count (0s)"),
     text("health-timeout", "duration", |args| &mut args.health_timeout).help("Time that a check may take (30s)"),
-    text("ipc", "string", |args| &mut args.ipc).help("IPC namespace: private (the default) or host"),
+    text("ipc", "string", |args| &mut args.ipc)
+        .help("IPC namespace: private (the default), shareable, none (no /dev/shm), host, or container:CONTAINER"),
     flag("label-file", Takes::Files("list", |args| &mut args.label_file)).help("Read labels from a file"),
     text("log-driver", "string", |args| &mut args.log_driver)
-        .help("How its output is kept: json-file (the default, here at most 2 files of 16m), local, none"),
-    texts("log-opt", "list", |args| &mut args.log_opt).help("Bounds of the log: max-size=SIZE, max-file=NUMBER"),
+        .help("How its output is kept: json-file (the default, here at most 2 files of 16m), local, journald, none"),
+    texts("log-opt", "list", |args| &mut args.log_opt)
+        .help("Bounds of the log, and what logs --details tells: max-size=SIZE, max-file=NUMBER, labels=, env=, tag="),
     switch("no-healthcheck", |args| &mut args.no_healthcheck).help("Check its health by no command"),
+    switch("oom-kill-disable", |args| &mut args.oom_kill_disable)
+        .help("Let it wait for memory instead of killing it (cgroup v1)"),
     text("oom-score-adj", "int", |args| &mut args.oom_score_adj)
         .negative()
         .help("How soon it is killed when the machine has no memory, from -1000 to 1000"),
+    text("pid", "string", |args| &mut args.pid)
+        .help("PID namespace: private (the default), host, or container:CONTAINER"),
     text("shm-size", "bytes", |args| &mut args.shm_size).help("Size of /dev/shm (64m)"),
     texts("sysctl", "map", |args| &mut args.sysctl).help("Setting of its namespaces: NAME=VALUE"),
-    text("uts", "string", |args| &mut args.uts).help("UTS namespace: its own (the default) or host"),
+    text("userns", "string", |args| &mut args.userns).help("User namespace: host, which is that of all containers"),
+    text("uts", "string", |args| &mut args.uts).help("UTS namespace: private (the default) or host"),
 ];
 
 /// Docker's options of `run`, `create` and `exec` that are not here, each with what to do instead, or with nothing.
 pub(super) static REFUSED: &[Refused] = &[
-    refused("expose", None, "; -p publishes a port, and containers of one network reach all of each other's"),
-    refused("device-cgroup-rule", None, "; a node that a container makes opens nothing: --device gives one that does"),
     refused("link", None, "; containers on a network of your own find each other by name (--network NAME)"),
-    refused("userns", None, "; a caller without root gets a user namespace always"),
-    refused("pid", None, NAMESPACES),
-    refused("cgroup-parent", None, NAMESPACES),
-    refused("blkio-weight-device", None, ""),
-    refused("cpu-rt-period", None, ""),
-    refused("cpu-rt-runtime", None, ""),
-    refused("memory-swappiness", None, "; -m and --memory-swap are there"),
-    refused("kernel-memory", None, "; -m and --memory-swap are there"),
-    refused("oom-kill-disable", None, ""),
-    refused("runtime", None, ""),
-    refused("isolation", None, ""),
-    refused("disable-content-trust", None, ""),
-    refused("storage-opt", None, ""),
-    refused("use-api-socket", None, ""),
-    refused("volume-driver", None, "; -v mounts named volumes"),
+    refused("disable-content-trust", None, ": no signatures are asked for; leave it out"),
+    refused("kernel-memory", None, ": the kernel has no such limit any more; -m counts that memory too"),
+    refused("runtime", None, "; amphora runs both kinds itself (--platform, --prefer)"),
+    refused(
+        "storage-opt",
+        None,
+        ": no file system is made for a container, so its size has no bound of its own; -v mounts one that has",
+    ),
+    refused("use-api-socket", None, ": there is no daemon, and no socket of one"),
 ];
-
-const NAMESPACES: &str = "; these namespaces are always the container's own";
 
 static PREFER: Choice = Choice {
     default: "linux",

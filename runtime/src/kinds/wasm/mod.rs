@@ -12,12 +12,13 @@ mod process;
 mod stores;
 mod within;
 
-use std::{os::fd::BorrowedFd, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use images::Image;
 use linux_exec::{
     capabilities::CapabilitySets,
+    cgroup::DeviceRule,
     confinement::{Confinement, Namespace, Namespaces, Privileges},
     plan::Mount,
     rootfs::Rootfs,
@@ -27,7 +28,9 @@ use nix::libc::{RLIMIT_DATA, RLIMIT_NOFILE};
 use serde_json::Value;
 use wasm_exec::{Profile, Proposals};
 
-use super::{Behaviour, First, Hosted, Hosting, Parts, is_filtered, linux_defaults, overlay_root, report::Teller};
+use super::{
+    Behaviour, First, Given, Hosted, Hosting, Parts, is_filtered, linux_defaults, overlay_root, report::Teller,
+};
 use crate::{
     output::{self, errors::Coded},
     records::{container::Container, host::Host},
@@ -186,6 +189,10 @@ impl Behaviour for WasmProgram {
         Ok(false)
     }
 
+    fn device_rules(&self, _spec: &RunSpec) -> Result<Option<Vec<DeviceRule>>> {
+        Ok(None)
+    }
+
     fn can_mount(&self, _spec: &RunSpec) -> Result<bool> {
         Ok(false)
     }
@@ -212,7 +219,7 @@ impl Behaviour for WasmProgram {
         &self,
         spec: &RunSpec,
         capabilities: CapabilitySets,
-        _network: Option<BorrowedFd<'a>>,
+        _given: &Given<'a>,
     ) -> Result<Confinement<'a>> {
         let filtered = is_filtered(spec);
         let own = if filtered { Namespace::Filtered } else { Namespace::New };
