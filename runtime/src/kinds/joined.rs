@@ -96,5 +96,5 @@ fn running(host: &Host, flag: &str, id: &str) -> Result<(String, Process, Namesp
     let Some(run) = container.going_on()? else {
         bail!("{flag} container:{name}: it is not running (amphora start {name})")
     };
-    Ok((name, run.running.process(), container.spec.further.ipc.clone()))
+    Ok((name, run.running.process(), container.spec.further.ipc))
 }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hyper::{Request, Response, body::Incoming};
 use tokio::{task::spawn_blocking, time::timeout};
 use wasm_exec::{
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     kinds::{Hosting, wasm},
-    lifecycle::log::{LogWriter, Stream},
+    lifecycle::log::{Log, Stream},
     output,
     records::container::Container,
 };
@@ -234,9 +234,7 @@ impl Within {
 
 /// Its log, as a container's.
 fn output_of(function: &str, container: &Container) -> Result<OutputSink> {
-    let path = container.log_path();
-    let log = LogWriter::open(path.clone(), &container.spec.log);
-    let log = Mutex::new(log.with_context(|| format!("cannot write {}", path.display()))?);
+    let log = Mutex::new(Log::of(container)?.open()?);
     let (function, has_failed) = (function.to_owned(), AtomicBool::new(false));
     Ok(OutputSink::new(move |stream, bytes| {
         let stream = match stream {
