@@ -5,7 +5,7 @@
 
 use crate::{Proposals, RunError};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use wasmtime::{Config, InstanceAllocationStrategy, WasmBacktraceDetails};
+use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, RegallocAlgorithm, WasmBacktraceDetails};
 
 /// What code is compiled for, and can then do. Code of one profile cannot be run with another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,6 +17,9 @@ pub struct Profile {
     pub concurrent: bool,
     /// What it may use beside the proposals that are always on.
     pub proposals: Proposals,
+    /// Compiled in about half of the time, without optimising: slower, and with more stack to run on, as each call takes more
+    /// of it. All else is the same, fuel to the last instruction.
+    pub baseline: bool,
 }
 
 /// Runs programs of one profile, any number and from any thread; it cannot compile. Clones are the same engine.
@@ -69,12 +72,23 @@ impl Engine {
     }
 }
 
+/// What baseline code may use as its stack: 32 times wasmtime's default. No two of a function's values share a place there, which makes
+/// a call in an interpreter's main loop take 30 times as much of it as with optimised code.
+const BASELINE_STACK_BYTES: usize = 16 << 20;
+/// For calls of the program's to its host.
+const HOST_STACK_BYTES: usize = 1 << 20;
+
 /// A program of fewer bytes is compiled before threads for it have begun.
 const WORTH_THREADS_BYTES: usize = 64 << 10;
 
 /// An engine that compiles a program of so many bytes; it uses all processors for what is not small.
 pub(crate) fn compiler(profile: Profile, program_bytes: usize) -> wasmtime::Result<wasmtime::Engine> {
-    wasmtime::Engine::new(config(profile).parallel_compilation(program_bytes >= WORTH_THREADS_BYTES))
+    let mut config = config(profile);
+    if profile.baseline {
+        // The second is what saves most; the first alone nearly nothing.
+        config.cranelift_opt_level(OptLevel::None).cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
+    }
+    wasmtime::Engine::new(config.parallel_compilation(program_bytes >= WORTH_THREADS_BYTES))
 }
 
 /// An engine that runs what [`compiler`] made.
@@ -95,7 +109,7 @@ const CONFIGURATIONS: [[u64; 2]; 2] =
 ///
 /// Code is looked up by this, so that another version of this program, or another machine on the same storage, compiles
 /// its own. It is for finding, not for safety: wasmtime checks all of it once more when it loads the code. It is the same
-/// for programs that are concurrent and those that are not: which of them it is the code says.
+/// for programs that are concurrent and those that are not: which of them it is the code says. Baseline code has it, too.
 pub(crate) fn key(profile: Profile) -> String {
     let mut hasher = DefaultHasher::new();
     CONFIGURATIONS.map(|pair| pair[usize::from(profile.fuel)]).hash(&mut hasher);
@@ -117,6 +131,9 @@ fn config(profile: Profile) -> Config {
         // Keeps the guest's DWARF, for file and line in backtraces. Said here because by default an environment
         // variable decides, and that would be one of the things that the code depends on.
         .wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    if profile.baseline {
+        config.max_wasm_stack(BASELINE_STACK_BYTES).async_stack_size(BASELINE_STACK_BYTES + HOST_STACK_BYTES);
+    }
     profile.proposals.enable(&mut config);
     config
 }
@@ -185,6 +202,7 @@ mod tests {
         let found =
             [[plain(), counting()], [concurrent(plain()), concurrent(counting())]].map(|pair| pair.map(configuration));
         assert!(CONFIGURATIONS == found, "CONFIGURATIONS must be {found:#018x?}");
+        assert_eq!(configuration(Profile { baseline: true, ..plain() }), CONFIGURATIONS[0][0]);
     }
 
     #[test]

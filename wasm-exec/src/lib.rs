@@ -44,7 +44,7 @@ mod wasi_p2;
 mod wasi_p3;
 mod watch;
 
-pub use cache::{CacheError, CodeCache, Compiled, Found};
+pub use cache::{CacheError, CodeCache, Compiled, Found, Pending};
 pub use command::Command;
 pub use config::Configuration;
 pub use engine::{Engine, Profile};

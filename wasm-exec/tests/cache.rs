@@ -527,3 +527,54 @@ fn a_cache_that_is_not_there_is_empty() {
     assert!(cache.stale(&|_| false).unwrap().is_empty());
     cache.remove(DIGEST).unwrap();
 }
+
+fn baseline() -> wasm_exec::Profile {
+    wasm_exec::Profile { baseline: true, ..plain() }
+}
+
+#[test]
+fn baseline_code_runs_and_goes_when_there_is_better() {
+    let (_dir, cache) = empty();
+    let code = compile(&cache, DIGEST, PROGRAM, baseline()).unwrap();
+    assert!(code.profile.baseline);
+    assert_eq!(outcome(command_of(code)), Outcome::Exited(0));
+    assert!(cache.lookup(DIGEST, plain()).unwrap().code().is_none());
+    let hasty = files(&cache);
+    let name = hasty[0].file_name().unwrap().to_str().unwrap();
+    assert!(name.ends_with("-baseline.cwasm"), "{name}");
+    let code = cache.lookup(DIGEST, baseline()).unwrap().code().unwrap();
+
+    let made = cache.compile_on_the_side(DIGEST, plain(), || Ok::<_, CacheError>(PROGRAM.to_vec())).unwrap().unwrap();
+    assert!(cache.is_being_compiled(DIGEST, plain()).unwrap());
+    assert!(cache.lookup(DIGEST, plain()).unwrap().code().is_none());
+    made.publish().unwrap();
+    assert!(!cache.is_being_compiled(DIGEST, plain()).unwrap());
+    assert!(!cache.lookup(DIGEST, plain()).unwrap().code().unwrap().profile.baseline);
+    assert_eq!(files(&cache).len(), 1);
+    // Who has found the other one still runs it.
+    assert_eq!(outcome(command_of(code)), Outcome::Exited(0));
+    // It is not made any more, and where it is all the same it is a leftover.
+    compile(&cache, DIGEST, PROGRAM, baseline()).unwrap();
+    assert_eq!(files(&cache).len(), 1);
+    fs::copy(&files(&cache)[0], &hasty[0]).unwrap();
+    assert_eq!(cache.stale(&|_| true).unwrap(), hasty);
+}
+
+#[test]
+fn what_is_made_on_the_side_waits_for_nobody_and_may_be_dropped() {
+    let (_dir, cache) = empty();
+    fs::create_dir_all(&cache.dir).unwrap();
+    let wasm = || Ok::<_, CacheError>(PROGRAM.to_vec());
+    let made = cache.compile_on_the_side(DIGEST, plain(), wasm).unwrap().unwrap();
+    assert!(
+        cache
+            .compile_on_the_side(DIGEST, plain(), || unreachable!("somebody is at it"))
+            .unwrap_or_else(|error: CacheError| panic!("{error}"))
+            .is_none()
+    );
+    assert!(cache.stale(&|_| true).unwrap().is_empty(), "it is being written");
+    drop(made);
+    assert!(files(&cache).is_empty());
+    compile(&cache, DIGEST, PROGRAM, plain()).unwrap();
+    assert!(cache.compile_on_the_side(DIGEST, plain(), wasm).unwrap().is_none(), "it is there");
+}

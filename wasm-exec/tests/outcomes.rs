@@ -4,9 +4,11 @@
 
 mod program;
 
-use program::{Command, command, command_of, compiled, component, outcome, report};
+use program::{
+    Command, DIGEST, cache_in, command, command_of, compile, compiled, component, counting, outcome, report,
+};
 use std::time::{Duration, Instant};
-use wasm_exec::Outcome;
+use wasm_exec::{Outcome, Profile};
 
 const PAGE: u64 = 65_536;
 
@@ -310,4 +312,48 @@ fn a_time_out_leaves_a_core_dump_too() {
     let text = r#"(module (memory 1) (func (export "_start") (loop br 0)))"#;
     let ended = program::report_dumping(Command { timeout: Some(Duration::from_millis(50)), ..command(text) });
     assert!(matches!(ended.outcome, Outcome::TimedOut { .. }) && ended.core_dump.is_some(), "{:?}", ended.outcome);
+}
+
+/// A function that calls itself so many times, with values that it needs afterwards.
+fn recursive(depth: u32) -> String {
+    const VALUES: u32 = 60;
+    let locals = "(local i32)".repeat(VALUES as usize);
+    let before: String = (1..=VALUES)
+        .map(|at| format!("(local.set {at} (i32.mul (i32.add (local.get 0) (i32.const {at})) (i32.const {})))", at * 7))
+        .collect();
+    let after: String = (1..=VALUES).map(|at| format!("local.get {at} i32.xor ")).collect();
+    format!(
+        r#"(module (func $f (param i32) (result i32) {locals} {before}
+             (if (result i32) (local.get 0) (then (call $f (i32.sub (local.get 0) (i32.const 1)))) (else (i32.const 0)))
+             {after})
+           (func (export "_start") (drop (call $f (i32.const {depth})))))"#
+    )
+}
+
+/// What was compiled in haste is slower, and nothing else.
+#[test]
+fn baseline_code_ends_as_any_other() {
+    let run = |text: &str, fuel, timeout| {
+        [false, true].map(|baseline| {
+            let dir = tempfile::tempdir().unwrap();
+            let profile = Profile { baseline, ..counting() };
+            let code = compile(&cache_in(dir.path()), DIGEST, &wat::parse_str(text).unwrap(), profile).unwrap();
+            assert_eq!(code.profile.baseline, baseline);
+            report(Command { fuel, timeout, ..command_of(code) })
+        })
+    };
+    let [optimised, hasty] = run(&recursive(300), None, None);
+    assert_eq!((&optimised.outcome, &hasty.outcome), (&Outcome::Exited(0), &Outcome::Exited(0)));
+    assert!(optimised.fuel_used.unwrap() > 300 && optimised.fuel_used == hasty.fuel_used, "{optimised:?} {hasty:?}");
+    for ended in run(&recursive(u32::MAX), None, None) {
+        let Outcome::Trapped { trap, backtrace } = ended.outcome else { panic!("{ended:?}") };
+        assert!(trap.contains("call stack exhausted") && backtrace.contains("!f"), "{trap}: {backtrace}");
+    }
+    for ended in run(&recursive(u32::MAX), Some(1000), None) {
+        assert_eq!((ended.outcome, ended.fuel_used), (Outcome::OutOfFuel, Some(1000)));
+    }
+    let endless = r#"(module (func (export "_start") (loop br 0)))"#;
+    for ended in run(endless, None, Some(Duration::from_millis(50))) {
+        assert!(matches!(ended.outcome, Outcome::TimedOut { .. }), "{ended:?}");
+    }
 }

@@ -3,13 +3,17 @@
 use std::{ffi::OsString, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use images::Selection;
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use images::{Image, Selection};
+use rustix::process::{Pid, Signal, getppid, nice, set_parent_process_death_signal};
 
 use crate::{
-    kinds, lifecycle,
+    kinds::wasm::{self, Wanted},
+    lifecycle,
     records::{host::Host, own_process::OwnProcess},
 };
+
+/// What no other process waits for, it does when no other process wants the processor; nice(2).
+const LEAST_URGENT: i32 = 19;
 
 /// The first two arguments are ROOT and RUNROOT.
 pub(crate) fn own(process: OwnProcess, args: &[OsString]) -> Result<u8> {
@@ -21,8 +25,15 @@ pub(crate) fn own(process: OwnProcess, args: &[OsString]) -> Result<u8> {
         (OwnProcess::Supervise, [id]) => lifecycle::supervise_in_background(&host, id, None),
         (OwnProcess::Supervise, [id, size]) => lifecycle::supervise_in_background(&host, id, terminal_size(size)),
         (OwnProcess::Health, [id]) => lifecycle::health::look_after(&host, id),
-        (OwnProcess::Compile, [digest, fuel, proposals, parent]) => {
-            compile(&host, digest, *fuel == "true", proposals, parent).map(|()| 0)
+        (OwnProcess::Compile, [digest, program, fuel, proposals, baseline, parent]) => {
+            stay_with(parent)?;
+            let wanted = Wanted::parse(program, fuel, proposals, *baseline == "true")?;
+            wasm::compile(&host, &image(&host, digest)?, &wanted).map(|()| 0)
+        }
+        (OwnProcess::Optimise, [digest, program, fuel, proposals]) => {
+            nice(LEAST_URGENT)?;
+            let wanted = Wanted::parse(program, fuel, proposals, false)?;
+            wasm::optimise(&host, &image(&host, digest)?, &wanted).map(|()| 0)
         }
         (OwnProcess::ImportDemo, []) => lifecycle::built_in::import(&host).map(|()| 0),
         _ => bail!(NOT_BY_HAND),
@@ -35,15 +46,18 @@ fn terminal_size(text: &str) -> Option<(u16, u16)> {
     Some((columns.parse().ok()?, rows.parse().ok()?))
 }
 
-fn compile(host: &Host, digest: &str, fuel: bool, proposals: &str, parent: &str) -> Result<()> {
-    // What it compiles is of no image yet if the pull that waits for it is killed, so it goes with it.
+/// What is compiled is of no image yet if the pull that waits for it is killed, so it goes with it.
+fn stay_with(parent: &str) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // That one may have been killed before there was a signal to send.
     let is_parent = |pid: Pid| pid.as_raw_nonzero().to_string() == parent;
     ensure!(getppid().is_some_and(is_parent), "nobody waits for the compiled code any more");
-    // By digest alone: it is compiled before it has a name.
+    Ok(())
+}
+
+/// By digest alone: it is compiled before it has a name.
+fn image(host: &Host, digest: &str) -> Result<Image> {
     let digest = digest.parse().with_context(|| format!("`{digest}` is no digest"))?;
     let image = host.store.unnamed_image("", &digest, &Selection::default())?;
-    let image = image.with_context(|| format!("no image {digest}"))?;
-    kinds::wasm::compile(host, &image, fuel, proposals)
+    image.with_context(|| format!("no image {digest}"))
 }

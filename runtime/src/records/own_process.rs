@@ -12,8 +12,11 @@ pub(crate) enum OwnProcess {
     Supervise,
     /// Supervises a program of `exec -d`: the whole command line, as it was typed.
     Exec,
-    /// Compiles a Wasm program: ROOT, RUNROOT, digest of the image, whether fuel is counted, proposals, pid of who waits for it.
+    /// Compiles a Wasm program: ROOT, RUNROOT, digest of the image, program, whether fuel is counted, proposals, whether in haste, pid of who
+    /// waits for it.
     Compile,
+    /// Compiles one that runs already, for its next run: ROOT, RUNROOT, digest of the image, program, whether fuel is counted, proposals.
+    Optimise,
     /// Looks after the health of a container: ROOT, RUNROOT, id.
     Health,
     /// Imports the images of the demo: ROOT, RUNROOT.
@@ -21,13 +24,14 @@ pub(crate) enum OwnProcess {
 }
 
 impl OwnProcess {
-    const ALL: [Self; 5] = [Self::Supervise, Self::Exec, Self::Compile, Self::Health, Self::ImportDemo];
+    const ALL: [Self; 6] = [Self::Supervise, Self::Exec, Self::Compile, Self::Optimise, Self::Health, Self::ImportDemo];
 
     fn word(self) -> &'static str {
         match self {
             Self::Supervise => "__supervise",
             Self::Exec => "__exec",
             Self::Compile => "__compile",
+            Self::Optimise => "__optimise",
             Self::Health => "__health",
             Self::ImportDemo => "__import-demo",
         }

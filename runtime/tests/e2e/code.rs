@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, fs, io::ErrorKind};
 
-use crate::{sandbox::Sandbox, session::until};
+use crate::{
+    sandbox::{Sandbox, fixture},
+    session::until,
+};
 
 /// Of megabytes. User-mode Linux counts pages as dirty that were only touched.
 const MOST_DIRTY_KIB: u64 = 512;
@@ -144,4 +147,77 @@ fn many_first_runs_at_once_compile_once() {
         assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), said.as_str(), ""));
     }
     assert_eq!(sandbox.stored("compiled").len(), 1);
+}
+
+/// A large program, imported, of which no code is there any more.
+fn large(sandbox: &Sandbox) -> &'static str {
+    let data = "d".repeat(2 << 20);
+    let text = format!(r#"(module (memory 40) (data "{data}") (func (export "_start")))"#);
+    let text = sandbox.file("large.wat", text);
+    sandbox.ok(["import", &text, "local/large"]);
+    fs::remove_dir_all(sandbox.root().join("compiled")).expect("the code");
+    "local/large"
+}
+
+fn is_baseline(name: &str) -> bool {
+    name.contains("-baseline.cwasm")
+}
+
+#[test]
+fn the_first_run_of_something_large_waits_for_no_optimised_code() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let image = large(&sandbox);
+    for flags in [&["run", "--rm", "-m", "8m"][..], &["run", "--rm", "--fuel", "1000000"]] {
+        let run = || sandbox.run(flags.iter().copied().chain([image]));
+        let first = run();
+        assert_eq!(first.code, Some(0), "{first}");
+        assert!(first.stderr.contains("quickly; its next runs have better"), "{first}");
+        // Who comes meanwhile runs what is there, and starts nothing.
+        let second = run();
+        assert_eq!((second.code, second.stderr.as_str()), (Some(0), ""));
+        let stored = || sandbox.stored("compiled");
+        until("optimised code", || {
+            stored().iter().all(|name| name.ends_with(".cwasm") && !is_baseline(name)).then_some(())
+        });
+        let third = run();
+        assert_eq!((third.code, third.stderr.as_str()), (Some(0), ""));
+    }
+    assert_eq!(sandbox.stored("compiled").len(), 2);
+    sandbox.check_clean();
+}
+
+#[test]
+fn what_is_made_on_the_side_is_not_made_for_an_image_that_is_gone() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let image = large(&sandbox);
+    sandbox.ok(["run", "--rm", image]);
+    sandbox.ok(["rmi", image]);
+    until("nothing that is compiled", || {
+        let left = sandbox.stored("compiled");
+        // What is still there nobody uses, and `prune` removes it.
+        sandbox.ok(["system", "prune", "-f"]);
+        left.is_empty().then_some(())
+    });
+    sandbox.check_clean();
+}
+
+/// What serves requests runs for long, so it waits.
+#[test]
+fn a_function_has_optimised_code_from_its_first_request_on() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let Some(function) = fixture("functions/handler.wasm") else { return };
+    // A section that nobody reads makes it large: its id, its length and a name without letters.
+    let mut program = fs::read(function).expect("a program");
+    program.extend([0, 0x81, 0x80, 0x80, 0x01, 0]);
+    program.extend(vec![0; 2 << 20]);
+    let program = sandbox.file("large.wasm", program);
+    sandbox.ok(["import", &program, "local/function"]);
+    fs::remove_dir_all(sandbox.root().join("compiled")).expect("the code");
+    sandbox.ok(["run", "-d", "--name", "web", "-p", "127.0.0.1::80", "local/function"]);
+    let stored = sandbox.stored("compiled");
+    assert!(
+        stored.iter().any(|name| name.ends_with(".cwasm")) && !stored.iter().any(|name| is_baseline(name)),
+        "{stored:?}"
+    );
+    sandbox.ok(["rm", "-f", "web"]);
 }

@@ -39,13 +39,20 @@ impl Draft {
         Self::begin_within(PATIENCE, path)
     }
 
+    /// The same; None if somebody else writes it now.
+    pub(super) fn begin_unless_written(path: &Path) -> Result<Option<Self>, CacheError> {
+        let temporary = temporary_of(path, "");
+        loop {
+            match open_alone(&temporary).map_err(io_error("write", &temporary))? {
+                Opened::Alone(file) => return Ok(Some(Self { temporary, file, is_published: false })),
+                Opened::Gone => {}
+                Opened::Locked => return Ok(None),
+            }
+        }
+    }
+
     fn begin_within(patience: Duration, path: &Path) -> Result<Self, CacheError> {
-        let named = |middle: &str| {
-            let mut temporary = path.as_os_str().to_owned();
-            temporary.push(middle);
-            temporary.push(TEMPORARY);
-            PathBuf::from(temporary)
-        };
+        let named = |middle: &str| temporary_of(path, middle);
         let (mut temporary, waiting) = (named(""), Instant::now());
         loop {
             match open_alone(&temporary).map_err(io_error("write", &temporary))? {
@@ -73,6 +80,26 @@ impl Drop for Draft {
             // What cannot be removed is found by `stale`.
             let _ = fs::remove_file(&self.temporary);
         }
+    }
+}
+
+fn temporary_of(path: &Path, middle: &str) -> PathBuf {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(middle);
+    temporary.push(TEMPORARY);
+    PathBuf::from(temporary)
+}
+
+/// Whether somebody writes the file of this path now.
+pub(super) fn is_written(path: &Path) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::open(temporary_of(path, ""), flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(false),
+        other => other?,
+    };
+    match flock(file, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        other => Ok(other.map(|()| false)?),
     }
 }
 

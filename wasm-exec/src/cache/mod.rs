@@ -6,6 +6,7 @@
 //!   <program sha256>-<engine key>.cwasm            one program, for one engine and kind of processor
 //!   <program sha256>-<engine key>-fuel.cwasm       the same, counting instructions
 //!   <one of them, before -fuel>-with<bits>         the same, for proposals that are off for others
+//!   <any of them>-baseline                         the same, not optimised: there until the one that is appears
 //!   <any of them>[.<pid>-<number>].tmp             being written, and locked (flock(2)) as long as it is
 //! ```
 //!
@@ -21,13 +22,15 @@ mod draft;
 mod error;
 mod kind;
 mod name;
+mod pending;
 mod seal;
 
 pub use error::CacheError;
 pub(crate) use kind::Kind;
+pub use pending::Pending;
 
 use crate::Profile;
-use draft::{Draft, is_abandoned};
+use draft::{Draft, is_abandoned, is_written};
 use error::io_error;
 use name::{Name, check_digest, is_temporary};
 use rustix::{
@@ -149,7 +152,7 @@ impl CodeCache {
             return Ok(found);
         }
         let path = self.dir.join(name::of(sha256, profile)?);
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(io_error("make", &self.dir))?;
+        self.make_dir()?;
         let draft = Draft::begin(&path)?;
         // Somebody else may have been at it.
         if let Some(found) = self.lookup(sha256, profile)?.code() {
@@ -159,6 +162,32 @@ impl CodeCache {
         let kind = Kind::of(&wasm)?;
         let image = kind.compile(&wasm, profile)?;
         Ok(self.publish(draft, &path, kind, &image, profile)?)
+    }
+
+    /// The same for who does it on the side, and so waits for nobody: None if the cache has it, or somebody is at it.
+    /// It appears when the caller says so.
+    pub fn compile_on_the_side<E: From<CacheError>>(
+        &self,
+        sha256: &str,
+        profile: Profile,
+        wasm: impl FnOnce() -> Result<Vec<u8>, E>,
+    ) -> Result<Option<Pending<'_>>, E> {
+        let path = self.dir.join(name::of(sha256, profile)?);
+        self.make_dir()?;
+        let Some(draft) = Draft::begin_unless_written(&path)? else { return Ok(None) };
+        if self.lookup(sha256, profile)?.code().is_some() {
+            return Ok(None);
+        }
+        let wasm = wasm()?;
+        let kind = Kind::of(&wasm)?;
+        let image = kind.compile(&wasm, profile)?;
+        Ok(Some(Pending { cache: self, draft, path, kind, image, profile }))
+    }
+
+    /// Whether somebody is at compiling a program for this profile.
+    pub fn is_being_compiled(&self, sha256: &str, profile: Profile) -> Result<bool, CacheError> {
+        let path = self.dir.join(name::of(sha256, profile)?);
+        is_written(&path).map_err(io_error("look at", &path))
     }
 
     /// Removes all code of a program, of any engine, as its image is removed.
@@ -172,8 +201,11 @@ impl CodeCache {
     /// Leftovers: temporary files of dead writers, code of other engines, code that must not be run, code whose sha256 `keep`
     /// says false to. What is none of ours is not listed.
     pub fn stale(&self, keep: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, CacheError> {
-        let is_unwanted = |name: &Name| name.is_of_another_engine() || !keep(name.sha256);
         let (names, mut stale) = (names_in(&self.dir)?, Vec::new());
+        let optimised = |name: &Name| name::of(name.sha256, Profile { baseline: false, ..name.profile });
+        let is_superseded =
+            |name: &Name| name.profile.baseline && optimised(name).is_ok_and(|optimised| names.contains(&optimised));
+        let is_unwanted = |name: &Name| name.is_of_another_engine() || !keep(name.sha256) || is_superseded(name);
         for name in &names {
             let path = self.dir.join(name);
             let is_stale = match (is_temporary(name), Name::parse(name)) {
@@ -240,7 +272,22 @@ impl CodeCache {
         // Its new name was a change, too.
         let stat = fstat(&file).map_err(io_error("stat", path))?;
         checked::note(&self.checked, name, &stat, kind);
+        self.remove_superseded(name)?;
         Ok(Compiled::new(file, kind, profile))
+    }
+
+    /// Of two files of which one is optimised the other goes, whichever of them has just appeared under this name.
+    fn remove_superseded(&self, name: &str) -> Result<(), CacheError> {
+        let Some(parsed) = Name::parse(name) else { return Ok(()) };
+        let of = |baseline| name::of(parsed.sha256, Profile { baseline, ..parsed.profile });
+        if !parsed.profile.baseline || self.dir.join(of(false)?).exists() {
+            self.discard(&self.dir.join(of(true)?))?;
+        }
+        Ok(())
+    }
+
+    fn make_dir(&self) -> Result<(), CacheError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(io_error("make", &self.dir))
     }
 
     fn key_path(&self) -> PathBuf {

@@ -5,25 +5,27 @@ use crate::{Profile, Proposals, engine};
 
 const SUFFIX: &str = ".cwasm";
 const FUEL: &str = "-fuel";
+const BASELINE: &str = "-baseline";
 pub(super) const TEMPORARY: &str = ".tmp";
 
 /// A file name of the cache, taken apart.
 pub(super) struct Name<'a> {
     pub(super) sha256: &'a str,
     key: &'a str,
-    profile: Profile,
+    pub(super) profile: Profile,
 }
 
 impl<'a> Name<'a> {
     pub(super) fn parse(name: &'a str) -> Option<Self> {
         let stem = name.strip_suffix(SUFFIX)?;
-        let (stem, fuel) = stem.strip_suffix(FUEL).map_or((stem, false), |stem| (stem, true));
+        let (stem, baseline) = without(stem, BASELINE);
+        let (stem, fuel) = without(stem, FUEL);
         let (stem, proposals) = Proposals::strip(stem);
         let (sha256, key) = stem.split_once('-')?;
         (is_digest(sha256) && !key.contains('-')).then_some(Self {
             sha256,
             key,
-            profile: Profile { fuel, concurrent: false, proposals },
+            profile: Profile { fuel, concurrent: false, proposals, baseline },
         })
     }
 
@@ -36,8 +38,15 @@ impl<'a> Name<'a> {
 /// The name of a program's code.
 pub(super) fn of(sha256: &str, profile: Profile) -> Result<String, CacheError> {
     check_digest(sha256)?;
-    let (fuel, proposals) = (if profile.fuel { FUEL } else { "" }, profile.proposals.suffix());
-    Ok(format!("{sha256}-{}{proposals}{fuel}{SUFFIX}", engine::key(profile)))
+    let fuel = if profile.fuel { FUEL } else { "" };
+    let baseline = if profile.baseline { BASELINE } else { "" };
+    let proposals = profile.proposals.suffix();
+    Ok(format!("{sha256}-{}{proposals}{fuel}{baseline}{SUFFIX}", engine::key(profile)))
+}
+
+/// A name without this end, and whether it had it.
+fn without<'a>(stem: &'a str, end: &str) -> (&'a str, bool) {
+    stem.strip_suffix(end).map_or((stem, false), |stem| (stem, true))
 }
 
 /// Whether a name is that of a file of the cache that is, or was, being written.

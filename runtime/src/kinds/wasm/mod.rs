@@ -39,7 +39,7 @@ use crate::{
 
 use listeners::Listeners;
 
-pub(crate) use code::{check_compiled, compile};
+pub(crate) use code::{Wanted, check_compiled, compile, optimise};
 pub(crate) use function::record;
 
 /// Memory that a Wasm process may use beyond what its program may: the runtime itself, its stack and its buffers.
@@ -245,7 +245,9 @@ impl Behaviour for WasmProgram {
 
     fn entry(&self, of: &Parts<'_>, user_mounts: Vec<Mount>) -> Result<First> {
         let spec = &of.container.spec;
-        let code = code::compiled(self, of.host, of.image, profile(spec)?)?;
+        // What serves requests runs for long.
+        let compiled = if is_served(spec) { code::compiled } else { code::compiled_soon };
+        let code = compiled(self, of.host, of.image, profile(spec)?)?;
         let sees_root = match self {
             WasmProgram::File { .. } => true,
             WasmProgram::Blob { .. } => false,
