@@ -1,8 +1,8 @@
 //! What a Spin application is made of, as its description in the image says: the "locked application" of Spin (spin-locked-app,
 //! version 0 and 1). Pure: takes bytes.
 //!
-//! A program of it runs here if it is the only one that answers HTTP requests and nothing else starts the others; what it imports is
-//! compared with what there is as for any program.
+//! A program of it runs here if it is the only one that answers HTTP requests and nothing else starts the others, or if it is chosen from
+//! those that answer; what it imports is compared with what there is as for any program.
 
 use oci_spec::image::Digest;
 use serde::Deserialize;
@@ -74,6 +74,41 @@ impl Application {
         self.triggers.iter().map(Trigger::describe).collect()
     }
 
+    /// The components that answer HTTP requests, sorted.
+    pub fn answering(&self) -> Vec<&str> {
+        let mut answering: Vec<&str> = self.http().filter_map(Trigger::component).collect();
+        answering.sort_unstable();
+        answering.dedup();
+        answering
+    }
+
+    /// As if it had this component alone, and nothing but requests started it.
+    ///
+    /// # Errors
+    /// None of this name answers requests; which do.
+    pub fn only(&self, component: &str) -> Result<Self, String> {
+        let triggers =
+            self.http().filter(|trigger| trigger.component() == Some(component)).cloned().collect::<Vec<_>>();
+        if triggers.is_empty() {
+            let answering = match self.answering().join(", ") {
+                none if none.is_empty() => "none does".to_owned(),
+                some => format!("those that do are {some}"),
+            };
+            return Err(format!("no component `{component}` of it answers HTTP requests; {answering}"));
+        }
+        let components = self.components.iter().filter(|found| found.id == component).cloned().collect();
+        Ok(Self { triggers, components, must_understand: self.must_understand.clone() })
+    }
+
+    /// Digests of all programs that it has here.
+    pub fn programs(&self) -> impl Iterator<Item = String> {
+        self.components.iter().filter_map(|component| Some(component.program()?.to_string()))
+    }
+
+    fn http(&self) -> impl Iterator<Item = &Trigger> {
+        self.triggers.iter().filter(|trigger| trigger.trigger_type == "http")
+    }
+
     /// The one program that answers HTTP requests.
     ///
     /// # Errors
@@ -86,18 +121,15 @@ impl Application {
         );
         let unknown = self.must_understand.iter().filter(|what| *what != "host_requirements");
         reasons.extend(unknown.map(|what| format!("it has to be understood what `{what}` is, and is not")));
-        let http = || self.triggers.iter().filter(|trigger| trigger.trigger_type == "http");
-        let nameless = http().filter(|trigger| trigger.component().is_none());
+        let nameless = self.http().filter(|trigger| trigger.component().is_none());
         reasons.extend(nameless.map(|trigger| format!("a trigger of it names no component ({})", trigger.describe())));
-        let mut served: Vec<&str> = http().filter_map(Trigger::component).collect();
-        served.sort_unstable();
-        served.dedup();
+        let served = self.answering();
         let component = match served.as_slice() {
             [one] => self.components.iter().find(|component| component.id == *one),
             [] => None,
             several => {
                 reasons.push(format!(
-                    "{} of its components answer requests ({}), and a container runs one",
+                    "{} of its components answer requests ({}), and a container runs one of them",
                     several.len(),
                     several.join(", ")
                 ));
@@ -192,6 +224,19 @@ mod tests {
         assert_eq!(found.describe(), ["http /...: component hello"]);
         // At two routes it is still one.
         assert!(application(&json!([http("hello"), http("hello")]), &json!({})).served().is_ok());
+    }
+
+    #[test]
+    fn one_of_several_is_chosen() {
+        let redis = json!({ "trigger_type": "redis", "trigger_config": { "component": "hello" } });
+        let found = application(&json!([http("hello"), http("other"), redis]), &json!({}));
+        assert_eq!((found.answering(), found.programs().count()), (vec!["hello", "other"], 1));
+        let chosen = found.only("hello").unwrap();
+        assert_eq!(chosen.served().unwrap().program, digest());
+        assert_eq!(chosen.describe(), ["http /...: component hello"]);
+        assert!(found.only("other").unwrap().served().unwrap_err().contains("no component `other`"));
+        assert!(found.only("moon").unwrap_err().contains("those that do are hello, other"));
+        assert!(Application::default().only("moon").unwrap_err().contains("none does"));
     }
 
     #[test]

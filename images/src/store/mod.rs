@@ -128,6 +128,32 @@ pub struct Image {
     pub spin: Option<Result<spin::Application, String>>,
 }
 
+impl Image {
+    /// The same, of a Spin application of which one component alone is wanted.
+    ///
+    /// # Errors
+    /// It is none, or has no such component.
+    pub fn only_component(&self, component: &str) -> Result<Self, String> {
+        let application = match &self.spin {
+            Some(application) => application.as_ref()?.only(component)?,
+            None => return Err("it is no Spin application, and has no components to choose from".to_owned()),
+        };
+        Ok(Self { spin: Some(Ok(application)), ..self.clone() }.with_environment_of_component())
+    }
+
+    /// What a component's environment is, its application says.
+    fn with_environment_of_component(mut self) -> Self {
+        if let Some(Ok(application)) = &self.spin
+            && let Ok(served) = application.served()
+        {
+            let mut settings = self.config.config().clone().unwrap_or_default();
+            settings.set_env(Some(served.env));
+            self.config.set_config(Some(settings));
+        }
+        self
+    }
+}
+
 impl Store {
     /// Opens the store, making its folders on first use.
     ///

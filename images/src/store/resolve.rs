@@ -260,23 +260,18 @@ impl Store {
         let Some(manifest) = self.document::<ImageManifest>(&digest)? else { return Ok(None) };
         let Some(config_bytes) = self.bytes(manifest.config().digest())? else { return Ok(None) };
         // Artifacts have configs of any kind, or none.
-        let mut config: ImageConfiguration = serde_json::from_slice(&config_bytes).unwrap_or_default();
+        let config: ImageConfiguration = serde_json::from_slice(&config_bytes).unwrap_or_default();
         let mut head = |path: &str| self.head(&manifest, &config, path);
         let classification = classify::classify(&manifest, &config_bytes, &mut head);
         let spin = (classification.class == Class::Spin).then(|| self.spin_application(&manifest, &config_bytes));
-        if let Some(Ok(application)) = &spin
-            && let Ok(served) = application.served()
-        {
-            let mut settings = config.config().clone().unwrap_or_default();
-            settings.set_env(Some(served.env));
-            config.set_config(Some(settings));
-        }
         let healthcheck = Healthcheck::of_config(&config_bytes);
         let sizes = manifest.layers().iter().map(|layer| layer.size());
         let size_bytes = sizes.fold(manifest.config().size(), u64::saturating_add);
         let created = config.created().clone().or_else(|| created_of(&config_bytes)).or_else(|| target.stored.clone());
         let reference = target.reference.clone();
-        Ok(Some(Image { reference, digest, manifest, config, healthcheck, classification, size_bytes, created, spin }))
+        let image =
+            Image { reference, digest, manifest, config, healthcheck, classification, size_bytes, created, spin };
+        Ok(Some(image.with_environment_of_component()))
     }
 
     /// The description of a Spin application, which is a layer, or the config itself.

@@ -65,8 +65,10 @@ pub(crate) fn make(host: &Host, args: &ProgramArgs) -> Result<Made> {
 pub(crate) fn explain_grants(host: &Host, args: &ProgramArgs) -> Result<u8> {
     let selection = selection(args.platform.as_deref(), args.prefer)?;
     let (image, _writing) = find_or_pull(host, &args.subject, &selection, args.pull)?;
-    let workload = Workload::of(&image)?;
-    output::say(&workload.behaviour().explain_grants(host, &image, &args.subject)?)?;
+    let (image, workload) = Workload::chosen(&image, args.component.as_deref())?;
+    let component = args.component.as_ref().map(|component| format!("--component {component} "));
+    let subject = component.unwrap_or_default() + &args.subject;
+    output::say(&workload.behaviour().explain_grants(host, &image, &subject)?)?;
     Ok(0)
 }
 
@@ -88,6 +90,7 @@ fn request(host: &Host, args: &ProgramArgs) -> Result<Request> {
     mounts.extend(granted.mounts.iter().cloned());
     Ok(Request {
         image: args.subject.clone(),
+        component: args.component.clone(),
         command: args.command.clone(),
         entrypoint: args.entrypoint.as_ref().map(word),
         env: [granted.env.clone(), env::from_flags(&args.env_file, &args.env)?].concat(),

@@ -45,6 +45,10 @@ fn fields(host: &Host, image: &Image) -> Result<Fields> {
     put("layers", json!(layers(image)));
     if let Some(Ok(application)) = &image.spin {
         put("triggers", json!(application.describe()));
+        if application.answering().len() > 1 {
+            let components = application.answering().into_iter().map(|name| component(host, image, name));
+            put("components", json!(components.collect::<Result<Vec<_>>>()?));
+        }
     }
     let workload = match Workload::of(image) {
         Err(error) => {
@@ -59,6 +63,26 @@ fn fields(host: &Host, image: &Image) -> Result<Fields> {
         put(name, value);
     }
     Ok(fields)
+}
+
+/// Whether a component of an application runs by itself, or what keeps it from that.
+fn component(host: &Host, image: &Image, name: &str) -> Result<String> {
+    let (image, workload) = match Workload::chosen(image, Some(name)) {
+        Err(why) => return Ok(format!("{name}: {why}")),
+        Ok(chosen) => chosen,
+    };
+    let fields = workload.behaviour().explain(host, &image)?;
+    let value = |wanted: &str| fields.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
+    if value("runs_here") == Some(&json!(true)) {
+        return Ok(format!("{name}: runs here, with --component {name}"));
+    }
+    let missing = value("missing").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    Ok(match missing.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => {
+            format!("{name}: does not run here, as it answers no HTTP requests of a known version")
+        }
+        missing => format!("{name}: does not run here, as it imports {missing}"),
+    })
 }
 
 /// From the config blob itself: an artifact's is no image config, but may name a platform all the same.

@@ -1,6 +1,7 @@
 //! Commands on images, and finding the image for `run`.
 
 use std::{
+    borrow::Cow,
     io::{BufRead, IsTerminal},
     path::Path,
 };
@@ -129,10 +130,8 @@ fn fetch(
 
 /// What is done before an image gets its name. One that is of no kind that runs is stored all the same.
 pub(super) fn prepare(host: &Host, image: &Image) -> Result<(), String> {
-    match Workload::of(image) {
-        Ok(workload) => workload.behaviour().prepare(host, image).map_err(|error| format!("{error:#}")),
-        Err(_) => Ok(()),
-    }
+    let prepare = |(image, workload): &(Cow<'_, Image>, Workload)| workload.behaviour().prepare(host, image);
+    Workload::all_of(image).iter().try_for_each(prepare).map_err(|error| format!("{error:#}"))
 }
 
 /// `amphora pull`.

@@ -17,6 +17,7 @@ pub(crate) mod wasm;
 pub(crate) use joined::Joined;
 
 use std::{
+    borrow::Cow,
     fs,
     os::{
         fd::{BorrowedFd, OwnedFd},
@@ -27,7 +28,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use images::{Class, Image};
+use images::{Class, Image, spin::Application};
 use linux_exec::{
     capabilities::{CapabilitySet, CapabilitySets},
     cgroup::{Cgroup, Device, DeviceRule, Further, Rate, Resources},
@@ -222,6 +223,15 @@ pub(crate) struct Prepared<'a> {
     pub(crate) ports: Vec<PublishedPort>,
 }
 
+/// Of an application of several components, how one is chosen.
+fn choice(image: &Image) -> &'static str {
+    let application = image.spin.as_ref().and_then(|application| application.as_ref().ok());
+    match application.is_some_and(|application| !application.answering().is_empty()) {
+        true => " as a whole (--component NAME runs one that answers HTTP requests)",
+        false => "",
+    }
+}
+
 impl Workload {
     /// What an image runs as; an error names what it is instead.
     pub(crate) fn of(image: &Image) -> Result<Self> {
@@ -235,7 +245,7 @@ impl Workload {
             Class::ProxyWasm => "a proxy-wasm plugin: it runs inside a proxy such as Envoy, not by itself".to_owned(),
             Class::Spin => match image.spin.as_ref().map(|application| application.as_ref()?.served()) {
                 Some(Ok(served)) => return Ok(Workload::Wasm(WasmProgram::Blob { digest: served.program })),
-                Some(Err(why)) => format!("a Spin application that does not run here: {why}"),
+                Some(Err(why)) => format!("a Spin application that does not run here{}: {why}", choice(image)),
                 None => "a Spin application without a description".to_owned(),
             },
             Class::Windows => "a Windows image: it needs a Windows kernel".to_owned(),
@@ -246,6 +256,29 @@ impl Workload {
             format!("cannot run {name}: it is {what} (amphora image explain {name} says more)"),
         )
         .into())
+    }
+
+    /// The same, of the component that is wanted of an application, with what of the image that is.
+    pub(crate) fn chosen<'a>(image: &'a Image, component: Option<&str>) -> Result<(Cow<'a, Image>, Self)> {
+        let image = match component {
+            None => Cow::Borrowed(image),
+            Some(component) => match image.only_component(component) {
+                Ok(image) => Cow::Owned(image),
+                Err(why) => bail!("--component {component}: the image has nothing of this name that runs: {why}"),
+            },
+        };
+        let workload = Self::of(&image)?;
+        Ok((image, workload))
+    }
+
+    /// All that an image may run as, each with what of the image that is: of a Spin application there may be several.
+    pub(crate) fn all_of(image: &Image) -> Vec<(Cow<'_, Image>, Self)> {
+        if let Ok(workload) = Self::of(image) {
+            return vec![(Cow::Borrowed(image), workload)];
+        }
+        let application = image.spin.as_ref().and_then(|application| application.as_ref().ok());
+        let components = application.map(Application::answering).unwrap_or_default();
+        components.into_iter().filter_map(|component| Self::chosen(image, Some(component)).ok()).collect()
     }
 
     /// ★ Where the kinds part.

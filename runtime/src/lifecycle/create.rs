@@ -35,9 +35,9 @@ pub(crate) fn create(host: &Host, image: &Image, request: Request) -> Result<(Co
 
 /// What the container of a request would be; nothing is made.
 pub(crate) fn specify(host: &Host, image: &Image, request: Request) -> Result<RunSpec> {
-    let workload = Workload::of(image)?;
+    let (image, workload) = Workload::chosen(image, request.component.as_deref())?;
     workload.behaviour().check_typed(request.entrypoint.is_some(), request.cwd.is_some())?;
-    let spec = with_defaults(host, image, &workload, request)?;
+    let spec = with_defaults(host, &image, &workload, request)?;
     workload.behaviour().check(&spec)?;
     Ok(spec)
 }

@@ -49,7 +49,7 @@ impl Plan {
     /// Finds the image, and checks all that can be checked without a start.
     pub(super) fn new(host: &Host, name: &str, config: &FunctionConfig, find: FindImage) -> Result<Self> {
         let image = find(host, &config.image, config.platform.as_deref(), config.pull)?;
-        let workload = Workload::of(&image)?;
+        let (_chosen, workload) = Workload::chosen(&image, config.component.as_deref())?;
         let is_given_sockets = workload.behaviour().opens_ports();
         let usual = if is_given_sockets { SERVED_CONCURRENCY } else { USUAL_CONCURRENCY };
         let mut plan = Self {
@@ -96,6 +96,7 @@ impl Plan {
         let labels = [(LABEL_GATEWAY, gateway), (LABEL_FUNCTION, self.name.as_str())];
         Ok(Request {
             image: config.image.clone(),
+            component: config.component.clone(),
             command: config.command.clone(),
             entrypoint: config.entrypoint.clone(),
             env,

@@ -15,6 +15,8 @@ const STOP_TIMEOUT_MS: u64 = 10_000;
 pub struct Request {
     /// The image, as it was asked for.
     pub image: String,
+    /// Of a Spin application, the component that is wanted.
+    pub component: Option<String>,
     /// Replaces the image's command, or is passed to its entrypoint.
     pub command: Vec<String>,
     /// Replaces the image's entrypoint and its command; one of no words leaves only `command`.

@@ -23,17 +23,26 @@ fn blob(layout: &Path, media_type: &str, bytes: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len() })
 }
 
-/// An application of one program, described as `spin registry push` does, in the store under this name.
+/// An application of one program.
 fn store(sandbox: &Sandbox, name: &str, program: &[u8], triggers: &Value) -> String {
+    store_all(sandbox, name, &[("web", program)], triggers)
+}
+
+/// An application, described as `spin registry push` does, in the store under this name.
+fn store_all(sandbox: &Sandbox, name: &str, programs: &[(&str, &[u8])], triggers: &Value) -> String {
     let layout = sandbox.work().join(name);
     let put = |media_type: &str, bytes: &[u8]| blob(&layout, media_type, bytes);
-    let program = put("application/vnd.wasm.content.layer.v1+wasm", program);
+    let layers: Vec<Value> =
+        programs.iter().map(|(_, bytes)| put("application/vnd.wasm.content.layer.v1+wasm", bytes)).collect();
+    let components = programs.iter().zip(&layers).map(|((id, _), layer)| {
+        json!({ "id": id, "env": { "GREETING": "ahoy", "PART": id },
+                "source": { "content_type": "application/wasm", "digest": layer["digest"] } })
+    });
     let application = json!({
         "spin_lock_version": 1,
         "metadata": { "name": name },
         "triggers": triggers,
-        "components": [{ "id": "web", "env": { "GREETING": "ahoy" },
-                         "source": { "content_type": "application/wasm", "digest": program["digest"] } }],
+        "components": components.collect::<Vec<_>>(),
     });
     let application = put(APPLICATION, application.to_string().as_bytes());
     let config = json!({ "os": "wasip1", "architecture": "wasm", "rootfs": { "type": "layers", "diff_ids": [] } });
@@ -42,7 +51,7 @@ fn store(sandbox: &Sandbox, name: &str, program: &[u8], triggers: &Value) -> Str
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": config,
-        "layers": [application, program],
+        "layers": std::iter::once(application).chain(layers).collect::<Vec<_>>(),
     });
     let mut entry = put("application/vnd.oci.image.manifest.v1+json", manifest.to_string().as_bytes());
     let image = format!("local/{name}:latest");
@@ -99,4 +108,70 @@ fn what_does_not_run_of_an_application_is_named() {
         explained.contains("missing: fermyon:spin/redis@2.0.0") && explained.contains("runs_here: false"),
         "{explained}"
     );
+}
+
+fn http_of(component: &str) -> Value {
+    json!({ "id": component, "trigger_type": "http",
+            "trigger_config": { "component": component, "route": format!("/{component}/...") } })
+}
+
+/// Each is a function of its own; what starts others does not matter to it.
+#[test]
+fn a_component_of_an_application_is_chosen() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let [Some(answers), Some(other)] = ["functions/handler.wasm", "functions/concurrent.wasm"].map(fixture) else {
+        return;
+    };
+    let [answers, other] = [answers, other].map(|path| fs::read(path).expect("a program"));
+    let lacking = wat::parse_str(r#"(component (import "fermyon:spin/redis@2.0.0" (instance (export "f" (func)))))"#);
+    let lacking = lacking.expect("a component");
+    let cron = json!({ "id": "t", "trigger_type": "cron", "trigger_config": { "component": "other" } });
+    let programs = [("web", &answers[..]), ("other", &other[..]), ("lacking", &lacking[..])];
+    let triggers = json!([http_of("web"), http_of("other"), http_of("lacking"), cron]);
+    let image = store_all(&sandbox, "several", &programs, &triggers);
+
+    let told = sandbox.fails(126, ["run", "--rm", "-p", "127.0.0.1::80", &image]);
+    for part in ["as a whole (--component NAME", "3 of its components answer requests (lacking, other, web)", "`cron`"]
+    {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let told = sandbox.fails(125, ["run", "--rm", "-p", "127.0.0.1::80", "--component", "moon", &image]);
+    assert!(told.contains("no component `moon`") && told.contains("lacking, other, web"), "{told}");
+    let told = sandbox.fails(126, ["run", "--rm", "-p", "127.0.0.1::80", "--component", "lacking", &image]);
+    assert!(told.contains("fermyon:spin/redis") || told.contains("wasi:http/incoming-handler"), "{told}");
+    let explained = sandbox.ok(["image", "explain", &image]);
+    for line in [
+        "components: lacking: does not run here, as it imports fermyon:spin/redis@2.0.0",
+        "components: other: runs here, with --component other",
+        "components: web: runs here, with --component web",
+        "triggers: http /web/...: component web",
+    ] {
+        assert!(explained.lines().any(|found| found == line), "{line}: {explained}");
+    }
+    let line = sandbox.ok(["run", "--explain-grants", "--component", "web", &image]);
+    assert!(line.starts_with(&format!("amphora run -p HOST_PORT:PORT --component web {image}")), "{line}");
+    // All of them were compiled when the image came.
+    let compiled = || sandbox.stored("compiled").len();
+    assert_eq!(compiled(), 3);
+    for (component, status) in [("web", 200), ("other", 203)] {
+        sandbox.ok(["run", "-d", "--name", component, "-p", "127.0.0.1::80", "--component", component, &image]);
+        is(&get(port(&sandbox, component), "/"), status);
+        assert!(sandbox.inspect(component, ".Config.Env").contains(&format!("PART={component}")));
+    }
+    // What was chosen stays chosen.
+    sandbox.ok(["restart", "web"]);
+    is(&get(port(&sandbox, "web"), "/"), 200);
+    assert_eq!(compiled(), 3);
+    sandbox.ok(["rm", "-f", "web", "other"]);
+    sandbox.check_clean();
+    sandbox.ok(["rmi", &image]);
+    assert_eq!(compiled(), 0);
+    sandbox.check_clean();
+}
+
+#[test]
+fn what_is_no_application_has_no_components() {
+    let Some((sandbox, [hello])) = Sandbox::with(["hello:wasm"]) else { return };
+    let told = sandbox.fails(125, ["run", "--rm", "--component", "web", &hello]);
+    assert!(told.contains("no Spin application"), "{told}");
 }

@@ -21,6 +21,7 @@ pub(crate) struct ProgramArgs {
     pub(crate) cap_add: Vec<String>,
     pub(crate) cap_drop: Vec<String>,
     pub(crate) cidfile: Option<PathBuf>,
+    pub(crate) component: Option<String>,
     pub(crate) config: Vec<String>,
     pub(crate) config_file: Vec<PathBuf>,
     pub(crate) coredump: Option<PathBuf>,

@@ -28,6 +28,7 @@ pub(super) static FLAGS: &[Flag] = &[
     texts("cap-add", "list", |args| &mut args.cap_add).help("Add a Linux capability"),
     texts("cap-drop", "list", |args| &mut args.cap_drop).help("Drop a Linux capability"),
     flag("cidfile", Takes::File("file", |args| &mut args.cidfile)).help("Write the container's id to this file"),
+    text("component", "string", |args| &mut args.component).help("Component of a Spin application that is to run"),
     texts("config", "list", |args| &mut args.config)
         .help("Value that a Wasm program asks for by wasi:config: NAME=VALUE"),
     flag("config-file", Takes::Files("list", |args| &mut args.config_file))

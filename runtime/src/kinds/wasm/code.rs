@@ -214,11 +214,13 @@ pub(crate) fn check_compiled(host: &Host, remove: bool) -> Result<Option<Vec<Str
 fn check_compiled_alone(host: &Host, remove: bool) -> Result<Vec<String>> {
     let mut keys = HashSet::new();
     for image in host.store.list()? {
-        // Of an image whose key cannot be told no code was ever compiled.
-        if let Ok(Workload::Wasm(program)) = Workload::of(&image)
-            && let Ok(key) = cache_key(&program, &image)
-        {
-            keys.insert(key);
+        for (image, workload) in Workload::all_of(&image) {
+            // Of an image whose key cannot be told no code was ever compiled.
+            if let Workload::Wasm(program) = workload
+                && let Ok(key) = cache_key(&program, &image)
+            {
+                keys.insert(key);
+            }
         }
     }
     let cache = cache(host);

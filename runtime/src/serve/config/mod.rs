@@ -130,6 +130,9 @@ impl ClientLimits {
 #[serde(deny_unknown_fields)]
 pub(crate) struct FunctionConfig {
     pub(crate) image: String,
+    /// Of a Spin application, the component that is served.
+    #[serde(default)]
+    pub(crate) component: Option<String>,
     /// Of an index with several.
     #[serde(default)]
     pub(crate) platform: Option<String>,
