@@ -42,8 +42,10 @@ impl OwnProcess {
         Self::ALL.into_iter().find(|process| process.word() == word)
     }
 
-    /// The command that starts it.
+    /// The command that starts it. Of this process's files it gets what the command says; it may outlive whoever waits for the others.
     pub(crate) fn command(self, program: &Path) -> Command {
+        // Where this fails, a container cannot be started either.
+        let _ = linux_exec::process::pass_on_streams_alone();
         let mut command = Command::new(program);
         command.arg(self.word());
         command

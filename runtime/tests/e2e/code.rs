@@ -1,10 +1,15 @@
 //! The compiled code of a program that runs.
 
-use std::{fmt::Write, fs, io::ErrorKind};
+use std::{
+    fmt::Write,
+    fs,
+    io::ErrorKind,
+    process::{Command, Stdio},
+};
 
 use crate::{
     sandbox::{Sandbox, fixture},
-    session::until,
+    session::{Session, until},
 };
 
 /// Of megabytes. User-mode Linux counts pages as dirty that were only touched.
@@ -219,5 +224,23 @@ fn a_function_has_optimised_code_from_its_first_request_on() {
         stored.iter().any(|name| name.ends_with(".cwasm")) && !stored.iter().any(|name| is_baseline(name)),
         "{stored:?}"
     );
+    sandbox.ok(["rm", "-f", "web"]);
+}
+
+/// Who waits for the end of a pipe, or for a lock, that he opened before, waits for no container and no compiler.
+#[test]
+fn what_is_left_behind_holds_no_file_of_its_caller() {
+    let Some((sandbox, [sleep])) = Sandbox::with(["sleep:wasm"]) else { return };
+    let image = large(&sandbox);
+    for arguments in [&["run", "-d", "--name", "web", &sleep, "1000"][..], &["run", "--rm", image]] {
+        let command = sandbox.command(arguments);
+        let mut shell = Command::new("sh");
+        // What is read here is its ninth file.
+        shell.args(["-c", r#"exec 9>&1 >/dev/null 2>&1; exec "$@""#, "sh"]).stdin(Stdio::null());
+        shell.arg(command.get_program()).args(command.get_args()).env("AMPHORA_NETWORK", "none");
+        let ended = Session::start(shell).wait();
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {ended}");
+    }
+    assert_eq!(sandbox.inspect("web", ".State.Running"), "true");
     sandbox.ok(["rm", "-f", "web"]);
 }
