@@ -20,7 +20,7 @@ use std::{
     borrow::Cow,
     fs,
     os::{
-        fd::{BorrowedFd, OwnedFd},
+        fd::OwnedFd,
         unix::fs::{FileTypeExt, MetadataExt, chown},
     },
     path::{Path, PathBuf},

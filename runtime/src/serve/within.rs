@@ -245,10 +245,7 @@ fn output_of(function: &str, container: &Container) -> Result<OutputSink> {
         if let Err(error) = written
             && !has_failed.swap(true, Relaxed)
         {
-            output::note(&format!(
-                "amphora serve: function {function}: its output is lost: {}: {error}",
-                path.display()
-            ));
+            output::note(&format!("amphora serve: function {function}: its output is lost: {error}"));
         }
     }))
 }
