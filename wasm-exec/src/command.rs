@@ -1,7 +1,7 @@
 //! What a program is given.
 
 use crate::{Configuration, Network, OutputSink, Preopen, Stores};
-use std::time::Duration;
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 /// All that a program is given. Standard input is this process's own.
 #[derive(Debug)]
@@ -26,6 +26,9 @@ pub struct Command {
     pub stores: Stores,
     /// Where what it writes goes. None: to this process's own streams.
     pub output: Option<OutputSink>,
+    /// Sockets that listen and do not block, for a module to accept at: its descriptors from 3 on, before all directories. A component opens
+    /// its own and can be given none.
+    pub listeners: Vec<Arc<TcpListener>>,
     /// The sum of all linear memories and tables, in bytes; a table element counts 8.
     pub memory_bytes: Option<u64>,
     /// Instructions, roughly; needs code compiled with fuel.
@@ -48,6 +51,7 @@ impl Command {
             config: Configuration::default(),
             stores: Stores::default(),
             output: None,
+            listeners: Vec::new(),
             memory_bytes: None,
             fuel: None,
             timeout: None,

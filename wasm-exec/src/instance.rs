@@ -31,6 +31,10 @@ impl Instance {
             return Err(RunError::NotCounting);
         }
         program.parts().check(command)?;
+        if !command.listeners.is_empty() && !program.linked().is_module() {
+            let detail = "a component opens its sockets itself: it cannot be given any";
+            return Err(RunError::Start { detail: detail.into() });
+        }
         command.stores.open()?;
         let fuel = counts.then(|| command.fuel.unwrap_or(u64::MAX));
         let mut store = Store::new(program.engine().inner(), State::new(command, memory.clone())?);

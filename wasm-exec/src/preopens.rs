@@ -4,7 +4,7 @@ use crate::{RunError, wasi_p1::Outward};
 use std::path::{Path, PathBuf};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
-/// The descriptor of the first directory.
+/// The first descriptor that is not one of the three streams.
 const FIRST: i64 = 3;
 
 /// A directory granted to the program.
@@ -36,8 +36,19 @@ struct Within {
     way: PathBuf,
 }
 
-/// Opens all directories, the working directory first: a program that knows no names takes the first one it is given.
-pub(crate) fn grant(wasi: &mut WasiCtxBuilder, preopens: &[Preopen], cwd: Option<&str>) -> Result<Granted, RunError> {
+/// Opens all directories, the working directory first: a program that knows no names takes the first one it is given. `before`: so many
+/// descriptors before them stand for something else, to which no call of the program's leads as a directory.
+pub(crate) fn grant(
+    wasi: &mut WasiCtxBuilder,
+    preopens: &[Preopen],
+    cwd: Option<&str>,
+    before: usize,
+) -> Result<Granted, RunError> {
+    let root = Path::new("/");
+    for _ in 0..before {
+        wasi.preopened_dir(root, "", FsPerms::ReadOnly)
+            .map_err(|error| RunError::Directory { host: root.into(), detail: format!("{error:#}") })?;
+    }
     let cwd = cwd.map(|cwd| working_directory(preopens, cwd)).transpose()?.flatten();
     let working = cwd.as_ref().map(|within| &within.preopen);
     for preopen in working.into_iter().chain(preopens) {
@@ -45,8 +56,9 @@ pub(crate) fn grant(wasi: &mut WasiCtxBuilder, preopens: &[Preopen], cwd: Option
         wasi.preopened_dir(&preopen.host, &preopen.guest, perms)
             .map_err(|error| RunError::Directory { host: preopen.host.clone(), detail: format!("{error:#}") })?;
     }
-    let places = working.into_iter().chain(preopens).map(|preopen| preopen.host.clone()).collect();
-    Ok(Granted { places, outward: cwd.as_ref().and_then(outward) })
+    let granted = working.into_iter().chain(preopens).map(|preopen| preopen.host.clone());
+    let places = std::iter::repeat_n(root.to_owned(), before).chain(granted).collect();
+    Ok(Granted { places, outward: cwd.as_ref().and_then(|within| outward(within, before)) })
 }
 
 /// The grant named `.` that makes relative paths of a module work.
@@ -73,11 +85,12 @@ fn working_directory(preopens: &[Preopen], cwd: &str) -> Result<Option<Within>, 
 }
 
 /// None where it is the grant itself: there is nothing around it.
-fn outward(within: &Within) -> Option<Outward> {
+fn outward(within: &Within, before: usize) -> Option<Outward> {
     let way = within.way.to_str().filter(|way| !way.is_empty())?.to_owned();
+    let from = FIRST.checked_add(i64::try_from(before).ok()?)?;
     // The working directory comes before the others.
-    let around = FIRST.checked_add(1)?.checked_add(i64::try_from(within.around).ok()?)?;
-    Some(Outward { from: FIRST, around, way })
+    let around = from.checked_add(1)?.checked_add(i64::try_from(within.around).ok()?)?;
+    Some(Outward { from, around, way })
 }
 
 /// The directory `rest` in `host`, if it is there and no link leads out of `host`.

@@ -92,6 +92,11 @@ fn parts(engine: &Engine, loaded: &Loaded) -> Parts {
 }
 
 impl Linked {
+    /// Whether it is a module that runs from its start.
+    pub(crate) fn is_module(&self) -> bool {
+        matches!(self, Self::Module(_))
+    }
+
     /// Instantiates it, and runs it to its end.
     pub(crate) async fn start(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
         match self {

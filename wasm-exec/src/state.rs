@@ -6,7 +6,7 @@ use crate::{
     network::Hooks,
     preopens::{self, Granted},
     stdio::Output,
-    wasi_p1::{Listings, Outward, Places},
+    wasi_p1::{Listings, Outward, Places, Sockets},
 };
 use wasmtime::WasmBacktrace;
 use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx};
@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) listings: Listings,
     /// Of a module whose working directory lies within a grant.
     pub(crate) outward: Option<Outward>,
+    /// Of a module.
+    pub(crate) sockets: Sockets,
     pub(crate) config: Configuration,
     pub(crate) stores: Stores,
     /// What is said beside the program's own words.
@@ -35,17 +37,22 @@ pub(crate) struct State {
 impl State {
     /// Of a program that is given this. Opens the directories.
     pub(crate) fn new(command: &Command, memory: MemorySum) -> Result<Self, RunError> {
-        let (mut wasi, granted) = wasi(command, memory.clone())?;
+        let (mut wasi, granted) = wasi(command, memory.clone(), command.listeners.len())?;
         wasi.inherit_stdin();
         // Nobody else is served by this thread, and handing file operations to another costs far more than most of them.
         wasi.allow_blocking_current_thread(true);
-        Ok(Self { places: Places::new(granted.places), outward: granted.outward, ..Self::with(wasi, memory, command) })
+        Ok(Self {
+            places: Places::new(granted.places),
+            outward: granted.outward,
+            sockets: Sockets::new(&command.listeners),
+            ..Self::with(wasi, memory, command)
+        })
     }
 
     /// Of a function that answers one request beside others: it has no standard input, and what blocks is done elsewhere.
     pub(crate) fn of_request(command: &Command, memory: MemorySum) -> Result<Self, RunError> {
         // The rest is for modules, and a function is a component.
-        let (wasi, _granted) = wasi(command, memory.clone())?;
+        let (wasi, _granted) = wasi(command, memory.clone(), 0)?;
         Ok(Self::with(wasi, memory, command))
     }
 
@@ -63,6 +70,7 @@ impl State {
             places: Places::default(),
             listings: Listings::default(),
             outward: None,
+            sockets: Sockets::default(),
             config: command.config.clone(),
             stores: command.stores.clone(),
             stderr: Output::stderr(command.output.clone()),
@@ -89,7 +97,8 @@ impl WasiHttpView for State {
     }
 }
 
-fn wasi(command: &Command, memory: MemorySum) -> Result<(WasiCtxBuilder, Granted), RunError> {
+/// `sockets`: so many descriptors are not for directories.
+fn wasi(command: &Command, memory: MemorySum, sockets: usize) -> Result<(WasiCtxBuilder, Granted), RunError> {
     let mut wasi = WasiCtxBuilder::new();
     let sink = || command.output.clone();
     wasi.stdout(Output::stdout(memory, sink())).stderr(Output::stderr(sink()));
@@ -101,7 +110,7 @@ fn wasi(command: &Command, memory: MemorySum) -> Result<(WasiCtxBuilder, Granted
             wasi.env("PWD", cwd);
         }
     }
-    let granted = preopens::grant(&mut wasi, &command.preopens, command.cwd.as_deref())?;
+    let granted = preopens::grant(&mut wasi, &command.preopens, command.cwd.as_deref(), sockets)?;
     // Otherwise no socket can even be made.
     if !command.network.is_none() {
         let network = command.network.clone();

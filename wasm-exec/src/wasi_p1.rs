@@ -9,10 +9,13 @@ mod errno;
 mod listings;
 mod outward;
 mod places;
+mod polling;
+mod sockets;
 
 pub(crate) use listings::Listings;
 pub(crate) use outward::Outward;
 pub(crate) use places::Places;
+pub(crate) use sockets::Sockets;
 
 use crate::{exit, state::State};
 use wasmtime::{AsContextMut, Caller, Engine, Extern, Linker};
@@ -47,16 +50,38 @@ pub(crate) fn add(linker: &mut Linker<State>, name: &str) -> wasmtime::Result<()
             .func_wrap_async(MODULE, "fd_readdir", |mut caller: Caller<'_, State>, args: (i32, i32, i32, i64, i32)| {
                 Box::new(async move {
                     caller.data().memory.goes_on();
-                    listings::read(&mut caller, args).await
+                    match sockets::answer(&mut caller, "fd_readdir", &[args.0.into()]) {
+                        Some(errno) => Ok(errno),
+                        None => listings::read(&mut caller, args).await,
+                    }
                 })
             })
+            .map(drop),
+        // wasmtime-wasi's own says that nothing is a socket.
+        "sock_accept" => linker
+            .func_wrap_async(
+                MODULE,
+                "sock_accept",
+                |mut caller: Caller<'_, State>, (fd, flags, accepted): (i32, i32, i32)| {
+                    Box::new(async move {
+                        caller.data().memory.goes_on();
+                        if let Some(errno) =
+                            sockets::accept(&mut caller, &[fd.into(), flags.into(), accepted.into()]).await?
+                        {
+                            return Ok(errno);
+                        }
+                        let (mut memory, wasi) = sides(&mut caller, "sock_accept")?;
+                        host::sock_accept(wasi, &mut memory, fd, flags, accepted)
+                    })
+                },
+            )
             .map(drop),
         _ => add_generated(linker, name),
     }
 }
 
 fn add_all(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    NAMES.iter().copied().chain(["proc_exit", "fd_readdir"]).try_for_each(|name| add(linker, name))
+    NAMES.iter().copied().chain(["proc_exit", "fd_readdir", "sock_accept"]).try_for_each(|name| add(linker, name))
 }
 
 /// The functions by how the host's side is called, with their parameters; each returns an errno.
@@ -74,6 +99,10 @@ macro_rules! functions {
     (@direct $linker:ident $name:ident($($arg:ident: $ty:ty),*)) => {
         $linker
             .func_wrap(MODULE, stringify!($name), |mut caller: Caller<'_, State>, $($arg: $ty),*| {
+                let words: &[i64] = &[$(i64::from($arg)),*];
+                if let Some(errno) = sockets::answer(&mut caller, stringify!($name), words) {
+                    return Ok(errno);
+                }
                 let (mut memory, wasi) = sides(&mut caller, stringify!($name))?;
                 host::$name(wasi, &mut memory, $($arg),*)
             })
@@ -87,11 +116,15 @@ macro_rules! functions {
                         caller.data().memory.goes_on();
                     }
                     let mut words = [$(i64::from($arg)),*];
+                    if let Some(errno) = sockets::answer(&mut caller, stringify!($name), &words) {
+                        return Ok(errno);
+                    }
                     let displaced = outward::lead(&mut caller, stringify!($name), &mut words);
                     let [$($arg),*] = words;
                     let (mut memory, wasi) = sides(&mut caller, stringify!($name))?;
                     let result = host::$name(wasi, &mut memory, $(<$ty as Word>::of($arg)),*).await;
                     let result = places::after(&mut caller, stringify!($name), result?, &words);
+                    sockets::after(&mut caller, stringify!($name), result, &words);
                     outward::restore(&mut caller, displaced);
                     Ok::<i32, wasmtime::Error>(result)
                 })
@@ -145,7 +178,6 @@ functions! {
     direct proc_raise(signal: i32);
     direct random_get(buf: i32, len: i32);
     direct sched_yield();
-    direct sock_accept(fd: i32, flags: i32, accepted: i32);
     direct sock_recv(fd: i32, iovs: i32, count: i32, flags: i32, received: i32, out_flags: i32);
     direct sock_send(fd: i32, iovs: i32, count: i32, flags: i32, sent: i32);
     direct sock_shutdown(fd: i32, how: i32);

@@ -54,14 +54,30 @@ pub fn inside_elsewhere<T: Send, E: From<Error> + Send>(
 }
 
 fn elsewhere<T: Send, E: From<Error> + Send>(work: impl FnOnce() -> Result<T, E> + Send) -> Result<T, E> {
+    let named = || (rustix::thread::gettid(), work());
     let done = thread::scope(|scope| {
-        let started = thread::Builder::new().name("inside".to_owned()).spawn_scoped(scope, work);
+        let started = thread::Builder::new().name("inside".to_owned()).spawn_scoped(scope, named);
         started.map(thread::ScopedJoinHandle::join)
     });
     match done {
-        Ok(Ok(done)) => done,
+        Ok(Ok((thread, done))) => {
+            wait_for_end(thread);
+            done
+        }
         Ok(Err(panic)) => panic::resume_unwind(panic),
         Err(error) => Err(Error::new("start a thread for a network namespace", error).into()),
+    }
+}
+
+/// A thread that can be joined is still counted for a moment, and who has two is not copied.
+fn wait_for_end(thread: rustix::thread::Pid) {
+    const TRIES: u32 = 10_000;
+    let path = format!("/proc/self/task/{}", thread.as_raw_nonzero());
+    for _ in 0..TRIES {
+        if rustix::fs::stat(&path).is_err() {
+            return;
+        }
+        rustix::thread::sched_yield();
     }
 }
 
@@ -77,6 +93,16 @@ pub fn inside<T, E: From<Error>>(namespace: BorrowedFd<'_>, inside: impl FnOnce(
 /// That of a process.
 pub fn of_process(pid: i32) -> Result<OwnedFd, Error> {
     open(&format!("/proc/{pid}/ns/net"))
+}
+
+/// Whether the caller is in it.
+pub fn is_callers(namespace: BorrowedFd<'_>) -> Result<bool, Error> {
+    let number = |of: BorrowedFd<'_>| {
+        rustix::fs::fstat(of)
+            .map(|found| (found.st_dev, found.st_ino))
+            .map_err(|errno| Error::new("look at a network namespace", errno))
+    };
+    Ok(number(namespace)? == number(current()?.as_fd())?)
 }
 
 fn current() -> Result<OwnedFd, Error> {

@@ -12,10 +12,7 @@ const FAST_OPEN: u32 = 0x2000_0000;
 /// What any descriptor can be asked, and nothing of networks: TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX (ioctl_tty(2)).
 const PLAIN_REQUESTS: &[u32] = &[0x5401, 0x5413, 0x541b, 0x5421, 0x5450, 0x5451];
 
-/// AF_UNIX, AF_INET and AF_INET6 (`linux/socket.h`).
-const FAMILIES: &[u32] = &[1, 2, 10];
-
-/// AF_INET and AF_INET6.
+/// AF_INET and AF_INET6 (`linux/socket.h`).
 const INTERNET: &[u32] = &[2, 10];
 
 /// SOCK_STREAM and SOCK_DGRAM, each with and without SOCK_NONBLOCK and SOCK_CLOEXEC: no packets that the kernel does not make.
@@ -30,16 +27,19 @@ pub(super) const fn table(sockets: Sockets) -> Table {
             .with(SERVING, Verdict::Allow)
             .with(&[__NR_sendto], Verdict::AllowIf(3, Check::NoBit(FAST_OPEN)))
             .with(&[__NR_ioctl], Verdict::AllowIf(1, Check::OneOf(PLAIN_REQUESTS))),
-        Sockets::Outbound => table
-            .with(SERVING, Verdict::Allow)
-            .with(CONNECTING, Verdict::Allow)
-            .with(&[__NR_socket], Verdict::AllowIfBoth((0, INTERNET), (1, Check::OneOf(TRANSPORTS))))
-            .with(&[__NR_ioctl], Verdict::AllowIf(1, Check::OneOf(PLAIN_REQUESTS))),
-        Sockets::All => {
-            table.with(SOCKETS, Verdict::Allow).with(&[__NR_socket], Verdict::AllowIf(0, Check::OneOf(FAMILIES)))
-        }
+        Sockets::Outbound => internet(table),
+        Sockets::All => internet(table).with(&[__NR_listen], Verdict::Allow),
     };
     table.with(&[__NR_clone], Verdict::AllowIf(0, Check::AnyBit(CLONE_THREAD))).with(&[__NR_clone3], Verdict::Unknown)
+}
+
+/// Sockets of TCP and UDP, and what it takes to connect by them.
+const fn internet(table: Table) -> Table {
+    table
+        .with(SERVING, Verdict::Allow)
+        .with(CONNECTING, Verdict::Allow)
+        .with(&[__NR_socket], Verdict::AllowIfBoth((0, INTERNET), (1, Check::OneOf(TRANSPORTS))))
+        .with(&[__NR_ioctl], Verdict::AllowIf(1, Check::OneOf(PLAIN_REQUESTS)))
 }
 
 /// What WASI's files, clocks, random numbers and polling, the engine's memory and the C library's threads come down to. No
@@ -85,11 +85,3 @@ const SERVING: &[u32] =
 /// What it takes to connect, and to ask a name server, besides what it takes to serve. Nothing that hands over descriptors, and nothing
 /// that listens.
 const CONNECTING: &[u32] = &[__NR_bind, __NR_connect, __NR_sendto, __NR_setsockopt];
-
-/// Without these a process reaches no network, and no other process by an abstract address, whatever namespace it is in.
-#[rustfmt::skip]
-const SOCKETS: &[u32] = &[
-    __NR_accept, __NR_accept4, __NR_bind, __NR_connect, __NR_getpeername, __NR_getsockname, __NR_getsockopt,
-    __NR_listen, __NR_recvfrom, __NR_recvmmsg, __NR_recvmsg, __NR_sendmmsg, __NR_sendmsg, __NR_sendto,
-    __NR_setsockopt, __NR_shutdown, __NR_socketpair,
-];

@@ -56,7 +56,7 @@ pub enum Sockets {
     Accepted,
     /// Those, and what it connects itself: TCP and UDP over IP, to wherever its network namespace leads. It listens at none.
     Outbound,
-    /// All that its network namespace has.
+    /// Those, and it may listen: all of TCP and UDP that its network namespace has. What else there is of sockets is not.
     All,
 }
 

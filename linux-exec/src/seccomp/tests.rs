@@ -43,7 +43,7 @@ fn judge(filter: &Filter, number: u32, argument: u64) -> Answer {
 fn an_engine_may_do_little() {
     let files_memory_time_and_threads =
         [__NR_read, __NR_write, __NR_openat, __NR_mmap, __NR_futex, __NR_clock_gettime, __NR_ppoll, __NR_getrandom];
-    let sockets = [__NR_socket, __NR_connect, __NR_socketpair, __NR_recvmsg];
+    let sockets = [__NR_connect, __NR_bind, __NR_setsockopt, __NR_listen];
     let never = [
         __NR_execve,
         __NR_execveat,
@@ -63,22 +63,27 @@ fn an_engine_may_do_little() {
         __NR_mq_open,
         __NR_io_uring_setup,
         __NR_bpf,
+        __NR_socketpair,
+        __NR_sendmsg,
+        __NR_recvmsg,
     ];
     for sockets_of in [Sockets::None, Sockets::Accepted, Sockets::Outbound, Sockets::All] {
         let filter = engine(sockets_of);
-        let with_sockets = sockets_of == Sockets::All;
         for number in files_memory_time_and_threads {
             assert_eq!(judge(&filter, number, 0), Answer::Allow, "{number}");
         }
         for number in sockets {
-            let connects = number == __NR_connect && sockets_of == Sockets::Outbound;
-            let expected = if with_sockets || connects { Answer::Allow } else { EPERM };
-            assert_eq!(judge(&filter, number, 1), expected, "{number}");
+            let allowed = match sockets_of {
+                Sockets::None | Sockets::Accepted => false,
+                Sockets::Outbound => number != __NR_listen,
+                Sockets::All => true,
+            };
+            assert_eq!(judge(&filter, number, 2), if allowed { Answer::Allow } else { EPERM }, "{number}");
         }
         for number in never {
             assert_eq!(judge(&filter, number, 0), EPERM, "{number}");
         }
-        for family in [16, 17, 38, 40] {
+        for family in [1, 16, 17, 38, 40] {
             assert_eq!(
                 judge(&filter, __NR_socket, family),
                 EPERM,
@@ -93,7 +98,15 @@ fn an_engine_may_do_little() {
 
 #[test]
 fn an_engine_that_connects_has_sockets_of_the_internet_alone_and_listens_at_none() {
-    let filter = engine(Sockets::Outbound);
+    has_sockets_of_the_internet_alone(&engine(Sockets::Outbound), EPERM);
+}
+
+#[test]
+fn an_engine_on_a_network_has_sockets_of_the_internet_alone() {
+    has_sockets_of_the_internet_alone(&engine(Sockets::All), Answer::Allow);
+}
+
+fn has_sockets_of_the_internet_alone(filter: &Filter, listens: Answer) {
     let judge = |number, first, second| {
         let data = Data { number, arch: HERE, arguments: [first, second, 0, 0, 0, 0] };
         answer(interpreter::run(&filter.program, &data).0)
@@ -124,7 +137,8 @@ fn an_engine_that_connects_has_sockets_of_the_internet_alone_and_listens_at_none
     for number in [__NR_connect, __NR_bind, __NR_sendto, __NR_recvfrom, __NR_setsockopt, __NR_accept4] {
         assert_eq!(judge(number, 0, 0), Answer::Allow, "{number}");
     }
-    for number in [__NR_listen, __NR_sendmsg, __NR_recvmsg, __NR_sendmmsg, __NR_socketpair] {
+    assert_eq!(judge(__NR_listen, 0, 0), listens);
+    for number in [__NR_sendmsg, __NR_recvmsg, __NR_sendmmsg, __NR_socketpair] {
         assert_eq!(judge(number, 0, 0), EPERM, "{number}");
     }
     let interfaces = 0x8912;

@@ -25,7 +25,7 @@ use crate::{
     network::Attached,
     output::errors::Coded,
     records::{container::Container, host::Host},
-    spec::{Network, RunSpec, exit_code, mounts},
+    spec::{Network, RunSpec, exit_code, mounts, ports::Listening},
 };
 
 /// The most that is read of one of the files that tell of users, in bytes.
@@ -106,8 +106,8 @@ impl Behaviour for Linux {
         None
     }
 
-    fn opens_ports(&self) -> bool {
-        false
+    fn listening(&self, _host: &Host, _image: &Image) -> Result<Listening> {
+        Ok(Listening::Own)
     }
 
     fn needs_process(&self, _spec: &RunSpec) -> Option<&'static str> {

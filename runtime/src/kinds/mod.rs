@@ -53,7 +53,7 @@ use crate::{
         RunSpec, WasmProgram, Workload, exit_code,
         limits::{Limits, Throttle, ThrottleRate},
         mounts::MountKind,
-        ports::PublishedPort,
+        ports::{Listening, PublishedPort},
         seccomp::Circumstances,
     },
 };
@@ -99,8 +99,8 @@ pub(crate) trait Behaviour {
     /// What `inspect` says of it besides, and under which name.
     fn details(&self, host: &Host, image: Option<&Image>, container: &Container) -> Option<(&'static str, Value)>;
 
-    /// Whether published ports are sockets that the program is given, so that it needs no network for them.
-    fn opens_ports(&self) -> bool;
+    /// What published ports are to the program; one that opens its sockets itself needs a network for them.
+    fn listening(&self, host: &Host, image: &Image) -> Result<Listening>;
 
     /// Whether it is on the default network where nothing was said of networks.
     fn is_on_default_network(&self) -> bool;

@@ -18,7 +18,7 @@ use crate::{
         names,
         namespaces::NamespaceMode,
         network::Endpoint,
-        ports::{self, PublishedPort},
+        ports::{self, Listening, PublishedPort},
         request::Request,
         signals,
     },
@@ -53,6 +53,11 @@ fn with_defaults(host: &Host, image: &Image, workload: &Workload, request: Reque
     };
     let exposed = request.exposed.iter().chain(config.exposed_ports().iter().flatten()).filter(|_| request.publish_all);
     let ports = ports(exposed, request.ports.clone())?;
+    let listening = match ports.is_empty() {
+        true => Listening::default(),
+        false => workload.behaviour().listening(host, image)?,
+    };
+    let publishes = !ports.is_empty() && listening == Listening::Own;
     let (argv, entrypoint_words) = command_line(&request, image, workload)?;
     Ok(RunSpec {
         format: FORMAT,
@@ -66,10 +71,11 @@ fn with_defaults(host: &Host, image: &Image, workload: &Workload, request: Reque
             host,
             name_volumes(with_volumes_of_image(request.mounts, config.volumes().iter().flatten()))?,
         )?,
-        network: network_of(host, workload, request.network, request.default_network, !ports.is_empty())?,
+        network: network_of(host, workload, request.network, request.default_network, publishes)?,
         names: request.names,
         ports,
         exposed: request.exposed,
+        listening,
         limits: request.limits,
         security: request.security,
         wasm: request.wasm,
@@ -123,10 +129,9 @@ fn network_of(
     workload: &Workload,
     wanted: Option<Network>,
     default: Option<Network>,
-    has_ports: bool,
+    publishes: bool,
 ) -> Result<Network> {
     let behaviour = workload.behaviour();
-    let publishes = has_ports && !behaviour.opens_ports();
     match wanted {
         Some(Network::Container(name)) => Ok(Network::Container(host.containers.find(&name)?.spec.id)),
         Some(network @ (Network::None | Network::Host)) if publishes => {

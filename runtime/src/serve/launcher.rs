@@ -204,6 +204,13 @@ impl Launcher {
         if !process.is_alive() {
             return Ok(None);
         }
+        // What is asked there would be the machine's own services.
+        if namespace::is_callers(namespace.as_fd())? {
+            bail!(
+                "container {} has no network of its own, and opens its sockets itself: name a network (network = \"bridge\")",
+                container.spec.name
+            );
+        }
         let given = run.running.ports.iter().find_map(|port| match port.host_port {
             HostPort::Fixed(number) => Some(number),
             HostPort::Any | HostPort::OneOf(..) => None,

@@ -13,7 +13,7 @@ use crate::{
         Kind, Network, Workload,
         limits::Limits,
         network::{self, Typed},
-        ports::{HostPort, Protocol, PublishedPort},
+        ports::{HostPort, Listening, Protocol, PublishedPort},
         request::{Request, StopTimeout},
         wasm::WasmOptions,
     },
@@ -49,9 +49,13 @@ impl Plan {
     /// Finds the image, and checks all that can be checked without a start.
     pub(super) fn new(host: &Host, name: &str, config: &FunctionConfig, find: FindImage) -> Result<Self> {
         let image = find(host, &config.image, config.platform.as_deref(), config.pull)?;
-        let (_chosen, workload) = Workload::chosen(&image, config.component.as_deref())?;
-        let is_given_sockets = workload.behaviour().opens_ports();
-        let usual = if is_given_sockets { SERVED_CONCURRENCY } else { USUAL_CONCURRENCY };
+        let (chosen, workload) = Workload::chosen(&image, config.component.as_deref())?;
+        let listening = workload.behaviour().listening(host, &chosen)?;
+        let is_given_sockets = listening != Listening::Own;
+        if let Some(network) = config.network.as_ref().filter(|name| is_given_sockets && *name != "none") {
+            bail!("network = \"{network}\": a Wasm function that the gateway calls is on no network; leave it out");
+        }
+        let usual = if listening == Listening::Function { SERVED_CONCURRENCY } else { USUAL_CONCURRENCY };
         let mut plan = Self {
             name: name.to_owned(),
             config: config.clone(),

@@ -42,7 +42,7 @@ use crate::spec::{
     mounts::{MountKind, MountSpec},
     namespaces::NamespaceMode,
     network::NameService,
-    ports::PublishedPort,
+    ports::{Listening, PublishedPort},
     restart::RestartPolicy,
     wasm::WasmOptions,
 };
@@ -104,6 +104,9 @@ pub(crate) struct RunSpec {
     /// Ports that it is said to serve, beside those of its image: `80/tcp`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) exposed: Vec<String>,
+    /// What they are to it.
+    #[serde(default)]
+    pub(crate) listening: Listening,
     /// How it finds others by name.
     #[serde(default)]
     pub(crate) names: NameService,

@@ -46,6 +46,19 @@ pub enum Protocol {
     Sctp,
 }
 
+/// What published ports are to a program; decided when its container is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Listening {
+    /// It is a function, called for each HTTP request that comes to them. So it is in records that do not say.
+    #[default]
+    Function,
+    /// It is given sockets that listen at them, and accepts there.
+    Given,
+    /// It opens sockets itself, in a network namespace of its own.
+    Own,
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -7,7 +7,7 @@ use crate::sandbox::{Sandbox, fixture};
 #[test]
 fn mistakes_on_the_command_line_end_with_dockers_codes() {
     let Some((sandbox, [busybox, wasm])) = Sandbox::with(["busybox:latest", "hello:wasm"]) else { return };
-    let cases: [(&[&str], &str); 21] = [
+    let cases: [(&[&str], &str); 20] = [
         (&["run", "--no-such-flag", &busybox], "--no-such-flag"),
         (&["run", "-p", "80:x", &busybox], "`x` is no port"),
         (&["build", "."], "not supported yet"),
@@ -15,7 +15,6 @@ fn mistakes_on_the_command_line_end_with_dockers_codes() {
         (&["run", "UPPER/Case"], "UPPER/Case"),
         (&["pull", "a//b"], "a//b"),
         (&["pull", "x@sha256:123"], "x@sha256:123"),
-        (&["run", "--network", "bridge", &wasm], "not supported yet"),
         (&["run", "--platform", "nonsense", &busybox], "nonsense"),
         (&["run", "-v", "/no/such/folder:/x", &busybox, "true"], "/no/such/folder"),
         (&["run", "-v", "/no/such/folder:/x", &wasm], "/no/such/folder"),

@@ -51,3 +51,4 @@ mod wasm_bad_input;
 mod wasm_calls;
 mod wasm_debug;
 mod wasm_files;
+mod wasm_networks;

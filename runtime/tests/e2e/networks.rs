@@ -21,7 +21,12 @@ use crate::{
 /// Calls `test` with busybox, on a thread whose network namespace is the machine's for all that it starts. It has loopback, and a
 /// device to another machine that is not there.
 pub(crate) fn alone(test: impl FnOnce(&Sandbox, &str) + Send) {
-    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    alone_with(["busybox:latest"], |sandbox, [busybox]| test(sandbox, busybox));
+}
+
+/// The same with these images.
+pub(crate) fn alone_with<const N: usize>(images: [&str; N], test: impl FnOnce(&Sandbox, &[String; N]) + Send) {
+    let Some((sandbox, images)) = Sandbox::with(images) else { return };
     if !sandbox.is_root() || is_second_kernel() {
         return println!("skipped: networks need root, bridges and nf_tables");
     }
@@ -37,7 +42,7 @@ pub(crate) fn alone(test: impl FnOnce(&Sandbox, &str) + Send) {
             &[(IpAddr::from([198, 51, 100, 1]), 24), (IpAddr::from([0x2001_u16, 0xdb8, 0, 0, 0, 0, 0, 1]), 64)],
             &[],
         )?;
-        test(&sandbox, &busybox);
+        test(&sandbox, &images);
         Ok::<_, linux_exec::Error>(())
     };
     let done = thread::scope(|scope| scope.spawn(|| namespace::make(inside).map(drop)).join());

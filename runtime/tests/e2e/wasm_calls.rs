@@ -125,7 +125,7 @@ fn the_grants_of_a_program_are_told_before_it_runs() {
     for line in [
         "# it does not run here: it imports env::print (it is no part of WASI: no flag grants it)",
         "# -v SOURCE:TARGET grants directories, for wasi_snapshot_preview1::fd_prestat_get",
-        "# --network host grants sockets, for wasi_snapshot_preview1::sock_shutdown",
+        "# -p HOST_PORT:PORT grants sockets that listen, its descriptors from 3 on, for wasi_snapshot_preview1::sock_shutdown",
     ] {
         assert!(told.lines().any(|found| found == line), "{line}: {told}");
     }

@@ -1,14 +1,15 @@
 //! Names to addresses, by what the host's files said when they were read: a program's process sees neither of them.
 
 use hickory_resolver::{
-    Hosts, TokioResolver,
+    TokioResolver,
     config::{LookupIpStrategy, ResolveHosts, ResolverConfig, ResolverOpts},
     net::runtime::TokioRuntimeProvider,
     system_conf::parse_resolv_conf,
 };
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, OnceLock},
+    sync::OnceLock,
     time::Duration,
 };
 use tokio::time::timeout;
@@ -27,6 +28,8 @@ pub struct NameFiles {
 
 pub(super) struct Names {
     files: NameFiles,
+    /// What is known without asking.
+    known: OnceLock<HashMap<String, Vec<IpAddr>>>,
     /// Made with the first question, within the event loop.
     resolver: OnceLock<Result<TokioResolver, String>>,
 }
@@ -40,7 +43,7 @@ pub(super) enum LookupError {
 
 impl Names {
     pub(super) fn new(files: NameFiles) -> Self {
-        Self { files, resolver: OnceLock::new() }
+        Self { files, known: OnceLock::new(), resolver: OnceLock::new() }
     }
 
     /// All addresses of a name.
@@ -48,6 +51,10 @@ impl Names {
         // RFC 6761: nobody is asked for this one.
         if name == "localhost" {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        // As with hosts(5) nobody is asked for more addresses of a name that is known.
+        if let Some(known) = self.known.get_or_init(|| known(&self.files.hosts)).get(name) {
+            return Ok(known.clone());
         }
         let resolver = self.resolver.get_or_init(|| resolver(&self.files));
         let resolver = resolver.as_ref().map_err(|detail| LookupError::Failed(detail.clone()))?;
@@ -76,13 +83,20 @@ fn resolver(files: &NameFiles) -> Result<TokioResolver, String> {
     options.use_hosts_file = ResolveHosts::Never;
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
-    let mut resolver = builder.build().map_err(|error| error.to_string())?;
-    let mut hosts = Hosts::default();
-    // One byte that is no UTF-8, as in a comment, would end it.
-    let known = String::from_utf8_lossy(&files.hosts);
-    hosts.read_hosts_conf(known.as_bytes()).map_err(|error| format!("hosts cannot be used: {error}"))?;
-    resolver.set_hosts(Arc::new(hosts));
-    Ok(resolver)
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// Addresses by names, in lower case (hosts(5)).
+fn known(hosts: &[u8]) -> HashMap<String, Vec<IpAddr>> {
+    let mut known: HashMap<String, Vec<IpAddr>> = HashMap::new();
+    for line in String::from_utf8_lossy(hosts).lines() {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let Some(Ok(address)) = words.next().map(str::parse) else { continue };
+        for name in words {
+            known.entry(name.to_ascii_lowercase()).or_default().push(address);
+        }
+    }
+    known
 }
 
 fn names_a_server(resolv_conf: &[u8]) -> bool {
@@ -102,6 +116,10 @@ mod tests {
         let found = |name| runtime.block_on(names.look_up(name));
         assert_eq!(found("db.example"), Ok(vec!["203.0.113.7".parse().unwrap()]));
         assert_eq!(found("db").map(|all| all.len()), Ok(2));
+        // Nobody is asked for its address of the other kind.
+        let servers = b"nameserver 192.0.2.1\n".to_vec();
+        let one = Names::new(NameFiles { resolv_conf: servers, hosts: b"203.0.113.7 one\n".to_vec() });
+        assert_eq!(runtime.block_on(one.look_up("one")), Ok(vec![[203, 0, 113, 7].into()]));
         assert_eq!(found("localhost").map(|all| all.len()), Ok(2));
         assert!(found("other.example").is_err());
         let resolv_conf = b"search not..a.domain\nnameserver 127.0.0.1\n".to_vec();

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file is a crate of its own, and none uses all of this")]
 
-use std::{path::Path, time::Duration};
+use std::{net::TcpListener, path::Path, sync::Arc, time::Duration};
 use wasm_exec::{
     CacheError, CodeCache, Compiled, Configuration, Engine, Network, Outcome, Preopen, Profile, Program, Report,
     RunError, Stores,
@@ -21,6 +21,7 @@ pub(crate) struct Command {
     pub(crate) network: Network,
     pub(crate) config: Configuration,
     pub(crate) stores: Stores,
+    pub(crate) listeners: Vec<Arc<TcpListener>>,
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) fuel: Option<u64>,
     pub(crate) timeout: Option<Duration>,
@@ -33,7 +34,8 @@ fn run(command: Command) -> Result<Report, RunError> {
 }
 
 fn run_with(engine: &Engine, command: Command) -> Result<Report, RunError> {
-    let Command { code, argv, env, preopens, cwd, network, config, stores, memory_bytes, fuel, timeout } = command;
+    let Command { code, argv, env, preopens, cwd, network, config, stores, listeners, memory_bytes, fuel, timeout } =
+        command;
     let command = wasm_exec::Command {
         argv,
         env,
@@ -43,6 +45,7 @@ fn run_with(engine: &Engine, command: Command) -> Result<Report, RunError> {
         config,
         stores,
         output: None,
+        listeners,
         memory_bytes,
         fuel,
         timeout,
@@ -93,6 +96,7 @@ pub(crate) fn command_of(code: Compiled) -> Command {
         network: Network::none(|_| ()),
         config: Configuration::default(),
         stores: Stores::default(),
+        listeners: Vec::new(),
         memory_bytes: None,
         fuel: None,
         timeout: None,

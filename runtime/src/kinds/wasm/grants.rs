@@ -14,7 +14,7 @@ struct Grant {
 }
 
 /// What there is to grant. Nothing is given for clocks, random numbers, arguments and output, which every program has.
-const GRANTS: [Grant; 7] = [
+const GRANTS: [Grant; 8] = [
     Grant {
         flag: "-v SOURCE:TARGET",
         what: "directories",
@@ -25,7 +25,12 @@ const GRANTS: [Grant; 7] = [
         what: "connections",
         imports: &["wasi:http/outgoing-handler@", "wasi:http/client@", "wasi:sockets/"],
     },
-    Grant { flag: "--network host", what: "sockets", imports: &["wasi:sockets/", "wasi_snapshot_preview1::sock_"] },
+    Grant { flag: "--network NETWORK", what: "sockets on that network", imports: &["wasi:sockets/"] },
+    Grant {
+        flag: "-p HOST_PORT:PORT",
+        what: "sockets that listen, its descriptors from 3 on",
+        imports: &["wasi_snapshot_preview1::sock_"],
+    },
     Grant { flag: "--config NAME=VALUE", what: "values", imports: &["wasi:config/"] },
     Grant { flag: "--kv NAME[=VOLUME]", what: "a store", imports: &["wasi:keyvalue/"] },
     Grant {
@@ -141,7 +146,7 @@ mod tests {
         let [directories, connections, sockets]: [String; 3] = needs(&imports).try_into().expect("three");
         assert_eq!(directories, "-v SOURCE:TARGET grants directories, for wasi_snapshot_preview1::path_open");
         assert_eq!(connections, "--allow-net HOST:PORT grants connections, for wasi:sockets/tcp@0.2.0");
-        assert_eq!(sockets, "--network host grants sockets, for wasi:sockets/tcp@0.2.0");
+        assert_eq!(sockets, "--network NETWORK grants sockets on that network, for wasi:sockets/tcp@0.2.0");
         assert!(needs(&["wasi_snapshot_preview1::fd_write".to_owned()]).is_empty());
     }
 

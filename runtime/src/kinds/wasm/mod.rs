@@ -15,7 +15,10 @@ mod within;
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use images::Image;
+use images::{
+    Image,
+    program::{self, Form, Program, Role},
+};
 use linux_exec::{
     capabilities::CapabilitySets,
     cgroup::DeviceRule,
@@ -32,9 +35,10 @@ use super::{
     Behaviour, First, Given, Hosted, Hosting, Parts, is_filtered, linux_defaults, overlay_root, report::Teller,
 };
 use crate::{
+    network::Attached,
     output::{self, errors::Coded},
     records::{container::Container, host::Host},
-    spec::{RunSpec, WasmProgram, exit_code, mounts},
+    spec::{RunSpec, WasmProgram, exit_code, mounts, ports::Listening},
 };
 
 use listeners::Listeners;
@@ -94,7 +98,7 @@ impl Behaviour for WasmProgram {
                  narrower than Docker's (seccomp=unconfined takes it away)"
             );
         }
-        listeners::check(&spec.ports)?;
+        listeners::check(&spec.ports, spec.listening)?;
         if let WasmProgram::File { .. } = self {
             mounts::refuse_root(&spec.mounts)?;
         }
@@ -154,8 +158,13 @@ impl Behaviour for WasmProgram {
         Some(("Wasm", debug::details(container, image.and_then(code))))
     }
 
-    fn opens_ports(&self) -> bool {
-        true
+    fn listening(&self, host: &Host, image: &Image) -> Result<Listening> {
+        let Program { form, role, .. } = program::inspect(&code::bytes(self, host, image)?)?;
+        Ok(match (form, role) {
+            (_, Role::Function) => Listening::Function,
+            (Form::Module, _) => Listening::Given,
+            (Form::Component, _) => Listening::Own,
+        })
     }
 
     fn is_on_default_network(&self) -> bool {
@@ -214,16 +223,17 @@ impl Behaviour for WasmProgram {
 
     /// The engine executes no other program, so there are no privileges to gain. Behind its filter it can make no
     /// socket and no System V object or message queue, and its root has no /proc: it needs no namespace to be
-    /// kept from those, of which that of the network is the dearest of all.
+    /// kept from those, of which that of the network is the dearest of all. On a network it has the one that was made for
+    /// it, where its sockets are those of TCP and UDP.
     fn confinement<'a>(
         &self,
         spec: &RunSpec,
         capabilities: CapabilitySets,
-        _given: &Given<'a>,
+        given: &Given<'a>,
     ) -> Result<Confinement<'a>> {
         let filtered = is_filtered(spec);
         let own = if filtered { Namespace::Filtered } else { Namespace::New };
-        let network = network::namespace(spec, own);
+        let network = network::namespace(spec, given.attached.map(Attached::namespace), own);
         let seccomp = filtered.then(|| seccomp::engine(network::sockets(spec)));
         let privileges = Privileges { capabilities, no_new_privileges: true, seccomp };
         Ok(Confinement::new(Namespaces { network, ipc: own, cgroup: own, ..Namespaces::NEW }, privileges)?)
@@ -252,12 +262,17 @@ impl Behaviour for WasmProgram {
             WasmProgram::File { .. } => true,
             WasmProgram::Blob { .. } => false,
         };
-        let command = process::command(of.host, spec, sees_root)?;
-        let Listeners { sockets, ports } = listeners::open(&spec.ports)?;
+        let command = process::command(of.host, spec, sees_root, of.given.attached)?;
+        let Listeners { sockets, ports } = match (spec.listening, of.given.attached) {
+            (Listening::Own, _) => Listeners::default(),
+            _ if spec.ports.is_empty() => Listeners::default(),
+            (_, Some(attached)) => listeners::open_inside(attached.namespace(), &spec.ports)?,
+            (listening, None) => listeners::open(&spec.ports, listening)?,
+        };
         let (dumps, empty) = core_dumps::open(spec, is_served(spec))?;
         let process::WasmProcess { entry, report } = match is_served(spec) {
             true => function::entry(of.container, code, command, sockets, empty)?,
-            false => process::entry(spec, code, command, empty)?,
+            false => process::entry(spec, code, command, sockets, empty)?,
         };
         // A terminal lives in a /dev/pts; the program is not granted it, so it cannot see that it is there.
         let terminal = spec.stdio.terminal.then(|| linux_defaults::devices(spec));
@@ -280,9 +295,13 @@ fn proposals(spec: &RunSpec) -> Result<Proposals> {
     names.try_fold(Proposals::default(), |all, name| all.with(name).with_context(|| format!("--wasm {name}")))
 }
 
+fn is_published(spec: &RunSpec) -> bool {
+    !spec.ports.is_empty()
+}
+
 /// Whether it answers requests at a port, and does not run by itself.
 fn is_served(spec: &RunSpec) -> bool {
-    !spec.ports.is_empty()
+    is_published(spec) && spec.listening == Listening::Function
 }
 
 /// Refuses options that mean nothing to a Wasm program, rather than ignoring them.

@@ -1,11 +1,13 @@
 //! Where a Wasm program may connect to, and what its process may for that.
 //!
 //! Connections are made by the process itself. Without a network it can make no socket; with destinations alone it is in the host's
-//! network namespace, behind a filter that knows sockets of the internet and none that listens, and the engine judges each address.
+//! network namespace, behind a filter that knows sockets of the internet and none that listens, and the engine judges each address. On a
+//! network it is in the namespace that was made for it there.
 
 use std::{
     fs::File,
     io::{self, Read},
+    os::fd::BorrowedFd,
     path::Path,
 };
 
@@ -13,10 +15,10 @@ use anyhow::{Context, Result, bail};
 use linux_exec::{confinement::Namespace, seccomp::Sockets};
 use wasm_exec::{Destinations, NameFiles, NetworkSetting};
 
-use super::is_served;
+use super::{is_published, is_served};
 use crate::{
-    network::files,
-    spec::{Network, RunSpec},
+    network::{Attached, files},
+    spec::{Network, RunSpec, ports::Listening},
 };
 
 /// Where distributions keep the certificates of the authorities that they trust: Debian, Fedora, openSUSE, Alpine.
@@ -34,9 +36,6 @@ const ALLOWANCE_BYTES: u64 = 64 << 20;
 
 /// Refuses what cannot be granted.
 pub(super) fn check(spec: &RunSpec) -> Result<()> {
-    if matches!(spec.network, Network::Container(_) | Network::Joined(_)) {
-        bail!("--network {}: not supported yet for Wasm programs, which take none or host", spec.network.mode());
-    }
     destinations(spec)?;
     if !spec.wasm.ca_files.is_empty() && !has_network(spec) {
         bail!("--cacert: the program may connect to nobody; --allow-net HOST:PORT says to whom");
@@ -47,16 +46,22 @@ pub(super) fn check(spec: &RunSpec) -> Result<()> {
 /// Which sockets its process may make.
 pub(super) fn sockets(spec: &RunSpec) -> Sockets {
     match spec.network {
+        // It can make none, whatever it was granted.
+        _ if is_published(spec) && spec.listening == Listening::Given => Sockets::Accepted,
         _ if !spec.wasm.allow_net.is_empty() => Sockets::Outbound,
-        Network::Host => Sockets::All,
-        Network::None | Network::Container(_) | Network::Joined(_) if is_served(spec) => Sockets::Accepted,
-        Network::None | Network::Container(_) | Network::Joined(_) => Sockets::None,
+        Network::Host | Network::Container(_) | Network::Joined(_) => Sockets::All,
+        Network::None if is_served(spec) => Sockets::Accepted,
+        Network::None => Sockets::None,
     }
 }
 
-/// Its network namespace; `own` if it needs none of anybody's.
-pub(super) fn namespace<'a>(spec: &RunSpec, own: Namespace<'a>) -> Namespace<'a> {
-    if has_network(spec) { Namespace::Host } else { own }
+/// Its network namespace: one that was made for it, or the host's; `own` if it needs none of anybody's.
+pub(super) fn namespace<'a>(spec: &RunSpec, made: Option<BorrowedFd<'a>>, own: Namespace<'a>) -> Namespace<'a> {
+    match made {
+        Some(made) => Namespace::Join(made),
+        None if has_network(spec) => Namespace::Host,
+        None => own,
+    }
 }
 
 /// Memory that its process may use for it.
@@ -66,7 +71,11 @@ pub(super) fn allowance_bytes(spec: &RunSpec) -> u64 {
 
 /// What the engine is told of it. Reads the host's files, as the process will see none of them. `denied` is told once of what was asked
 /// for and not granted.
-pub(super) fn granted(spec: &RunSpec, denied: impl Fn(&str) + Send + Sync + 'static) -> Result<wasm_exec::Network> {
+pub(super) fn granted(
+    spec: &RunSpec,
+    attached: Option<&Attached>,
+    denied: impl Fn(&str) + Send + Sync + 'static,
+) -> Result<wasm_exec::Network> {
     if !has_network(spec) {
         return Ok(wasm_exec::Network::none(denied));
     }
@@ -74,14 +83,14 @@ pub(super) fn granted(spec: &RunSpec, denied: impl Fn(&str) + Send + Sync + 'sta
     let setting = NetworkSetting {
         listens: destinations.is_none(),
         destinations,
-        names: NameFiles { resolv_conf: resolv_conf(spec)?, hosts: hosts(spec)? },
+        names: name_files(spec, attached)?,
         authorities: authorities(spec)?,
     };
     Ok(wasm_exec::Network::new(setting, denied))
 }
 
 fn has_network(spec: &RunSpec) -> bool {
-    !spec.wasm.allow_net.is_empty() || matches!(spec.network, Network::Host)
+    !spec.wasm.allow_net.is_empty() || spec.network != Network::None
 }
 
 /// None if all are granted.
@@ -98,6 +107,17 @@ pub(super) fn denied(what: &str) -> String {
         "the program asked for {what}, and was refused: --allow-net HOST:PORT grants a destination (this machine and its link, \
          and what is private behind a pattern of names, by their addresses alone)"
     )
+}
+
+/// What a Linux program would find in `/etc` there.
+fn name_files(spec: &RunSpec, attached: Option<&Attached>) -> Result<NameFiles> {
+    match attached {
+        None => Ok(NameFiles { resolv_conf: resolv_conf(spec)?, hosts: hosts(spec)? }),
+        Some(_) => Ok(NameFiles {
+            resolv_conf: files::resolv_conf(spec, attached).into_bytes(),
+            hosts: files::hosts(spec, attached).into_bytes(),
+        }),
+    }
 }
 
 fn resolv_conf(spec: &RunSpec) -> Result<Vec<u8>> {

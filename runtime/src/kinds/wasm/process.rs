@@ -2,11 +2,14 @@
 
 use std::{
     any::Any,
+    collections::HashSet,
     fs::File,
     io::Write,
+    net::TcpListener,
     os::fd::{AsRawFd, OwnedFd},
     panic::{self, AssertUnwindSafe},
     path::Path,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -19,6 +22,7 @@ use wasm_exec::{Command, Compiled, Engine, Outcome, Preopen, Program, RunError};
 use super::{core_dumps::Empty, grants, network, stores};
 use crate::{
     kinds::report::{Report, beginning_of},
+    network::Attached,
     records::host::Host,
     spec::{RunSpec, exit_code},
 };
@@ -33,18 +37,43 @@ pub(super) struct WasmProcess {
 }
 
 /// The process, with exactly what was granted.
-pub(super) fn entry(spec: &RunSpec, code: Compiled, command: Command, dumps: Option<Empty>) -> Result<WasmProcess> {
+pub(super) fn entry(
+    spec: &RunSpec,
+    code: Compiled,
+    mut command: Command,
+    sockets: Vec<TcpListener>,
+    dumps: Option<Empty>,
+) -> Result<WasmProcess> {
     let (report, report_writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+    if !sockets.is_empty() {
+        announce(&sockets, spec, &mut command.env);
+    }
+    command.listeners = sockets.into_iter().map(Arc::new).collect();
     let call = spec.wasm.invoke.clone();
     let prepare = Box::new(move || prepare(code, command, call.as_deref(), dumps, report_writer));
     Ok(WasmProcess { entry: Entry::Call { prepare }, report })
 }
 
-/// What the program is granted.
-pub(super) fn command(host: &Host, spec: &RunSpec, whole_root: bool) -> Result<Command> {
+/// Tells a program of the sockets that it is given, in systemd's words: how many, and as their names the container's ports.
+fn announce(sockets: &[TcpListener], spec: &RunSpec, env: &mut Vec<(String, String)>) {
+    let mut ports: Vec<String> = spec.ports.iter().map(|port| port.container_port.to_string()).collect();
+    if ports.len() != sockets.len() {
+        // On a network there is one for each of the container's ports.
+        let mut seen = HashSet::new();
+        ports.retain(|port| seen.insert(port.clone()));
+    }
+    for (name, value) in [("LISTEN_FDS", sockets.len().to_string()), ("LISTEN_FDNAMES", ports.join(":"))] {
+        if !env.iter().any(|(taken, _)| taken == name) {
+            env.push((name.to_owned(), value));
+        }
+    }
+}
+
+/// What the program is granted, but for sockets that it is given.
+pub(super) fn command(host: &Host, spec: &RunSpec, whole_root: bool, attached: Option<&Attached>) -> Result<Command> {
     Ok(Command {
         preopens: preopens(spec, whole_root),
-        network: network::granted(spec, |what| say(&network::denied(what)))?,
+        network: network::granted(spec, attached, |what| say(&network::denied(what)))?,
         stores: stores::granted(host, spec)?,
         ..own(spec)
     })
@@ -80,7 +109,9 @@ fn prepare(code: Compiled, command: Command, call: Option<&str>, dumps: Option<E
     let program = panic::catch_unwind(AssertUnwindSafe(load));
     let descriptor = program.as_ref().ok().and_then(|loaded| loaded.as_ref().ok()).and_then(Program::descriptor);
     let (stores, dumped_to) = (command.stores.descriptors(), dumps.iter().flat_map(Empty::descriptors));
-    let keep = descriptor.into_iter().chain([report.as_raw_fd()]).chain(stores).chain(dumped_to).collect();
+    let sockets = command.listeners.iter().map(AsRawFd::as_raw_fd);
+    let others = stores.chain(dumped_to).chain(sockets);
+    let keep = descriptor.into_iter().chain([report.as_raw_fd()]).chain(others).collect();
     Call { function: Box::new(move || run(program, command, dumps.as_ref(), report)), keep }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     spec::{
         Network, RunSpec, WasmProgram,
         mounts::{MountKind, MountSpec},
+        ports::Listening,
     },
 };
 
@@ -28,6 +29,10 @@ pub(super) fn needs_process(program: &WasmProgram, spec: &RunSpec) -> Option<&'s
     let needs = [
         (matches!(program, WasmProgram::File { .. }), "the image has a root file system"),
         (spec.network != Network::None, "network: it has a network"),
+        (
+            !spec.ports.is_empty() && spec.listening != Listening::Function,
+            "it is no function that is called for requests",
+        ),
         (!matches!(spec.user.as_str(), "" | "0" | "root" | "0:0" | "root:root"), "user: it is another user"),
         (spec.cwd != "/", "workdir: its paths begin elsewhere"),
         (spec.limits.pids.is_some(), "pids: processes are limited"),
@@ -57,7 +62,7 @@ pub(super) fn host(program: &WasmProgram, of: Hosting<'_>) -> Result<Hosted> {
     };
     let command = Command {
         preopens: spec.mounts.iter().zip(&folders).map(|(mount, folder)| preopen(mount, folder)).collect(),
-        network: network::granted(spec, denied)?,
+        network: network::granted(spec, None, denied)?,
         stores: stores.clone(),
         output: Some(output.clone()),
         ..process::own(spec)
