@@ -500,6 +500,23 @@ pub(crate) fn ioctl_socket() -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(socket).unwrap_or(-1)) })
 }
 
+/// Makes a device of Ethernet in the network namespace in which `tun` was opened: its frames are read from and written to `tun`, whole and
+/// with nothing before them; it goes with that. Documentation/networking/tuntap.rst.
+pub(crate) fn make_tap(tun: BorrowedFd<'_>, name: &str) -> Result<()> {
+    const IFF_TAP_NO_PI_EXCLUSIVE: i16 = (0x0002 | 0x1000 | 0x8000_u16).cast_signed();
+    // SAFETY: ifreq is plain data, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(Errno::NAMETOOLONG);
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = IFF_TAP_NO_PI_EXCLUSIVE;
+    // SAFETY: TUNSETIFF reads and writes an ifreq.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) }.into()).map(drop)
+}
+
 // --- limits and descriptors ------------------------------------------------------------------------------------
 
 /// setrlimit(2) with a resource's number; u64::MAX is unlimited.

@@ -10,7 +10,7 @@ struct Package {
     needed_for: &'static str,
 }
 
-const PACKAGES: [Package; 17] = [
+const PACKAGES: [Package; 18] = [
     Package { name: "busybox-static", needed_for: "the busybox image, and the script inside the second kernel" },
     Package { name: "chromium", needed_for: "the look of the benchmark's page in a browser" },
     Package { name: "clang", needed_for: "all programs compiled to Wasm" },
@@ -22,6 +22,7 @@ const PACKAGES: [Package; 17] = [
     Package { name: "mmdebstrap", needed_for: "the Debian image" },
     Package { name: "nftables", needed_for: "what somebody else does to rules of networks" },
     Package { name: "openssl", needed_for: "the registry over HTTPS" },
+    Package { name: "passt", needed_for: "networks of an ordinary user" },
     Package { name: "python3-pip", needed_for: "the large Wasm application, which comes from PyPI" },
     Package { name: "skopeo", needed_for: "docker-archive and oci-archive files as others make them" },
     Package { name: "uidmap", needed_for: "containers of an ordinary user with more than one id" },

@@ -208,6 +208,15 @@ impl Links {
         }
     }
 
+    /// Gives a device that is switched off a hardware address and a largest packet, in bytes.
+    pub fn set_hardware(&self, link: &Link, mac: [u8; 6], mtu: u32) -> Result<(), Error> {
+        let mut messages = Messages::default();
+        messages.begin(SET_LINK, ACKNOWLEDGE, &link_header(link.index, 0, 0));
+        messages.attribute(IFLA_ADDRESS, &mac);
+        messages.number(IFLA_MTU, mtu);
+        self.done(&messages, || format!("set the hardware address of {}", link.name))
+    }
+
     /// Gives a device addresses, switches it on, and routes to everything through `gateways`. An address that it has is fine.
     pub fn configure(&self, index: u32, addresses: &[(IpAddr, u8)], gateways: &[IpAddr]) -> Result<(), Error> {
         let mut messages = Messages::default();

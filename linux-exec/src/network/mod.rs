@@ -9,6 +9,7 @@ mod message;
 pub mod namespace;
 pub mod nftables;
 mod socket;
+pub mod tap;
 #[cfg(test)]
 mod tests;
 

@@ -8,16 +8,23 @@ use rustix::process::{Pid, Signal, getppid, nice, set_parent_process_death_signa
 
 use crate::{
     kinds::wasm::{self, Wanted},
-    lifecycle,
+    lifecycle, network,
     records::{host::Host, own_process::OwnProcess},
 };
 
 /// What no other process waits for, it does when no other process wants the processor; nice(2).
 const LEAST_URGENT: i32 = 19;
 
-/// The first two arguments are ROOT and RUNROOT.
+/// The first two arguments are ROOT and RUNROOT, but for what is about networks alone.
 pub(crate) fn own(process: OwnProcess, args: &[OsString]) -> Result<u8> {
     const NOT_BY_HAND: &str = "this command is not meant to be called by hand";
+    match (process, args) {
+        (OwnProcess::Pasta, [parent, program, arguments @ ..]) => {
+            return network::become_pasta(parent, program, arguments);
+        }
+        (OwnProcess::Switch, []) => return network::switch(),
+        _ => {}
+    }
     let [root, runroot, rest @ ..] = args else { bail!(NOT_BY_HAND) };
     let host = Host::inherited(Path::new(root), Path::new(runroot))?;
     let rest: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();

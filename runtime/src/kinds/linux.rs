@@ -118,7 +118,7 @@ impl Behaviour for Linux {
         bail!("container {} runs a Linux program, which is a process of its own", of.container.spec.name)
     }
 
-    /// As with Docker. An ordinary user's is not there yet.
+    /// As with Docker. An ordinary user is asked first, as it takes him a process for each container.
     fn is_on_default_network(&self) -> bool {
         nix::unistd::geteuid().is_root() && !userns::is_inside()
     }

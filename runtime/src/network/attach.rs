@@ -20,9 +20,11 @@ use super::{
     Definition, Lease, Locked, Networks, Wanted,
     addresses::Held,
     definition::{self, OPTION_MTU},
+    pasta::{self, Pasta},
+    plug::Plug,
     ports::BoundPort,
     relay::Relay,
-    reserve::{Reserved, reserve},
+    reserve::{For, Reserved, reserve},
     resolver::{Serving, Sockets},
 };
 use crate::spec::{RunSpec, network::Endpoint, ports::Protocol};
@@ -49,6 +51,9 @@ pub(crate) struct Attached {
     pub(super) serving: Option<Serving>,
     /// Of those who come over IPv6 and are not led here.
     pub(super) relay: Option<Relay>,
+    /// What connects it without root: to whatever its user reaches, and to the containers of its networks.
+    pub(super) pasta: Option<Pasta>,
+    pub(super) plugs: Vec<Plug>,
 }
 
 /// A network that a container is to be on.
@@ -63,13 +68,17 @@ pub(super) struct Wish<'a> {
 impl Attached {
     /// Makes a namespace on all networks that a container is to be on. What is in use is an error, and nothing is left then.
     pub(crate) fn new(networks: &Networks, spec: &RunSpec) -> Result<Self> {
+        if !networks.are_bridged() {
+            return Self::unbridged(networks, spec);
+        }
         let endpoints = spec.network.endpoints();
         let found: Result<Vec<Definition>> = endpoints.iter().map(|endpoint| networks.get(&endpoint.network)).collect();
         let found = found?;
         let (links, filter) = (Links::open()?, Filter::open()?);
         let up: Result<Vec<_>> = found.into_iter().map(|network| networks.bring_up(network, &links)).collect();
         let (found, bridges): (Vec<Definition>, Vec<Link>) = up?.into_iter().unzip();
-        let reserved = reserve(&spec.ports, &|port, number| networks.holder(port.protocol, port.host_ip, number))?;
+        let reserved =
+            reserve(&spec.ports, For::Us, &|port, number| networks.holder(port.protocol, port.host_ip, number))?;
         let of_ports = leads_ports(&found).unwrap_or_default();
         let wish = |(number, (network, endpoint))| {
             let ports = if number == of_ports { reserved.ports.as_slice() } else { &[] };
@@ -84,7 +93,8 @@ impl Attached {
         })
         .inspect_err(|_| _ = take_back(networks, &filter, &held))?;
         let networks = networks.clone();
-        let attached = Self { namespace, networks, held, filter, reserved, sockets, serving: None, relay: None };
+        let (serving, relay, pasta, plugs) = (None, None, None, Vec::new());
+        let attached = Self { namespace, networks, held, filter, reserved, sockets, serving, relay, pasta, plugs };
         for (held, bridge) in attached.held.iter().zip(&bridges) {
             attached.plug(&links, &inner, held, bridge, &gateways(&attached.held, held))?;
         }
@@ -92,12 +102,25 @@ impl Attached {
         Ok(attached)
     }
 
+    /// By which address containers of a network reach the machine, if there is one: a bridge's, or the machine's own.
+    pub(super) fn gateway(&self) -> Option<IpAddr> {
+        match &self.pasta {
+            Some(_) => pasta::address_of_machine(),
+            None => self.leases().flat_map(|(network, _)| network.pools()).map(|pool| pool.gateway).next(),
+        }
+    }
+
     /// That of another container, which has the addresses and the ports.
     pub(crate) fn shared(networks: &Networks, pid: i32) -> Result<Self> {
+        if !networks.are_bridged() {
+            bail!(
+                "--network container: without root a container cannot join the network of another, which is its user namespace's"
+            );
+        }
         let namespace = namespace::of_process(pid)?;
         let (networks, filter, reserved) = (networks.clone(), Filter::open()?, Reserved::default());
-        let held = Vec::new();
-        Ok(Self { namespace, networks, held, filter, reserved, sockets: None, serving: None, relay: None })
+        let (held, plugs, sockets, serving, relay, pasta) = (Vec::new(), Vec::new(), None, None, None, None);
+        Ok(Self { namespace, networks, held, filter, reserved, sockets, serving, relay, pasta, plugs })
     }
 
     /// Does what needs threads: passes on who came over IPv6, and answers who asks for names. What was asked before is answered then.
@@ -106,6 +129,7 @@ impl Attached {
         if !doors.is_empty() {
             self.relay = Some(Relay::begin(doors, self.led_to())?);
         }
+        self.plugs.iter_mut().try_for_each(Plug::keep)?;
         self.serve_names(spec)
     }
 
@@ -146,7 +170,7 @@ impl Attached {
         bridge: &Link,
         gateways: &[IpAddr],
     ) -> Result<()> {
-        let Held { network, lease, .. } = held;
+        let lease = &held.lease;
         let peer = held.inner_device();
         let veth = Veth {
             name: &lease.device,
@@ -167,10 +191,7 @@ impl Attached {
             set_hairpin(links, lease)?;
         }
         let index = inner.find(&peer)?.context("a network device is gone that was just made")?.index;
-        let prefix =
-            |ip: IpAddr| network.pools().find(|pool| pool.subnet.contains(ip)).map(|pool| pool.subnet.prefix());
-        let addresses: Vec<_> = lease.addresses().filter_map(|ip| Some((ip, prefix(ip)?))).collect();
-        Ok(inner.configure(index, &addresses, gateways)?)
+        Ok(inner.configure(index, &held.addresses(), gateways)?)
     }
 
     /// Adds the rules; where somebody has taken ours away, all of them.
@@ -201,7 +222,8 @@ impl Attached {
 
     fn take_down(&mut self) -> Result<()> {
         let held = std::mem::take(&mut self.held);
-        (self.serving, self.relay) = (None, None);
+        (self.serving, self.relay, self.pasta) = (None, None, None);
+        self.plugs.clear();
         take_back(&self.networks, &self.filter, &held)?;
         self.reserved = Reserved::default();
         Ok(())
@@ -216,6 +238,13 @@ impl Drop for Attached {
 }
 
 impl Held {
+    /// Its addresses, each with how many bits of it are the network's.
+    pub(super) fn addresses(&self) -> Vec<(IpAddr, u8)> {
+        let prefix =
+            |ip: IpAddr| self.network.pools().find(|pool| pool.subnet.contains(ip)).map(|pool| pool.subnet.prefix());
+        self.lease.addresses().filter_map(|ip| Some((ip, prefix(ip)?))).collect()
+    }
+
     /// Its device in the container.
     pub(super) fn inner_device(&self) -> String {
         format!("eth{}", self.number)
@@ -286,7 +315,7 @@ pub(super) fn lease_all(networks: &Networks, spec: &RunSpec, wishes: &[Wish<'_>]
     }
 }
 
-fn give_back_all(networks: &Networks, held: &[Held]) {
+pub(super) fn give_back_all(networks: &Networks, held: &[Held]) {
     held.iter().for_each(|held| _ = networks.give_back(&held.network.name, &held.lease));
 }
 
@@ -426,9 +455,9 @@ pub(super) fn is_forwarding() -> bool {
 }
 
 /// Settings inside of a new namespace, before it has devices.
-fn settle(ipv6: bool) -> Result<()> {
+pub(super) fn settle(ipv6: bool) -> Result<()> {
     set("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")?;
-    set("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")?;
+    set("/proc/sys/net/ipv4/ping_group_range", &format!("0 {}", last_group()))?;
     // Who comes to an address that another container had is seen at once to be elsewhere.
     set("/proc/sys/net/ipv4/conf/default/arp_notify", "1")?;
     set("/proc/sys/net/ipv6/conf/default/ndisc_notify", "1")?;
@@ -441,6 +470,18 @@ fn settle(ipv6: bool) -> Result<()> {
 /// On devices that are made from now on, in the namespace that the caller is in.
 pub(super) fn allow_ipv6(allowed: bool) -> Result<()> {
     set("/proc/sys/net/ipv6/conf/default/disable_ipv6", if allowed { "0" } else { "1" })
+}
+
+/// The last of the groups that there are, of which the kernel knows none that this user namespace does not have.
+fn last_group() -> u64 {
+    const LAST: u64 = 2_147_483_647;
+    let end = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().ok());
+        let (first, _, count) = (numbers.next()??, numbers.next(), numbers.next()??);
+        (first + count).checked_sub(1)
+    };
+    let map = fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    map.lines().filter_map(end).max().unwrap_or(LAST).min(LAST)
 }
 
 /// What is not there (a kernel without IPv6) needs no setting; what is read-only must have the value already.

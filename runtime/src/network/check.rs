@@ -23,6 +23,9 @@ impl Networks {
         for network in &networks {
             self.check_addresses(network, mend, &mut found)?;
         }
+        if !self.are_bridged() {
+            return Ok(found);
+        }
         let links = Links::open()?;
         let alone = self.lock(FlockOperation::LockExclusive)?;
         let mut in_use = false;

@@ -18,7 +18,7 @@ pub(crate) fn hosts(spec: &RunSpec, attached: Option<&Attached>) -> String {
     let own = if leases.is_empty() { format!(" {}", own_names(spec)) } else { String::new() };
     let mut text = format!("127.0.0.1\tlocalhost{own}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     text.push_str("fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
-    let gateway = leases.iter().flat_map(|(network, _)| network.pools()).map(|pool| pool.gateway).next();
+    let gateway = attached.and_then(Attached::gateway);
     for (host, ip) in &spec.names.hosts {
         // Without a network of its own a container reaches the machine by its loopback, if at all.
         let ip = ip.or(gateway).unwrap_or_else(|| IpAddr::from([127, 0, 0, 1]));
@@ -78,6 +78,11 @@ fn machine_resolv_conf() -> String {
         true => read(RESOLVED),
         false => usual,
     }
+}
+
+/// Whether the machine asks nobody that somebody else could ask, but somebody at its own loopback.
+pub(super) fn only_machine_has_servers() -> bool {
+    machine_servers(&machine_resolv_conf()).is_empty() && !all_machine_servers().is_empty()
 }
 
 /// All that the machine asks, by itself.

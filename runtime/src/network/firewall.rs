@@ -7,7 +7,7 @@
 //! at it. Networks reach each other by published ports alone, and internal ones nothing. `bridge`: a port of a bridge sends only by
 //! the hardware and IP addresses that its container was given, of ARP too, and no router advertisements.
 
-use std::net::IpAddr;
+use std::net::Ipv6Addr;
 
 use anyhow::Result;
 use linux_exec::network::{
@@ -67,6 +67,9 @@ impl Networks {
 
     /// Lets a container's packets pass, and leads its ports to it; false if the rules are not what they were written as.
     pub(super) fn add_rules(&self, filter: &Filter, network: &Definition, lease: &Lease) -> Result<bool> {
+        if !self.are_bridged() {
+            return Ok(true);
+        }
         let mut change = Transaction::default();
         for (family, set, element) in of_lease(network, lease) {
             change.add(self.table(family), set, &[element]);
@@ -76,6 +79,9 @@ impl Networks {
 
     /// Takes that back; false as above.
     pub(super) fn remove_rules(&self, filter: &Filter, network: &Definition, lease: &Lease) -> Result<bool> {
+        if !self.are_bridged() {
+            return Ok(true);
+        }
         let mut change = Transaction::default();
         for (family, set, element) in of_lease(network, lease) {
             change.remove(self.table(family), set, &[element]);
@@ -85,6 +91,9 @@ impl Networks {
 
     /// Takes back what is there for a network, on which no container is; false as above.
     pub(super) fn remove_network_rules(&self, network: &Definition) -> Result<bool> {
+        if !self.are_bridged() {
+            return Ok(true);
+        }
         let mut change = Transaction::default();
         for (family, set, element) in of_network(network) {
             change.remove(self.table(family), set, &[element]);
@@ -94,6 +103,9 @@ impl Networks {
 
     /// Writes all rules anew, from the records, at one stroke.
     pub(super) fn write_rules(&self, alone: &Locked) -> Result<()> {
+        if !self.are_bridged() {
+            return Ok(());
+        }
         let networks = self.with_bridges()?;
         let mut change = Transaction::default();
         for table in [Family::Inet, Family::Bridge].map(|family| self.table(family)) {
@@ -180,7 +192,7 @@ fn of_lease<'a>(network: &'a Definition, lease: &'a Lease) -> Elements<'a> {
     }
     if let Some(ip) = lease.ipv6 {
         elements.push(set(Family::Inet, MEMBERS_6, vec![bridge(), Value::Ip(ip)]));
-        for ip in [ip, link_local(lease.mac.0)] {
+        for ip in [ip, link_local(lease.mac.0).into()] {
             elements.push(set(Family::Bridge, OWNERS_6, vec![device(), mac(), Value::Ip(ip)]));
         }
     }
@@ -211,8 +223,8 @@ fn number(protocol: Protocol) -> u8 {
 }
 
 /// The address that a device gives itself (RFC 4291, appendix A).
-fn link_local([a, b, c, d, e, f]: [u8; 6]) -> IpAddr {
-    IpAddr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+pub(super) fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 fn write_inet(change: &mut Transaction, table: Table<'_>) {

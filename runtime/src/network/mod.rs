@@ -20,12 +20,17 @@ mod definition;
 mod dns;
 pub(crate) mod files;
 mod firewall;
+mod frames;
 mod holder;
+mod pasta;
+mod plug;
 mod ports;
 mod reconnect;
 mod relay;
 mod reserve;
 mod resolver;
+mod switch;
+mod unbridged;
 
 use std::{
     collections::BTreeMap,
@@ -36,12 +41,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use linux_exec::network::Links;
+use linux_exec::{network::Links, userns};
 use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use addresses::Lease;
 pub(crate) use attach::Attached;
 pub(crate) use definition::{Definition, Pool, Wanted};
+pub(crate) use pasta::become_pasta;
+pub(crate) use switch::switch;
 
 use crate::{
     records::{container::read_json, paths::Paths},
@@ -79,6 +86,12 @@ impl Networks {
     pub(crate) fn new(paths: &Paths) -> Self {
         let number = number_of(&paths.root);
         Self { folder: paths.root.join("networks"), table: table_name(number), number }
+    }
+
+    /// Whether the machine has devices and rules of ours; without root it has none, and each container is connected by itself (see
+    /// [`pasta`]).
+    fn are_bridged(&self) -> bool {
+        nix::unistd::geteuid().is_root() && !userns::is_inside()
     }
 
     fn dir(&self, name: &str) -> PathBuf {

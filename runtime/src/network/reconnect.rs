@@ -2,7 +2,7 @@
 
 use std::{fs, io::ErrorKind, net::IpAddr, os::fd::AsFd, os::unix::fs::FileExt, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use linux_exec::network::{Links, namespace};
 use rustix::fs::FlockOperation;
 
@@ -12,6 +12,7 @@ use super::{
     attach::{Wish, allow_ipv6, gateways, leads_ports, lease_all, set_hairpin},
     files,
     resolver::Sockets,
+    unbridged::UNCHANGED,
 };
 use crate::spec::{RunSpec, network::Endpoint};
 
@@ -22,6 +23,9 @@ impl Attached {
     /// Leaves the networks that `spec` does not name any more, and goes to those that it names now. On an error it is on none that it was
     /// not on before. `folder`: that of its `/etc/hosts` and `/etc/resolv.conf`; what it wrote there itself stays.
     pub(crate) fn follow(&mut self, spec: &RunSpec, folder: &Path) -> Result<()> {
+        if !self.networks.are_bridged() {
+            bail!(UNCHANGED);
+        }
         let links = Links::open()?;
         let before: Vec<Lease> = self.held.iter().map(|held| held.lease.clone()).collect();
         let wanted = |held: &Held| spec.network.endpoints().iter().any(|one| one.network == held.network.name);

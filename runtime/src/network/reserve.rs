@@ -25,17 +25,34 @@ pub(super) struct Reserved {
     pub(super) ports: Vec<BoundPort>,
     /// Those that listen.
     pub(super) doors: Vec<Door>,
-    _sockets: Vec<OwnedFd>,
+    sockets: Vec<OwnedFd>,
+}
+
+impl Reserved {
+    /// Lets somebody else have the ports, who is to listen at all of them.
+    pub(super) fn release(&mut self) {
+        self.sockets.clear();
+        self.doors.clear();
+    }
+}
+
+/// Who is to have the ports.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// This process, as long as it lives.
+    Us,
+    /// Somebody who listens at them when they are [released](Reserved::release), where connections that have ended keep nobody from it.
+    Another,
 }
 
 /// Says who has a port that is taken.
 pub(super) type Holder<'a> = dyn Fn(&PublishedPort, u16) -> Option<String> + 'a;
 
 /// Takes all ports, or none.
-pub(super) fn reserve(published: &[PublishedPort], holder: &Holder<'_>) -> Result<Reserved> {
+pub(super) fn reserve(published: &[PublishedPort], whose: For, holder: &Holder<'_>) -> Result<Reserved> {
     let mut reserved = Reserved::default();
     for port in published {
-        let (host_port, socket) = one(port, holder)?;
+        let (host_port, socket) = one(port, whose, holder)?;
         let PublishedPort { host_ip, container_port, protocol, .. } = *port;
         let relayed = socket.as_ref().is_some_and(|taken| taken.listens);
         reserved.ports.push(BoundPort { host_ip, host_port, container_port, protocol, relayed });
@@ -43,7 +60,7 @@ pub(super) fn reserve(published: &[PublishedPort], holder: &Holder<'_>) -> Resul
             Some(Taken { socket, listens: true }) => {
                 reserved.doors.push(Door { listener: socket.into(), container_port });
             }
-            taken => reserved._sockets.extend(taken.map(|taken| taken.socket)),
+            taken => reserved.sockets.extend(taken.map(|taken| taken.socket)),
         }
     }
     Ok(reserved)
@@ -56,14 +73,14 @@ struct Taken {
     listens: bool,
 }
 
-fn one(port: &PublishedPort, holder: &Holder<'_>) -> Result<(u16, Option<Taken>)> {
+fn one(port: &PublishedPort, whose: For, holder: &Holder<'_>) -> Result<(u16, Option<Taken>)> {
     match port.host_port {
-        HostPort::Any => take(port, 0, holder),
-        HostPort::Fixed(number) => take(port, number, holder),
+        HostPort::Any => take(port, 0, whose, holder),
+        HostPort::Fixed(number) => take(port, number, whose, holder),
         HostPort::OneOf(first, last) => {
             let mut taken = None;
             for number in first..=last {
-                match take(port, number, &|_, _| None) {
+                match take(port, number, whose, &|_, _| None) {
                     Ok(found) => return Ok(found),
                     Err(error) => taken = Some(error),
                 }
@@ -74,13 +91,13 @@ fn one(port: &PublishedPort, holder: &Holder<'_>) -> Result<(u16, Option<Taken>)
     }
 }
 
-fn take(port: &PublishedPort, number: u16, holder: &Holder<'_>) -> Result<(u16, Option<Taken>)> {
+fn take(port: &PublishedPort, number: u16, whose: For, holder: &Holder<'_>) -> Result<(u16, Option<Taken>)> {
     let ip = port.host_ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     let place = || SocketAddr::new(port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), number);
-    let bound = match bound(port.protocol, ip, number, port.host_ip.is_none()) {
+    let bound = match bound(port.protocol, (ip, number), port.host_ip.is_none(), whose) {
         // No IPv6 here.
         Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) if port.host_ip.is_none() => {
-            bound(port.protocol, IpAddr::V4(Ipv4Addr::UNSPECIFIED), number, false)
+            bound(port.protocol, (IpAddr::V4(Ipv4Addr::UNSPECIFIED), number), false, whose)
         }
         other => other,
     };
@@ -103,7 +120,7 @@ fn take(port: &PublishedPort, number: u16, holder: &Holder<'_>) -> Result<(u16, 
     }
 }
 
-fn bound(protocol: Protocol, ip: IpAddr, port: u16, both: bool) -> Result<(u16, Taken), Errno> {
+fn bound(protocol: Protocol, (ip, port): (IpAddr, u16), both: bool, whose: For) -> Result<(u16, Taken), Errno> {
     let listens = protocol == Protocol::Tcp && matches!(ip, IpAddr::V6(ip) if ip.is_unspecified() || ip.is_loopback());
     let family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let (kind, protocol) = match protocol {
@@ -112,7 +129,7 @@ fn bound(protocol: Protocol, ip: IpAddr, port: u16, both: bool) -> Result<(u16, 
         Protocol::Sctp => return Err(Errno::EPROTONOSUPPORT),
     };
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
-    if listens {
+    if listens || (protocol == Some(SockProtocol::Tcp) && whose == For::Another) {
         // Connections that have ended keep nobody from the port.
         setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     }
@@ -137,7 +154,7 @@ mod tests {
 
     fn reserve_texts(texts: &[&str]) -> Result<Reserved> {
         let ports = parse_all(&texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>()).unwrap();
-        reserve(&ports, &|_, number| Some(format!("who has {number}")))
+        reserve(&ports, For::Us, &|_, number| Some(format!("who has {number}")))
     }
 
     #[test]

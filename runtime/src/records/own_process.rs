@@ -21,10 +21,23 @@ pub(crate) enum OwnProcess {
     Health,
     /// Imports the images of the demo: ROOT, RUNROOT.
     ImportDemo,
+    /// Becomes pasta, which connects a container of somebody who is not root: pid of who waits for it, the program, its arguments.
+    Pasta,
+    /// Passes frames between containers of a network of somebody who is not root: it listens at its standard input.
+    Switch,
 }
 
 impl OwnProcess {
-    const ALL: [Self; 6] = [Self::Supervise, Self::Exec, Self::Compile, Self::Optimise, Self::Health, Self::ImportDemo];
+    const ALL: [Self; 8] = [
+        Self::Supervise,
+        Self::Exec,
+        Self::Compile,
+        Self::Optimise,
+        Self::Health,
+        Self::ImportDemo,
+        Self::Pasta,
+        Self::Switch,
+    ];
 
     fn word(self) -> &'static str {
         match self {
@@ -34,6 +47,8 @@ impl OwnProcess {
             Self::Optimise => "__optimise",
             Self::Health => "__health",
             Self::ImportDemo => "__import-demo",
+            Self::Pasta => "__pasta",
+            Self::Switch => "__switch",
         }
     }
 

@@ -34,6 +34,7 @@ mod outbound;
 mod parallel;
 mod published;
 mod registry;
+mod rootless_networks;
 mod run;
 mod sandbox;
 mod serve;

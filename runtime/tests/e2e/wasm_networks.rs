@@ -21,7 +21,7 @@ fn import(sandbox: &Sandbox, name: &str, text: &str) -> String {
     image
 }
 
-fn import_fetch(sandbox: &Sandbox) -> String {
+pub(crate) fn import_fetch(sandbox: &Sandbox) -> String {
     import(sandbox, "fetch", include_str!("programs/fetch.wat"))
 }
 
