@@ -45,6 +45,7 @@ impl Fixtures {
         fixtures.attempt("functions", Self::functions)?;
         fixtures.attempt("busybox", Self::busybox)?;
         fixtures.attempt("debian.tar", Self::debian)?;
+        fixtures.attempt("services.tar", Self::services)?;
         fixtures.attempt("yosys", Self::yosys)?;
         catalog::build(&mut fixtures)?;
         Ok(fixtures)
@@ -165,10 +166,24 @@ impl Fixtures {
 
     /// A real Debian root file system.
     fn debian(&self) -> Result<()> {
+        self.debian_with("debian.tar", &[])
+    }
+
+    /// The same with real services.
+    fn services(&self) -> Result<()> {
+        self.debian_with("services.tar", &["nginx-light", "redis-server"])
+    }
+
+    fn debian_with(&self, name: &str, packages: &[&str]) -> Result<()> {
         needs(&["mmdebstrap"])?;
-        self.keep_slow("debian.tar", &format!("{DEBIAN_SUITE} minbase"), |tar| {
+        let stamp = format!("{DEBIAN_SUITE} minbase {}", packages.join(" "));
+        self.keep_slow(name, stamp.trim_end(), |tar| {
             let mut mmdebstrap = bounded("mmdebstrap", LONG);
-            mmdebstrap.args(["--variant=minbase", "--format=tar", DEBIAN_SUITE]).arg(tar).arg(debian_mirror());
+            mmdebstrap.args(["--variant=minbase", "--format=tar"]);
+            if !packages.is_empty() {
+                mmdebstrap.arg(format!("--include={}", packages.join(",")));
+            }
+            mmdebstrap.arg(DEBIAN_SUITE).arg(tar).arg(debian_mirror());
             command::run(&mut mmdebstrap).map(drop)
         })
     }

@@ -60,6 +60,14 @@ fn a_wasm_program_finds_others_by_name_and_reaches_what_it_is_connected_to() {
         let host = format!("web:{ip}");
         let said = sandbox.ok(["run", "--rm", "--network", "front", "--add-host", &host, &fetch]);
         assert!(said.trim_end().ends_with(&hostname), "{said}");
+        // And of those it may be granted some alone.
+        let granted = |to: &str| sandbox.run(["run", "--rm", "--network", "front", "--allow-net", to, &fetch]);
+        let said = granted("web:80");
+        assert!(said.code == Some(0) && said.stdout.trim_end().ends_with(&hostname), "{said}");
+        for to in ["web:81", "server:80", "203.0.113.0/24:80"] {
+            let refused = granted(to);
+            assert!(refused.code == Some(1) && refused.stderr.contains("--allow-net"), "{to}: {refused}");
+        }
         // Of another network it learns no names, and reaches nobody there; without one it has no sockets.
         for flags in
             [&["--network", "back"][..], &["--network", "back", "--add-host", &host], &["--network", "none"], &[]]
