@@ -1,4 +1,4 @@
-;; The function of `amphora bench`: answers every request with one line. WASI 0.2, with no more of it than that takes.
+;; The function of `amphora bench` and `amphora serve --demo`: answers every request with one line. WASI 0.2, with no more of it than that takes.
 (component $function
   (import "wasi:io/error@0.2.3" (instance $io-error (export "error" (type (sub resource)))))
   (alias export $io-error "error" (type $io-error-resource))

@@ -35,9 +35,8 @@ use crate::{
 pub(super) const STORES: [&str; 2] = ["warm", "cold"];
 /// What is pulled into.
 pub(super) const PULLED: &str = "pull";
-/// The built-in function, and its name.
-const FUNCTION: &str = include_str!("../../demo/function.wat");
-const FUNCTION_NAME: &str = "vessel:function";
+/// The built-in function.
+const FUNCTION_NAME: &str = built_in::FUNCTIONS[1];
 
 pub(super) struct Stage {
     pub(super) work: PathBuf,
@@ -165,7 +164,7 @@ impl Stage {
         let names: Vec<String> = if request.images.is_empty() {
             for store in STORES {
                 let mut import = OwnProcess::ImportDemo.command(&self.amphora);
-                run(import.arg(self.root(store)).arg(self.state_of(store)))
+                run(import.arg(self.root(store)).arg(self.state_of(store)).arg("programs"))
                     .context("cannot import the built-in images")?;
             }
             built_in::IMAGES.map(str::to_owned).to_vec()
@@ -206,9 +205,8 @@ impl Stage {
     }
 
     fn function(&self, folder: &Path, request: &Request) -> Result<Material> {
-        let text = self.work.join("function.wat");
-        fs::write(&text, FUNCTION).with_context(|| format!("cannot write {}", text.display()))?;
-        run(self.amphora(STORES[0]).arg("import").arg(&text).arg(FUNCTION_NAME))
+        let mut import = OwnProcess::ImportDemo.command(&self.amphora);
+        run(import.arg(self.root(STORES[0])).arg(self.state_of(STORES[0])).arg("functions"))
             .context("cannot import the built-in function")?;
         let store = Store::open(&self.root(STORES[0]))?;
         self.material(&store, FUNCTION_NAME, FUNCTION_NAME, folder, request)

@@ -34,7 +34,9 @@ pub(crate) use network::{
     NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs, NetworkLsArgs,
     NetworkPruneArgs, NetworkRmArgs, PortArgs,
 };
-pub(crate) use serve::ServeArgs;
+pub(crate) use serve::{
+    ExportPlatform, RollbackArgs, ServeArgs, ServeCommand, ServeExportArgs, ServePsArgs, WhichArgs,
+};
 pub(crate) use system::{CompletionsArgs, DfArgs, FormatArgs, ManArgs, PruneArgs, SystemCommand};
 pub(crate) use volume::{
     VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
@@ -172,7 +174,7 @@ pub(crate) enum Command {
     Demo,
     /// Measure how fast images start, beside other runtimes
     Bench(Box<BenchArgs>),
-    /// Serve functions of both kinds over HTTP, from one file
+    /// Serve functions of both kinds over HTTP
     Serve(ServeArgs),
 }
 

@@ -30,19 +30,19 @@ pub(crate) fn demo() -> Result<u8> {
 }
 
 /// A store of its own.
-struct Stage {
+pub(super) struct Stage {
     folder: PathBuf,
 }
 
 impl Stage {
-    fn set() -> Result<Self> {
+    pub(super) fn set() -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("amphora-demo-{}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self { folder })
     }
 
     /// Through amphora itself: as an ordinary user, the files of a container belong to ids that only it may touch.
-    fn clear(&self) -> Result<()> {
+    pub(super) fn clear(&self) -> Result<()> {
         let left = self.amphora(&["system", "prune", "-a", "-f"]).output().context("cannot clean up")?;
         if !left.status.success() {
             bail!("cannot clean up {}: {}", self.folder.display(), String::from_utf8_lossy(&left.stderr));
@@ -52,7 +52,7 @@ impl Stage {
 
     fn amphora(&self, args: &[&str]) -> Command {
         let mut command = Command::new(THIS_PROGRAM);
-        command.arg("--root").arg(self.folder.join("root")).arg("--runroot").arg(self.folder.join("run"));
+        command.arg("--root").arg(self.root()).arg("--runroot").arg(self.runroot());
         // A bridge would stay on the machine.
         command.args(args).stdin(Stdio::null()).env("AMPHORA_NETWORK", "none");
         command
@@ -81,15 +81,36 @@ impl Stage {
 
     fn import(&self) -> Result<()> {
         title("Two images of one program: a static Linux executable, and a Wasm module")?;
+        self.import_built_in("programs")?;
+        self.show(&["images"])
+    }
+
+    /// The images that amphora brings along: `programs` or `functions`.
+    pub(super) fn import_built_in(&self, which: &str) -> Result<()> {
         let imported = OwnProcess::ImportDemo
             .command(THIS_PROGRAM.as_ref())
-            .args([self.folder.join("root"), self.folder.join("run")])
+            .args([self.root(), self.runroot(), which.into()])
             .output()
             .context("cannot import the built-in images")?;
         if !imported.status.success() {
             bail!("{}", String::from_utf8_lossy(&imported.stderr).trim());
         }
-        self.show(&["images"])
+        Ok(())
+    }
+
+    pub(super) fn root(&self) -> PathBuf {
+        self.folder.join("root")
+    }
+
+    pub(super) fn runroot(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
+    /// Writes a file of the demo's.
+    pub(super) fn file(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
     }
 
     fn explain(&self) -> Result<()> {
@@ -176,7 +197,7 @@ impl Stage {
     }
 }
 
-fn title(text: &str) -> Result<()> {
+pub(super) fn title(text: &str) -> Result<()> {
     output::say(&format!("\n== {text} ==\n"))
 }
 
@@ -189,12 +210,12 @@ fn print_last_line(stderr: &[u8]) -> Result<()> {
 }
 
 /// Of sorted times; the nearest rank.
-fn quantile(sorted: &[Duration], share: f64) -> Duration {
+pub(super) fn quantile(sorted: &[Duration], share: f64) -> Duration {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index into a short list")]
     let index = ((sorted.len() - 1) as f64 * share).round() as usize;
     sorted[index]
 }
 
-fn milliseconds(time: Duration) -> String {
+pub(super) fn milliseconds(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1000.0)
 }

@@ -29,6 +29,7 @@ mod removed;
 mod run;
 mod save;
 mod serve;
+mod serve_demo;
 mod settings;
 mod stats;
 mod system;
@@ -69,6 +70,10 @@ pub(crate) fn dispatch(globals: Globals, command: &Command, behind: bool) -> Res
         Command::Version(args) => return version::version(args),
         Command::Demo => return demo::demo(),
         Command::Serve(args) if args.schema => return serve::schema(),
+        Command::Serve(args) if args.demo => {
+            become_root()?;
+            return serve_demo::demo(args);
+        }
         Command::Bench(args) => {
             if let Some(command) = &args.command {
                 return bench::compare(command);

@@ -42,7 +42,8 @@ pub(crate) fn own(process: OwnProcess, args: &[OsString]) -> Result<u8> {
             let wanted = Wanted::parse(program, fuel, proposals, false)?;
             wasm::optimise(&host, &image(&host, digest)?, &wanted).map(|()| 0)
         }
-        (OwnProcess::ImportDemo, []) => lifecycle::built_in::import(&host).map(|()| 0),
+        (OwnProcess::ImportDemo, ["programs"]) => lifecycle::built_in::import(&host).map(|()| 0),
+        (OwnProcess::ImportDemo, ["functions"]) => lifecycle::built_in::import_functions(&host).map(|()| 0),
         _ => bail!(NOT_BY_HAND),
     }
 }

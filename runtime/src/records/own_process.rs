@@ -19,7 +19,7 @@ pub(crate) enum OwnProcess {
     Optimise,
     /// Looks after the health of a container: ROOT, RUNROOT, id.
     Health,
-    /// Imports the images of the demo: ROOT, RUNROOT.
+    /// Imports the images of a demo: ROOT, RUNROOT, `programs` or `functions`.
     ImportDemo,
     /// Becomes pasta, which connects a container of somebody who is not root: pid of who waits for it, the program, its arguments.
     Pasta,

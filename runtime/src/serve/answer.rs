@@ -1,6 +1,7 @@
 //! An answer's body on its way to a client; with it goes what has to end when it ends.
 
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -9,11 +10,18 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use wasm_exec::http::{self, Broken, front::Counted};
 
-use super::{fleet::Lease, record::Record};
+use super::{
+    cgi::{self, CgiBody},
+    compress::Encoding,
+    fleet::Lease,
+    record::Record,
+};
 
 /// The body.
 pub(super) struct Answer {
     source: Source,
+    /// None: it is sent as it is.
+    encoding: Option<Box<Encoding>>,
     record: Record,
     /// The connection waits for it.
     _counted: Counted,
@@ -27,6 +35,8 @@ pub(super) enum Source {
     Container { body: Incoming, _lease: Lease },
     /// A function within this process.
     Within(http::Answer),
+    /// A container of its own.
+    Command(Box<CgiBody>),
 }
 
 /// Why it broke off.
@@ -36,16 +46,25 @@ pub(super) enum AnswerError {
     Container(#[from] hyper::Error),
     #[error("{0}")]
     Within(#[from] Broken),
+    #[error("{0}")]
+    Command(#[from] cgi::Broken),
+    #[error("it cannot be encoded: {0}")]
+    Encoding(#[from] io::Error),
 }
 
 impl Answer {
     pub(super) fn fixed(text: impl Into<Bytes>, record: Record, counted: Counted) -> Self {
         let text = Some(text.into()).filter(|text| !text.is_empty());
-        Self { source: Source::Fixed(text), record, _counted: counted }
+        Self { source: Source::Fixed(text), encoding: None, record, _counted: counted }
     }
 
-    pub(super) fn of_function(source: Source, record: Record, counted: Counted) -> Self {
-        let mut answer = Self { source, record, _counted: counted };
+    pub(super) fn of_function(
+        source: Source,
+        encoding: Option<Box<Encoding>>,
+        record: Record,
+        counted: Counted,
+    ) -> Self {
+        let mut answer = Self { source, encoding, record, _counted: counted };
         answer.note_end();
         answer
     }
@@ -57,15 +76,44 @@ impl Answer {
     }
 }
 
+impl Source {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        match self {
+            Self::Fixed(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Container { body, .. } => Pin::new(body).poll_frame(cx).map_err(AnswerError::from),
+            Self::Within(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::from),
+            Self::Command(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::from),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Fixed(text) => text.is_none(),
+            Self::Container { body, .. } => body.is_end_stream(),
+            Self::Within(body) => body.is_end_stream(),
+            Self::Command(body) => body.is_end_stream(),
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Fixed(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Container { body, .. } => body.size_hint(),
+            Self::Within(body) => body.size_hint(),
+            Self::Command(body) => body.size_hint(),
+        }
+    }
+}
+
 impl Body for Answer {
     type Data = Bytes;
     type Error = AnswerError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let frame = match &mut self.source {
-            Source::Fixed(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Source::Container { body, .. } => Pin::new(body).poll_frame(cx).map_err(AnswerError::from),
-            Source::Within(body) => Pin::new(body).poll_frame(cx).map_err(AnswerError::from),
+        let Self { source, encoding, .. } = &mut *self;
+        let frame = match encoding {
+            Some(encoding) => encoding.poll(cx, |cx| source.poll(cx)),
+            None => source.poll(cx),
         };
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
@@ -84,18 +132,10 @@ impl Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Fixed(text) => text.is_none(),
-            Source::Container { body, .. } => body.is_end_stream(),
-            Source::Within(body) => body.is_end_stream(),
-        }
+        self.encoding.as_ref().map_or_else(|| self.source.is_over(), |encoding| encoding.is_over())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Fixed(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Source::Container { body, .. } => body.size_hint(),
-            Source::Within(body) => body.size_hint(),
-        }
+        self.encoding.as_ref().map_or_else(|| self.source.size_hint(), |_| SizeHint::default())
     }
 }

@@ -20,6 +20,7 @@ use tokio::{
 use wasm_exec::{Stores, http::Pools};
 
 use super::{
+    cgi,
     instance::{Instance, SendError},
     launcher::{Launched, Launcher},
     plan::Plan,
@@ -124,6 +125,16 @@ impl Containers {
         }
     }
 
+    /// Starts a command, whose streams are the caller's.
+    pub(super) async fn run_command(
+        self: &Arc<Self>,
+        plan: &Arc<Plan>,
+        environment: Vec<String>,
+    ) -> Result<cgi::Launched, String> {
+        let plan = Arc::clone(plan);
+        self.blocking(move |launcher| launcher.launch_command(&plan, environment)).await
+    }
+
     async fn until_listening(&self, started: &Started, plan: &Plan) -> Result<(), NotListening> {
         let listening = timeout(plan.start_timeout(), first_connection(&started.instance));
         tokio::select! {
@@ -186,6 +197,17 @@ impl Containers {
     pub(super) fn stop(self: &Arc<Self>, instance: Arc<Instance>, stop_timeout_ms: u64) {
         let containers = Arc::clone(self);
         spawn_blocking(move || containers.launcher.end(&instance.id, stop_timeout_ms));
+    }
+
+    /// The same of one that nobody connects to.
+    pub(super) fn end(self: &Arc<Self>, id: String, stop_timeout_ms: u64) {
+        let containers = Arc::clone(self);
+        spawn_blocking(move || containers.launcher.end(&id, stop_timeout_ms));
+    }
+
+    /// Blocks.
+    pub(super) fn discard_now(&self, id: &str) {
+        self.launcher.discard(id);
     }
 
     pub(super) async fn discard(self: &Arc<Self>, instance: &Instance) {

@@ -15,15 +15,19 @@ use wasm_exec::http::{Asked, front::Counted};
 
 use super::{
     answer::{Answer, Source},
+    cgi::{Cgi, Server},
+    compress::{self, Coding, Encoding},
+    dev::Detail,
     fleet::{Acquired, Fleet, Lease},
     front::Client,
     function::Backing,
-    gateway::{Gateway, Site},
+    gateway::Gateway,
     headers::{self, REQUEST_ID, Told},
     instance::Unanswered,
     path,
     record::Record,
     refusal::Refusal,
+    site::Site,
     upload::{Upload, UploadBounds, UploadError, Watched},
     within::Within,
 };
@@ -36,7 +40,7 @@ const TRIES: u32 = 3;
 
 /// A function's answer.
 enum Answered {
-    Whole(Response<Source>),
+    Whole(Response<Source>, Option<Box<Encoding>>),
     /// The connection is another protocol's from here on.
     Switched(Response<Incoming>),
 }
@@ -45,21 +49,26 @@ enum Answered {
 pub(super) async fn answer(
     gateway: Arc<Gateway>,
     client: Client,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     counted: Counted,
 ) -> Response<Answer> {
     let id = headers::request_id(request.headers()).map_or_else(|| gateway.new_request_id(), str::to_owned);
+    let detail = Detail::of(gateway.dev, request.headers());
     let log = gateway.access_log();
     let mut record = Record::new(log, client.address.ip(), request.method(), request.version(), id);
+    if let Some(traces) = gateway.traces() {
+        let span = traces.span(request.headers_mut(), gateway.site().trust_forwarded);
+        record.trace(Arc::clone(traces), span);
+    }
     let answered = match attempt(&gateway.site(), &client, &mut record, request).await {
         Ok(answered) => answered,
-        Err(refusal) => return refusal.response(record, counted),
+        Err(refusal) => return refusal.response(record, counted, detail),
     };
     let id = HeaderValue::from_str(record.id());
     let mut response = match answered {
-        Answered::Whole(response) => {
+        Answered::Whole(response, encoding) => {
             record.status(response.status());
-            response.map(|source| Answer::of_function(source, record, counted))
+            response.map(|source| Answer::of_function(source, encoding, record, counted))
         }
         Answered::Switched(response) => {
             record.status(response.status());
@@ -88,7 +97,7 @@ async fn attempt(
     let full_path = request.uri().path().to_owned();
     let segments = path::segments(&full_path).map_err(Refusal::Path)?;
     let found = site.table.find(name, &segments, request.method()).map_err(Refusal::Lost)?;
-    let function = &found.route.target;
+    let function = found.route.targets.next();
     record.function(&function.plan.name, Arc::clone(&function.figures));
     if !headers::has_plain_coding(request.headers()) {
         return Err(Refusal::Coding);
@@ -107,7 +116,12 @@ async fn attempt(
         request_id: &id,
         is_trusted: site.trust_forwarded,
     };
+    let wanted = function.plan.config.compress.then(|| (request.method().clone(), Coding::accepted(request.headers())));
     let mut response = match &function.backing {
+        Backing::Commands(cgi) => {
+            let path = segments.iter().skip(found.route.strip).map(|part| format!("/{part}")).collect();
+            command(site, cgi, prepare(request, rest, &told, false)?.request, &told, path, record).await?
+        }
         Backing::Within(within) => ask(site, within, prepare(request, rest, &told, false)?.request, record).await?,
         Backing::Containers(fleet) => {
             let Prepared { request, switching } = prepare(request, rest, &told, true)?;
@@ -123,7 +137,41 @@ async fn attempt(
     if !headers::for_client(response.headers_mut()) {
         return Err(Refusal::Lengths);
     }
-    Ok(Answered::Whole(response))
+    let length = response.body().size_hint().exact();
+    let encoding = wanted.and_then(|(method, accepted)| compress::choose(&mut response, length, &method, accepted));
+    Ok(Answered::Whole(response, encoding))
+}
+
+/// Has it answered by a container of its own.
+async fn command(
+    site: &Site,
+    cgi: &Cgi,
+    request: Request<Incoming>,
+    told: &Told<'_>,
+    path: String,
+    record: &mut Record,
+) -> Result<Response<Source>, Refusal> {
+    let (outgoing, verdict) = upload(site, request);
+    let server = Server {
+        client: told.client.ip(),
+        is_encrypted: told.is_encrypted,
+        prefix: told.prefix,
+        protocol: record.protocol(),
+        path,
+    };
+    let failed = async {
+        match verdict {
+            Some(watched) => watched.verdict.await.ok().flatten(),
+            None => None,
+        }
+    };
+    let answered = tokio::select! {
+        biased;
+        answered = cgi.answer(outgoing, &server) => answered?,
+        Some(error) = failed => return Err(error.into()),
+    };
+    record.container(&answered.container, answered.waited, true);
+    Ok(answered.response.map(|body| Source::Command(Box::new(body))))
 }
 
 /// Has it answered within this process.

@@ -366,6 +366,12 @@ impl Fleet {
         }
     }
 
+    /// Those that run or stand still.
+    pub(super) fn container_ids(&self) -> Vec<String> {
+        let state = self.lock();
+        state.slots.iter().filter(|slot| slot.phase != Phase::Gone).map(|slot| slot.instance.id.clone()).collect()
+    }
+
     pub(super) fn now(&self) -> Now {
         let state = self.lock();
         let of = |wanted: &[Phase]| state.slots.iter().filter(|slot| wanted.contains(&slot.phase)).count();

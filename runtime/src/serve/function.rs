@@ -6,6 +6,7 @@ use anyhow::Result;
 use tokio::{sync::Notify, time::timeout};
 
 use super::{
+    cgi::Cgi,
     config::Isolation,
     containers::Containers,
     fleet::Fleet,
@@ -32,6 +33,8 @@ pub(super) enum Backing {
     Containers(Arc<Fleet>),
     /// Instances within this process.
     Within(Box<Within>),
+    /// A process of its own for each request.
+    Commands(Box<Cgi>),
 }
 
 /// Why nothing answers a request.
@@ -55,6 +58,9 @@ impl Function {
     pub(super) fn new(plan: Plan, figures: Arc<FunctionFigures>, containers: Arc<Containers>) -> Result<Arc<Self>> {
         let (plan, gone) = (Arc::new(plan), Arc::new(Notify::new()));
         let backing = match plan.isolation {
+            Isolation::Process if plan.config.cgi => {
+                Backing::Commands(Box::new(Cgi::new(Arc::clone(&plan), containers, Arc::clone(&figures))))
+            }
             Isolation::Process => {
                 let (plan, figures, gone) = (Arc::clone(&plan), Arc::clone(&figures), Arc::clone(&gone));
                 Backing::Containers(Fleet::new(plan, figures, containers, gone))
@@ -64,11 +70,29 @@ impl Function {
         Ok(Arc::new(Self { plan, figures, backing, gone }))
     }
 
+    /// Waits until it can serve.
+    pub(super) async fn warm(&self) -> Result<(), Unavailable> {
+        match &self.backing {
+            Backing::Containers(fleet) => fleet.acquire().await.map(drop),
+            Backing::Within(_) | Backing::Commands(_) => Ok(()),
+        }
+    }
+
+    /// Of containers that run or stand still.
+    pub(super) fn container_ids(&self) -> Vec<String> {
+        match &self.backing {
+            Backing::Containers(fleet) => fleet.container_ids(),
+            Backing::Within(_) => Vec::new(),
+            Backing::Commands(cgi) => cgi.running(),
+        }
+    }
+
     /// What it does without a request.
     pub(super) fn tick(&self) {
         match &self.backing {
             Backing::Containers(fleet) => fleet.tick(),
             Backing::Within(within) => within.tick(),
+            Backing::Commands(cgi) => cgi.tick(),
         }
     }
 
@@ -77,6 +101,8 @@ impl Function {
         match &self.backing {
             Backing::Containers(fleet) => fleet.retire(),
             Backing::Within(within) => within.retire(),
+            // Nothing runs without a request.
+            Backing::Commands(_) => {}
         }
     }
 
@@ -85,6 +111,7 @@ impl Function {
         match &self.backing {
             Backing::Containers(fleet) => fleet.stop_all(),
             Backing::Within(within) => within.stop_all(),
+            Backing::Commands(cgi) => cgi.stop_all(),
         }
     }
 
@@ -93,6 +120,7 @@ impl Function {
         match &self.backing {
             Backing::Containers(fleet) => fleet.is_over(),
             Backing::Within(within) => within.is_over(),
+            Backing::Commands(cgi) => cgi.running().is_empty(),
         }
     }
 
@@ -112,6 +140,7 @@ impl Function {
         match &self.backing {
             Backing::Containers(fleet) => fleet.now(),
             Backing::Within(within) => within.now(),
+            Backing::Commands(cgi) => cgi.now(),
         }
     }
 }

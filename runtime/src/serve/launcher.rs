@@ -14,7 +14,7 @@ use std::{
         unix::fs::{DirBuilderExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
-    process::Child,
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -26,7 +26,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::plan::{LABEL_GATEWAY, Plan};
+use super::{
+    cgi,
+    plan::{LABEL_GATEWAY, Plan},
+};
 use crate::{
     lifecycle::{
         self,
@@ -121,7 +124,7 @@ impl Launcher {
 
     /// Starts a container of a function; it may not listen yet.
     pub(super) fn launch(&self, plan: &Plan) -> Result<Launched> {
-        let (container, lock) = self.create(plan)?;
+        let (container, lock) = self.create(plan, Vec::new())?;
         let (id, name) = (container.spec.id.clone(), container.spec.name.clone());
         let (container, mut supervisor) = match self.spawn(plan, container, &lock) {
             Ok(spawned) => spawned,
@@ -152,8 +155,26 @@ impl Launcher {
         }
     }
 
+    /// Starts a command as `start -a -i` does; its streams are pipes.
+    pub(super) fn launch_command(&self, plan: &Plan, environment: Vec<String>) -> Result<cgi::Launched> {
+        let (container, lock) = self.create(plan, environment)?;
+        drop(lock);
+        let (id, name) = (container.spec.id.clone(), container.spec.name.clone());
+        let mut command = Command::new(&self.host.program);
+        command.arg("--root").arg(&self.host.paths.root).arg("--runroot").arg(&self.host.paths.runroot);
+        command.args(["start", "-a", "-i", &id]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        match command.spawn() {
+            Ok(child) => Ok(cgi::Launched { id, name, child }),
+            Err(error) => {
+                self.discard(&id);
+                Err(error).with_context(|| format!("container {name} cannot be started"))
+            }
+        }
+    }
+
     /// Writes a container down.
-    pub(super) fn create(&self, plan: &Plan) -> Result<(Container, Lock)> {
+    pub(super) fn create(&self, plan: &Plan, environment: Vec<String>) -> Result<(Container, Lock)> {
         let mut tail = [0; 3];
         getrandom::fill(&mut tail).context("cannot draw a name")?;
         let [a, b, c] = tail;
@@ -161,6 +182,7 @@ impl Launcher {
         let _writing = self.host.store.writing()?;
         let image = self.image(plan)?;
         let mut request = plan.request(&name, &self.own.label)?;
+        request.env.extend(environment);
         if !plan.is_given_sockets {
             let (soft, hard) = self.descriptors;
             request.limits.ulimits.push(limits::parse_ulimit(&format!("nofile={soft}:{hard}"))?);

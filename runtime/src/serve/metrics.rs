@@ -1,14 +1,16 @@
 //! Figures of functions, in the text format that Prometheus reads.
 
 use std::{
+    collections::VecDeque,
     fmt::Write,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use serde::Serialize;
 use wasm_exec::http::Served;
 
 /// Upper bounds of the histograms' buckets, in seconds.
@@ -27,6 +29,47 @@ pub(super) struct FunctionFigures {
     refused: AtomicU64,
     died: AtomicU64,
     last_error: Mutex<Option<String>>,
+    history: Mutex<History>,
+}
+
+/// Seconds of a history.
+const SECONDS: usize = 60;
+
+/// What happened in each of the last seconds.
+#[derive(Debug, Default)]
+struct History {
+    /// When the last of them ended, and what had happened by then.
+    last: Option<(Instant, Second)>,
+    seconds: VecDeque<Second>,
+}
+
+/// What happened in one of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Second {
+    requests: u64,
+    starts: u64,
+    thaws: u64,
+}
+
+impl History {
+    /// `total`: what has happened so far.
+    fn look(&mut self, now: Instant, total: Second) {
+        let (ended, before) = *self.last.get_or_insert((now, Second::default()));
+        let since = now.duration_since(ended).as_secs();
+        if since == 0 {
+            return;
+        }
+        // Of a time in which nobody looked, it is not known when.
+        let unseen = usize::try_from(since - 1).unwrap_or(SECONDS).min(SECONDS);
+        self.seconds.extend(std::iter::repeat_n(Second::default(), unseen));
+        self.seconds.push_back(Second {
+            requests: total.requests.saturating_sub(before.requests),
+            starts: total.starts.saturating_sub(before.starts),
+            thaws: total.thaws.saturating_sub(before.thaws),
+        });
+        self.seconds.drain(..self.seconds.len().saturating_sub(SECONDS));
+        self.last = Some((ended + Duration::from_secs(since), total));
+    }
 }
 
 /// How a function is now.
@@ -109,6 +152,17 @@ impl FunctionFigures {
         self.note_error(error);
     }
 
+    /// Called several times a second.
+    pub(super) fn look(&self) {
+        let total = Second { requests: self.requests(), starts: self.starts(), thaws: self.thaws() };
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).look(Instant::now(), total);
+    }
+
+    /// The last minute, second by second; the last one is over.
+    pub(super) fn history(&self) -> Vec<Second> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).seconds.iter().copied().collect()
+    }
+
     pub(super) fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -135,8 +189,8 @@ impl FunctionFigures {
     }
 }
 
-/// All of it. `lost`: lines of the access log that nobody wrote.
-pub(super) fn prometheus(functions: &[(String, &FunctionFigures, Now)], lost: u64) -> String {
+/// All of it. `lost`: lines of the access log that nobody wrote, and spans that no collector took.
+pub(super) fn prometheus(functions: &[(String, &FunctionFigures, Now)], lost: [u64; 2]) -> String {
     let mut text = String::new();
     family(&mut text, "amphora_requests_total", "counter", "Requests that are over, by the class of their status.");
     for (labels, figures, _) in functions {
@@ -214,8 +268,11 @@ pub(super) fn prometheus(functions: &[(String, &FunctionFigures, Now)], lost: u6
         family(&mut text, name, "histogram", help);
         functions.iter().for_each(|(labels, figures, _)| times(figures).write(&mut text, name, labels));
     }
+    let [lines, spans] = lost;
     family(&mut text, "amphora_access_log_lost_lines_total", "counter", "Lines of the access log that nobody wrote.");
-    _ = writeln!(text, "amphora_access_log_lost_lines_total {lost}");
+    _ = writeln!(text, "amphora_access_log_lost_lines_total {lines}");
+    family(&mut text, "amphora_traces_lost_spans_total", "counter", "Spans that no collector took.");
+    _ = writeln!(text, "amphora_traces_lost_spans_total {spans}");
     text
 }
 
@@ -228,13 +285,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_history_has_each_second_of_the_last_minute() {
+        let mut history = History::default();
+        let begin = Instant::now();
+        let look = |history: &mut History, millis, requests| {
+            history.look(begin + Duration::from_millis(millis), Second { requests, ..Second::default() });
+        };
+        for (millis, requests) in [(0, 0), (500, 3), (1000, 5), (1700, 6), (2100, 9)] {
+            look(&mut history, millis, requests);
+        }
+        let requests = |history: &History| history.seconds.iter().map(|second| second.requests).collect::<Vec<_>>();
+        assert_eq!(requests(&history), [5, 4]);
+        look(&mut history, 5200, 11);
+        assert_eq!(requests(&history), [5, 4, 0, 0, 2]);
+        look(&mut history, 3_600_000, 20);
+        assert_eq!((requests(&history).len(), requests(&history).last()), (SECONDS, Some(&9)));
+    }
+
+    #[test]
     fn buckets_add_up() {
         let figures = FunctionFigures::default();
         figures.note_request(200, Duration::from_micros(700), None);
         figures.note_request(200, Duration::from_millis(30), None);
         figures.note_request(502, Duration::from_secs(60), Some("it broke"));
         let now = Now { running: 2, in_flight: 7, ..Now::default() };
-        let text = prometheus(&[("function=\"web\"".to_owned(), &figures, now)], 3);
+        let text = prometheus(&[("function=\"web\"".to_owned(), &figures, now)], [3, 0]);
         for line in [
             "amphora_requests_total{function=\"web\",status=\"2xx\"} 2",
             "amphora_requests_total{function=\"web\",status=\"5xx\"} 1",

@@ -15,8 +15,12 @@
 mod access_log;
 mod admin;
 mod answer;
+mod cgi;
+pub(crate) mod client;
+mod compress;
 pub(crate) mod config;
 mod containers;
+mod dev;
 mod exchange;
 mod fleet;
 mod front;
@@ -24,6 +28,7 @@ mod function;
 mod gateway;
 mod headers;
 mod instance;
+mod knative;
 mod launcher;
 pub(crate) mod leftovers;
 mod metrics;
@@ -33,41 +38,27 @@ mod record;
 mod refusal;
 mod routes;
 mod signals;
+mod site;
 mod sockets;
+mod source;
 mod status;
 mod tls;
+mod token;
+mod traces;
 mod upload;
+mod versions;
+mod watch;
+mod weights;
 mod within;
 
-use std::{fs, path::Path};
+use anyhow::{Result, anyhow};
 
-use anyhow::{Context, Result, anyhow};
-
-pub(crate) use gateway::run;
+pub(crate) use gateway::{Options, run};
+pub(crate) use knative::documents as knative;
 pub(crate) use plan::FindImage;
+pub(crate) use source::{Source, Typed};
 
-use crate::{
-    output::errors,
-    records::host::Host,
-    serve::{config::Config, plan::Plan},
-    spec::Kind,
-};
-
-/// What is larger was not written by anybody.
-const LARGEST_FILE: u64 = 4 << 20;
-
-/// Reads the file.
-pub(crate) fn read(path: &Path) -> Result<Config> {
-    let shown = path.display();
-    let length = fs::metadata(path).with_context(|| format!("cannot read {shown}"))?.len();
-    anyhow::ensure!(length <= LARGEST_FILE, "{shown} has {length} bytes; at most {LARGEST_FILE} are read");
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-    let mut config = Config::parse(&text).with_context(|| shown.to_string())?;
-    let folder = std::path::absolute(path).with_context(|| format!("cannot find the folder of {shown}"))?;
-    let folder = folder.parent().unwrap_or(Path::new("/"));
-    config.resolve_paths(folder).map_err(|problem| anyhow!("{shown}: {problem}"))?;
-    Ok(config)
-}
+use crate::{output::errors, records::host::Host, serve::plan::Plan, spec::Kind};
 
 /// What of a function can be said without a start.
 pub(crate) struct Checked {
@@ -78,8 +69,8 @@ pub(crate) struct Checked {
 }
 
 /// Checks the file and all images; every function that cannot be served is named.
-pub(crate) fn check(host: &Host, path: &Path, find: FindImage) -> Result<Vec<Checked>> {
-    let config = read(path)?;
+pub(crate) fn check(host: &Host, source: &Source, find: FindImage) -> Result<Vec<Checked>> {
+    let config = source.read()?;
     let (mut checked, mut wrong) = (Vec::new(), Vec::new());
     for (name, function) in &config.functions {
         match Plan::new(host, name.as_str(), function, find) {
@@ -94,6 +85,6 @@ pub(crate) fn check(host: &Host, path: &Path, find: FindImage) -> Result<Vec<Che
     }
     match wrong.is_empty() {
         true => Ok(checked),
-        false => Err(anyhow!("{}: {}", path.display(), wrong.join("\n"))),
+        false => Err(anyhow!("{source}: {}", wrong.join("\n"))),
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     lifecycle,
     records::host::Host,
     spec::{
-        Kind, Network, Workload,
+        Kind, Network, StdioSpec, Workload,
         limits::Limits,
         network::{self, Typed},
         ports::{HostPort, Listening, Protocol, PublishedPort},
@@ -49,9 +49,17 @@ impl Plan {
     /// Finds the image, and checks all that can be checked without a start.
     pub(super) fn new(host: &Host, name: &str, config: &FunctionConfig, find: FindImage) -> Result<Self> {
         let image = find(host, &config.image, config.platform.as_deref(), config.pull)?;
-        let (chosen, workload) = Workload::chosen(&image, config.component.as_deref())?;
+        Self::of_image(host, name, config, &image)
+    }
+
+    /// The same of an image that was found.
+    pub(super) fn of_image(host: &Host, name: &str, config: &FunctionConfig, image: &Image) -> Result<Self> {
+        let (chosen, workload) = Workload::chosen(image, config.component.as_deref())?;
         let listening = workload.behaviour().listening(host, &chosen)?;
-        let is_given_sockets = listening != Listening::Own;
+        if config.cgi && listening == Listening::Function {
+            bail!("cgi = true: the image {} answers requests by itself; leave it out", config.image);
+        }
+        let is_given_sockets = listening != Listening::Own && !config.cgi;
         if let Some(network) = config.network.as_ref().filter(|name| is_given_sockets && *name != "none") {
             bail!("network = \"{network}\": a Wasm function that the gateway calls is on no network; leave it out");
         }
@@ -66,8 +74,12 @@ impl Plan {
             concurrency: config.concurrency.unwrap_or(usual),
         };
         // What `run` refuses is refused now.
-        let spec = lifecycle::specify(host, &image, plan.request("check", "check")?)?;
-        plan.isolation = match (config.isolation, workload.behaviour().needs_process(&spec)) {
+        let spec = lifecycle::specify(host, image, plan.request("check", "check")?)?;
+        let takes_process = match config.cgi {
+            true => Some("cgi = true"),
+            false => workload.behaviour().needs_process(&spec),
+        };
+        plan.isolation = match (config.isolation, takes_process) {
             (Some(Isolation::Engine), Some(what)) => {
                 bail!("isolation = \"engine\": {what}, which takes a process of its own; leave out one of them")
             }
@@ -94,6 +106,7 @@ impl Plan {
         match (self.isolation, self.is_given_sockets) {
             (Isolation::Engine, _) => {}
             (Isolation::Process, true) => ports.push(own_port(config.port)),
+            (Isolation::Process, false) if config.cgi => {}
             (Isolation::Process, false) => env.push(format!("PORT={}", config.port)),
         }
         let mounts = config.volumes.iter().map(|volume| &volume.spec).chain(config.tmpfs.iter().map(|tmpfs| &tmpfs.0));
@@ -113,6 +126,7 @@ impl Plan {
             limits: self.limits(),
             wasm: self.wasm(),
             read_only: config.read_only,
+            stdio: StdioSpec { interactive: config.cgi, terminal: false },
             stop_timeout: StopTimeout::After(config.stop_timeout.0),
             labels: labels
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -9,7 +9,11 @@ use std::{
 use hyper::{Method, StatusCode, Version};
 use serde::Serialize;
 
-use super::{access_log::AccessLog, metrics::FunctionFigures};
+use super::{
+    access_log::AccessLog,
+    metrics::FunctionFigures,
+    traces::{Span, Told, Traces},
+};
 use crate::output;
 
 /// Of a path, a host or a reason.
@@ -20,6 +24,8 @@ const LONGEST_TEXT: usize = 2048;
 struct Line {
     time: String,
     request_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
     remote: String,
     method: String,
     host: String,
@@ -47,6 +53,8 @@ pub(super) struct Record {
     line: Line,
     log: Arc<AccessLog>,
     figures: Option<Arc<FunctionFigures>>,
+    trace: Option<(Arc<Traces>, Span)>,
+    waited: Duration,
 }
 
 impl Record {
@@ -65,6 +73,7 @@ impl Record {
         let line = Line {
             time: output::rfc3339(output::now_nanos()),
             request_id,
+            trace_id: None,
             remote: remote.to_string(),
             method: shortened(method.as_str()),
             host: String::new(),
@@ -80,11 +89,35 @@ impl Record {
             complete: false,
             error: None,
         };
-        Self { began: Instant::now(), line, log, figures: None }
+        Self { began: Instant::now(), line, log, figures: None, trace: None, waited: Duration::ZERO }
     }
 
     pub(super) fn id(&self) -> &str {
         &self.line.request_id
+    }
+
+    /// It is a part of a trace.
+    pub(super) fn trace(&mut self, traces: Arc<Traces>, span: Span) {
+        self.line.trace_id = Some(span.trace_id());
+        self.trace = Some((traces, span));
+    }
+
+    /// The function that it is for, and the container that it came to.
+    pub(super) fn origin(&self) -> Option<String> {
+        let function = self.line.function.as_ref()?;
+        Some(match &self.line.container {
+            Some(container) => format!("{function}, container {container}"),
+            None => function.clone(),
+        })
+    }
+
+    /// What went wrong with its function last.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.figures.as_ref()?.last_error()
+    }
+
+    pub(super) fn protocol(&self) -> &'static str {
+        self.line.protocol
     }
 
     pub(super) fn path(&mut self, path: &str) {
@@ -105,6 +138,7 @@ impl Record {
     pub(super) fn container(&mut self, name: &str, waited: Duration, cold: bool) {
         self.line.container = Some(name.to_owned());
         self.line.queue_ms = milliseconds(waited);
+        self.waited = waited;
         self.line.cold = cold;
     }
 
@@ -141,8 +175,35 @@ impl Drop for Record {
         if let Some(figures) = &self.figures {
             figures.note_request(self.line.status, taken, self.line.error.as_deref());
         }
+        if let Some((traces, span)) = &self.trace {
+            traces.end_span(span, &told(&self.line, taken, self.waited));
+        }
         self.log.write(&self.line);
     }
+}
+
+/// By the names that OpenTelemetry has for them, and our own for the rest.
+fn told(line: &Line, taken: Duration, waited: Duration) -> Told<'_> {
+    let function = line.function.as_deref().unwrap_or_default();
+    let mut attributes = vec![
+        ("http.request.method", line.method.as_str().into()),
+        ("url.path", line.path.as_str().into()),
+        ("server.address", line.host.as_str().into()),
+        ("client.address", line.remote.as_str().into()),
+        ("network.protocol.version", line.protocol.trim_start_matches("HTTP/").into()),
+        ("http.response.body.size", line.bytes.into()),
+        ("amphora.cold", line.cold.into()),
+        ("amphora.complete", line.complete.into()),
+        ("amphora.request_id", line.request_id.as_str().into()),
+    ];
+    if line.status != 0 {
+        attributes.push(("http.response.status_code", line.status.into()));
+    }
+    attributes.extend(line.function.iter().map(|function| ("amphora.function", function.as_str().into())));
+    attributes.extend(line.container.iter().map(|container| ("amphora.container", container.as_str().into())));
+    let is_error = line.status == 0 || line.status >= 500 || !line.complete;
+    let error = is_error.then(|| line.error.as_deref().unwrap_or_default());
+    Told { name: format!("{} {function}", line.method).trim_end().to_owned(), taken, waited, attributes, error }
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -7,8 +7,8 @@ use hyper::{
 use wasm_exec::http::{Unanswered, front::Counted};
 
 use super::{
-    answer::Answer, function::Unavailable, headers::REQUEST_ID, instance::SendError, path::PathError, record::Record,
-    routes::Lost, upload::UploadError,
+    answer::Answer, dev::Detail, function::Unavailable, headers::REQUEST_ID, instance::SendError, path::PathError,
+    record::Record, routes::Lost, upload::UploadError,
 };
 
 /// Seconds after which a client may try again.
@@ -42,6 +42,8 @@ pub(super) enum Refusal {
     /// Of a function within this process.
     #[error("{}", .0.told)]
     Unanswered(Unanswered),
+    #[error("{0}")]
+    Command(String),
 }
 
 impl Refusal {
@@ -53,9 +55,8 @@ impl Refusal {
             Self::Lost(Lost::Path) => StatusCode::NOT_FOUND,
             Self::Upload(UploadError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Upload(UploadError::TooSlow) => StatusCode::REQUEST_TIMEOUT,
-            Self::Unavailable(Unavailable::Failed(_)) | Self::Send(_) | Self::Switched | Self::Lengths => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Unavailable(Unavailable::Failed(_)) | Self::Send(_) | Self::Switched => StatusCode::BAD_GATEWAY,
+            Self::Lengths | Self::Command(_) => StatusCode::BAD_GATEWAY,
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
@@ -63,20 +64,21 @@ impl Refusal {
         }
     }
 
-    /// The answer in place of a function's. What failed here is for the log alone.
-    pub(super) fn response(&self, mut record: Record, counted: Counted) -> Response<Answer> {
+    /// The answer in place of a function's.
+    pub(super) fn response(&self, mut record: Record, counted: Counted, detail: Detail) -> Response<Answer> {
         let status = self.status();
         record.status(status);
         record.fail(self.to_string());
-        let text = match self {
-            Self::Host(_) | Self::Path(_) => format!("{status}: {self}\nrequest {}\n", record.id()),
-            _ => format!("{status}\nrequest {}\n", record.id()),
+        let (content_type, text) = match (self, detail) {
+            // It is of the request itself.
+            (Self::Host(_) | Self::Path(_), Detail::Status) => Detail::Text.answer(status, &self.to_string(), &record),
+            _ => detail.answer(status, &self.to_string(), &record),
         };
         let id = HeaderValue::from_str(record.id());
         let mut response = Response::new(Answer::fixed(text, record, counted));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(CONTENT_TYPE, content_type);
         id.into_iter().for_each(|id| _ = headers.insert(REQUEST_ID, id));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, RETRY_SECONDS);

@@ -4,7 +4,10 @@ use std::{borrow::Cow, cmp::Reverse};
 
 use hyper::Method;
 
-use super::config::{HostPattern, PathPattern, RouteConfig, Segment};
+use super::{
+    config::{HostPattern, PathPattern, RouteConfig, Segment},
+    weights::Weighted,
+};
 
 /// All routes; `T` is what they lead to.
 pub(super) struct Table<T> {
@@ -20,7 +23,7 @@ pub(super) struct Route<T> {
     methods: Option<Vec<Method>>,
     /// Parts of a path that are taken off.
     pub(super) strip: usize,
-    pub(super) target: T,
+    pub(super) targets: Weighted<T>,
 }
 
 /// Where a request comes to.
@@ -42,14 +45,25 @@ pub(super) enum Lost {
 }
 
 impl<T> Route<T> {
-    pub(super) fn new(config: &RouteConfig, target: T) -> Self {
+    pub(super) fn new(config: &RouteConfig, targets: Weighted<T>) -> Self {
         Self {
             host: config.host.clone(),
             path: config.path.clone(),
             exact: config.exact,
             methods: config.methods.as_ref().map(|methods| methods.iter().map(|method| method.0.clone()).collect()),
             strip: if config.strips() { config.path.0.len() } else { 0 },
-            target,
+            targets,
+        }
+    }
+
+    fn map(&self, change: impl Fn(&T) -> T) -> Self {
+        Self {
+            host: self.host.clone(),
+            path: self.path.clone(),
+            exact: self.exact,
+            methods: self.methods.clone(),
+            strip: self.strip,
+            targets: self.targets.map(change),
         }
     }
 
@@ -97,6 +111,11 @@ impl<T> Table<T> {
         Self { routes }
     }
 
+    /// The same routes to other targets.
+    pub(super) fn map(&self, change: impl Fn(&T) -> T) -> Self {
+        Self { routes: self.routes.iter().map(|route| route.map(&change)).collect() }
+    }
+
     /// `host` is in small letters and without a port; `path` are its parts.
     pub(super) fn find(&self, host: &str, path: &[Cow<'_, str>], method: &Method) -> Result<Found<'_, T>, Lost> {
         let of_host = move || self.routes.iter().filter(move |route| route.is_for_host(host));
@@ -129,13 +148,20 @@ mod tests {
         );
         let config = Config::parse(&text).unwrap();
         Table::new(
-            config.routes.iter().enumerate().map(|(number, route)| Route::new(route.get_ref(), number)).collect(),
+            config
+                .routes
+                .iter()
+                .enumerate()
+                .map(|(number, route)| Route::new(route.get_ref(), Weighted::new(vec![(1, number)])))
+                .collect(),
         )
     }
 
     fn find(table: &Table<usize>, method: &str, host: &str, path: &str) -> Result<usize, Lost> {
         let path = segments(path).unwrap();
-        table.find(host, &path, &Method::from_bytes(method.as_bytes()).unwrap()).map(|found| found.route.target)
+        table
+            .find(host, &path, &Method::from_bytes(method.as_bytes()).unwrap())
+            .map(|found| *found.route.targets.next())
     }
 
     #[test]

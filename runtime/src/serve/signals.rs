@@ -20,12 +20,13 @@ pub(super) enum Wish {
 
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
 
-/// Blocks them, before any other thread is there, so that all of them leave signals to one.
-pub(super) fn listen() -> Result<mpsc::UnboundedReceiver<Wish>> {
+/// Blocks them, before any other thread is there, so that all of them leave signals to one. Others may have wishes, too.
+pub(super) fn listen() -> Result<(mpsc::UnboundedSender<Wish>, mpsc::UnboundedReceiver<Wish>)> {
     let signals: SigSet = ENDING.into_iter().chain([Signal::SIGHUP]).collect();
     signals.thread_block().context("cannot block signals")?;
     let arrivals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).context("cannot make a signalfd")?;
     let (wishes, receiver) = mpsc::unbounded_channel();
+    let others = wishes.clone();
     let wait = move || {
         // An error is an interruption, by what is waited for.
         loop {
@@ -37,5 +38,5 @@ pub(super) fn listen() -> Result<mpsc::UnboundedReceiver<Wish>> {
         }
     };
     thread::Builder::new().name("signals".to_owned()).spawn(wait).context("cannot start a thread for signals")?;
-    Ok(receiver)
+    Ok((others, receiver))
 }

@@ -49,7 +49,8 @@ fn inherited() -> Result<TcpListener> {
     Ok(socket)
 }
 
-fn open_at(address: SocketAddr) -> Result<TcpListener> {
+/// A socket that listens there.
+pub(super) fn open_at(address: SocketAddr) -> Result<TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let open = || -> nix::Result<TcpListener> {
         let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;

@@ -11,10 +11,15 @@ use std::{
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
+use linux_exec::cgroup::Cgroups;
 use serde::Serialize;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::{function::Function, gateway::Gateway, metrics};
+use super::{
+    function::Function,
+    gateway::Gateway,
+    metrics::{self, Second},
+};
 use crate::spec::Kind;
 
 /// Between two events.
@@ -39,9 +44,15 @@ struct FunctionStatus {
     isolation: &'static str,
     image: String,
     digest: String,
+    /// What a rollback leads to.
+    previous: Option<String>,
+    /// Seconds between two looks for a newer image.
+    watch_seconds: Option<u64>,
     containers: usize,
     frozen: usize,
     starting: usize,
+    /// Of all instances within the gateway, or of all containers with what they wrote lately; None: the machine does not count it.
+    memory_bytes: Option<u64>,
     in_flight: u64,
     waiting: usize,
     requests: u64,
@@ -49,15 +60,16 @@ struct FunctionStatus {
     starts: u64,
     thaws: u64,
     /// Of instances within the gateway.
-    guest_memory_bytes: u64,
     traps: u64,
     /// Requests by how long they took.
     durations: Vec<u64>,
+    /// Of the last minute, second by second.
+    history: Vec<Second>,
     last_error: Option<String>,
 }
 
 impl FunctionStatus {
-    fn of(function: &Function) -> Self {
+    fn of(gateway: &Gateway, function: &Function) -> Self {
         let (plan, figures, now) = (&function.plan, &function.figures, function.now());
         Self {
             name: plan.name.clone(),
@@ -65,21 +77,41 @@ impl FunctionStatus {
             isolation: plan.isolation.word(),
             image: plan.config.image.clone(),
             digest: plan.digest.clone(),
+            previous: gateway.versions().previous(&plan.name),
+            watch_seconds: gateway.watch_interval(function).map(|interval| interval.as_secs()),
             containers: now.running + now.frozen,
             frozen: now.frozen,
             starting: now.starting,
+            memory_bytes: match &now.guests {
+                Some(guests) => Some(guests.memory_bytes),
+                None => memory_bytes(&function.container_ids()),
+            },
             in_flight: now.in_flight,
             waiting: now.waiting,
             requests: figures.requests(),
             failed: figures.failed(),
             starts: figures.starts(),
             thaws: figures.thaws(),
-            guest_memory_bytes: now.guests.as_ref().map_or(0, |guests| guests.memory_bytes),
             traps: now.guests.as_ref().map_or(0, |guests| guests.traps),
             durations: figures.durations(),
+            history: figures.history(),
             last_error: figures.last_error(),
         }
     }
+}
+
+/// Asked of the kernel, which answers at once.
+fn memory_bytes(containers: &[String]) -> Option<u64> {
+    if containers.is_empty() {
+        return Some(0);
+    }
+    let cgroups = Cgroups::detect().ok()?;
+    let of_one = |id: &String| {
+        let used = cgroups.open(id).ok()??.statistics();
+        Some(used.memory_bytes?.saturating_sub(used.memory_inactive_file_bytes.unwrap_or(0)))
+    };
+    // One that has ended just now has none.
+    containers.iter().filter_map(of_one).reduce(u64::saturating_add)
 }
 
 /// All of it, on one line.
@@ -90,7 +122,7 @@ pub(super) fn text(gateway: &Gateway) -> String {
         stopping: gateway.is_stopping(),
         reload_error: gateway.reload_error(),
         bounds_seconds: &metrics::BUCKETS,
-        functions: gateway.site().functions.values().map(|function| FunctionStatus::of(function)).collect(),
+        functions: gateway.site().functions.values().map(|function| FunctionStatus::of(gateway, function)).collect(),
     };
     // It cannot fail: its keys are text.
     serde_json::to_string(&status).unwrap_or_default()

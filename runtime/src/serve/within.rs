@@ -114,7 +114,7 @@ impl Within {
     /// Loads it. Compiles it, where that has not been done.
     pub(super) fn new(plan: &Plan, figures: Arc<FunctionFigures>, containers: &Arc<Containers>) -> Result<Self> {
         let launcher = containers.launcher();
-        let (container, lock) = launcher.create(plan)?;
+        let (container, lock) = launcher.create(plan, Vec::new())?;
         // Removed again where anything is wrong.
         let record = Arc::new(Record {
             id: container.spec.id.clone(),

@@ -22,6 +22,11 @@ impl fmt::Display for Mistake {
 impl std::error::Error for Mistake {}
 
 impl Mistake {
+    /// Without its place.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// At a byte of the text.
     pub(super) fn at(text: &str, byte: usize, message: impl Into<String>) -> Self {
         let before = text.get(..byte).unwrap_or(text);

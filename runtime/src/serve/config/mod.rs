@@ -18,11 +18,16 @@ use serde::Deserialize;
 use toml::Spanned;
 use wasm_exec::http::front::Waits;
 
+use super::traces::Endpoint;
+
 pub(crate) use mistake::Mistake;
 pub(crate) use values::{
     AccessLog, Admin, Bytes, Cpus, HostPattern, Isolation, Listen, Memory, MethodName, Millis, Mount, Name,
-    PathPattern, Pids, Pull, Segment, Store, Tmpfs,
+    PathPattern, Pids, Pull, Segment, Store, Tmpfs, Watch,
 };
+
+/// Of a function among several of a route.
+const LARGEST_WEIGHT: u32 = 10_000;
 
 /// What editors check a file by: JSON Schema 2020-12.
 pub(crate) const SCHEMA: &str = include_str!("schema.json");
@@ -43,9 +48,15 @@ pub(crate) struct Config {
     /// Where operators come.
     #[serde(default)]
     pub(crate) admin: Admin,
+    /// What operators who come over TCP have to know is in this file; None: it is drawn at each start.
+    #[serde(default)]
+    pub(crate) admin_token: Option<PathBuf>,
     /// A line for each request.
     #[serde(default)]
     pub(crate) access_log: AccessLog,
+    /// Where spans of requests are sent.
+    #[serde(default)]
+    pub(crate) traces: Option<TracesConfig>,
     /// What clients say of `X-Forwarded-*` is passed on, as they are proxies of one's own.
     #[serde(default)]
     pub(crate) trust_forwarded: bool,
@@ -61,6 +72,20 @@ pub(crate) struct Config {
     /// In any order: the narrower one counts.
     #[serde(default)]
     pub(crate) routes: Vec<Spanned<RouteConfig>>,
+}
+
+/// A collector of OpenTelemetry's.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TracesConfig {
+    /// `http://IP:PORT/v1/traces`
+    pub(crate) endpoint: String,
+    /// What the gateway is called there.
+    #[serde(default = "default_service")]
+    pub(crate) service: String,
+    /// The share of requests that is sent.
+    #[serde(default = "default_sample")]
+    pub(crate) sample: f64,
 }
 
 /// Encrypted connections.
@@ -139,6 +164,9 @@ pub(crate) struct FunctionConfig {
     /// Whether its registry is asked.
     #[serde(default)]
     pub(crate) pull: Pull,
+    /// It is asked again and again, and a newer image takes over from the one that is served.
+    #[serde(default)]
+    pub(crate) watch: Watch,
     /// Replaces the image's command.
     #[serde(default)]
     pub(crate) command: Vec<String>,
@@ -186,6 +214,12 @@ pub(crate) struct FunctionConfig {
     /// As `run --allow-net`.
     #[serde(default)]
     pub(crate) allow_net: Vec<String>,
+    /// It is a command, which is started for each request.
+    #[serde(default)]
+    pub(crate) cgi: bool,
+    /// Its texts are made smaller for clients that understand it.
+    #[serde(default)]
+    pub(crate) compress: bool,
     /// Where a program of a Linux image listens; it finds it as `$PORT`.
     #[serde(default = "default_port")]
     pub(crate) port: u16,
@@ -225,7 +259,12 @@ pub(crate) struct FunctionConfig {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RouteConfig {
-    pub(crate) function: Spanned<String>,
+    /// One of this and `weights`.
+    #[serde(default)]
+    pub(crate) function: Option<Spanned<String>>,
+    /// Several functions, each with its share of the requests.
+    #[serde(default)]
+    pub(crate) weights: Option<Spanned<BTreeMap<String, u32>>>,
     /// None: any.
     #[serde(default)]
     pub(crate) host: Option<HostPattern>,
@@ -248,6 +287,14 @@ fn default_name() -> Name {
 
 fn default_listen() -> Vec<Listen> {
     vec![Listen::loopback(8080)]
+}
+
+fn default_service() -> String {
+    "amphora".to_owned()
+}
+
+fn default_sample() -> f64 {
+    1.0
 }
 
 fn default_drain() -> Millis {
@@ -309,11 +356,17 @@ impl Config {
         if self.tls.as_ref().is_some_and(|tls| tls.certificates.is_empty() || tls.listen.is_empty()) {
             return Err(Mistake::at_begin("tls: it needs an address in `listen` and one of `certificates`, at least"));
         }
+        if let Some(traces) = &self.traces {
+            Endpoint::parse(&traces.endpoint).map_err(|error| Mistake::at_begin(error.to_string()))?;
+            if !(0.0..=1.0).contains(&traces.sample) {
+                return Err(Mistake::at_begin(format!("traces.sample = {}: expected 0 to 1", traces.sample)));
+            }
+        }
         let names: Vec<&str> = self.functions.keys().map(Name::as_str).collect();
         let mut used = BTreeSet::new();
         for route in &self.routes {
             route.get_ref().check(text, route.span().start, &names)?;
-            used.insert(route.get_ref().function.get_ref().as_str());
+            used.extend(route.get_ref().names());
         }
         for (name, function) in &self.functions {
             if !used.contains(name.as_str()) {
@@ -360,11 +413,14 @@ impl Config {
         if let Admin::Socket(path) = &mut self.admin {
             *path = folder.join(&path);
         }
+        if let Some(path) = &mut self.admin_token {
+            *path = folder.join(&path);
+        }
         Ok(())
     }
 
-    /// The first key that a gateway takes when it starts, and no more, of which the other one has another value.
-    pub(crate) fn change_for_a_start(&self, other: &Self) -> Option<&'static str> {
+    /// The keys that a gateway takes when it starts, and no more, of which the other one has another value.
+    pub(crate) fn changes_for_a_start(&self, other: &Self) -> Vec<&'static str> {
         let [own, others] = [self, other].map(|config| config.tls.as_ref().map(|tls| &tls.listen));
         let changes = [
             ("name", self.name != other.name),
@@ -372,17 +428,19 @@ impl Config {
             ("tls", own.is_some() != others.is_some()),
             ("tls.listen", own != others),
             ("admin", self.admin != other.admin),
+            ("admin_token", self.admin_token != other.admin_token),
             ("access_log", self.access_log != other.access_log),
+            ("traces", self.traces != other.traces),
             ("drain", self.drain != other.drain),
             ("limits.connections", self.limits.connections != other.limits.connections),
         ];
-        changes.into_iter().find_map(|(key, is_change)| is_change.then_some(key))
+        changes.into_iter().filter_map(|(key, is_change)| is_change.then_some(key)).collect()
     }
 
     /// Where operators come, if they do.
     pub(crate) fn admin_path(&self, default: PathBuf) -> Option<PathBuf> {
         match &self.admin {
-            Admin::Default => Some(default),
+            Admin::Default | Admin::Address(_) => Some(default),
             Admin::Off => None,
             Admin::Socket(path) => Some(path.clone()),
         }
@@ -391,10 +449,24 @@ impl Config {
 
 impl RouteConfig {
     fn check(&self, text: &str, begin: usize, functions: &[&str]) -> Result<(), Mistake> {
-        let wanted = self.function.get_ref().as_str();
-        if !functions.contains(&wanted) {
-            let message = mistake::unknown("function", wanted, functions);
-            return Err(Mistake::at(text, self.function.span().start, message));
+        let place = match (&self.function, &self.weights) {
+            (Some(function), None) => function.span().start,
+            (None, Some(weights)) => weights.span().start,
+            (None, None) => return Err(Mistake::at(text, begin, "missing field `function`")),
+            (Some(function), Some(_)) => {
+                let message = "function and weights: a route has one of them; leave out the other";
+                return Err(Mistake::at(text, function.span().start, message));
+            }
+        };
+        if let Some(wanted) = self.names().find(|wanted| !functions.contains(wanted)) {
+            return Err(Mistake::at(text, place, mistake::unknown("function", wanted, functions)));
+        }
+        if let Some((name, weight)) = self.shares().into_iter().find(|(_, weight)| *weight > LARGEST_WEIGHT) {
+            let message = format!("{name} = {weight}: give weights up to {LARGEST_WEIGHT}; their proportion counts");
+            return Err(Mistake::at(text, place, message));
+        }
+        if self.shares().is_empty() {
+            return Err(Mistake::at(text, place, "weights: no request would be answered; one is above 0"));
         }
         if let Some(strip) = self.strip.as_ref().filter(|strip| *strip.get_ref() && self.exact) {
             let message = "strip = true: of an exact path nothing would be left; leave out one of them";
@@ -404,6 +476,19 @@ impl RouteConfig {
             return Err(Mistake::at(text, begin, "methods = []: no request has none; leave it out for all of them"));
         }
         Ok(())
+    }
+
+    /// All functions that it names.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let one = self.function.iter().map(|function| function.get_ref().as_str());
+        one.chain(self.weights.iter().flat_map(|weights| weights.get_ref().keys().map(String::as_str)))
+    }
+
+    /// The functions that get its requests, each with its weight, which is above 0.
+    pub(crate) fn shares(&self) -> Vec<(&str, u32)> {
+        let one = self.function.iter().map(|function| (function.get_ref().as_str(), 1));
+        let several = self.weights.iter().flat_map(|weights| weights.get_ref());
+        one.chain(several.map(|(name, weight)| (name.as_str(), *weight))).filter(|(_, weight)| *weight > 0).collect()
     }
 
     /// Whether what was matched is taken off the path.
@@ -432,6 +517,9 @@ impl FunctionConfig {
         }
         if self.concurrency == Some(0) {
             return Err("concurrency = 0: no request could be answered; give at least 1".to_owned());
+        }
+        if self.cgi && (self.min > 0 || self.concurrency.is_some()) {
+            return Err("cgi = true: it is started for each request; leave out min and concurrency".to_owned());
         }
         if self.port == 0 {
             return Err("port = 0: a program cannot be found there; give the one that it listens at".to_owned());

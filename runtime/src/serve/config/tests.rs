@@ -81,6 +81,11 @@ fn what_is_wrong_is_found_where_it_is() {
             "line 3, column 10: invalid value `1k` for --memory: the minimum is 6m",
         ),
         (
+            "[functions.web]\nimage = \"web\"\nwatch = \"10ms\"",
+            "line 3, column 9: watch: it is looked once a second at most; give at least 1s",
+        ),
+        ("admin = \"here\"", "`here`: expected `off`, IP:PORT such as 127.0.0.1:8081, or the path"),
+        (
             "[functions.web]\nimage = \"web\"\ntimeout = \"soon\"",
             "line 3, column 11: invalid value `soon`: expected a duration",
         ),
@@ -99,6 +104,16 @@ fn what_is_wrong_is_found_where_it_is() {
     }
     let far = mistake(&SMALL.replace("function = \"web\"", "function = \"nothing-like-it\""));
     assert_eq!(far, "line 4, column 12: there is no function `nothing-like-it`; there are `web`");
+    let weights = |weights: &str| mistake(&SMALL.replace("function = \"web\"", weights));
+    for (text, expected) in [
+        ("weights = { wab = 1 }", "line 4, column 11: there is no function `wab`; did you mean `web`?"),
+        ("weights = { web = 0 }", "line 4, column 11: weights: no request would be answered"),
+        ("weights = { web = 10001 }", "line 4, column 11: web = 10001: give weights up to 10000"),
+        ("weights = { web = 1 }\nfunction = \"web\"", "function and weights: a route has one of them"),
+        ("path = \"/\"", "line 3, column 1: missing field `function`"),
+    ] {
+        assert!(weights(text).contains(expected), "{text}: {}", weights(text));
+    }
     let near = mistake(&SMALL.replace("function = \"web\"", "function = \"wab\""));
     assert_eq!(near, "line 4, column 12: there is no function `wab`; did you mean `web`?");
 }
@@ -124,12 +139,20 @@ fn what_no_value_can_tell_alone_is_refused() {
         ("max = 0", "max = 0: no request could be answered"),
         ("min = 5", "min = 5 is above max = 4"),
         ("concurrency = 0", "concurrency = 0"),
+        ("cgi = true\nmin = 1", "cgi = true: it is started for each request"),
         ("network = \"host\"", "network = \"host\": several containers"),
         ("env = { PORT = \"1\" }", "env: PORT is set to `port`"),
         ("env = { \"A=B\" = \"1\" }", "env: `A=B` is no name"),
     ] {
         let mistake = mistake(&SMALL.replace("[[routes]]", &format!("{line}\n[[routes]]")));
         assert!(mistake.starts_with("function `web`: ") && mistake.contains(expected), "{line}: {mistake}");
+    }
+    for (line, expected) in [
+        ("endpoint = \"https://collector/\"", "traces.endpoint: `https://collector/`: expected http://IP:PORT/PATH"),
+        ("endpoint = \"http://[::1]:4318/\"\nsample = 2", "traces.sample = 2: expected 0 to 1"),
+    ] {
+        let mistake = mistake(&format!("[traces]\n{line}\n{SMALL}"));
+        assert!(mistake.contains(expected), "{line}: {mistake}");
     }
     // Parameters by other names are the same paths; other methods are not the same requests.
     let two = |first: &str, second: &str| {
@@ -146,7 +169,7 @@ fn what_only_a_start_takes_is_known() {
     let tls = "[tls]\nlisten = [\"127.0.0.1:0\"]\n[[tls.certificates]]\ncertificate = \"a\"\nkey = \"b\"\n";
     let key = |first: &str, second: &str| {
         let [first, second] = [first, second].map(|text| Config::parse(&format!("{text}\n{SMALL}")).unwrap());
-        first.change_for_a_start(&second)
+        first.changes_for_a_start(&second).join(", ")
     };
     for (text, expected) in [
         ("name = \"other\"", "name"),
@@ -155,13 +178,16 @@ fn what_only_a_start_takes_is_known() {
         ("access_log = \"off\"", "access_log"),
         ("drain = 1", "drain"),
         ("limits.connections = 1", "limits.connections"),
-        (tls, "tls"),
+        ("admin_token = \"x\"", "admin_token"),
+        ("traces = { endpoint = \"http://127.0.0.1:4318/\" }", "traces"),
+        (tls, "tls, tls.listen"),
     ] {
-        assert_eq!((key("", text), key(text, text)), (Some(expected), None), "{text}");
+        assert_eq!((key("", text).as_str(), key(text, text).as_str()), (expected, ""), "{text}");
     }
-    assert_eq!(key(tls, &tls.replace("0.1:0", "0.1:1")), Some("tls.listen"));
-    assert_eq!(key(tls, &tls.replace("\"a\"", "\"c\"")), None);
-    assert_eq!(key("", "trust_forwarded = true\nlimits.body = 1"), None);
+    assert_eq!(key(tls, &tls.replace("0.1:0", "0.1:1")), "tls.listen");
+    assert_eq!(key(tls, &tls.replace("\"a\"", "\"c\"")), "");
+    assert_eq!(key("", "trust_forwarded = true\nlimits.body = 1"), "");
+    assert_eq!(key("", "drain = 1\nadmin = \"127.0.0.1:0\""), "admin, drain");
 }
 
 /// The schema is written by hand: it has the keys that there are, each with what it means.
@@ -172,6 +198,7 @@ fn the_schema_knows_the_same_keys() {
         ("nonsense = 1", "/properties"),
         ("[limits]\nnonsense = 1", "/properties/limits/properties"),
         ("[tls]\nnonsense = 1", "/properties/tls/properties"),
+        ("[traces]\nnonsense = 1", "/properties/traces/properties"),
         ("[[tls.certificates]]\nnonsense = 1", "/properties/tls/properties/certificates/items/properties"),
         ("[functions.web]\nnonsense = 1", "/properties/functions/additionalProperties/properties"),
         ("[[routes]]\nnonsense = 1", "/properties/routes/items/properties"),

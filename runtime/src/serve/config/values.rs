@@ -184,6 +184,8 @@ pub(crate) enum Admin {
     Off,
     /// A unix socket.
     Socket(PathBuf),
+    /// Whoever knows the token; the socket in RUNROOT is there, too.
+    Address(SocketAddr),
 }
 
 impl TryFrom<String> for Admin {
@@ -195,9 +197,11 @@ impl TryFrom<String> for Admin {
         match text.as_str() {
             "off" => Ok(Self::Off),
             text if text.contains('/') && text.len() <= LONGEST => Ok(Self::Socket(text.into())),
-            text => Err(format!(
-                "`{text}`: expected `off`, or the path of a unix socket, with a slash and of at most {LONGEST} bytes"
-            )),
+            text => text.parse().map(Self::Address).map_err(|_| {
+                format!(
+                    "`{text}`: expected `off`, IP:PORT such as 127.0.0.1:8081, or the path of a unix socket, with a slash and of at most {LONGEST} bytes"
+                )
+            }),
         }
     }
 }
@@ -232,6 +236,7 @@ pub(crate) enum Pull {
     #[default]
     Missing,
     Always,
+    Newer,
     Never,
 }
 
@@ -250,6 +255,39 @@ impl Isolation {
         match self {
             Self::Engine => "engine",
             Self::Process => "process",
+        }
+    }
+}
+
+/// How often it is looked whether a function's name leads to another image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Watch(Option<Millis>);
+
+impl Watch {
+    const USUAL: Millis = Millis(60_000);
+    /// A registry is not to be asked without a pause.
+    const LEAST: Millis = Millis(1000);
+
+    /// None: it is not looked.
+    pub(crate) fn interval(self) -> Option<std::time::Duration> {
+        self.0.map(Millis::duration)
+    }
+}
+
+impl<'de> Deserialize<'de> for Watch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected true, false, or how often it is looked, such as 30s")]
+        enum Typed {
+            Whether(bool),
+            Every(Millis),
+        }
+        match Typed::deserialize(deserializer)? {
+            Typed::Whether(is_wanted) => Ok(Self(is_wanted.then_some(Self::USUAL))),
+            Typed::Every(interval) if interval.0 < Self::LEAST.0 => {
+                Err(D::Error::custom("watch: it is looked once a second at most; give at least 1s"))
+            }
+            Typed::Every(interval) => Ok(Self(Some(interval))),
         }
     }
 }
