@@ -51,6 +51,8 @@ const NEIGHBOUR: Load = Load::Header(Layer::Transport, 8, 16);
 const V4: Part<'_> = Part::Is(Load::IpVersion, &[2]);
 const V6: Part<'_> = Part::Is(Load::IpVersion, &[10]);
 const LOOPBACK_6: Part<'_> = Part::Is(TARGET_6, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+/// The machine's own.
+const LOOPBACK_DEVICE: &[u8; 16] = b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 const ICMP_6: Part<'_> = Part::Is(Load::Protocol, &[58]);
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
@@ -263,8 +265,11 @@ fn write_filters(change: &mut Transaction, table: Table<'_>) {
     let (from_bridge, to_bridge) = (Part::In(&[IN], BRIDGES), Part::In(&[OUT], BRIDGES));
     let is_type = |number: &'static [u8]| Part::Is(ICMP_TYPE, number);
     let mut rule = |chain: &str, parts: &[Part<'_>]| change.rule(table, chain, parts);
+    // What is for the loopback comes by it: the address of a port that is published there alone is changed before the kernel would drop what
+    // a neighbour sends to it (CVE-2020-8558 is of this kind).
+    rule("raw", &[Part::Is(IN, LOOPBACK_DEVICE), Part::Accept]);
+    rule("raw", &[V4, Part::Masked(TARGET_4, &[255, 0, 0, 0], &[127, 0, 0, 0]), Part::Drop]);
     rule("raw", &[from_bridge, Part::Jump("from_container")]);
-    rule("from_container", &[V4, Part::Masked(TARGET_4, &[255, 0, 0, 0], &[127, 0, 0, 0]), Part::Drop]);
     rule("from_container", &[V4, Part::NotIn(&[IN, SOURCE_4], MEMBERS_4), Part::Drop]);
     // From its link-local address a container may ask who has an address, and answer, and no more.
     for number in [&[NEIGHBOUR_SOLICITATION], &[NEIGHBOUR_ADVERTISEMENT]] {

@@ -1,10 +1,17 @@
 //! Records of networks that are damaged, and devices that are not what their name says.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    os::fd::{AsFd, AsRawFd},
+    process::Command,
+};
 
-use linux_exec::network::Links;
+use linux_exec::network::{Links, Veth, namespace::make_elsewhere};
 
-use crate::networks::{address, alone, exec, serve};
+use crate::{
+    networks::{address, alone, exec, get, serve},
+    session::until,
+};
 
 /// A device is known by more than its name: one of another ROOT's would join its containers with ours.
 #[test]
@@ -128,5 +135,41 @@ fn a_network_that_no_container_was_on_yet_is_no_damage() {
         sandbox.ok(["network", "rm", "back"]);
         sandbox.check_clean();
         sandbox.ok(["rm", "-f", "web"]);
+    });
+}
+
+/// A neighbour that sends what is for 127.0.0.1 to this machine (CVE-2020-8558 is of this kind).
+#[test]
+fn a_port_of_the_loopback_is_closed_to_neighbours() {
+    alone(|sandbox, busybox| {
+        serve(sandbox, busybox, "web", &["-p", "127.0.0.1:8089:80", "-p", "8090:80"]);
+        let links = Links::open().expect("links");
+        let uplink = links.find("uplink").expect("links").expect("the way out").index;
+        let (inside, ()) = make_elsewhere(|| Ok::<_, linux_exec::Error>(())).expect("a network namespace");
+        let veth = Veth {
+            name: "neighbour",
+            bridge: uplink,
+            peer: "eth0",
+            peer_mac: [2, 0, 0, 0, 0, 7],
+            namespace: inside.as_fd(),
+            mtu: 1500,
+        };
+        assert!(links.add_veth(&veth).expect("a device"));
+        let namespace = format!("--net=/proc/{}/fd/{}", std::process::id(), inside.as_raw_fd());
+        let ask = |script: &str| {
+            let output = Command::new("busybox").args(["nsenter", &namespace, "sh", "-c", script]).output();
+            String::from_utf8(output.expect("busybox-static is installed").stdout).expect("text")
+        };
+        ask("ip link set lo down; ip addr add 198.51.100.2/24 dev eth0; ip link set eth0 up; \
+             echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet; echo 0 > /proc/sys/net/ipv4/conf/eth0/rp_filter; \
+             ip route flush table local type local 127.0.0.0/8; ip route add 127.0.0.0/8 via 198.51.100.1");
+        let own = until("the server", || get("127.0.0.1:8089").ok().filter(|text| !text.is_empty()));
+        let get = |url: &str| ask(&format!("wget -q -T 2 -O - http://{url}/hostname"));
+        assert_eq!(get("198.51.100.1:8090").trim(), own, "the way there");
+        for address in ["127.0.0.1:8089", "127.0.0.2:8089", "127.0.0.1:8090"] {
+            assert_eq!(get(address), "", "{address}");
+        }
+        sandbox.ok(["rm", "-f", "web"]);
+        sandbox.check_clean();
     });
 }
