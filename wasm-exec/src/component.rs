@@ -1,7 +1,13 @@
 //! Components that are commands: `wasi:cli/run`.
 
 use crate::{RunError, imports, parts::Parts, state::State, wasi_p2};
-use wasmtime::{Engine, Store, component::Component};
+use wasmtime::{
+    Engine, Store,
+    component::{
+        Component,
+        types::{self, ComponentItem, Type},
+    },
+};
 use wasmtime_wasi::{I32Exit, p2, p3};
 
 const RUN: &str = "wasi:cli/run@";
@@ -31,12 +37,27 @@ pub(crate) fn prepare(
         let expected = "an instance `wasi:cli/run@0.2.x` or `@0.3.x`";
         return Err(RunError::no_entry(expected, exports.exports(engine).map(|(name, _)| name)));
     };
+    check_run(engine, &exports, name)?;
     let linked = linker.instantiate_pre(component).map_err(|error| missing(engine, component, &error))?;
     let command = match p3 {
         Some(_) => p3::bindings::CommandPre::new(linked).map(Command::P3),
         None => p2::bindings::CommandPre::new(linked).map(Command::P2),
     };
     command.map_err(|error| RunError::Entry { name: (*name).to_owned(), detail: format!("{error:#}") })
+}
+
+/// wasmtime would find out when it has been instantiated, and not say of which function.
+fn check_run(engine: &Engine, exports: &types::Component, name: &str) -> Result<(), RunError> {
+    let run = match exports.get_export(engine, name).map(|export| export.ty) {
+        Some(ComponentItem::ComponentInstance(instance)) => instance.get_export(engine, "run").map(|run| run.ty),
+        _ => None,
+    };
+    let is_right = matches!(&run, Some(ComponentItem::ComponentFunc(run))
+        if run.params().len() == 0
+            && matches!(run.results().collect::<Vec<_>>().as_slice(),
+                [Type::Result(result)] if result.ok().is_none() && result.err().is_none()));
+    let detail = "it has no function `run` without parameters whose result is `result`";
+    if is_right { Ok(()) } else { Err(RunError::Entry { name: name.to_owned(), detail: detail.to_owned() }) }
 }
 
 /// Runs it to its end; an error that it returns is exit status 1.

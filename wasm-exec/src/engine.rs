@@ -72,7 +72,10 @@ impl Engine {
     }
 }
 
-/// What baseline code may use as its stack: 32 times wasmtime's default. No two of a function's values share a place there, which makes
+/// What a program may use as its stack: twice wasmtime's default, as counting instructions and looking at the epoch take more of it for
+/// each call. A function's stack as wasmtime reserves it has as much again for calls to the host.
+const STACK_BYTES: usize = 1 << 20;
+/// The same of baseline code. No two of a function's values share a place there, which makes
 /// a call in an interpreter's main loop take 30 times as much of it as with optimised code.
 const BASELINE_STACK_BYTES: usize = 16 << 20;
 /// For calls of the program's to its host.
@@ -131,9 +134,8 @@ fn config(profile: Profile) -> Config {
         // Keeps the guest's DWARF, for file and line in backtraces. Said here because by default an environment
         // variable decides, and that would be one of the things that the code depends on.
         .wasm_backtrace_details(WasmBacktraceDetails::Enable);
-    if profile.baseline {
-        config.max_wasm_stack(BASELINE_STACK_BYTES).async_stack_size(BASELINE_STACK_BYTES + HOST_STACK_BYTES);
-    }
+    let stack_bytes = if profile.baseline { BASELINE_STACK_BYTES } else { STACK_BYTES };
+    config.max_wasm_stack(stack_bytes).async_stack_size(stack_bytes + HOST_STACK_BYTES);
     profile.proposals.enable(&mut config);
     config
 }

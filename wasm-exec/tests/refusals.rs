@@ -137,6 +137,14 @@ fn an_entry_of_another_type_is_named() {
     for name in ["wasi:cli/run@0.2.5", "wasi:cli/run@0.3.0"] {
         let error = refusal(command(&format!(r#"(component (instance $i) (export "{name}" (instance $i)))"#)));
         assert!(matches!(&error, RunError::Entry { name: found, .. } if found == name), "{error}");
+        let error = refusal(command(&format!(
+            r#"(component
+                (core module $program (func (export "run") (result i32) i32.const 0))
+                (core instance $program (instantiate $program))
+                (func $run (result u32) (canon lift (core func $program "run")))
+                (instance $i (export "run" (func $run))) (export "{name}" (instance $i)))"#
+        )));
+        assert!(error.to_string().contains("whose result is `result`") && error.to_string().contains(name), "{error}");
     }
 }
 

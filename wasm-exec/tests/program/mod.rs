@@ -28,7 +28,7 @@ pub(crate) struct Command {
 }
 
 /// Loads and runs it.
-fn run(command: Command) -> Result<Report, RunError> {
+pub(crate) fn run(command: Command) -> Result<Report, RunError> {
     let engine = Engine::new(command.code.profile)?;
     run_with(&engine, command)
 }
