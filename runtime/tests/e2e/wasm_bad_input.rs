@@ -1,8 +1,8 @@
 //! Wasm programs that are broken, huge or never end: each has a sentence or an end of its own, and nothing panics.
 
-use std::fs;
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt};
 
-use crate::sandbox::Sandbox;
+use crate::{sandbox::Sandbox, session::Session};
 
 /// A number as the binary format has it (LEB128).
 fn leb(mut number: usize) -> Vec<u8> {
@@ -77,4 +77,61 @@ fn what_a_limit_withholds_from_the_engine_is_named_with_its_flag() {
     assert!(refused.contains("--ulimit as") && !refused.contains("panicked"), "{refused}");
     let refused = sandbox.fails(125, ["run", "--rm", "--ulimit", "nofile=3", "local/memory"]);
     assert!(refused.contains("nofile"), "{refused}");
+}
+
+#[test]
+fn a_module_of_a_gigabyte_is_refused_before_it_is_read() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let path = sandbox.file("large.wasm", b"\0asm\x01\0\0\0");
+    fs::File::options().write(true).open(&path).and_then(|file| file.set_len(1 << 30)).expect("a sparse file");
+    let refused = sandbox.fails(1, ["import", &path, "local/large:latest"]);
+    assert!(refused.contains("a Wasm binary of more than 134217728 bytes"), "{refused}");
+    sandbox.check_clean();
+}
+
+/// A program's arguments and variables are text; what is none is refused, and not changed.
+#[test]
+fn what_is_no_text_is_no_argument_of_a_program() {
+    let Some((sandbox, [args])) = Sandbox::with(["args:wasm"]) else { return };
+    let no_text = OsStr::from_bytes(b"A=\xff\xfe");
+    for before in [&["run", "--rm", &args][..], &["run", "--rm", "-e"]] {
+        let mut command = sandbox.command(before);
+        command.arg(no_text);
+        // After a variable the image is still to come.
+        command.args(before.contains(&"-e").then_some(&args));
+        let ended = Session::start(command).wait();
+        assert_eq!(ended.code, Some(125), "{before:?}: {ended}");
+        assert!(ended.stderr.contains("invalid UTF-8"), "{before:?}: {ended}");
+    }
+}
+
+/// The last number of a version does not matter, what is imported of it does.
+#[test]
+fn versions_of_wasi_are_accepted_by_their_first_numbers() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let component = |import: &str, export: &str| {
+        format!(
+            r#"(component
+                (import "wasi:clocks/monotonic-clock@{import}" (instance $clock (export "now" (func (result u64)))))
+                (core func $now (canon lower (func $clock "now")))
+                (core module $program
+                    (import "" "now" (func $now (result i64)))
+                    (func (export "run") (result i32) (drop (call $now)) i32.const 0))
+                (core instance $program (instantiate $program (with "" (instance (export "now" (func $now))))))
+                (func $run (result (result)) (canon lift (core func $program "run")))
+                (instance $cli (export "run" (func $run)))
+                (export "wasi:cli/run@{export}" (instance $cli)))"#
+        )
+    };
+    let run = |text: &str| {
+        let path = sandbox.file("versions.wat", text);
+        sandbox.ok(["import", &path, "local/versions:latest"]);
+        sandbox.run(["run", "--rm", "local/versions"])
+    };
+    let ended = run(&component("0.2.77", "0.2.99"));
+    assert_eq!(ended.code, Some(0), "{ended}");
+    let ended = run(&component("0.4.0", "0.2.3"));
+    assert!(ended.code == Some(126) && ended.stderr.contains("0.2 and 0.3 are, with any last number"), "{ended}");
+    let ended = run(&component("0.2.3", "1.0.0"));
+    assert!(ended.code == Some(126) && ended.stderr.contains("a version of WASI that is not known here"), "{ended}");
 }

@@ -133,3 +133,28 @@ fn the_grants_of_a_program_are_told_before_it_runs() {
     assert!(refused.contains("env::print (it is no part of WASI"), "{refused}");
     assert_eq!(sandbox.ok(["ps", "-aq"]), "", "nothing was made");
 }
+
+/// wasmtime has taken back what it had for them.
+#[test]
+fn threads_of_wasi_p1_are_refused_by_name() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let spawning = r#"(module (import "env" "memory" (memory 1 1 shared))
+        (import "wasi" "thread-spawn" (func (param i32) (result i32)))
+        (func (export "wasi_thread_start") (param i32 i32)) (func (export "_start")))"#;
+    let sharing = r#"(module (memory 1 1 shared) (func (export "_start")))"#;
+    for (text, told) in [(spawning, "wasi::thread-spawn (threads of WASI p1"), (sharing, "a memory that threads share")]
+    {
+        let path = sandbox.file("threads.wat", text);
+        sandbox.ok(["import", &path, "local/threads"]);
+        let refused = sandbox.fails(126, ["run", "--rm", "local/threads"]);
+        assert!(refused.contains(told) && refused.contains("without them"), "{refused}");
+    }
+    let refused = sandbox.fails(125, ["run", "--rm", "--wasm", "threads", "local/threads"]);
+    assert!(refused.contains("nothing here starts threads"), "{refused}");
+    // Their instructions need no threads.
+    let atomic = r#"(module (memory 1) (func (export "_start")
+        (drop (i32.atomic.rmw.add (i32.const 0) (i32.const 1))) (drop (memory.atomic.notify (i32.const 0) (i32.const 1)))))"#;
+    let path = sandbox.file("atomic.wat", atomic);
+    sandbox.ok(["import", &path, "local/atomic"]);
+    sandbox.ok(["run", "--rm", "local/atomic"]);
+}

@@ -78,6 +78,9 @@ pub(super) fn missing(import: &str) -> String {
         "this version of WASI is not known here: 0.2 and 0.3 are, with any last number"
     } else if package.starts_with("wasi_unstable") {
         "WASI of 2019; build the program again for wasm32-wasip1"
+    } else if ["wasi::thread-spawn", "env::memory"].contains(&import) {
+        "threads of WASI p1 share a memory and this host's files, of which nothing here is made for several threads at once: build the \
+         program without them"
     } else if ["fermyon:", "spin:"].iter().any(|own| package.starts_with(own)) {
         "an interface of Spin's own: no flag grants it"
     } else if package.starts_with("wasi:") {
@@ -159,6 +162,7 @@ mod tests {
         assert!(missing("wasi:keyvalue/store@0.3.0").contains("no flag grants it"));
         assert!(missing("wasi_unstable::fd_write").contains("2019"));
         assert!(missing("env::print").contains("no part of WASI"));
+        assert!(missing("wasi::thread-spawn").contains("without them") && missing("env::memory").contains("threads"));
         assert!(missing("fermyon:spin/redis@2.0.0").contains("Spin's own"));
     }
 

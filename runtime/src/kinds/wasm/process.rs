@@ -177,6 +177,11 @@ fn refusal(error: &RunError) -> String {
             "{error}; a memory takes more than 4 GiB of addresses: leave out --ulimit as and --ulimit data, or raise them \
              (-m limits what the program uses of it)"
         ),
+        RunError::Start { detail } if detail.contains("shared memory support") => {
+            "this program cannot be started: it has a memory that threads share, and nothing here starts threads of WASI p1; build it \
+             without them"
+                .to_owned()
+        }
         RunError::Thread { .. } => {
             format!("{error}; raise the limit of processes, which counts threads (--pids-limit)")
         }
