@@ -156,12 +156,20 @@ fn many_first_runs_at_once_compile_once() {
 
 /// A large program, imported, of which no code is there any more.
 fn large(sandbox: &Sandbox) -> &'static str {
+    large_with(sandbox, "").0
+}
+
+/// The same with functions; and how long the optimised code was.
+fn large_with(sandbox: &Sandbox, functions: &str) -> (&'static str, u64) {
     let data = "d".repeat(2 << 20);
-    let text = format!(r#"(module (memory 40) (data "{data}") (func (export "_start")))"#);
+    let text = format!(r#"(module (memory 40) (data "{data}") {functions} (func (export "_start")))"#);
     let text = sandbox.file("large.wat", text);
     sandbox.ok(["import", &text, "local/large"]);
-    fs::remove_dir_all(sandbox.root().join("compiled")).expect("the code");
-    "local/large"
+    let [code] = sandbox.stored("compiled").try_into().expect("one file");
+    let folder = sandbox.root().join("compiled");
+    let bytes = folder.join(code).metadata().expect("the code").len();
+    fs::remove_dir_all(folder).expect("the code");
+    ("local/large", bytes)
 }
 
 fn is_baseline(name: &str) -> bool {
@@ -243,4 +251,28 @@ fn what_is_left_behind_holds_no_file_of_its_caller() {
     }
     assert_eq!(sandbox.inspect("web", ".State.Running"), "true");
     sandbox.ok(["rm", "-f", "web"]);
+}
+
+/// Code that is not optimised is longer.
+#[test]
+fn where_only_optimised_code_has_room_it_is_made_at_once() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let values: String =
+        (1..60).map(|n| format!("(local.set {n} (i32.mul (local.get {}) (i32.const {n})))", n - 1)).collect();
+    let sum: String = (1..60).map(|n| format!("local.get {n} i32.xor ")).collect();
+    let locals = "(local i32)".repeat(60);
+    let function = format!("(func (param i32) (result i32) {locals} {values} i32.const 0 {sum})");
+    let (image, bytes) = large_with(&sandbox, &function.repeat(100));
+    let command = sandbox.command(["run", "--rm", image]);
+    let mut shell = Command::new("sh");
+    // A limit of the size of each file stands for a disk with no more room; in halves of a kibibyte.
+    let blocks = (bytes / 512 + 16).to_string();
+    shell.args(["-c", r#"ulimit -f "$0"; trap '' XFSZ; exec "$@""#, &blocks]).stdin(Stdio::null());
+    shell.arg(command.get_program()).args(command.get_args()).env("AMPHORA_NETWORK", "none");
+    let ended = Session::start(shell).wait();
+    assert_eq!(ended.code, Some(0), "{ended}");
+    assert!(ended.stderr.contains("quickly") && ended.stderr.contains("once"), "{ended}");
+    let [code] = sandbox.stored("compiled").try_into().expect("one file");
+    assert!(!is_baseline(&code), "{code}");
+    sandbox.check_clean();
 }

@@ -51,7 +51,10 @@ pub(super) fn compiled_soon(program: &WasmProgram, host: &Host, image: &Image, p
         Some(_) => {}
         None => output::note(&format!("Compiling {} to native code, quickly; its next runs have better", code.name())),
     }
-    code.compile(baseline)?;
+    if code.compile(baseline).is_err() {
+        // It takes more of the disk than what is optimised, of which what is wrong with the program is told again.
+        return compiled(program, host, image, profile);
+    }
     // By now there may be the better one, and with it no other.
     match code.find(profile)? {
         Some(found) => Ok(found),
