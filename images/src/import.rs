@@ -1,7 +1,7 @@
 //! Import: an image is made of a root file system's tar archive, or of a `.wasm` or `.wat` file.
 //!
 //! What a file is comes from its bytes. A root file system becomes a Linux image of one layer, stored as it was given:
-//! plain, gzip or zstd. A Wasm binary becomes a CNCF Wasm OCI artifact, which is refused here rather than at its first
+//! plain, gzip, zstd, xz or bzip2. A Wasm binary becomes a CNCF Wasm OCI artifact, which is refused here rather than at its first
 //! run if it is broken.
 //!
 //! Sources: the OCI image-spec (config.md, manifest.md), the CNCF TAG-Runtime Wasm OCI artifact document.
@@ -14,7 +14,7 @@ use crate::{
     program::{self, Form, ProgramError},
     ready::{NotReady, Ready, Stored, clean_up},
     store::{StoreError, Writing, clock},
-    unpack::{self, Compression, decompress, is_tar},
+    unpack::{self, Compression, decompress, is_tar, storable},
 };
 use serde_json::{Map, Value, json};
 use std::{
@@ -47,7 +47,7 @@ pub enum ImportError {
     },
     /// Something else.
     #[error(
-        "{file} is {found}; a tar archive of a root file system (plain, gzip or zstd), a Wasm binary or WebAssembly text can be imported"
+        "{file} is {found}; a tar archive of a root file system (plain, gzip, zstd, xz or bzip2), a Wasm binary or WebAssembly text can be imported"
     )]
     Unknown {
         /// As it was given.
@@ -274,7 +274,7 @@ fn look(mut file: &File, budget: &Budget) -> io::Result<Found> {
     if first.starts_with(b"\0asm") {
         return Ok(Found::Wasm);
     }
-    let compression = Compression::of(&first)?;
+    let compression = Compression::of(&first);
     let mut head = Vec::new();
     if compression == Compression::None {
         head = first;
@@ -323,7 +323,8 @@ fn import_tar(
     // The second time needs its memory.
     drop(stream);
     file.rewind().map_err(read)?;
-    store_linux(store, &mut file, &diff_id, compression, shown, target, changes)
+    let mut layer = storable(Box::new(file), compression, &target.budget).map_err(read)?;
+    store_linux(store, &mut layer, &diff_id, compression, shown, target, changes)
 }
 
 fn store_linux(

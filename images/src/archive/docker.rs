@@ -5,7 +5,7 @@ use crate::{
     Store,
     ingest::{self, Expected, Staged},
     ready::{Ready, Stored},
-    unpack::{Compression, HEAD_LENGTH, plan},
+    unpack::{Compression, HEAD_LENGTH, plan, storable},
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -81,9 +81,10 @@ fn layer(
         |error| ArchiveError::Blob { archive: source.name.clone(), member: member.to_owned(), source: Box::new(error) };
     let mut first = Vec::new();
     let read = source.stream(member, "manifest.json")?.take(HEAD_LENGTH as u64).read_to_end(&mut first);
-    let compression =
-        read.and_then(|_| Compression::of(&first)).map_err(|error| failed(ingest::IngestError::Read(error)))?;
-    let mut stream = source.stream(member, "manifest.json")?;
+    let unreadable = |error| failed(ingest::IngestError::Read(error));
+    let compression = read.map(|_| Compression::of(&first)).map_err(unreadable)?;
+    let stream = source.stream(member, "manifest.json")?;
+    let mut stream = storable(stream, compression, &source.budget).map_err(unreadable)?;
     let staged = ingest::stage(store, &mut stream, expected, &source.budget).map_err(failed)?;
     let media_type = compression.layer_media_type();
     let descriptor = json!({ "mediaType": media_type, "digest": staged.digest, "size": staged.size });

@@ -41,7 +41,7 @@ fn opened(bytes: &[u8], path: &Path, store: &Store) -> bool {
         Ok(source) => source,
     };
     let mut taken = false;
-    let is_plain = Compression::of(&bytes[..bytes.len().min(HEAD_LENGTH)]).is_ok_and(|it| it == Compression::None);
+    let is_plain = Compression::of(&bytes[..bytes.len().min(HEAD_LENGTH)]) == Compression::None;
     for member in ["index.json", "manifest.json", "oci-layout", "./link", "a/b"] {
         match source.document(member, "the test") {
             Err(error) => taken |= refused(&error),

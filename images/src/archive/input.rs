@@ -64,7 +64,7 @@ pub(super) fn worth_copying(mut pipe: Pipe) -> io::Result<Box<dyn Read>> {
     let is_known = head.starts_with(b"\0asm")
         || text.starts_with(b"(")
         || text.starts_with(b";;")
-        || Compression::of(&head).is_ok_and(|found| found != Compression::None)
+        || Compression::of(&head) != Compression::None
         || (is_tar(&head) && head.iter().any(|&byte| byte != 0));
     Ok(if is_known { Box::new(Cursor::new(head).chain(pipe)) } else { Box::new(Cursor::new(head)) })
 }

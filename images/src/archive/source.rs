@@ -152,7 +152,7 @@ fn plain(store: &Store, mut file: File, budget: &Budget) -> io::Result<File> {
     let mut first = Vec::new();
     file.by_ref().take(HEAD_LENGTH as u64).read_to_end(&mut first)?;
     file.rewind()?;
-    match Compression::of(&first)? {
+    match Compression::of(&first) {
         Compression::None => Ok(file),
         _ => spool(store, &mut decompress(Box::new(file), budget)?),
     }

@@ -104,6 +104,11 @@ impl Store {
     /// Returns lines `Deleted: …`; none while somebody writes.
     /// Those that cannot be read stay: nobody knows what they are.
     pub fn remove_unnamed(&self, used: Used) -> Result<Vec<String>, StoreError> {
+        self.remove_unnamed_if(&|_| true, used)
+    }
+
+    /// The same, but for those of which a manifest is not meant, told its digest.
+    pub fn remove_unnamed_if(&self, is_meant: &dyn Fn(&str) -> bool, used: Used) -> Result<Vec<String>, StoreError> {
         let (mut gone, mut lines) = (HashSet::new(), Vec::new());
         let left = self.take_out(used, |index, used, alone| {
             let unnamed = index.manifests.iter().filter(|entry| alone && entry.name().is_none());
@@ -111,7 +116,8 @@ impl Store {
                 let Ok(digest) = self.index_digest(&entry.digest) else { continue };
                 let (manifests, unreadable) = self.children(&digest, &entry.media_type);
                 let is_used = used.first_of(&manifests)?.is_some();
-                if unreadable.is_empty() && !is_used && gone.insert(entry.digest.clone()) {
+                let is_spared = manifests.iter().any(|manifest| !is_meant(manifest.as_ref()));
+                if !is_spared && unreadable.is_empty() && !is_used && gone.insert(entry.digest.clone()) {
                     lines.push(format!("Deleted: {}", entry.digest));
                 }
             }

@@ -49,7 +49,7 @@ use std::{
 };
 
 pub use compression::decompress;
-pub(crate) use compression::{Compression, HEAD_LENGTH, is_tar};
+pub(crate) use compression::{Compression, HEAD_LENGTH, is_tar, storable};
 pub(crate) use entries::{Entries, Kind};
 pub(crate) use input::{Source, hex};
 pub(crate) use left_out::{Mark, is_overlay_attribute};

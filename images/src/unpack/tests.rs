@@ -441,10 +441,6 @@ fn compression_is_told_by_the_bytes() {
         decompress(Box::new(Cursor::new(bytes)), &Budget::default()).unwrap().read_to_end(&mut found).unwrap();
         assert!(found == plain, "{name}");
     }
-    for (name, bytes) in [("xz", &b"\xfd7zXZ\0\0\0"[..]), ("bzip2", b"BZh91AY&SY")] {
-        let error = decompress(Box::new(bytes), &Budget::default()).err().unwrap().to_string();
-        assert!(error.contains(name), "{error}");
-    }
     let mut cut = decompress(Box::new(Cursor::new(gzip(&plain)[..60].to_vec())), &Budget::default()).unwrap();
     assert!(cut.read_to_end(&mut Vec::new()).is_err());
 }

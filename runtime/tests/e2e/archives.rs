@@ -235,3 +235,38 @@ fn a_commit_that_is_interrupted_leaves_nothing_paused() {
     sandbox.ok(["rm", "-f", "web"]);
     sandbox.check_clean();
 }
+
+/// xz and bzip2, for which layers have no media type, are stored without.
+#[test]
+fn archives_are_read_however_they_are_compressed() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    sandbox.ok(["save", "-o", "saved.tar", &busybox]);
+    sandbox.ok(["create", "--name", "web", &busybox]);
+    sandbox.ok(["export", "-o", "root.tar", "web"]);
+    sandbox.file("said", "hello\n");
+    tar(&sandbox, &["-cf", "said.tar", "said"]);
+    for (program, ending) in [("gzip", "gz"), ("bzip2", "bz2"), ("xz", "xz"), ("zstd", "zst")] {
+        for name in ["saved.tar", "root.tar", "said.tar"] {
+            let mut command = Command::new(program);
+            command.args(["-k", "-q", name]).current_dir(sandbox.work());
+            assert!(command.status().is_ok_and(|status| status.success()), "{program} {name}");
+        }
+        let image = format!("packed:{ending}");
+        sandbox.ok(["import", &format!("root.tar.{ending}"), &image]);
+        assert_eq!(sandbox.ok(["run", "--rm", &image, "busybox", "echo", "ran"]), "ran\n");
+        // Whoever else reads the store finds what the manifest says.
+        sandbox.ok(["save", "-o", "again.tar", &image]);
+        sandbox.ok(["rmi", &image]);
+        sandbox.ok(["load", "-i", "again.tar"]);
+        sandbox.ok(["load", "-i", &format!("saved.tar.{ending}")]);
+        piped(&sandbox, &["cp", "-", "web:/"], Some(&format!("said.tar.{ending}")), "nothing");
+        piped(&sandbox, &["cp", "web:/said", "-"], None, "out.tar");
+        assert_eq!(tar(&sandbox, &["-xOf", "out.tar", "said"]), "hello\n");
+        let blobs = sandbox.root().join("image-layout/blobs/sha256");
+        for blob in fs::read_dir(blobs).expect("the blobs") {
+            let blob = fs::read(blob.expect("an entry").path()).expect("a blob");
+            assert!(!blob.starts_with(b"BZh") && !blob.starts_with(b"\xfd7zXZ"), "{program}");
+        }
+    }
+    sandbox.check_clean();
+}

@@ -352,7 +352,7 @@ fn cve_2021_20291_a_damaged_stream_is_an_error_wherever_it_is_damaged() {
     let plain = sandbox.work().join("layer.tar");
     tool("tar", &["-cf", text(&plain), "-C", text(&sandbox.work()), "layout"]);
     let diff_id = digest(&plain);
-    for (name, media_type) in [("gzip", "gzip"), ("zstd", "zstd"), ("xz", "gzip")] {
+    for (name, media_type) in [("gzip", "gzip"), ("zstd", "zstd"), ("xz", "gzip"), ("bzip2", "gzip")] {
         let Ok(packed) = Command::new(name).arg("-c").arg(&plain).output() else {
             println!("skipped in part: {name} is not installed");
             continue;
@@ -361,7 +361,7 @@ fn cve_2021_20291_a_damaged_stream_is_an_error_wherever_it_is_damaged() {
         let media_type = format!("application/vnd.oci.image.layer.v1.tar+{media_type}");
         let loads = |bytes: &[u8]| layout.load_layer(&sandbox, bytes, &media_type, &diff_id);
         let ended = loads(&whole);
-        assert_eq!(ended.code, Some(if name == "xz" { 1 } else { 0 }), "{name}: {ended}");
+        assert_eq!(ended.code, Some(0), "{name}: {ended}");
         for part in 0..10 {
             let at = whole.len() * part / 10;
             let mut damaged = whole.clone();
