@@ -250,3 +250,22 @@ fn pairs_of_commands_at_the_same_moment_leave_a_whole_container() {
     }
     sandbox.check_clean();
 }
+
+/// Between its end and what its supervisor decides it seemed to have ended for good, and whoever followed its log stopped.
+#[test]
+fn a_container_that_is_started_again_never_seems_to_have_ended() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    sandbox.ok(["run", "-d", "--name", "loop", "--restart", "always", &busybox, "sh", "-c", "echo ran; exit 1"]);
+    let follower = sandbox.start(["logs", "-f", "loop"]);
+    let runs = |text: &str| text.matches("ran\n").count();
+    until("some runs", || {
+        let status = sandbox.inspect("loop", ".State.Status");
+        assert!(["running", "restarting"].contains(&status.as_str()), "{status}");
+        (runs(&follower.stdout()) >= 6).then_some(())
+    });
+    sandbox.ok(["stop", "-t", "0", "loop"]);
+    assert!(runs(&follower.wait().stdout) >= 6);
+    assert_eq!(sandbox.inspect("loop", ".State.Status"), "exited");
+    sandbox.ok(["rm", "loop"]);
+    sandbox.check_clean();
+}

@@ -108,8 +108,31 @@ impl Container {
         Ok(lock)
     }
 
-    /// What the records say for certain; None: it has never run, or nobody has written down how the last run ended.
+    /// What the records say for certain; None: it has never run, or nobody has written down how the last run ended. A supervisor that is
+    /// about to say whether it starts the container again is waited for, as what has ended for good is taken for that by who looks.
     fn look_at_records(&self) -> Result<Option<(Status, Option<RunFound>)>> {
+        const TRIES: u32 = 300;
+        const PAUSE: Duration = Duration::from_millis(5);
+        for _ in 0..TRIES {
+            match self.run()? {
+                Some(run) if self.is_undecided(&run)? => thread::sleep(PAUSE),
+                _ => break,
+            }
+        }
+        self.look_at_run()
+    }
+
+    /// Whether its supervisor has noted how a run ended, and has not come to whether another one follows.
+    fn is_undecided(&self, run: &RunFound) -> Result<bool> {
+        if !self.spec.restart.restarts() || run.running.restarting || run.is_going_on_in(&self.spec.id)? {
+            return Ok(false);
+        }
+        let Some(ended) = run.ended()? else { return Ok(false) };
+        let wants_more = self.spec.restart.wants_more(ended.exit_code, run.running.restart_count);
+        Ok(wants_more && run.is_held()? && !self.is_halted()?)
+    }
+
+    fn look_at_run(&self) -> Result<Option<(Status, Option<RunFound>)>> {
         match self.run()? {
             Some(run) if run.is_going_on_in(&self.spec.id)? => {
                 Ok(Some((Status::Running(run.running.clone()), Some(run))))
