@@ -35,6 +35,7 @@ pub use crate::{
         namespaces::NamespaceMode,
         network::{Endpoint, Mac, NameService},
         ports::{HostPort, Protocol, PublishedPort},
+        probe::Probe,
         propagation::Propagation,
         rare_limits::RareLimits,
         request::{Request, StopTimeout},

@@ -96,7 +96,7 @@ impl ContainerCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct ContainerPruneArgs {
-    /// Remove only those for which this holds: label=, until=
+    /// Remove only those for which this holds: label=, label!=, until=
     #[arg(long, value_name = "filter", value_parser = parse_pair)]
     pub(crate) filter: Vec<String>,
     /// Do not ask

@@ -38,12 +38,14 @@ impl Filters {
         values.peek().is_none() || values.any(holds)
     }
 
-    /// Whether all `label` filters hold, each `NAME` or `NAME=VALUE`. Unlike other keys, as with Docker, labels add up.
+    /// Whether all `label` filters hold, each `NAME` or `NAME=VALUE`, and none of `label!`. Unlike other keys, as with Docker, labels
+    /// add up.
     pub(crate) fn labels(&self, label: impl Fn(&str) -> Option<String>) -> bool {
-        self.values("label").all(|filter| match filter.split_once('=') {
+        let has = |filter: &str| match filter.split_once('=') {
             Some((name, value)) => label(name).as_deref() == Some(value),
             None => label(filter).is_some(),
-        })
+        };
+        self.values("label").all(has) && !self.values("label!").any(has)
     }
 
     /// All that was asked of `key`.
@@ -127,7 +129,7 @@ mod tests {
 
     fn filters(texts: &[&str]) -> Result<Filters, FilterError> {
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-        Filters::parse(&texts, &["name", "status", "label"])
+        Filters::parse(&texts, &["name", "status", "label", "label!"])
     }
 
     #[test]
@@ -148,6 +150,9 @@ mod tests {
             (&["label=tier=front"], true),
             (&["label=tier=back"], false),
             (&["label=tier", "label=other"], false),
+            (&["label!=other"], true),
+            (&["label!=tier"], false),
+            (&["label!=tier=back"], true),
         ] {
             assert_eq!(filters(texts).unwrap().labels(label), holds, "{texts:?}");
         }
@@ -158,7 +163,7 @@ mod tests {
         for text in ["name", "colour=red", "=x", ""] {
             let message = filters(&[text]).unwrap_err().to_string();
             let expected =
-                format!("invalid filter `{text}`: expected KEY=VALUE, where KEY is one of name, status, label");
+                format!("invalid filter `{text}`: expected KEY=VALUE, where KEY is one of name, status, label, label!");
             assert_eq!(message, expected);
         }
     }

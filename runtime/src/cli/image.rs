@@ -83,6 +83,9 @@ pub(crate) struct RmiArgs {
     /// Remove it with all its names
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Keep images without a name that it was made from; it has none here
+    #[arg(long)]
+    pub(crate) no_prune: bool,
     /// Names, ids or digests
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<String>,

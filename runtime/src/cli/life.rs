@@ -26,6 +26,12 @@ pub(crate) struct UpdateArgs {
     /// Weight of block I/O, from 10 to 1000
     #[arg(long, value_name = "uint16")]
     pub(crate) blkio_weight: Option<String>,
+    /// Period of the CPU quota, in microseconds
+    #[arg(long, value_name = "int")]
+    pub(crate) cpu_period: Option<String>,
+    /// CPU time in each period, in microseconds; -1 for unlimited
+    #[arg(long, value_name = "int", allow_negative_numbers = true)]
+    pub(crate) cpu_quota: Option<String>,
     /// CPU weight against other containers (1024 is usual)
     #[arg(short, long, value_name = "int")]
     pub(crate) cpu_shares: Option<String>,

@@ -37,7 +37,7 @@ pub(crate) use network::{
 pub(crate) use serve::{
     ExportPlatform, RollbackArgs, ServeArgs, ServeCommand, ServeExportArgs, ServePsArgs, WhichArgs,
 };
-pub(crate) use system::{CompletionsArgs, DfArgs, FormatArgs, ManArgs, PruneArgs, SystemCommand};
+pub(crate) use system::{CompletionsArgs, DfArgs, FormatArgs, ManArgs, PruneArgs, SystemCommand, SystemPruneArgs};
 pub(crate) use volume::{
     VolumeCommand, VolumeCreateArgs, VolumeInspectArgs, VolumeLsArgs, VolumePruneArgs, VolumeRmArgs,
 };
@@ -404,7 +404,7 @@ mod tests {
             ),
             ("amphora start --checkpoint x web", "error: not supported yet: the flag `--checkpoint`\n"),
             ("amphora rm -l web", "error: not supported yet: the flag `-l`;"),
-            ("amphora system prune --volumes", "error: not supported yet: the flag `--volumes`;"),
+            ("amphora pull -a alpine", "error: not supported yet: the flag `-a`\n"),
             ("amphora build .", "error: not supported yet: the command `build`; build elsewhere"),
             ("amphora --root /x search", "error: not supported yet: the command `search`\n"),
         ] {

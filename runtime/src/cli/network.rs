@@ -1,5 +1,6 @@
 //! Commands on networks.
 
+use super::filter::parse_pair;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
@@ -88,6 +89,9 @@ pub(crate) struct NetworkCreateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct NetworkInspectArgs {
+    // There are no other machines of which more could be told.
+    #[arg(short, long, hide = true)]
+    pub(crate) verbose: bool,
     /// `json`, or a template such as '{{.IPAM.Config}}'
     #[arg(short, long, value_name = "string")]
     pub(crate) format: Option<String>,
@@ -114,6 +118,9 @@ pub(crate) struct NetworkLsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct NetworkPruneArgs {
+    /// Remove only those for which this holds: label=, label!=, until=
+    #[arg(long, value_name = "filter", value_parser = parse_pair)]
+    pub(crate) filter: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,

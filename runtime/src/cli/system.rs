@@ -1,6 +1,6 @@
 //! Commands on the installation as a whole.
 
-use super::EventsArgs;
+use super::{EventsArgs, filter::parse_pair};
 use clap::{Args, CommandFactory, Subcommand, ValueHint};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -14,8 +14,8 @@ pub(crate) enum SystemCommand {
     Df(DfArgs),
     /// Report what killed processes left behind; exits with 0 when there is nothing
     Check,
-    /// Remove containers that ended, images without a name, and what was left behind
-    Prune(PruneArgs),
+    /// Remove containers that ended, networks without any, images without a name, and what was left behind
+    Prune(SystemPruneArgs),
     /// Start the containers that ran before the machine began anew: --restart always and unless-stopped
     Restore,
     /// Make a damaged list of images anew; exits with 1 when not all of it could be kept
@@ -27,9 +27,21 @@ pub(crate) struct PruneArgs {
     /// Remove all images that no container uses
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// Remove only those for which this holds: label=, label!=, until=
+    #[arg(long, value_name = "filter", value_parser = parse_pair)]
+    pub(crate) filter: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SystemPruneArgs {
+    #[command(flatten)]
+    pub(crate) of_images: PruneArgs,
+    /// Remove volumes too that have no name of their own
+    #[arg(long)]
+    pub(crate) volumes: bool,
 }
 
 #[derive(Debug, Args)]

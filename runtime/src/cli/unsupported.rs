@@ -15,11 +15,11 @@ const COMMANDS: &[(&[&str], &str)] = &[
 /// Docker's flags of commands that are here, other than `run`, `create` and `exec`, each with what to do instead.
 const FLAGS: &[(&[&str], &str)] = &[
     (&["--checkpoint", "--checkpoint-dir"], ""),
+    (&["--detach-keys"], "; a program of exec ends with it: what run -it starts can be left, and attached to"),
     (&["--details"], "; `amphora inspect` shows labels"),
     (&["--link", "-l"], "; containers are not linked"),
     (&["--tree"], "; `amphora image inspect` shows an image's layers"),
-    (&["--no-prune", "--all-tags", "-a"], ""),
-    (&["--filter", "-f", "--volumes"], "; `container prune`, `image prune` and `volume prune` remove each kind alone"),
+    (&["--all-tags", "-a"], ""),
     (&["--platform"], "; `pull --platform` chooses"),
     (
         &["--opt", "-o", "--cluster", "--group", "--scope", "--sharing", "--secret", "--type"],

@@ -62,7 +62,7 @@ pub(crate) struct VolumePruneArgs {
     /// Those too that were given a name
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// Remove only those for which this holds: label=
+    /// Remove only those for which this holds: label=, label!=
     #[arg(long, value_name = "filter", value_parser = parse_pair)]
     pub(crate) filter: Vec<String>,
     /// Do not ask

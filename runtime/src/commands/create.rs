@@ -16,13 +16,18 @@ use super::{
 };
 use crate::{
     cli::ProgramArgs,
-    lifecycle, output,
+    lifecycle,
+    output::{
+        self,
+        errors::{self, Coded},
+    },
     records::{
-        container::{Container, Lock},
+        container::{Container, FindError, Lock},
         host::Host,
     },
     spec::{
-        Network, Security, StdioSpec, Workload, env, request::Request, restart::RestartPolicy, seccomp::SeccompProfile,
+        Network, Security, StdioSpec, Workload, env, exit_code, mounts::MountError, request::Request,
+        restart::RestartPolicy, seccomp::SeccompProfile,
     },
 };
 
@@ -46,8 +51,8 @@ pub(crate) struct Made {
 pub(crate) fn make(host: &Host, args: &ProgramArgs) -> Result<Made> {
     let selection = selection(args.platform.as_deref(), args.prefer)?;
     // Until the container names the image, nobody may remove it.
-    let (image, _writing) = find_or_pull(host, &args.subject, &selection, args.pull)?;
-    let request = request(host, args)?;
+    let (image, _writing) = find_or_pull(host, &args.subject, &selection, args.pull, args.quiet)?;
+    let request = request(host, args).map_err(as_typed)?;
     refuse_taken_cidfile(args.cidfile.as_deref())?;
     let (container, lock) = lifecycle::create(host, &image, request)?;
     if let Some(path) = &args.cidfile
@@ -61,10 +66,20 @@ pub(crate) fn make(host: &Host, args: &ProgramArgs) -> Result<Made> {
     Ok(Made { container, image, lock })
 }
 
+/// What cannot be meant ends `create` as it ends `run`; as with Docker, what is wrong with a mount, or with another container that is
+/// named, is found by who makes the container.
+fn as_typed(error: anyhow::Error) -> anyhow::Error {
+    let is_found_later = error.chain().any(|cause| cause.is::<MountError>() || cause.is::<FindError>());
+    match is_found_later || errors::exit_code(&error).is_some() {
+        true => error,
+        false => Coded::new(exit_code::OURS, errors::sentence(&error)).into(),
+    }
+}
+
 /// `run --explain-grants`: says what would run the image, and runs nothing.
 pub(crate) fn explain_grants(host: &Host, args: &ProgramArgs) -> Result<u8> {
     let selection = selection(args.platform.as_deref(), args.prefer)?;
-    let (image, _writing) = find_or_pull(host, &args.subject, &selection, args.pull)?;
+    let (image, _writing) = find_or_pull(host, &args.subject, &selection, args.pull, args.quiet)?;
     let (image, workload) = Workload::chosen(&image, args.component.as_deref())?;
     let component = args.component.as_ref().map(|component| format!("--component {component} "));
     let subject = component.unwrap_or_default() + &args.subject;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Where vendors' files lie; of two that have a device the later one counts.
-const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+pub(super) const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 /// The most that is read of one.
 const FILE_BYTES: u64 = 8 << 20;
 /// What `--gpus` stands for.

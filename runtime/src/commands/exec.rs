@@ -31,6 +31,9 @@ fn running(host: &Host, args: &ProgramArgs) -> Result<(Container, Process)> {
     let Some(run) = container.going_on()? else {
         bail!("container {} is not running: amphora start {0}", container.spec.name);
     };
+    if run.running.paused {
+        bail!("container {0} is paused, and a program in it would not begin: amphora unpause {0}", container.spec.name);
+    }
     lifecycle::workload_of(host, &container.spec)?.behaviour().check_exec(&container.spec.name)?;
     Ok((container, run.running.process()))
 }

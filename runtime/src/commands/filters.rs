@@ -64,12 +64,8 @@ impl ContainerFilters {
     }
 
     /// Those of `container prune`.
-    pub(super) fn parse_for_prune(texts: &[String]) -> Result<Self> {
-        let filters = Filters::parse(texts, &["label", "until"])?;
-        let now = output::now_nanos();
-        let until = filters.values("until").map(|text| Ok(output::parse_moment(text, now)?));
-        let before = until.collect::<Result<Vec<i64>>>()?.into_iter().min();
-        Ok(Self { before, filters, ..Self::default() })
+    pub(super) fn for_prune(filters: &PruneFilters) -> Self {
+        Self { before: filters.before, filters: filters.filters.clone(), ..Self::default() }
     }
 
     /// Whether containers that do not run are asked for.
@@ -96,12 +92,50 @@ impl ContainerFilters {
             && self.before.is_none_or(|before| spec.created_unix_nanos < before)
             && self.since.is_none_or(|since| spec.created_unix_nanos > since)
             && self.filters.any("status", |wanted| view::status_word(status) == wanted)
-            // None is checked: their health is not known.
-            && self.filters.any("health", |wanted| wanted == "none")
+            && self.filters.any("health", |wanted| health_word(container) == wanted)
             && self.filters.any("kind", |kind| spec.image.kind.to_string() == kind)
             && self.filters.any("network", |name| view::network_name(&spec.network).split(',').any(|one| one == name))
             && self.filters.any("volume", |wanted| spec.mounts.iter().any(|mount| has(host, mount, wanted)))
             && self.filters.labels(|name| spec.labels.get(name).cloned())
+    }
+}
+
+/// As Docker says it.
+fn health_word(container: &Container) -> &'static str {
+    match container.health() {
+        Ok(Some(found)) if container.spec.health.is_some() => found.status.name(),
+        _ if container.spec.health.is_some() => "starting",
+        _ => "none",
+    }
+}
+
+/// What the prunes are asked to spare: what is younger, and what has other labels.
+#[derive(Default)]
+pub(super) struct PruneFilters {
+    filters: Filters,
+    /// Nanoseconds since the epoch.
+    before: Option<i64>,
+}
+
+impl PruneFilters {
+    /// `label`, `label!` and `until`.
+    pub(super) fn parse(texts: &[String]) -> Result<Self> {
+        let filters = Filters::parse(texts, &["label", "label!", "until"])?;
+        let now = output::now_nanos();
+        let until = filters.values("until").map(|text| Ok(output::parse_moment(text, now)?));
+        let before = until.collect::<Result<Vec<i64>>>()?.into_iter().min();
+        Ok(Self { filters, before })
+    }
+
+    /// Whether all hold for something of this age with these labels.
+    pub(super) fn hold(&self, created_unix_nanos: Option<i64>, label: impl Fn(&str) -> Option<String>) -> bool {
+        let is_old = |before| created_unix_nanos.is_some_and(|created| created < before);
+        self.before.is_none_or(is_old) && self.filters.labels(label)
+    }
+
+    /// Whether the age was asked for.
+    pub(super) fn ask_for_age(&self) -> bool {
+        self.before.is_some()
     }
 }
 

@@ -68,6 +68,7 @@ pub(crate) fn find_or_pull(
     name: &str,
     selection: &Selection,
     policy: PullPolicy,
+    quiet: bool,
 ) -> Result<(Image, Writing)> {
     let found = match policy {
         PullPolicy::Always => None,
@@ -86,9 +87,10 @@ pub(crate) fn find_or_pull(
         (None, PullPolicy::Never) => {
             bail!("image {name} is not in the store, and --pull=never was given; amphora pull {name}")
         }
+        (None, _) if quiet => {}
         (None, _) => output::note(&format!("Unable to find image '{name}' locally")),
     }
-    pull_and_find(host, name, selection)
+    pull_and_find(host, name, selection, quiet)
 }
 
 fn find(host: &Host, name: &str, selection: &Selection) -> Result<Option<(Image, Writing)>, StoreError> {
@@ -99,9 +101,9 @@ fn find(host: &Host, name: &str, selection: &Selection) -> Result<Option<(Image,
 /// Apart from `find_or_pull`, as what a pull needs of the stack is much, and a start without one would touch it all.
 #[cold]
 #[inline(never)]
-fn pull_and_find(host: &Host, name: &str, selection: &Selection) -> Result<(Image, Writing)> {
+fn pull_and_find(host: &Host, name: &str, selection: &Selection, quiet: bool) -> Result<(Image, Writing)> {
     let reference: Reference = name.parse()?;
-    fetch(host, &reference, selection, &RegistryOptions::default(), false)?;
+    fetch(host, &reference, selection, &RegistryOptions::default(), quiet)?;
     find(host, name, selection)?
         .with_context(|| format!("image {name} was pulled, and removed again by another command; try again"))
 }
@@ -188,7 +190,7 @@ pub(crate) fn load(host: &Host, args: &LoadArgs) -> Result<u8> {
         if let Loaded::Named(reference) | Loaded::Moved { reference, .. } = &loaded {
             happened(host, "load", &reference.familiar(), &reference.familiar());
         }
-        match said(&loaded).filter(|_| !args.quiet) {
+        match said(&loaded) {
             Some(line) => output::say(&line),
             None => Ok(()),
         }

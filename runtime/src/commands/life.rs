@@ -52,6 +52,16 @@ fn changes(args: &UpdateArgs) -> Result<Changes> {
             .map(limits::parse_memory_reservation)
             .transpose()?,
         cpu_millis: args.cpus.as_deref().map(|text| limits::parse_cpus(text, online().count())).transpose()?,
+        cpu_period_usec: args
+            .cpu_period
+            .as_deref()
+            .map(|text| limits::parse_cpu_usec("--cpu-period", text))
+            .transpose()?,
+        cpu_quota_usec: args
+            .cpu_quota
+            .as_deref()
+            .map(|text| limits::parse_cpu_usec("--cpu-quota", text))
+            .transpose()?,
         cpu_shares: args.cpu_shares.as_deref().map(limits::parse_cpu_shares).transpose()?,
         cpuset_cpus: args.cpuset_cpus.as_deref().map(|text| limits::parse_cpuset_cpus(text, &online())).transpose()?,
         cpuset_mems: args.cpuset_mems.as_deref().map(limits::parse_cpuset_mems).transpose()?,

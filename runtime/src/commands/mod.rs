@@ -20,6 +20,7 @@ mod history;
 mod host_config;
 mod image;
 mod image_view;
+mod info_fields;
 mod inspect;
 mod life;
 mod logs;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, str::FromStr};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
-use super::{confirmed, each, find, inspect, print};
+use super::{confirmed, each, filters::PruneFilters, find, inspect, print};
 use crate::{
     cli::{
         Filters, NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkDisconnectArgs, NetworkInspectArgs,
@@ -273,23 +273,29 @@ fn prune(host: &Host, args: &NetworkPruneArgs) -> Result<u8> {
     if !args.force && !confirmed("all networks of your own that no container is on", "network prune -f")? {
         return Ok(1);
     }
+    match remove_unused(host, &PruneFilters::parse(&args.filter)?)? {
+        true => output::say("").map(|()| 0),
+        false => Ok(0),
+    }
+}
+
+/// Those that no container is on; whether there were any.
+pub(super) fn remove_unused(host: &Host, filters: &PruneFilters) -> Result<bool> {
     let used = used_by(host)?;
     let mut heading = Some("Deleted Networks:");
     let (networks, unreadable) = host.networks.readable()?;
     unreadable.iter().for_each(output::complain);
     for network in networks {
         let is_used = network.name == DEFAULT_NETWORK || used.contains_key(&network.name);
-        if !is_used && host.networks.leases(&network)?.is_empty() {
+        let is_meant = filters.hold(Some(network.created_unix_nanos), |name| network.labels.get(name).cloned());
+        if is_meant && !is_used && host.networks.leases(&network)?.is_empty() {
             host.networks.remove(&network)?;
             happened(host, "destroy", &network);
             heading.take().map_or(Ok(()), output::say)?;
             output::say(&network.name)?;
         }
     }
-    if heading.is_none() {
-        output::say("")?;
-    }
-    Ok(0)
+    Ok(heading.is_none())
 }
 
 /// The networks that containers are to be on, each with one of them.

@@ -134,7 +134,7 @@ pub(super) fn find(host: &Host, name: &str, platform: Option<&str>, pull: Pull) 
         Pull::Newer => PullPolicy::Newer,
         Pull::Never => PullPolicy::Never,
     };
-    let (image, _writing) = find_or_pull(host, name, &selection(platform, PreferChoice::Linux)?, policy)?;
+    let (image, _writing) = find_or_pull(host, name, &selection(platform, PreferChoice::Linux)?, policy, false)?;
     Ok(image)
 }
 

@@ -30,6 +30,8 @@ pub(super) fn log(args: &ProgramArgs) -> Result<LogSpec> {
 pub(super) fn health(args: &ProgramArgs) -> Result<HealthOptions> {
     Ok(HealthOptions::parse(&HealthFlags {
         command: args.health_cmd.as_deref(),
+        tcp: args.health_tcp.as_deref(),
+        http: args.health_http.as_deref(),
         interval: args.health_interval.as_deref(),
         timeout: args.health_timeout.as_deref(),
         retries: args.health_retries.as_deref(),

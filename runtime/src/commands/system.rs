@@ -2,16 +2,24 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use images::{
+    Image,
     holds::{Holds, IMAGE},
     store::Checked,
 };
 use linux_exec::process::Process;
 
-use super::{confirmed, df, each, filters::ContainerFilters, image::say_removed, note_unreadable, removed::Removed};
+use super::{
+    confirmed, df, each,
+    filters::{ContainerFilters, PruneFilters},
+    image::say_removed,
+    network, note_unreadable,
+    removed::Removed,
+    volume,
+};
 use crate::{
-    cli::{ContainerPruneArgs, PruneArgs},
+    cli::{ContainerPruneArgs, Filters, PruneArgs, SystemPruneArgs},
     kinds::wasm,
     lifecycle, output,
     records::host::Host,
@@ -107,23 +115,37 @@ pub(crate) fn repair(host: &Host) -> Result<u8> {
 }
 
 /// `amphora system prune`: 0 when all that can go is gone, 2 when that cannot be told.
-pub(crate) fn prune(host: &Host, args: &PruneArgs) -> Result<u8> {
-    let images = if args.all { ", all images that no container uses" } else { "" };
-    let what = format!("all containers that do not run{images}, and what killed commands left behind");
-    if !args.force && !confirmed(&what, "system prune -f")? {
+pub(crate) fn prune(host: &Host, args: &SystemPruneArgs) -> Result<u8> {
+    let PruneArgs { all, filter, force } = &args.of_images;
+    let filters = PruneFilters::parse(filter)?;
+    if args.volumes && filters.ask_for_age() {
+        bail!("--volumes and --filter until=: how old a volume is is not known; leave one of them out");
+    }
+    let images = if *all { ", all images that no container uses" } else { "" };
+    let volumes = if args.volumes { ", volumes without a name of their own" } else { "" };
+    let what = format!(
+        "all containers that do not run, all networks that no container is on{images}{volumes}, and what killed commands left behind"
+    );
+    if !force && !confirmed(&what, "system prune -f")? {
         return Ok(1);
     }
     let (mut spared, mut reclaimed) = (false, 0);
     let before = df::images_size(host)?;
     // Each step as far as it goes: one that cannot be done is said, and the next one is done.
-    let code = each(&["containers", "images", "leftovers"], |step| match step {
+    let code = each(&["containers", "networks", "volumes", "images", "leftovers"], |step| match step {
         "containers" => {
-            let removed = remove_idle_containers(host, &ContainerFilters::default())?;
-            reclaimed = removed.bytes();
+            let removed = remove_idle_containers(host, &ContainerFilters::for_prune(&filters))?;
+            reclaimed += removed.bytes();
             Ok(())
         }
-        "images" if args.all => remove_unused_images(host).and_then(|()| remove_unnamed_images(host)),
-        "images" => remove_unnamed_images(host),
+        "networks" => network::remove_unused(host, &filters).map(drop),
+        "volumes" if args.volumes => {
+            let labels = Filters::parse(filter, &["label", "label!"])?;
+            reclaimed += volume::remove_unused(host, false, &labels)?.bytes();
+            Ok(())
+        }
+        "volumes" => Ok(()),
+        "images" => remove_images(host, *all, &filters),
         _ => remove_leftovers(host).map(|all| spared = !all),
     })?;
     reclaimed += before.saturating_sub(df::images_size(host)?);
@@ -144,7 +166,7 @@ pub(crate) fn prune_containers(host: &Host, args: &ContainerPruneArgs) -> Result
     if !args.force && !confirmed("all containers that do not run", "container prune -f")? {
         return Ok(1);
     }
-    remove_idle_containers(host, &ContainerFilters::parse_for_prune(&args.filter)?)?.end()
+    remove_idle_containers(host, &ContainerFilters::for_prune(&PruneFilters::parse(&args.filter)?))?.end()
 }
 
 /// `amphora image prune`: codes as those of `system prune`.
@@ -153,11 +175,9 @@ pub(crate) fn prune_images(host: &Host, args: &PruneArgs) -> Result<u8> {
     if !args.force && !confirmed(what, "image prune -f")? {
         return Ok(1);
     }
+    let filters = PruneFilters::parse(&args.filter)?;
     let before = df::images_size(host)?;
-    if args.all {
-        remove_unused_images(host)?;
-    }
-    remove_unnamed_images(host)?;
+    remove_images(host, args.all, &filters)?;
     let reclaimed = before.saturating_sub(df::images_size(host)?);
     output::say(&format!("Total reclaimed space: {}", output::size(reclaimed)))?;
     if host.store.while_nobody_writes(|| ())?.is_some() {
@@ -189,12 +209,29 @@ fn remove_idle_containers(host: &Host, filters: &ContainerFilters) -> Result<Rem
     Ok(removed)
 }
 
-fn remove_unnamed_images(host: &Host) -> Result<()> {
-    let lines = host.store.remove_unnamed(&|| host.images_used())?;
+fn remove_images(host: &Host, all: bool, filters: &PruneFilters) -> Result<()> {
+    if all {
+        remove_unused_images(host, filters)?;
+    }
+    // Not asked of an image that nobody can read, and which stays.
+    let spared: BTreeSet<String> = host
+        .store
+        .list()?
+        .iter()
+        .filter(|image| !is_meant(image, filters))
+        .map(|image| image.digest.to_string())
+        .collect();
+    let lines = host.store.remove_unnamed_if(&|digest| !spared.contains(digest), &|| host.images_used())?;
     say_removed(host, &lines)
 }
 
-fn remove_unused_images(host: &Host) -> Result<()> {
+fn is_meant(image: &Image, filters: &PruneFilters) -> bool {
+    let labels = image.config.config().as_ref().and_then(|config| config.labels().as_ref());
+    let created = image.created.as_deref().and_then(output::parse_rfc3339);
+    filters.hold(created, |name| labels.and_then(|labels| labels.get(name)).cloned())
+}
+
+fn remove_unused_images(host: &Host, filters: &PruneFilters) -> Result<()> {
     // Only which to ask for: whether one is used is asked again when nobody can begin to use it.
     let used = host.image_digests_in_use()?;
     // An index is listed once for each of its images that are here, but its name goes only once.
@@ -202,7 +239,7 @@ fn remove_unused_images(host: &Host) -> Result<()> {
     for image in host.store.list()? {
         let Some(reference) = &image.reference else { continue };
         names.insert(reference.to_string());
-        if used.contains(&image.digest.to_string()) {
+        if !is_meant(&image, filters) || used.contains(&image.digest.to_string()) {
             spared.insert(reference.to_string());
         }
     }

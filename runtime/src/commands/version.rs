@@ -6,12 +6,12 @@ use anyhow::Result;
 use linux_exec::{cgroup::Cgroups, userns::IdMap};
 use serde_json::{Map, Value, json};
 
-use super::{note_unreadable, print, view::DRIVER};
+use super::{info_fields, note_unreadable, print, view::DRIVER};
 use crate::{
     cli::FormatArgs,
     output,
     records::{
-        container::Container,
+        container::{Container, Status},
         host::{Host, become_root},
     },
 };
@@ -76,9 +76,10 @@ fn extend(value: &mut Value, more: Value) {
 pub(super) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
     let (containers, unreadable) = host.containers.list()?;
     note_unreadable(&unreadable);
-    let runs = |container: &&Container| container.status().map_or(true, |status| status.is_up());
-    let running =
-        containers.iter().filter(runs).count() + unreadable.iter().filter(|one| one.running.is_some()).count();
+    let states: Vec<_> = containers.iter().map(Container::status).collect();
+    let up = states.iter().filter(|state| state.as_ref().map_or(true, Status::is_up)).count();
+    let paused = states.iter().filter(|state| state.as_ref().is_ok_and(|state| state.word() == "paused")).count();
+    let running = up - paused + unreadable.iter().filter(|one| one.running.is_some()).count();
     let all = containers.len() + unreadable.len();
     let id_map = become_root()?;
     let ids = match &id_map {
@@ -87,8 +88,10 @@ pub(super) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
         IdMap::Range { count } => format!("user namespace, {count} subordinate ids"),
     };
     let rootless = id_map != IdMap::Host;
-    let mode = Cgroups::detect()?.mode();
+    let cgroups = Cgroups::detect()?;
+    let mode = cgroups.mode();
     let mut value = machine(host, rootless)?;
+    extend(&mut value, info_fields::fields(&cgroups));
     extend(
         &mut value,
         json!({
@@ -101,8 +104,8 @@ pub(super) fn info(host: &Host, args: &FormatArgs) -> Result<u8> {
             "CgroupVersion": if mode == "v2" { "2" } else { "1" },
             "Containers": all,
             "ContainersRunning": running,
-            "ContainersPaused": 0,
-            "ContainersStopped": all - running,
+            "ContainersPaused": paused,
+            "ContainersStopped": all - running - paused,
             "Images": host.store.list()?.len(),
         }),
     );
@@ -134,14 +137,12 @@ fn machine(host: &Host, rootless: bool) -> Result<Value> {
         "Runtimes": { "amphora": { "path": "amphora" } },
         "SecurityOptions": security,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "Plugins": { "Volume": ["local"], "Network": ["host", "null"], "Log": ["json-file"] },
         "Swarm": { "LocalNodeState": "inactive", "Error": "" },
         "HttpProxy": "", "HttpsProxy": "", "NoProxy": "",
         "Labels": [],
         "Debug": false,
         "ExperimentalBuild": false,
         "LiveRestoreEnabled": true,
-        "Warnings": null,
         "ClientInfo": {
             "Version": VERSION, "Context": "default", "Debug": false, "Plugins": [], "Warnings": null, "Arch": go_arch(),
             "Os": std::env::consts::OS, "DefaultAPIVersion": "", "GitCommit": "", "GoVersion": "",
@@ -150,9 +151,7 @@ fn machine(host: &Host, rootless: bool) -> Result<Value> {
 }
 
 fn operating_system() -> String {
-    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches(['"', '\'']).to_owned())
+    info_fields::os_release("PRETTY_NAME").unwrap_or_else(|| "Linux".to_owned())
 }
 
 fn memory_bytes() -> u64 {

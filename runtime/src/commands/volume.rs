@@ -106,15 +106,20 @@ fn ls(host: &Host, args: &VolumeLsArgs) -> Result<u8> {
 }
 
 fn prune(host: &Host, args: &VolumePruneArgs) -> Result<u8> {
-    let filters = Filters::parse(&args.filter, &["label"])?;
+    let filters = Filters::parse(&args.filter, &["label", "label!"])?;
     let which = if args.all { "all volumes" } else { "the volumes without a name of their own" };
     if !args.force && !confirmed(&format!("{which} that no container has"), "volume prune -f")? {
         return Ok(1);
     }
+    remove_unused(host, args.all, &filters)?.end()
+}
+
+/// Those that no container has; of those with a name of their own only where `all` are meant.
+pub(super) fn remove_unused(host: &Host, all: bool, filters: &Filters) -> Result<Removed> {
     let used = host.volumes_in_use()?;
     let mut removed = Removed::of("Volumes");
     for volume in host.volumes.list()? {
-        let wanted = args.all || names::is_id(&volume.name);
+        let wanted = all || names::is_id(&volume.name);
         let is_used = used.contains_key(&volume.name) || host.volumes.is_held(&volume.name)?;
         if !wanted || is_used || !filters.labels(|name| volume.labels.get(name).cloned()) {
             continue;
@@ -125,7 +130,7 @@ fn prune(host: &Host, args: &VolumePruneArgs) -> Result<u8> {
             removed.say(&volume.name, size)?;
         }
     }
-    removed.end()
+    Ok(removed)
 }
 
 fn rm(host: &Host, args: &VolumeRmArgs) -> Result<u8> {

@@ -16,7 +16,7 @@ use linux_exec::process::Process;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::end::persistently;
+use super::{end::persistently, probe, workload_of};
 use crate::{
     output,
     records::{
@@ -24,7 +24,7 @@ use crate::{
         host::Host,
         own_process::OwnProcess,
     },
-    spec::health::Health,
+    spec::{health::Health, probe::Probe},
 };
 
 /// What is kept of a check's output, as with Docker.
@@ -84,7 +84,7 @@ pub(crate) fn look_after(host: &Host, id: &str) -> Result<u8> {
         if !container.going_on().is_ok_and(|run| run.is_some_and(goes_on)) {
             continue;
         }
-        let check = check(host, &container, &health);
+        let check = check(host, &container, &health, &run);
         if has_ended(&ended, Duration::ZERO) {
             return Ok(0);
         }
@@ -109,11 +109,19 @@ fn has_ended(process: &OwnedFd, longest: Duration) -> bool {
 }
 
 /// One check. One that could not be made has failed: -1, and why.
-fn check(host: &Host, container: &Container, health: &Health) -> Check {
+fn check(host: &Host, container: &Container, health: &Health, run: &RunFound) -> Check {
     let started_unix_nanos = output::now_nanos();
-    let (exit_code, output) =
-        execute(host, container, health).unwrap_or_else(|error| (-1, format!("the check was not made: {error:#}")));
+    let made = match &health.probe {
+        Some(probe) => look(host, container, probe, run, Duration::from_millis(health.timeout_ms)),
+        None => execute(host, container, health),
+    };
+    let (exit_code, output) = made.unwrap_or_else(|error| (-1, format!("the check was not made: {error:#}")));
     Check { started_unix_nanos, finished_unix_nanos: output::now_nanos(), exit_code, output }
+}
+
+fn look(host: &Host, container: &Container, probe: &Probe, run: &RunFound, longest: Duration) -> Result<(i32, String)> {
+    let is_opened = workload_of(host, &container.spec)?.behaviour().opens_ports();
+    probe::check(probe, &run.running, is_opened, longest)
 }
 
 fn execute(host: &Host, container: &Container, health: &Health) -> Result<(i32, String)> {

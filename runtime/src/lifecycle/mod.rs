@@ -19,6 +19,7 @@ mod journal;
 pub(crate) mod log;
 pub(crate) mod networks;
 pub(crate) mod pause;
+mod probe;
 pub(crate) mod processes;
 mod remove;
 mod restart;

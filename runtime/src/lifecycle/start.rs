@@ -339,6 +339,9 @@ fn make_cgroup(workload: &Workload, spec: &RunSpec) -> Result<Cgroup> {
         bail!("cannot enforce what was asked for, so {} is not started: {}", spec.name, unenforceable.join("; "));
     }
     let cgroup = cgroups.create_at(&place, &resources)?;
+    if let Some(parent) = spec.further.cgroup_parent.as_ref().filter(|_| cgroup.paths().is_empty()) {
+        bail!("--cgroup-parent {parent}: no cgroup can be made there (run as root, or where cgroup v2 is delegated)");
+    }
     if shares_pids && cgroup.paths().is_empty() {
         bail!(
             "--pid {}: without a pid namespace of its own a container's processes are known by its cgroup, and none can be made here \

@@ -12,6 +12,9 @@ use crate::{
     spec::{RunSpec, limits::Limits, restart::RestartPolicy},
 };
 
+/// The kernel's own period of a CPU quota.
+const USUAL_PERIOD_USEC: u64 = 100_000;
+
 /// What is to be other than it was; what is None stays.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Changes {
@@ -25,6 +28,8 @@ pub(crate) struct Changes {
     pub(crate) cpuset_mems: Option<String>,
     pub(crate) pids: Option<Option<u64>>,
     pub(crate) blkio_weight: Option<Option<u16>>,
+    pub(crate) cpu_period_usec: Option<Option<u64>>,
+    pub(crate) cpu_quota_usec: Option<Option<u64>>,
     pub(crate) restart: Option<RestartPolicy>,
 }
 
@@ -40,6 +45,8 @@ impl Changes {
             cpuset_mems: self.cpuset_mems.clone().or_else(|| limits.cpuset_mems.clone()),
             pids: self.pids.unwrap_or(limits.pids),
             blkio_weight: self.blkio_weight.unwrap_or(limits.blkio_weight),
+            cpu_period_usec: self.cpu_period_usec.unwrap_or(limits.cpu_period_usec),
+            cpu_quota_usec: self.cpu_quota_usec.unwrap_or(limits.cpu_quota_usec),
             ..limits.clone()
         }
     }
@@ -53,6 +60,8 @@ impl Changes {
             unlimited(self.memory_reservation_bytes.is_some(), after.further.memory_reservation_bytes);
         further.cpuset_mems = self.cpuset_mems.clone();
         further.io_weight = self.blkio_weight.flatten();
+        further.cpu_quota_usec = unlimited(self.cpu_quota_usec.is_some(), after.further.cpu_quota_usec);
+        further.cpu_period_usec = self.cpu_period_usec.map(|usec| usec.unwrap_or(USUAL_PERIOD_USEC));
         (further.io_throttle, further.io_weight_devices, further.devices) = Default::default();
         Resources {
             memory_bytes: unlimited(memory, after.memory_bytes),
@@ -77,6 +86,8 @@ impl Changes {
             || self.cpuset_mems.is_some()
             || self.pids.is_some()
             || self.blkio_weight.is_some()
+            || self.cpu_period_usec.is_some()
+            || self.cpu_quota_usec.is_some()
     }
 }
 

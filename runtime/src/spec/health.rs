@@ -3,7 +3,7 @@
 use images::Healthcheck;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::quantity;
+use crate::spec::{probe::Probe, quantity};
 
 /// A health check that cannot be had.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,13 +14,19 @@ pub(crate) enum HealthError {
     /// Both a check and none.
     #[error("--no-healthcheck conflicts with --health-* options")]
     None,
+    /// More than one.
+    #[error("--health-cmd, --health-tcp, --health-http: there is one check; give one of them")]
+    Several,
 }
 
 /// A check, again and again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// What is executed in the container; 0 is well.
+    /// What is executed in the container; 0 is well. Empty where it is looked at from outside.
     pub command: Vec<String>,
+    /// What is tried from outside, instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
     /// From the end of one to the next.
     pub interval_ms: u64,
     /// After which one has failed.
@@ -40,6 +46,8 @@ pub struct HealthOptions {
     pub none: bool,
     /// What is executed.
     pub command: Option<Vec<String>>,
+    /// What is tried from outside, instead.
+    pub probe: Option<Probe>,
     /// See [`Health`]; 0 is as the image says.
     pub interval_ms: u64,
     /// See [`Health`].
@@ -56,6 +64,8 @@ pub struct HealthOptions {
 #[derive(Debug, Default)]
 pub(crate) struct HealthFlags<'a> {
     pub(crate) command: Option<&'a str>,
+    pub(crate) tcp: Option<&'a str>,
+    pub(crate) http: Option<&'a str>,
     pub(crate) interval: Option<&'a str>,
     pub(crate) timeout: Option<&'a str>,
     pub(crate) retries: Option<&'a str>,
@@ -84,9 +94,14 @@ impl HealthOptions {
             })
         });
         let command = flags.command.filter(|command| !command.is_empty());
+        let probe = probe(flags)?;
+        if probe.is_some() && command.is_some() {
+            return Err(HealthError::Several);
+        }
         let options = Self {
             none: flags.none,
             command: command.map(shell),
+            probe,
             interval_ms: millis("--health-interval", flags.interval)?,
             timeout_ms: millis("--health-timeout", flags.timeout)?,
             retries: retries?,
@@ -100,6 +115,24 @@ impl HealthOptions {
     }
 }
 
+fn probe(flags: &HealthFlags<'_>) -> Result<Option<Probe>, HealthError> {
+    let parsed = |flag, text: Option<&str>, parse: fn(&str) -> Option<Probe>, expected: &str| {
+        let refused = |text: &str| HealthError::Invalid { flag, found: text.to_owned(), expected: expected.to_owned() };
+        text.map(|text| parse(text).ok_or_else(|| refused(text))).transpose()
+    };
+    let tcp = parsed("--health-tcp", flags.tcp, Probe::tcp, "a port of the container")?;
+    let http = parsed(
+        "--health-http",
+        flags.http,
+        Probe::http,
+        "a port of the container and maybe a path, such as 80/health",
+    )?;
+    match (tcp, http) {
+        (Some(_), Some(_)) => Err(HealthError::Several),
+        (tcp, http) => Ok(tcp.or(http)),
+    }
+}
+
 /// A command line for the container's shell.
 fn shell(command: &str) -> Vec<String> {
     vec!["/bin/sh".to_owned(), "-c".to_owned(), command.to_owned()]
@@ -109,7 +142,9 @@ impl Health {
     /// The check that was asked for, or else that of the image. None: there is none.
     pub(crate) fn decide(wanted: &HealthOptions, of_image: Option<&Healthcheck>) -> Option<Self> {
         let of_image = of_image.cloned().unwrap_or_default();
-        let command = wanted.command.clone().or_else(|| command_of(&of_image)).filter(|_| !wanted.none)?;
+        let executed = || wanted.command.clone().or_else(|| command_of(&of_image));
+        let command =
+            wanted.probe.is_none().then(executed).unwrap_or_else(|| Some(Vec::new())).filter(|_| !wanted.none)?;
         let millis = |wanted: u64, of_image: Option<i64>, usual: u64| {
             let nanos = of_image.and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or(0);
             let of_image = if nanos == 0 { usual } else { (nanos / 1_000_000).max(1) };
@@ -119,6 +154,7 @@ impl Health {
         let retries = [wanted.retries, of_image_retries].into_iter().find(|retries| *retries > 0).unwrap_or(3);
         Some(Self {
             command,
+            probe: wanted.probe.clone(),
             interval_ms: millis(wanted.interval_ms, of_image.interval, 30_000),
             timeout_ms: millis(wanted.timeout_ms, of_image.timeout, 30_000),
             retries,
@@ -131,6 +167,7 @@ impl Health {
     pub(crate) fn as_healthcheck(&self) -> Healthcheck {
         let nanos = |millis: u64| i64::try_from(millis).ok().and_then(|millis| millis.checked_mul(1_000_000));
         let test = match self.command.as_slice() {
+            [] => self.probe.iter().flat_map(|probe| [word_of(probe).to_owned(), probe.to_string()]).collect(),
             [sh, c, command] if sh == "/bin/sh" && c == "-c" => vec!["CMD-SHELL".to_owned(), command.clone()],
             words => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
         };
@@ -142,6 +179,14 @@ impl Health {
             start_interval: nanos(self.start_interval_ms),
             retries: Some(self.retries.into()),
         }
+    }
+}
+
+/// Beside Docker's words.
+fn word_of(probe: &Probe) -> &'static str {
+    match probe {
+        Probe::Tcp { .. } => "TCP",
+        Probe::Http { .. } => "HTTP",
     }
 }
 
@@ -194,5 +239,23 @@ mod tests {
         let none = HealthOptions { none: true, ..HealthOptions::default() };
         assert_eq!(Health::decide(&none, Some(&of_image)), None);
         assert_eq!(Health::decide(&wanted, None), None);
+    }
+
+    #[test]
+    fn a_probe_is_a_check_of_its_own() {
+        let flags = HealthFlags { http: Some("80/well"), ..HealthFlags::default() };
+        let wanted = HealthOptions::parse(&flags).unwrap();
+        // Whatever the image says.
+        let health = Health::decide(&wanted, Some(&healthcheck(&["CMD", "a"]))).unwrap();
+        assert_eq!((health.command.len(), health.probe.clone().map(|probe| probe.port())), (0, Some(80)));
+        assert_eq!(health.as_healthcheck().test.unwrap(), ["HTTP", "80/well"]);
+        let both = HealthFlags { tcp: Some("80"), ..flags };
+        assert_eq!(HealthOptions::parse(&both), Err(HealthError::Several));
+        let executed = HealthFlags { command: Some("true"), tcp: Some("80"), ..HealthFlags::default() };
+        assert_eq!(HealthOptions::parse(&executed), Err(HealthError::Several));
+        let none = HealthFlags { none: true, tcp: Some("80"), ..HealthFlags::default() };
+        assert_eq!(HealthOptions::parse(&none), Err(HealthError::None));
+        let odd = HealthFlags { tcp: Some("x"), ..HealthFlags::default() };
+        assert!(HealthOptions::parse(&odd).unwrap_err().to_string().contains("--health-tcp"));
     }
 }

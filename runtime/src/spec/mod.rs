@@ -16,6 +16,7 @@ pub(crate) mod names;
 pub(crate) mod namespaces;
 pub(crate) mod network;
 pub(crate) mod ports;
+pub(crate) mod probe;
 pub(crate) mod propagation;
 pub(crate) mod quantity;
 pub(crate) mod rare_limits;

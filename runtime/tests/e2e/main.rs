@@ -13,6 +13,7 @@ mod browser;
 mod code;
 mod copy;
 mod crash;
+mod day;
 mod docker;
 mod elsewhere;
 mod escapes;

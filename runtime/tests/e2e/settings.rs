@@ -219,3 +219,38 @@ fn a_device_of_the_host_is_used_and_not_changed() {
     sandbox.ok(["rm", "web"]);
     sandbox.check_clean();
 }
+
+/// From outside, of both kinds: a program needs no shell for that.
+#[test]
+fn a_port_tells_whether_a_container_is_well() {
+    let Some((sandbox, [busybox])) = Sandbox::with(["busybox:latest"]) else { return };
+    let health = ["--health-interval", "20ms", "--health-retries", "2", "--health-timeout", "60s"];
+    let becomes = |name: &str, wanted: &str| {
+        until(wanted, || (sandbox.inspect(name, ".State.Health.Status") == wanted).then_some(()));
+    };
+    let serve = "mkdir /www; echo well >/www/well; httpd -p 127.0.0.1:8080 -h /www; sleep 1000";
+    for (name, flags) in [("web", ["--health-http", "8080/well"]), ("tcp", ["--health-tcp", "8080"])] {
+        let words = ["run", "-d", "--name", name].into_iter().chain(health).chain(flags);
+        sandbox.ok(words.chain([busybox.as_str(), "sh", "-c", serve]));
+        becomes(name, "healthy");
+    }
+    sandbox.ok(["exec", "web", "rm", "/www/well"]);
+    becomes("web", "unhealthy");
+    let check = sandbox.details("web")["State"]["Health"]["Log"][0].clone();
+    assert!(check["Output"].as_str().is_some_and(|said| said.contains("404")), "{check}");
+    assert_eq!(sandbox.ok(["ps", "--filter", "health=healthy", "--format", "{{.Names}}"]), "tcp\n");
+    sandbox.ok(["exec", "tcp", "killall", "httpd"]);
+    becomes("tcp", "unhealthy");
+    sandbox.ok(["rm", "-f", "web", "tcp"]);
+    let function = sandbox.pull("function:latest");
+    for (path, status) in [("80/", "healthy"), ("80/trap", "unhealthy")] {
+        let words =
+            ["run", "-d", "--name", "web", "-p", "127.0.0.1::80", "--health-http", path].into_iter().chain(health);
+        sandbox.ok(words.chain([function.as_str()]));
+        becomes("web", status);
+        sandbox.ok(["rm", "-f", "web"]);
+    }
+    let refused = sandbox.fails(125, ["run", "--health-tcp", "80", "--health-cmd", "true", &busybox]);
+    assert!(refused.contains("one of them"), "{refused}");
+    sandbox.check_clean();
+}

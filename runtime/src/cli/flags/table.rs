@@ -124,6 +124,7 @@ pub(super) static FLAGS: &[Flag] = &[
         .short('P')
         .help("Publish all ports that the image exposes on free ports of the host"),
     choice("pull", "policy", &PULL).help("When to ask the registry"),
+    switch("quiet", |args| &mut args.quiet).short('q').help("Say nothing of what is pulled"),
     switch("read-only", |args| &mut args.read_only).help("Make the root file system read-only"),
     text("restart", "policy", |args| &mut args.restart)
         .help("When to start it again: no, on-failure[:TIMES], always, unless-stopped"),
@@ -163,12 +164,15 @@ pub(super) static FLAGS: &[Flag] = &[
     text("cgroupns", "string", |args| &mut args.cgroupns).help("Cgroup namespace: private (the default) or host"),
     texts("group-add", "list", |args| &mut args.group_add).help("Groups beside the user's own, by name or number"),
     text("health-cmd", "string", |args| &mut args.health_cmd).help("Command that tells whether it is well"),
+    text("health-http", "port", |args| &mut args.health_http)
+        .help("Port, and maybe path, that is asked by HTTP whether it is well: 80/health"),
     text("health-interval", "duration", |args| &mut args.health_interval).help("Time between two checks (30s)"),
     text("health-retries", "int", |args| &mut args.health_retries).help("How many checks in a row have to fail (3)"),
     text("health-start-interval", "duration", |args| &mut args.health_start_interval)
         .help("Time between two checks while it starts (5s)"),
     text("health-start-period", "duration", |args| &mut args.health_start_period)
         .help("Time in which failed checks do not count (0s)"),
+    text("health-tcp", "port", |args| &mut args.health_tcp).help("Port that takes connections when it is well"),
     text("health-timeout", "duration", |args| &mut args.health_timeout).help("Time that a check may take (30s)"),
     text("ipc", "string", |args| &mut args.ipc)
         .help("IPC namespace: private (the default), shareable, none (no /dev/shm), host, or container:CONTAINER"),
@@ -195,6 +199,10 @@ pub(super) static FLAGS: &[Flag] = &[
 pub(super) static REFUSED: &[Refused] = &[
     refused("link", None, "; containers on a network of your own find each other by name (--network NAME)"),
     refused("disable-content-trust", None, ": no signatures are asked for; leave it out"),
+    refused("cpu-count", None, ": Windows alone has it; --cpus is there"),
+    refused("cpu-percent", None, ": Windows alone has it; --cpus is there"),
+    refused("io-maxbandwidth", None, ": Windows alone has it; --device-read-bps and its siblings are there"),
+    refused("io-maxiops", None, ": Windows alone has it; --device-read-iops and its siblings are there"),
     refused("kernel-memory", None, ": the kernel has no such limit any more; -m counts that memory too"),
     refused("runtime", None, "; amphora runs both kinds itself (--platform, --prefer)"),
     refused(

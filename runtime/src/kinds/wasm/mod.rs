@@ -107,8 +107,11 @@ impl Behaviour for WasmProgram {
         if spec.wasm.reuse.is_some() && !is_served(spec) {
             bail!("--reuse: only a function that is served at a port (-p) answers requests; leave it out");
         }
-        if spec.health.is_some() {
-            bail!("--health-cmd: a Wasm program has no other program beside it that could be executed");
+        if spec.health.as_ref().is_some_and(|health| health.probe.is_none()) {
+            bail!(
+                "--health-cmd: a Wasm program has no other program beside it that could be executed; --health-tcp and --health-http look \
+                 at it from outside"
+            );
         }
         if let Some(flag) = spec.further.of_linux() {
             bail!("{flag}: a Wasm program has nothing of the kind; leave it out");

@@ -125,6 +125,7 @@ mod tests {
     #[test]
     fn one_success_is_well_and_failures_count_one_after_the_other() {
         let health = Health {
+            probe: None,
             command: Vec::new(),
             interval_ms: 1,
             timeout_ms: 1,
