@@ -24,7 +24,7 @@ use crate::{
         host::Host,
         own_process::OwnProcess,
     },
-    spec::{health::Health, probe::Probe},
+    spec::{Network, health::Health, probe::Probe},
 };
 
 /// What is kept of a check's output, as with Docker.
@@ -120,7 +120,9 @@ fn check(host: &Host, container: &Container, health: &Health, run: &RunFound) ->
 }
 
 fn look(host: &Host, container: &Container, probe: &Probe, run: &RunFound, longest: Duration) -> Result<(i32, String)> {
-    let is_opened = workload_of(host, &container.spec)?.behaviour().opens_ports();
+    // Without a network of its own, a program is given sockets of the host's.
+    let is_joined = matches!(container.spec.network, Network::Joined(_));
+    let is_opened = !is_joined && !workload_of(host, &container.spec)?.behaviour().is_on_default_network();
     probe::check(probe, &run.running, is_opened, longest)
 }
 
