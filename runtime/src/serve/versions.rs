@@ -4,7 +4,7 @@
 //! RUNROOT/serve/NAME.versions    of each function: what is served, what was before, what is not wanted; replaced by rename
 //! ```
 //!
-//! The gateway of that name alone writes it. Both images of a function are held, so that nobody removes them meanwhile.
+//! The gateway of that name alone writes it. The images before are held, so that nobody removes them meanwhile.
 
 use std::{
     collections::BTreeMap,
@@ -182,25 +182,19 @@ impl Versions {
 
 fn hold(host: &Host, state: &mut State) -> Result<()> {
     let State { functions, held, .. } = state;
-    let wanted = |digest: &String| {
-        functions.values().any(|version| version.current == *digest || version.previous.as_ref() == Some(digest))
-    };
+    let wanted = |digest: &String| functions.values().any(|version| version.previous.as_ref() == Some(digest));
     held.retain(|digest, _| wanted(digest));
     // Nobody removes an image between the look and the hold.
     let _writing = host.store.writing()?;
     for version in functions.values_mut() {
-        for digest in [Some(version.current.clone()), version.previous.clone()].into_iter().flatten() {
-            if held.contains_key(&digest) {
-                continue;
-            }
-            if host.store.resolve(&digest, &Selection::default())?.is_none() {
-                version.previous.take_if(|previous| *previous == digest);
-                continue;
-            }
-            let holds = Holds::open(&host.paths.root)?;
-            holds.take(IMAGE, &digest)?;
-            held.insert(digest, holds);
+        let Some(digest) = version.previous.clone().filter(|digest| !held.contains_key(digest)) else { continue };
+        if host.store.resolve(&digest, &Selection::default())?.is_none() {
+            version.previous = None;
+            continue;
         }
+        let holds = Holds::open(&host.paths.root)?;
+        holds.take(IMAGE, &digest)?;
+        held.insert(digest, holds);
     }
     Ok(())
 }

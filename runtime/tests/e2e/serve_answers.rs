@@ -31,7 +31,7 @@ fn get(gateway: &Gateway<'_>, line: &str, header: &str) -> (String, Vec<u8>) {
 }
 
 /// A body that comes in chunks.
-fn joined(mut chunks: &[u8]) -> Vec<u8> {
+pub(crate) fn joined(mut chunks: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
         let mut line = String::new();
