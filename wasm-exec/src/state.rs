@@ -12,6 +12,9 @@ use wasmtime::WasmBacktrace;
 use wasmtime_wasi::{WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+/// Files, streams, requests and the like that one request may have at once.
+const RESOURCES: usize = 10_000;
+
 /// What a running program's host functions work on.
 pub(crate) struct State {
     pub(crate) wasi: WasiP1Ctx,
@@ -53,7 +56,10 @@ impl State {
     pub(crate) fn of_request(command: &Command, memory: MemorySum) -> Result<Self, RunError> {
         // The rest is for modules, and a function is a component.
         let (wasi, _granted) = wasi(command, memory.clone(), 0)?;
-        Ok(Self::with(wasi, memory, command))
+        let mut state = Self::with(wasi, memory, command);
+        // They are memory of this process, which no limit of the function's counts.
+        state.wasi.ctx().table.set_max_capacity(RESOURCES);
+        Ok(state)
     }
 
     /// A state for linking and not for running.

@@ -382,7 +382,8 @@ fn resources_without_end_are_refused() {
     let server = Server::new(bounds());
     is(&server.get("/open"), 500);
     is(&server.get("/hello"), 200);
-    server.end();
+    let trap = server.end().last_trap.unwrap();
+    assert!(trap.contains("resource table has no free keys"), "{trap}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
     io::{self, Write},
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{self, Receiver, SyncSender, sync_channel},
     },
@@ -58,14 +58,23 @@ impl AccessLog {
         Ok(Self { writer: Mutex::new(writer), lost })
     }
 
+    /// Whether lines are written.
+    pub(super) fn is_on(&self) -> bool {
+        self.lock().is_some()
+    }
+
     pub(super) fn write(&self, line: &impl Serialize) {
         let Ok(text) = serde_json::to_string(line) else { return };
         // Paths and hosts are the client's, and somebody may read this on a terminal.
         let text = format!("{}\n", output::harmless_json(&text));
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.lock();
         if writer.as_ref().is_some_and(|writer| writer.lines.try_send(text.into_bytes()).is_err()) {
             self.lost.fetch_add(1, Relaxed);
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Writer>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lines that nobody wrote, or not whole.
@@ -75,7 +84,7 @@ impl AccessLog {
 
     /// Waits for what is to be written, though not for a reader who does not read. What comes afterwards is not written.
     pub(super) fn end(&self) {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self.lock().take();
         if let Some(Writer { lines, ended }) = writer {
             drop(lines);
             // Nothing is ever sent: it is closed, or it is late.

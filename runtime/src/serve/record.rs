@@ -50,6 +50,7 @@ struct Line {
 /// The request, until it is over.
 pub(super) struct Record {
     began: Instant,
+    began_at_nanos: i64,
     line: Line,
     log: Arc<AccessLog>,
     figures: Option<Arc<FunctionFigures>>,
@@ -71,7 +72,7 @@ impl Record {
             _ => "HTTP/2",
         };
         let line = Line {
-            time: output::rfc3339(output::now_nanos()),
+            time: String::new(),
             request_id,
             trace_id: None,
             remote: remote.to_string(),
@@ -89,7 +90,8 @@ impl Record {
             complete: false,
             error: None,
         };
-        Self { began: Instant::now(), line, log, figures: None, trace: None, waited: Duration::ZERO }
+        let (began, began_at_nanos) = (Instant::now(), output::now_nanos());
+        Self { began, began_at_nanos, line, log, figures: None, trace: None, waited: Duration::ZERO }
     }
 
     pub(super) fn id(&self) -> &str {
@@ -178,7 +180,11 @@ impl Drop for Record {
         if let Some((traces, span)) = &self.trace {
             traces.end_span(span, &told(&self.line, taken, self.waited));
         }
-        self.log.write(&self.line);
+        // What nobody reads is not made.
+        if self.log.is_on() {
+            self.line.time = output::rfc3339(self.began_at_nanos);
+            self.log.write(&self.line);
+        }
     }
 }
 

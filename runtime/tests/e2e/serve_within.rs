@@ -216,3 +216,32 @@ fn limits_of_an_instance_hold_in_the_gateway() {
     gateway.stop();
     sandbox.check_clean();
 }
+
+#[test]
+fn what_a_function_is_granted_is_there_and_outlives_a_reload() {
+    let Some((sandbox, images)) = sandbox() else { return };
+    let granted = format!(
+        "{HELLO}volumes = [\"./www:/www:ro\", \"data:/data\"]\nkv = [\"default=stores\"]\nconfig = {{ a = \"b\" }}\n\
+         allow_net = [\"example.com:443\"]\n"
+    );
+    let gateway = Gateway::start(&sandbox, &images, &format!("{granted}{ROUTE}"));
+    is(&gateway.get("/"), 200);
+    let volumes = sandbox.ok(["volume", "ls", "-q"]);
+    assert!(volumes.contains("data\n") && volumes.contains("stores\n"), "{volumes}");
+    let name = written_down(&sandbox);
+    let told = sandbox.refuses(["volume", "rm", "data"]);
+    assert!(told.contains(&format!("volume data is used by container {name}")), "{told}");
+    // A store is one function's at a time: the next function of its name goes on with it.
+    write(&sandbox, &images, &format!("{granted}env = {{ A = \"b\" }}\n{ROUTE}"));
+    gateway.session.signal(Signal::SIGHUP);
+    until("it is read", || gateway.session.stderr().contains("was read again").then_some(()));
+    is(&gateway.get("/"), 200);
+    until("the old one is gone", || (containers(&sandbox).len() == 1).then_some(()));
+    assert_ne!(written_down(&sandbox), name);
+    // Who removes what it is written down as takes its log and nothing else.
+    sandbox.ok(["rm", &written_down(&sandbox)]);
+    is(&gateway.get("/print"), 200);
+    gateway.stop();
+    sandbox.ok(["volume", "rm", "data", "stores"]);
+    sandbox.check_clean();
+}

@@ -12,6 +12,9 @@ use std::sync::{
 };
 use wasmtime::{Store, UpdateDeadline};
 
+/// What a function may hand over by one call: as much as the largest value of a store, and what goes with it.
+const CALL_BYTES: usize = 20 << 20;
+
 /// A memory and a state of its own.
 pub(super) struct Instance {
     pub(super) store: Store<State>,
@@ -46,6 +49,7 @@ impl Instance {
     fn new(engine: &Engine, command: &Command, memory: MemorySum) -> Result<Self, RunError> {
         let mut store = Store::new(engine.inner(), State::of_request(command, memory.clone())?);
         store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(CALL_BYTES);
         // The clock ticks while anything runs: whoever takes long lets others go on.
         store.set_epoch_deadline(1);
         let interrupted = Arc::new(AtomicBool::new(false));
