@@ -199,7 +199,12 @@ fn remove_idle_containers(host: &Host, filters: &ContainerFilters) -> Result<Rem
             continue;
         }
         let size = container.written_bytes();
-        match lifecycle::remove_idle(host, &container) {
+        // A record of a function within a gateway has no process, and is in use.
+        let removed_it = match serve::leftovers::is_served(host, &container) {
+            Ok(false) => lifecycle::remove_idle(host, &container),
+            other => other.map(|_| false),
+        };
+        match removed_it {
             Ok(true) => removed.say(&container.spec.id, size)?,
             Ok(false) => {}
             // What cannot be looked at is spared, and the others are removed all the same.

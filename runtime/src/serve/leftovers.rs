@@ -12,7 +12,10 @@ use super::{
     launcher::{Record, folder},
     plan::LABEL_GATEWAY,
 };
-use crate::{lifecycle, records::host::Host};
+use crate::{
+    lifecycle,
+    records::{container::Container, host::Host},
+};
 
 /// A sentence for each; removed when `remove`.
 pub(crate) fn check(host: &Host, remove: bool) -> Result<Vec<String>> {
@@ -30,9 +33,30 @@ pub(crate) fn check(host: &Host, remove: bool) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Whether a container is one of a gateway that runs, as far as its label tells: what is a function within that has a record, which does not
+/// run by itself.
+pub(crate) fn is_served(host: &Host, container: &Container) -> Result<bool> {
+    let Some(label) = container.spec.labels.get(LABEL_GATEWAY) else { return Ok(false) };
+    Ok(matches!(gateway(&folder(host), label)?, Some(Gateway::Running)))
+}
+
+/// One whose file is there.
+enum Gateway {
+    Running,
+    /// With its file, which is locked as long as this is held.
+    Ended(File),
+}
+
 /// The file of the gateway that gave a container its label, if it has ended. Whose label is in no file was named so by somebody else, for
 /// all that can be said.
 fn ended(folder: &Path, label: &str) -> Result<Option<File>> {
+    let Some(Gateway::Ended(file)) = gateway(folder, label)? else { return Ok(None) };
+    let text = std::io::read_to_string(&file).with_context(|| format!("cannot read the record of gateway {label}"))?;
+    let is_its = serde_json::from_str(&text).is_ok_and(|record: Record| record.label == label);
+    Ok(is_its.then_some(file))
+}
+
+fn gateway(folder: &Path, label: &str) -> Result<Option<Gateway>> {
     let Some((name, _)) = label.rsplit_once('-').filter(|(name, _)| !name.contains('/')) else { return Ok(None) };
     let path = folder.join(format!("{name}.json"));
     let file = match File::open(&path) {
@@ -40,12 +64,9 @@ fn ended(folder: &Path, label: &str) -> Result<Option<File>> {
         other => other.with_context(|| format!("cannot open {}", path.display()))?,
     };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => return Ok(None),
-        other => other.with_context(|| format!("cannot lock {}", path.display()))?,
+        Err(Errno::WOULDBLOCK) => Ok(Some(Gateway::Running)),
+        other => other.map(|()| Some(Gateway::Ended(file))).with_context(|| format!("cannot lock {}", path.display())),
     }
-    let text = std::io::read_to_string(&file).with_context(|| format!("cannot read {}", path.display()))?;
-    let is_its = serde_json::from_str(&text).is_ok_and(|record: Record| record.label == label);
-    Ok(is_its.then_some(file))
 }
 
 #[cfg(test)]
