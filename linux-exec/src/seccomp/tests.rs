@@ -12,7 +12,7 @@ const EPERM: Answer = Answer::Errno(1);
 const ENOSYS: Answer = Answer::Errno(38);
 const HERE: u32 = profile::Architecture::NATIVE.audit();
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Allow,
     Errno(u32),

@@ -41,7 +41,7 @@ use crate::{
         container::{Container, Lock, Status},
         host::Host,
     },
-    spec::{Workload, limits, ports::HostPort},
+    spec::{RunSpec, Workload, limits, ports::HostPort},
 };
 
 /// Lines of a container's log that tell of its end.
@@ -159,7 +159,7 @@ impl Launcher {
     pub(super) fn launch_command(&self, plan: &Plan, environment: Vec<String>) -> Result<cgi::Launched> {
         let (container, lock) = self.create(plan, environment)?;
         drop(lock);
-        let (id, name) = (container.spec.id.clone(), container.spec.name.clone());
+        let RunSpec { id, name, .. } = container.spec;
         let mut command = Command::new(&self.host.program);
         command.arg("--root").arg(&self.host.paths.root).arg("--runroot").arg(&self.host.paths.runroot);
         command.args(["start", "-a", "-i", &id]);

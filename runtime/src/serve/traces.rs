@@ -311,8 +311,10 @@ impl Sender {
 mod tests {
     use super::*;
 
-    fn traces(sample: f64) -> Traces {
-        let sampled = (sample * (1u64 << 32) as f64) as u64;
+    /// All of them.
+    const ALL: u64 = 1 << 32;
+
+    fn traces(sampled: u64) -> Traces {
         Traces { spans: Mutex::new(None), ended: Mutex::new(None), sampled, lost: Arc::default() }
     }
 
@@ -326,13 +328,13 @@ mod tests {
     #[test]
     fn a_trace_goes_on_and_the_function_is_told() {
         let mut headers = headers("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-        let span = traces(0.0).span(&mut headers, true);
+        let span = traces(0).span(&mut headers, true);
         assert_eq!((span.parent, span.is_sampled), (Some(0xb7ad_6b71_6920_3331), true));
         let told = headers[TRACEPARENT].to_str().unwrap();
         assert_eq!(told, format!("00-0af7651916cd43dd8448eb211c80319c-{:016x}-01", span.id));
         assert_eq!(headers[TRACESTATE], "a=b");
         // A stranger's wish costs a collector no more than others.
-        let span = traces(0.0).span(&mut headers, false);
+        let span = traces(0).span(&mut headers, false);
         assert!(!span.is_sampled && headers[TRACEPARENT].to_str().unwrap().ends_with("-00"));
     }
 
@@ -348,12 +350,12 @@ mod tests {
             "nonsense",
         ] {
             let mut headers = headers(text);
-            let span = traces(1.0).span(&mut headers, false);
+            let span = traces(ALL).span(&mut headers, false);
             assert!(span.parent.is_none() && span.is_sampled && !headers.contains_key(TRACESTATE), "{text}");
             assert_eq!(headers[TRACEPARENT], span.traceparent().as_str());
         }
         assert!(parse("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-more").is_some_and(|(.., on)| !on));
-        assert!(!traces(0.0).span(&mut HeaderMap::new(), true).is_sampled);
+        assert!(!traces(0).span(&mut HeaderMap::new(), true).is_sampled);
     }
 
     #[test]

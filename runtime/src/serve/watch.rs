@@ -78,7 +78,7 @@ async fn newer(gateway: &Arc<Gateway>, function: &Arc<Function>) -> Result<Optio
         let host = gateway.host();
         let pull = if config.watch.interval().is_some() { Pull::Newer } else { Pull::Never };
         let image = gateway.find(&config.image, config.platform.as_deref(), pull)?;
-        if gateway.versions().choice(name, config, &image.digest.to_string()) == *digest {
+        if gateway.versions().choice(name, config, image.digest.as_ref()) == *digest {
             return Ok(None);
         }
         Plan::of_image(host, name, config, &image).map(Some)

@@ -186,7 +186,8 @@ fn archives_and_folders_of_images_are_loaded() {
             let mut command = sandbox.command(["load", "-q"]);
             command.stdin(Stdio::from(fs::File::open(&file).expect("the archive")));
             let ended = Session::start(command).wait();
-            assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), ""), "{path}: {ended}");
+            let said = format!("Loaded image: {name}\n");
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), said.as_str()), "{path}: {ended}");
         }
         sandbox.ok(["rmi", name]);
     }

@@ -314,7 +314,7 @@ fn a_seccomp_profile_of_the_users_own_is_enforced() {
             "no program could begin, as these calls are refused: fcntl",
         ),
     ] {
-        let error = sandbox.fails(1, ["create", "--security-opt", option, &busybox]);
+        let error = sandbox.fails(125, ["create", "--security-opt", option, &busybox]);
         assert!(error.contains(words), "{option}: {error}");
     }
     sandbox.check_clean();
