@@ -148,7 +148,12 @@ fn each_request_is_answered_by_an_instance_of_its_own() {
     let answer = server.post("/echo", &body);
     is(&answer, 200);
     assert_eq!(answer.matches('x').count(), body.len());
-    assert_eq!(server.end(), Served { requests: 51, peak_memory_bytes: 4 << 16, ..Served::default() });
+    let served = server.end();
+    assert!(!served.instantiation.is_zero(), "{served:?}");
+    let instantiation = served.instantiation;
+    let expected =
+        Served { requests: 51, instances: 51, peak_memory_bytes: 4 << 16, instantiation, ..Served::default() };
+    assert_eq!(served, expected);
 }
 
 /// The function traps at its 32nd request, as far as it remembers.

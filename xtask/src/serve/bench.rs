@@ -226,8 +226,8 @@ mod tests {
     #[test]
     fn what_wrk_says_is_read() {
         assert_eq!(
-            ["830.00us", "1.25ms", "1.10s", "x"].map(milliseconds),
-            [Some(0.83), Some(1.25), Some(1100.0), None]
+            ["750.00us", "1.25ms", "1.50s", "x"].map(milliseconds),
+            [Some(0.75), Some(1.25), Some(1500.0), None]
         );
         assert_eq!(number_before("  Thread\n  40240 requests in 4.00s, 5MB read", " requests in"), Some(40240.0));
     }
