@@ -12,13 +12,22 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Application {
+    /// Of the description.
+    pub spin_lock_version: u64,
     /// What starts its programs.
     pub triggers: Vec<Trigger>,
     /// Its programs.
     pub components: Vec<Component>,
     /// What whoever runs it has to know of.
     pub must_understand: Vec<String>,
+    /// What whoever runs it has to have, by name: `required` or `optional`.
+    pub host_requirements: Map<String, Value>,
 }
+
+/// The newest description that is understood.
+const NEWEST_VERSION: u64 = 1;
+/// What a trigger may say that calls its component: all the same.
+const EXECUTORS: [&str; 2] = ["http", "spin"];
 
 /// What starts a program.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -97,7 +106,7 @@ impl Application {
             return Err(format!("no component `{component}` of it answers HTTP requests; {answering}"));
         }
         let components = self.components.iter().filter(|found| found.id == component).cloned().collect();
-        Ok(Self { triggers, components, must_understand: self.must_understand.clone() })
+        Ok(Self { triggers, components, ..self.clone() })
     }
 
     /// Digests of all programs that it has here.
@@ -105,8 +114,27 @@ impl Application {
         self.components.iter().filter_map(|component| Some(component.program()?.to_string()))
     }
 
+    /// Those that answer whoever asks: a private route is for the application's others alone.
     fn http(&self) -> impl Iterator<Item = &Trigger> {
-        self.triggers.iter().filter(|trigger| trigger.trigger_type == "http")
+        self.triggers.iter().filter(|trigger| trigger.trigger_type == "http" && !trigger.is_private())
+    }
+
+    /// What it asks of whoever runs it, and is not here.
+    fn demands(&self) -> Vec<String> {
+        let mut demands = Vec::new();
+        if self.spin_lock_version > NEWEST_VERSION {
+            demands.push(format!(
+                "its description is of version {}, and up to {NEWEST_VERSION} is understood",
+                self.spin_lock_version
+            ));
+        }
+        let unknown = self.must_understand.iter().filter(|what| *what != "host_requirements");
+        demands.extend(unknown.map(|what| format!("it has to be understood what `{what}` is, and is not")));
+        let required = self.host_requirements.iter().filter(|(_, how)| *how != "optional");
+        demands.extend(required.map(|(what, how)| format!("it requires `{what}` ({how}), which is not here")));
+        let foreign = self.http().filter_map(Trigger::foreign_executor);
+        demands.extend(foreign.map(|executor| format!("nothing here calls components by the executor {executor}")));
+        demands
     }
 
     /// The one program that answers HTTP requests.
@@ -119,8 +147,7 @@ impl Application {
         reasons.extend(
             foreign.map(|trigger| format!("nothing here does what its trigger `{}` does", trigger.trigger_type)),
         );
-        let unknown = self.must_understand.iter().filter(|what| *what != "host_requirements");
-        reasons.extend(unknown.map(|what| format!("it has to be understood what `{what}` is, and is not")));
+        reasons.extend(self.demands());
         let nameless = self.http().filter(|trigger| trigger.component().is_none());
         reasons.extend(nameless.map(|trigger| format!("a trigger of it names no component ({})", trigger.describe())));
         let served = self.answering();
@@ -137,7 +164,7 @@ impl Application {
             }
         };
         if served.is_empty() {
-            reasons.push("none of its components answers HTTP requests".to_owned());
+            reasons.push("none of its components answers HTTP requests from outside".to_owned());
         } else if served.len() == 1 && component.is_none() {
             reasons.push(format!("it has no component `{}`, which its trigger names", served[0]));
         }
@@ -154,6 +181,15 @@ impl Application {
 impl Trigger {
     fn component(&self) -> Option<&str> {
         self.trigger_config.get("component").and_then(Value::as_str)
+    }
+
+    fn is_private(&self) -> bool {
+        self.trigger_config.get("route").and_then(|route| route.get("private")).is_some_and(|private| private != false)
+    }
+
+    fn foreign_executor(&self) -> Option<&Value> {
+        let executor = self.trigger_config.get("executor")?.get("type")?;
+        Some(executor).filter(|executor| !executor.as_str().is_some_and(|name| EXECUTORS.contains(&name)))
     }
 
     fn describe(&self) -> String {
@@ -256,6 +292,23 @@ mod tests {
             let told = application(&triggers, &component).served().unwrap_err();
             assert!(told.contains(reason), "{reason}: {told}");
         }
+        let with = |key: &str, value: Value| {
+            let mut found = json!({ "triggers": [http("hello")], "components": [{ "id": "hello", "source": { "digest": digest() } }] });
+            found[key] = value;
+            Application::parse(found.to_string().as_bytes()).unwrap().served()
+        };
+        let private = json!([{ "trigger_type": "http", "trigger_config": { "component": "hello", "route": { "private": true } } }]);
+        let wagi = json!([{ "trigger_type": "http", "trigger_config": { "component": "hello", "executor": { "type": "wagi" } } }]);
+        for (key, value, reason) in [
+            ("triggers", private, "none of its components answers"),
+            ("triggers", wagi, "the executor \"wagi\""),
+            ("spin_lock_version", json!(99), "of version 99"),
+            ("host_requirements", json!({ "local_service_chaining": "required" }), "requires `local_service_chaining`"),
+        ] {
+            let told = with(key, value).unwrap_err();
+            assert!(told.contains(reason), "{reason}: {told}");
+        }
+        assert!(with("host_requirements", json!({ "local_service_chaining": "optional" })).is_ok());
         assert!(Application::parse(b"{").unwrap_err().contains("cannot be read"));
         let strange = Application::parse(br#"{"must_understand":["host_requirements","moons"]}"#).unwrap();
         assert!(strange.served().unwrap_err().contains("`moons`"));

@@ -1,17 +1,13 @@
 //! `--device` and `--gpus`: nodes of the host's, and what vendors' files say of them.
 
-use std::{
-    fs::{self, File},
-    io::{ErrorKind, Read},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{fs, io::ErrorKind, path::Path};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     cli::ProgramArgs,
     output,
+    records::given,
     spec::{
         cdi::{Cdi, Edits},
         devices::{DeviceSpec, Wanted},
@@ -109,7 +105,8 @@ fn find(folder: &Path, kind: &str, name: &str) -> Result<Option<[Edits; 2]>> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     for path in paths {
-        let cdi = match read(&path) {
+        let read = || Ok::<Cdi, anyhow::Error>(serde_json::from_slice(&given::read(&path, FILE_BYTES)?)?);
+        let cdi = match read() {
             Ok(cdi) => cdi,
             // It may be another vendor's. If it is this one's, the device is not found, and this was said.
             Err(error) => {
@@ -125,16 +122,6 @@ fn find(folder: &Path, kind: &str, name: &str) -> Result<Option<[Edits; 2]>> {
         }
     }
     Ok(None)
-}
-
-/// One file, whoever may write to its folder: a pipe is not waited for.
-fn read(path: &Path) -> Result<Cdi> {
-    let file = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
-    ensure!(file.metadata()?.is_file(), "it is no regular file");
-    let mut text = Vec::new();
-    file.take(FILE_BYTES + 1).read_to_end(&mut text)?;
-    ensure!(text.len() as u64 <= FILE_BYTES, "it is larger than {FILE_BYTES} bytes");
-    Ok(serde_json::from_slice(&text)?)
 }
 
 #[cfg(test)]
@@ -156,10 +143,6 @@ mod tests {
         fs::create_dir(folder.path().join("1.json")).unwrap();
         nix::unistd::mkfifo(&folder.path().join("2.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(find(folder.path(), "v.com/a", "1").unwrap().is_some());
-        for (name, problem) in [("0.json", "EOF"), ("1.json", "no regular file"), ("2.json", "no regular file")] {
-            let error = read(&folder.path().join(name)).unwrap_err();
-            assert!(format!("{error:#}").contains(problem), "{name}: {error:#}");
-        }
         assert_eq!(gpus("all").unwrap().len(), 1);
         assert_eq!(gpus("\"device=0,1\"").unwrap().len(), 2);
         assert_eq!(gpus("3").unwrap().len(), 3);

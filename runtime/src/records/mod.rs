@@ -2,6 +2,7 @@
 
 pub(crate) mod container;
 pub(crate) mod events;
+pub(crate) mod given;
 pub(crate) mod host;
 pub(crate) mod own_process;
 pub(crate) mod paths;

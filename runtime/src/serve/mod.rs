@@ -68,7 +68,7 @@ pub(crate) struct Checked {
     pub(crate) digest: String,
 }
 
-/// Checks the file and all images; every function that cannot be served is named.
+/// Checks the file, all images and certificates; every function that cannot be served is named.
 pub(crate) fn check(host: &Host, source: &Source, find: FindImage) -> Result<Vec<Checked>> {
     let config = source.read()?;
     let (mut checked, mut wrong) = (Vec::new(), Vec::new());
@@ -82,6 +82,11 @@ pub(crate) fn check(host: &Host, source: &Source, find: FindImage) -> Result<Vec
             }),
             Err(error) => wrong.push(format!("function `{name}`: {}", errors::sentence(&error))),
         }
+    }
+    if let Some(tls) = &config.tls
+        && let Err(error) = tls::check(&tls.certificates)
+    {
+        wrong.push(format!("tls: {}", errors::sentence(&error)));
     }
     match wrong.is_empty() {
         true => Ok(checked),

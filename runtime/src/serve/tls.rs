@@ -20,7 +20,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::config::CertificateConfig;
-use crate::output::{self, errors};
+use crate::{
+    output::{self, errors},
+    records::given,
+};
+
+/// The most that is read of one.
+const FILE_BYTES: u64 = 1 << 20;
 
 /// What clients may speak, the better first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -84,6 +90,11 @@ impl Tls {
     }
 }
 
+/// Whether they can be used.
+pub(super) fn check(certificates: &[CertificateConfig]) -> Result<()> {
+    load(certificates).map(drop)
+}
+
 fn versions(certificates: &[CertificateConfig]) -> Vec<Option<Version>> {
     let version = |path: &PathBuf| {
         let found = fs::metadata(path).ok()?;
@@ -106,14 +117,15 @@ fn certified(files: &CertificateConfig, provider: &CryptoProvider) -> Result<Arc
     let (certificate, key) = (&files.certificate, &files.key);
     let chain =
         read_chain(certificate).with_context(|| format!("cannot use the certificate {}", certificate.display()))?;
-    let private = PrivateKeyDer::from_pem_file(key).with_context(|| format!("cannot use the key {}", key.display()))?;
+    let read_key = || Ok::<_, anyhow::Error>(PrivateKeyDer::from_pem_slice(&given::read(key, FILE_BYTES)?)?);
+    let private = read_key().with_context(|| format!("cannot use the key {}", key.display()))?;
     let certified = CertifiedKey::from_der(chain, private, provider)
         .with_context(|| format!("the key {} cannot be used with {}", key.display(), certificate.display()))?;
     Ok(Arc::new(certified))
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let chain = CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()?;
+    let chain = CertificateDer::pem_slice_iter(&given::read(path, FILE_BYTES)?).collect::<Result<Vec<_>, _>>()?;
     anyhow::ensure!(!chain.is_empty(), "there is none in it; expected PEM, the server's own first");
     Ok(chain)
 }

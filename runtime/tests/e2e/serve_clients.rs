@@ -208,7 +208,7 @@ fn another_protocol_goes_both_ways() {
     drop(stream);
     until("it is over", || (gateway.status("web")["in_flight"] == 0).then_some(()));
     // HTTP/2 would lead past routes and checks: a function that offers it was not asked for that.
-    is(&gateway.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"), 502);
+    is(&gateway.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: h2c\r\n\r\n"), 502);
     gateway.stop();
 }
 
