@@ -517,7 +517,7 @@ pub(crate) fn make_tap(tun: BorrowedFd<'_>, name: &str) -> Result<()> {
         return Err(Errno::NAMETOOLONG);
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_flags = IFF_TAP_NO_PI_EXCLUSIVE;
     // SAFETY: TUNSETIFF reads and writes an ifreq.
