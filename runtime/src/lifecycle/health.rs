@@ -16,7 +16,7 @@ use linux_exec::process::Process;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::{end::persistently, probe, workload_of};
+use super::{end::persistently, probe};
 use crate::{
     output,
     records::{
@@ -24,7 +24,7 @@ use crate::{
         host::Host,
         own_process::OwnProcess,
     },
-    spec::{Network, health::Health, probe::Probe},
+    spec::{Network, health::Health, ports::Listening, probe::Probe},
 };
 
 /// What is kept of a check's output, as with Docker.
@@ -112,17 +112,18 @@ fn has_ended(process: &OwnedFd, longest: Duration) -> bool {
 fn check(host: &Host, container: &Container, health: &Health, run: &RunFound) -> Check {
     let started_unix_nanos = output::now_nanos();
     let made = match &health.probe {
-        Some(probe) => look(host, container, probe, run, Duration::from_millis(health.timeout_ms)),
+        Some(probe) => look(container, probe, run, Duration::from_millis(health.timeout_ms)),
         None => execute(host, container, health),
     };
     let (exit_code, output) = made.unwrap_or_else(|error| (-1, format!("the check was not made: {error:#}")));
     Check { started_unix_nanos, finished_unix_nanos: output::now_nanos(), exit_code, output }
 }
 
-fn look(host: &Host, container: &Container, probe: &Probe, run: &RunFound, longest: Duration) -> Result<(i32, String)> {
-    // Without a network of its own, a program is given sockets of the host's.
+fn look(container: &Container, probe: &Probe, run: &RunFound, longest: Duration) -> Result<(i32, String)> {
+    // Without a network of its own, a program that is given its sockets has them from the host.
     let is_joined = matches!(container.spec.network, Network::Joined(_));
-    let is_opened = !is_joined && !workload_of(host, &container.spec)?.behaviour().is_on_default_network();
+    let is_given = !container.spec.ports.is_empty() && container.spec.listening != Listening::Own;
+    let is_opened = is_given && !is_joined;
     probe::check(probe, &run.running, is_opened, longest)
 }
 

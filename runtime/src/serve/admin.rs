@@ -9,7 +9,6 @@ use std::{
     os::unix::{
         fs::{FileTypeExt, PermissionsExt},
         net::UnixListener as StdUnixListener,
-        net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -38,7 +37,7 @@ use wasm_exec::http::front::Io;
 use super::{
     function::Function,
     gateway::Gateway,
-    metrics, sockets,
+    metrics, named, sockets,
     status::{self, Events, Report},
     token::{Shown, Token},
     watch,
@@ -103,14 +102,14 @@ fn bind(path: &Path) -> Result<StdUnixListener> {
             bail!("admin: {shown} is there already, and is no socket of a gateway that has ended; give another path")
         }
     }
-    let socket = StdUnixListener::bind(path).with_context(|| format!("admin: cannot listen at {shown}"))?;
+    let socket = named::bind(path).with_context(|| format!("admin: cannot listen at {shown}"))?;
     let private = fs::Permissions::from_mode(0o600);
     fs::set_permissions(path, private).with_context(|| format!("cannot close {shown} to others"))?;
     Ok(socket)
 }
 
 fn nobody_listens(path: &Path) -> bool {
-    StdUnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    named::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 async fn accept(

@@ -2,7 +2,6 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::launcher;
+use super::{launcher, named};
 use crate::records::host::Host;
 
 /// A function may have to start, and a registry may be slow.
@@ -51,7 +50,7 @@ pub(crate) fn functions(socket: &Path) -> Result<Vec<Value>> {
 
 fn ask(socket: &Path, method: &str, target: &str) -> Result<(u16, String)> {
     let shown = socket.display();
-    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+    let mut stream = named::connect(socket).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
             anyhow::anyhow!("no gateway listens at {shown}: start it, or name it by --name or --admin")
         }

@@ -32,6 +32,7 @@ mod knative;
 mod launcher;
 pub(crate) mod leftovers;
 mod metrics;
+mod named;
 mod path;
 mod plan;
 mod record;
