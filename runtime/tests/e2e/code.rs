@@ -251,6 +251,9 @@ fn what_is_left_behind_holds_no_file_of_its_caller() {
     }
     assert_eq!(sandbox.inspect("web", ".State.Running"), "true");
     sandbox.ok(["rm", "-f", "web"]);
+    until("optimised code", || {
+        sandbox.stored("compiled").iter().all(|name| name.ends_with(".cwasm") && !is_baseline(name)).then_some(())
+    });
 }
 
 /// Code that is not optimised is longer.

@@ -101,7 +101,7 @@ fn what_does_not_run_of_an_application_is_named() {
     let told = sandbox.fails(126, ["run", "--rm", "-p", "127.0.0.1::80", &image]);
     assert!(told.contains("a Spin application that does not run here") && told.contains("`cron`"), "{told}");
     let image = store(&sandbox, "redis", &component("fermyon:spin/redis@2.0.0"), &json!([http()]));
-    let told = sandbox.fails(126, ["run", "--rm", "-p", "127.0.0.1::80", &image]);
+    let told = sandbox.fails(126, ["run", "--rm", &image]);
     assert!(told.contains("it exports nothing") || told.contains("fermyon:spin/redis"), "{told}");
     let explained = sandbox.ok(["image", "explain", &image]);
     assert!(
@@ -137,7 +137,7 @@ fn a_component_of_an_application_is_chosen() {
     }
     let told = sandbox.fails(125, ["run", "--rm", "-p", "127.0.0.1::80", "--component", "moon", &image]);
     assert!(told.contains("no component `moon`") && told.contains("lacking, other, web"), "{told}");
-    let told = sandbox.fails(126, ["run", "--rm", "-p", "127.0.0.1::80", "--component", "lacking", &image]);
+    let told = sandbox.fails(126, ["run", "--rm", "--component", "lacking", &image]);
     assert!(told.contains("fermyon:spin/redis") || told.contains("it exports nothing"), "{told}");
     let explained = sandbox.ok(["image", "explain", &image]);
     for line in [

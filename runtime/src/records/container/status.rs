@@ -114,9 +114,15 @@ impl Container {
         const TRIES: u32 = 300;
         const PAUSE: Duration = Duration::from_millis(5);
         for _ in 0..TRIES {
+            let looked = self.look_at_run()?;
+            if !self.spec.restart.restarts() || !matches!(looked, Some((Status::Stopped(_), _))) {
+                return Ok(looked);
+            }
             match self.run()? {
                 Some(run) if self.is_undecided(&run)? => thread::sleep(PAUSE),
-                _ => break,
+                // It has gone on meanwhile.
+                Some(run) if run.running.restarting || run.is_going_on_in(&self.spec.id)? => {}
+                _ => return Ok(looked),
             }
         }
         self.look_at_run()
