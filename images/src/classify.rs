@@ -237,6 +237,11 @@ struct ProcessView {
     working_dir: Option<String>,
 }
 
+/// Whether a config of this type is that of an image.
+pub(crate) fn is_image_config(media_type: &str) -> bool {
+    matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
+}
+
 impl<'a> Evidence<'a> {
     fn new(manifest: &'a ImageManifest, config: &[u8]) -> Self {
         Self {
@@ -250,7 +255,7 @@ impl<'a> Evidence<'a> {
     }
 
     fn is_image(&self) -> bool {
-        matches!(self.config_type, OCI_CONFIG | DOCKER_CONFIG)
+        is_image_config(self.config_type)
     }
 
     fn is_for_wasm(&self) -> bool {

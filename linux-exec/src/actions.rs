@@ -296,7 +296,7 @@ pub(crate) fn read_only_root() -> Result<()> {
 
 /// Sets `lo` up in this network namespace.
 pub(crate) fn loopback_up() -> Result<()> {
-    sys::bring_loopback_up(sys::ioctl_socket()?.as_fd())
+    sys::bring_loopback_up()
 }
 
 /// A null device for reading and writing: the container's own, or the host's by a mount on which nothing of it can be changed, which is

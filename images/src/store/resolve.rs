@@ -6,12 +6,13 @@ use super::{
 };
 use crate::{
     Healthcheck, Reference, Selection,
-    classify::{self, Class, SPIN_APPLICATION},
+    classify::{self, Class, SPIN_APPLICATION, is_image_config},
     platform::{Platform, Search, Step, is_attestation, is_index},
     spin,
 };
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use std::{collections::HashSet, fmt, str::FromStr};
 
 /// Hexadecimal digits that an abbreviated id has at least.
@@ -259,8 +260,13 @@ impl Store {
     fn load(&self, target: &Target, digest: Digest) -> Result<Option<Image>, StoreError> {
         let Some(manifest) = self.document::<ImageManifest>(&digest)? else { return Ok(None) };
         let Some(config_bytes) = self.bytes(manifest.config().digest())? else { return Ok(None) };
-        // Artifacts have configs of any kind, or none.
-        let config: ImageConfiguration = serde_json::from_slice(&config_bytes).unwrap_or_default();
+        let config = settings(manifest.config().media_type().as_ref(), &config_bytes).map_err(|error| {
+            StoreError::Malformed {
+                document: "config",
+                path: self.blob_path(manifest.config().digest()),
+                reason: error.to_string(),
+            }
+        })?;
         let mut head = |path: &str| self.head(&manifest, &config, path);
         let classification = classify::classify(&manifest, &config_bytes, &mut head);
         let spin = (classification.class == Class::Spin).then(|| self.spin_application(&manifest, &config_bytes));
@@ -350,4 +356,47 @@ fn id_digits(name: &str) -> Option<&str> {
     let digits = name.strip_prefix("sha256:").or_else(|| name.strip_prefix("sha512:")).unwrap_or(name);
     let all_hex = digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
     (all_hex && digits.len() >= ID_MIN_DIGITS).then_some(digits)
+}
+
+/// What a config says. Artifacts have configs of any kind, or none: one that is not an image's, or has no settings of a program, says
+/// nothing. Where there are some, all of them count: an image without its user would run as root.
+fn settings(media_type: &str, bytes: &[u8]) -> Result<ImageConfiguration, serde_json::Error> {
+    if let Ok(config) = serde_json::from_slice(bytes) {
+        return Ok(config);
+    }
+    let fields = serde_json::from_slice::<Map<String, Value>>(bytes).ok().filter(|_| is_image_config(media_type));
+    let Some(mut fields) = fields.filter(|fields| fields.contains_key("config")) else {
+        return Ok(ImageConfiguration::default());
+    };
+    // Tools leave these out.
+    let absent =
+        [("architecture", json!("")), ("os", json!("")), ("rootfs", json!({ "type": "layers", "diff_ids": [] }))];
+    for (name, value) in absent {
+        fields.entry(name).or_insert(value);
+    }
+    serde_json::from_value(fields.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_an_image_are_all_there_or_an_error() {
+        let image = "application/vnd.oci.image.config.v1+json";
+        let user = |media_type: &str, text: &str| {
+            let config = settings(media_type, text.as_bytes()).map_err(|error| error.to_string())?;
+            Ok::<_, String>(config.config().as_ref().and_then(|config| config.user().clone()))
+        };
+        let whole =
+            r#"{"architecture":"arm","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"User":"web"}}"#;
+        assert_eq!(user(image, whole).unwrap().as_deref(), Some("web"));
+        assert_eq!(user(image, r#"{"config":{"User":"web"}}"#).unwrap().as_deref(), Some("web"));
+        // One setting that is none must not take the others with it.
+        assert!(user(image, r#"{"config":{"User":"web","Env":"A=b"}}"#).unwrap_err().contains("expected a sequence"));
+        for nothing in ["", "{}", "[]", "\u{89}PNG", r#"{"os":7}"#] {
+            assert_eq!(user(image, nothing).unwrap(), None, "{nothing}");
+        }
+        assert_eq!(user("application/vnd.other", r#"{"config":{"User":"web","Env":"A=b"}}"#).unwrap(), None);
+    }
 }

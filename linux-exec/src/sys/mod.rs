@@ -1,8 +1,12 @@
 //! The system calls that no safe wrapper covers, each behind a safe function.
 //!
-//! This is the only file of the crate with `unsafe`. Nothing in here allocates but [`ExecStrings::new`] and
+//! This is the only module of the crate with `unsafe`. Nothing in here allocates but [`ExecStrings::new`] and
 //! [`Stack::new`], so all of it may be called between clone and exec.
 #![allow(unsafe_code, reason = "raw system calls: clone3, execve, seccomp, mount_setattr, and signal dispositions")]
+
+mod interface;
+
+pub(crate) use interface::{bring_loopback_up, make_tap};
 
 use nix::libc;
 use rustix::{
@@ -482,46 +486,6 @@ pub(crate) fn new_session_keyring() -> Result<()> {
     const JOIN_SESSION_KEYRING: c_long = 1;
     // SAFETY: without a name nothing is read; only this process's credentials change.
     check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, ptr::null::<u8>()) }).map(drop)
-}
-
-/// Sets the loopback interface of this network namespace up, which also gives it 127.0.0.1 and ::1 (netdevice(7)).
-pub(crate) fn bring_loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: ifreq is plain data, for which zero is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
-        *to = libc::c_char::from_ne_bytes([*from]);
-    }
-    request.ifr_ifru.ifru_flags = LOOPBACK_UP;
-    // SAFETY: SIOCSIFFLAGS reads an ifreq.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into()).map(drop)
-}
-
-/// IFF_UP | IFF_RUNNING, which fit a short.
-const LOOPBACK_UP: i16 = 0x1 | 0x40;
-
-/// A datagram socket for ioctls (close-on-exec).
-pub(crate) fn ioctl_socket() -> Result<OwnedFd> {
-    // SAFETY: takes numbers only.
-    let socket = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }.into())?;
-    // SAFETY: a new descriptor that nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(socket).unwrap_or(-1)) })
-}
-
-/// Makes a device of Ethernet in the network namespace in which `tun` was opened: its frames are read from and written to `tun`, whole and
-/// with nothing before them; it goes with that. Documentation/networking/tuntap.rst.
-pub(crate) fn make_tap(tun: BorrowedFd<'_>, name: &str) -> Result<()> {
-    const IFF_TAP_NO_PI_EXCLUSIVE: i16 = (0x0002 | 0x1000 | 0x8000_u16).cast_signed();
-    // SAFETY: ifreq is plain data, for which zero is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if name.len() >= request.ifr_name.len() {
-        return Err(Errno::NAMETOOLONG);
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = libc::c_char::from_ne_bytes([from]);
-    }
-    request.ifr_ifru.ifru_flags = IFF_TAP_NO_PI_EXCLUSIVE;
-    // SAFETY: TUNSETIFF reads and writes an ifreq.
-    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) }.into()).map(drop)
 }
 
 // --- limits and descriptors ------------------------------------------------------------------------------------
